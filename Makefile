@@ -1,0 +1,44 @@
+# Every target brings what it needs; nothing is installed outside .venv and build/.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_SECONDS ?=
+# Two cores carry the services and the tests of two workers.
+TEST_WORKERS ?= 2
+
+.PHONY: help setup lock check format test bench demo docs clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: $(STAMP) ## make .venv with the pinned dependencies
+
+$(STAMP): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "headrace: $(PYTHON) not found; set PYTHON to a Python from 3.11 to 3.13" >&2; exit 1; }
+	@echo "== virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	@echo "== pinned dependencies"
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(STAMP) ## pin the dependencies of pyproject.toml anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 pyproject.toml --extra local --extra dev -o constraints.txt
+
+check: $(STAMP) ## lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts itself
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests
+
+clean:
+	rm -rf build dist data

@@ -1,0 +1,1 @@
+"""Running Headrace: the local stack, containers, the demo."""

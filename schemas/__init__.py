@@ -1,0 +1,5 @@
+"""The words everybody speaks: wire models, the error tree, strict JSON.
+
+Promises: a value that leaves this package is valid, or an error says what to do with it.
+Must never import: `streams`, `registry`, `workers`, `deploy`, or anything that does I/O.
+"""

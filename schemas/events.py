@@ -1,0 +1,188 @@
+"""Wire models of the topics, as published in `docs/schemas/` and `docs/asyncapi.json`.
+
+Readers ignore fields that they do not know; a field may be added, never renamed or repurposed.
+Times are RFC 3339 UTC with milliseconds; durations carry their unit in the name.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+JsonObject = dict[str, Any]
+
+RequestId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[^\u0000-\u001f\u007f-\u009f]*$"),
+]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+def rfc3339(moment: datetime) -> str:
+    """The contract's form of a time: UTC, milliseconds, `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+UtcTime = Annotated[
+    AwareDatetime,
+    # Times arrive as strings; strict mode would accept only datetime objects.
+    Field(strict=False),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+]
+
+
+class WireModel(BaseModel):
+    """Strict about types, indifferent to unknown fields, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, protected_namespaces=())
+
+
+class PredictRequest(WireModel):
+    """One prediction asked for; topic `predict-requests`, key `user_id`."""
+
+    request_id: RequestId
+    model_name: ModelName
+    user_id: UserId
+    input: JsonObject = Field(
+        description="Checked against the chosen version's input_schema; the model sees nothing else."
+    )
+    deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
+        default=None, description="Counted from the record's Kafka timestamp; absent = never expires."
+    )
+
+
+class ErrorCode(StrEnum):
+    """Why a request has no predictions."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    INVALID_INPUT = "INVALID_INPUT"
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    NO_ACTIVE_VERSION = "NO_ACTIVE_VERSION"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    OVERLOADED = "OVERLOADED"
+    BACKEND_UNAVAILABLE = "BACKEND_UNAVAILABLE"
+    BACKEND_ERROR = "BACKEND_ERROR"
+    INVALID_OUTPUT = "INVALID_OUTPUT"
+    INTERNAL = "INTERNAL"
+
+
+class ErrorDetail(WireModel):
+    """One thing that is wrong, and where: `path` is a JSON pointer (RFC 6901)."""
+
+    path: str
+    message: str
+
+
+class PredictError(WireModel):
+    """What a response carries instead of predictions."""
+
+    code: Annotated[ErrorCode, Field(strict=False)]
+    message: str
+    details: Annotated[list[ErrorDetail], Field(max_length=10)] = []
+
+
+class PredictResponse(WireModel):
+    """The answer to one request; topic `predict-responses`, same key and partition number.
+
+    Exactly one of `predictions` and `error` is present.
+    """
+
+    request_id: RequestId
+    model_name: str = Field(description='As requested; "" when the request named none that can be read.')
+    model_version: str = Field(description='"" when no version was reached.')
+    user_id: str = Field(description='As requested; "" when the request named none that can be read.')
+    predictions: Any = None
+    error: PredictError | None = None
+    latency_ms: Annotated[float, Field(ge=0)] = Field(
+        description="From the record's arrival in the worker to its answer."
+    )
+    cached: bool
+    revision: Annotated[int, Field(ge=0)]
+    stale: bool = Field(description="The worker has not read the registry for over 5 seconds.")
+
+
+class Histogram(WireModel):
+    """Base-2 exponential histogram of non-negative values.
+
+    Bucket `i` at `scale` s counts values in (2^(i/2^s), 2^((i+1)/2^s)]; histograms of one scale
+    merge by adding integers. Zeros count in `zero_count`.
+    """
+
+    scale: int
+    count: Annotated[int, Field(ge=0)]
+    sum: float
+    min: float
+    max: float
+    zero_count: Annotated[int, Field(ge=0)] = 0
+    buckets: dict[str, Annotated[int, Field(ge=0)]]
+
+
+class MetricsDelta(WireModel):
+    """What one worker counted for one version in one window; topic `predict-metrics`.
+
+    Readers drop repeats by (worker, boot_id, seq); a gap in `seq` shows loss.
+    """
+
+    worker: str
+    boot_id: str
+    seq: Annotated[int, Field(ge=0)]
+    window_start: UtcTime
+    window_end: UtcTime
+    model_name: str
+    model_version: str = Field(description='"" for requests that reached no version.')
+    revision: Annotated[int, Field(ge=0)]
+    requests: Annotated[int, Field(ge=0)]
+    ok: Annotated[int, Field(ge=0)]
+    errors: dict[str, Annotated[int, Field(ge=0)]]
+    cache_hits: Annotated[int, Field(ge=0)]
+    cache_misses: Annotated[int, Field(ge=0)]
+    latency_ms: Histogram
+    end_to_end_ms: Histogram
+    backend_ms: Histogram
+    batch_size: Histogram
+
+
+class Outcome(WireModel):
+    """Something a user did; topic `predict-outcomes`, key `user_id`. An `outcome_id` counts once."""
+
+    outcome_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    model_name: ModelName
+    user_id: UserId
+    request_id: RequestId | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    value: float
+    occurred_at: UtcTime
+
+
+class Alert(WireModel):
+    """A rule that began or ceased to hold; topic `predict-alerts`, key `model_name`."""
+
+    alert_id: str
+    model_name: str
+    model_version: str
+    rule: str
+    severity: str
+    state: Literal["firing", "resolved"]
+    value: float
+    threshold: float
+    baseline: float | None = None
+    window_seconds: float
+    at: UtcTime
+
+
+class RouteHint(WireModel):
+    """Redis channel `headrace:routes`: a hint that a route changed, never the truth."""
+
+    model_name: str
+    revision: Annotated[int, Field(ge=0)]
+    epoch: Annotated[int, Field(ge=0)]

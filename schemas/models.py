@@ -1,0 +1,145 @@
+"""What a model is: versions, their states, routes; and the events that change them."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.events import JsonObject, ModelName, UtcTime, VersionName, WireModel
+
+BUCKETS = 10_000
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Status(StrEnum):
+    """Where a version is in its life; `registry/lifecycle.py` has the legal moves."""
+
+    STAGING = "staging"
+    CANARY = "canary"
+    PRODUCTION = "production"
+    ARCHIVED = "archived"
+
+
+class Framework(StrEnum):
+    """How a version is served."""
+
+    ONNX = "onnx"
+    OPEN_INFERENCE = "open-inference"
+    TENSORFLOW = "tensorflow"
+    TORCHSERVE = "torchserve"
+
+
+class ModelSpec(WireModel):
+    """An immutable model version as an operator registers it (`model` in action `register`).
+
+    `onnx` needs `artifact_uri` and `artifact_sha256`; the others need `endpoint`.
+    """
+
+    version: VersionName
+    framework: Annotated[Framework, Field(strict=False)]
+    artifact_uri: str | None = None
+    artifact_sha256: Sha256 | None = None
+    endpoint: str | None = None
+    input_schema: JsonObject = Field(description="JSON Schema 2020-12 of a request's input.")
+    output_schema: JsonObject = Field(description="JSON Schema 2020-12 of a response's predictions.")
+    metrics: dict[str, Any] = Field(default={}, description="Offline figures: accuracy, latency_p50_ms, …")
+    cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
+        default=300, description="How long a prediction may be answered from the cache; 0 = never."
+    )
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        default=2000, description="Limit of one call to the backend."
+    )
+    created_by: str = ""
+
+    @model_validator(mode="after")
+    def _has_what_its_framework_needs(self) -> Self:
+        if self.framework is Framework.ONNX:
+            if self.artifact_uri is None or self.artifact_sha256 is None:
+                raise ValueError("framework onnx needs artifact_uri and artifact_sha256")
+        elif self.endpoint is None:
+            raise ValueError(f"framework {self.framework} needs endpoint")
+        return self
+
+
+class BucketRange(WireModel):
+    """Buckets `start` (included) to `end` (excluded) go to `version`."""
+
+    start: Annotated[int, Field(ge=0, lt=BUCKETS)]
+    end: Annotated[int, Field(gt=0, le=BUCKETS)]
+    version: VersionName
+
+
+class Route(WireModel):
+    """Which version each of the 10,000 buckets gets.
+
+    `ranges` are in order and cover 0 to 9999 exactly, or are empty while nothing takes traffic.
+    """
+
+    salt: str
+    ranges: tuple[BucketRange, ...]
+
+    @model_validator(mode="after")
+    def _covers_every_bucket_once(self) -> Self:
+        position = 0
+        for part in self.ranges:
+            if part.start != position or part.end <= part.start:
+                raise ValueError(f"ranges leave a gap or overlap at bucket {position}")
+            position = part.end
+        if self.ranges and position != BUCKETS:
+            raise ValueError(f"ranges end at bucket {position}, not {BUCKETS}")
+        return self
+
+
+class Action(StrEnum):
+    """What a promotion event asks for."""
+
+    REGISTER = "register"
+    CANARY = "canary"
+    SPLIT = "split"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    ARCHIVE = "archive"
+    RESHUFFLE = "reshuffle"
+
+
+# A JSON number becomes a Decimal through its shortest text, so that 5.1 is 510 buckets and not 509.
+Weight = Annotated[Decimal, Field(strict=False, allow_inf_nan=False)]
+
+
+class PromotionEvent(WireModel):
+    """An operator's wish; topic `model-promotions`, key `model_name`."""
+
+    event_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    model_name: ModelName
+    action: Annotated[Action, Field(strict=False)]
+    version: VersionName | None = None
+    weight: Weight | None = Field(default=None, description="Percent, two decimals, 0 < w < 100.")
+    weights: dict[VersionName, Weight] | None = None
+    model: ModelSpec | None = None
+    salt: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    actor: str = ""
+    reason: str = ""
+    expected_revision: Annotated[int, Field(ge=0)] | None = None
+
+
+class PromotionError(WireModel):
+    """Why a promotion was refused, and what to do about it."""
+
+    code: str
+    message: str
+
+
+class PromotionResult(WireModel):
+    """What became of a promotion event; topic `model-promotion-results`, key `model_name`."""
+
+    event_id: str
+    model_name: str
+    action: str
+    status: Literal["applied", "rejected"]
+    revision: Annotated[int, Field(ge=0)]
+    route: Route | None
+    error: PromotionError | None
+    applied_at: UtcTime
+    actor: str

@@ -1,0 +1,64 @@
+"""Strict JSON in, canonical JSON and its digest out.
+
+Limits of what is read, beyond RFC 8259: UTF-8 only; no NaN, no Infinity, no number that
+overflows a double; no lone surrogates; at most `MAX_NESTING` levels. Of duplicate keys the last
+one counts; integers beyond 64 bits are read as floating-point numbers.
+"""
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from schemas.errors import MalformedRecordError
+from schemas.events import JsonObject
+
+MAX_RECORD_BYTES = 1024 * 1024
+# What orjson reads; what it writes is checked again in `canonical`, whose limit is lower.
+MAX_NESTING = 1024
+MAX_INPUT_NESTING = 254
+
+
+def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonObject:
+    """Read a record's value as a JSON object.
+
+    Raises MalformedRecordError for everything else: empty or null values, more than `max_bytes`
+    (refused before parsing), and what the module's docstring excludes.
+    """
+    if not value:
+        raise MalformedRecordError("the record has no value; send a JSON object")
+    if len(value) > max_bytes:
+        raise MalformedRecordError(f"the record has {len(value)} bytes; at most {max_bytes} are read")
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRecordError(f"not valid JSON: {error}") from None
+    if type(document) is not dict:
+        raise MalformedRecordError(f"a JSON object is needed, not {_json_type(document)}")
+    return document
+
+
+def canonical(value: Any) -> bytes:
+    """The one form of equal JSON values: sorted keys, no white space, shortest numbers.
+
+    Raises ValueError when `value` is nested deeper than `MAX_INPUT_NESTING` levels.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def digest(canonical_form: bytes) -> str:
+    """BLAKE2b-128 of a canonical form, in hex (RFC 7693)."""
+    return hashlib.blake2b(canonical_form, digest_size=16).hexdigest()
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a string" if isinstance(value, str) else "an array"
