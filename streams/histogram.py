@@ -1,0 +1,108 @@
+"""PURE. Base-2 exponential histograms: cheap to fill, exact to merge, bounded error to read.
+
+Bucket `i` at scale `s` counts values in (2^(i/2^s), 2^((i+1)/2^s)], the layout of OpenTelemetry's
+exponential histogram (opentelemetry.io, Metrics Data Model, "ExponentialHistogram"). At `SCALE`
+5 an octave has 32 buckets, so a quantile read at a bucket's geometric middle is at most 1.1% off.
+"""
+
+import math
+from collections.abc import Iterable
+
+from schemas.events import Histogram
+
+SCALE = 5
+_BUCKETS_PER_OCTAVE = 1 << SCALE
+
+
+class HistogramBuilder:
+    """Counts non-negative values; `taken` gives the wire form and starts anew."""
+
+    __slots__ = ("buckets", "count", "maximum", "minimum", "total", "zero_count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.minimum = math.inf
+        self.maximum = 0.0
+        self.zero_count = 0
+        self.buckets: dict[int, int] = {}
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Count `value` as often as `times`; a negative one (clocks that disagree) counts as zero."""
+        if value <= 0.0:
+            value = 0.0
+            self.zero_count += times
+        else:
+            index = bucket_index(value)
+            self.buckets[index] = self.buckets.get(index, 0) + times
+        self.count += times
+        self.total += value * times
+        self.minimum = min(self.minimum, value)
+        self.maximum = max(self.maximum, value)
+
+    def taken(self) -> Histogram:
+        """What was counted since the last call."""
+        histogram = Histogram.model_construct(
+            scale=SCALE,
+            count=self.count,
+            sum=self.total,
+            min=self.minimum if self.count else 0.0,
+            max=self.maximum,
+            zero_count=self.zero_count,
+            buckets={str(index): times for index, times in sorted(self.buckets.items())},
+        )
+        self.__init__()  # type: ignore[misc]  # the cheapest way to be new without losing identity
+        return histogram
+
+
+def bucket_index(value: float) -> int:
+    """The bucket of a positive value at `SCALE`."""
+    return math.ceil(math.log2(value) * _BUCKETS_PER_OCTAVE) - 1
+
+
+def merge(histograms: Iterable[Histogram]) -> Histogram:
+    """One histogram of all values; all must have one scale.
+
+    Raises ValueError when the scales differ.
+    """
+    parts = [part for part in histograms if part.count]
+    if not parts:
+        return HistogramBuilder().taken()
+    scale = parts[0].scale
+    buckets: dict[str, int] = {}
+    for part in parts:
+        if part.scale != scale:
+            raise ValueError(f"histograms of scale {scale} and {part.scale} do not merge")
+        for index, times in part.buckets.items():
+            buckets[index] = buckets.get(index, 0) + times
+    return Histogram(
+        scale=scale,
+        count=sum(part.count for part in parts),
+        sum=sum(part.sum for part in parts),
+        min=min(part.min for part in parts),
+        max=max(part.max for part in parts),
+        zero_count=sum(part.zero_count for part in parts),
+        buckets=buckets,
+    )
+
+
+def quantile(histogram: Histogram, q: float) -> float:
+    """The value below or at which a share `q` (0 to 1) of the values lies; 0.0 when there are none.
+
+    At most half a bucket off (1.1% at scale 5), and never outside `min` and `max`.
+    """
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"a quantile is between 0 and 1, not {q}")
+    if histogram.count == 0:
+        return 0.0
+    rank = max(1, math.ceil(q * histogram.count))
+    seen = histogram.zero_count
+    if rank <= seen:
+        return 0.0
+    per_octave = 2.0**histogram.scale
+    for index, times in sorted((int(index), times) for index, times in histogram.buckets.items()):
+        seen += times
+        if rank <= seen:
+            middle: float = 2.0 ** ((index + 0.5) / per_octave)
+            return min(max(middle, histogram.min), histogram.max)
+    return histogram.max
