@@ -99,6 +99,8 @@ def quantile(histogram: Histogram, q: float) -> float:
     seen = histogram.zero_count
     if rank <= seen:
         return 0.0
+    if rank >= histogram.count:
+        return histogram.max
     per_octave = 2.0**histogram.scale
     for index, times in sorted((int(index), times) for index, times in histogram.buckets.items()):
         seen += times
