@@ -1,22 +1,28 @@
 """All settings, with one precedence: flags, then environment, then env file, then defaults.
 
 Every name is an environment variable with the prefix `HEADRACE_`. Secrets are `SecretStr`: they are
-masked wherever settings are shown.
+masked wherever settings are shown. An empty value means unset.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
+ENV_PREFIX = "HEADRACE_"
 
-class Settings(BaseSettings):
-    """What a Headrace process needs to know."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
+class Settings(BaseModel):
+    """What a Headrace process needs to know.
+
+    It reads nothing by itself: `settings_sources.load_settings` collects the values. TLS is always
+    verified; what would switch that off is refused here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     # Kafka
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port[,host:port]")
@@ -29,11 +35,15 @@ class Settings(BaseSettings):
     kafka_ssl_keyfile: str | None = None
     kafka_ssl_keyfile_password: SecretStr | None = None
 
-    # PostgreSQL: the DSN takes sslmode, sslrootcert, sslcert, sslkey as libpq does
-    postgres_dsn: SecretStr = SecretStr("postgresql://127.0.0.1:5432/headrace")
+    postgres_dsn: SecretStr = Field(
+        SecretStr("postgresql://127.0.0.1:5432/headrace"),
+        description="TLS by ?sslmode=verify-full&sslrootcert=FILE (and sslcert, sslkey)",
+    )
 
-    # Redis: rediss:// for TLS, user:password@ for ACL
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="rediss:// for TLS, USER:PASSWORD@ for an ACL user",
+    )
     redis_ssl_cafile: str | None = Field(None, description="CA bundle for rediss://")
     redis_ssl_certfile: str | None = None
     redis_ssl_keyfile: str | None = None
@@ -70,3 +80,53 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _postgres_tls_is_verified_or_off(cls, dsn: SecretStr) -> SecretStr:
+        parts = _url(dsn, "postgresql", "postgres")
+        modes = parse_qs(parts.query).get("sslmode", [])
+        if not modes:
+            # The driver would try TLS without looking at the certificate: plain, unless asked for TLS.
+            joint = "&" if parts.query else "?"
+            return SecretStr(f"{dsn.get_secret_value()}{joint}sslmode=disable")
+        if modes[-1] not in ("disable", "verify-ca", "verify-full"):
+            raise ValueError(f"sslmode={modes[-1]} checks no certificate; use verify-full (or disable)")
+        return dsn
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_tls_is_verified(cls, url: SecretStr) -> SecretStr:
+        options = parse_qs(_url(url, "redis", "rediss", "unix").query)
+        if "ssl_cert_reqs" in options or "ssl_check_hostname" in options:
+            raise ValueError("certificates are always checked; remove ssl_cert_reqs and ssl_check_hostname")
+        return url
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                f"HEADRACE_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
+                "HEADRACE_KAFKA_SASL_USERNAME and HEADRACE_KAFKA_SASL_PASSWORD"
+            )
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            raise ValueError("HEADRACE_KAFKA_SSL_KEYFILE needs HEADRACE_KAFKA_SSL_CERTFILE")
+        if self.redis_ssl_keyfile and not self.redis_ssl_certfile:
+            raise ValueError("HEADRACE_REDIS_SSL_KEYFILE needs HEADRACE_REDIS_SSL_CERTFILE")
+        files = (self.redis_ssl_cafile, self.redis_ssl_certfile)
+        if any(files) and not self.redis_url.get_secret_value().startswith("rediss://"):
+            raise ValueError("HEADRACE_REDIS_SSL_… needs a HEADRACE_REDIS_URL that begins with rediss://")
+        return self
+
+
+def _url(secret: SecretStr, *schemes: str) -> SplitResult:
+    """Split a URL that may hold a password; no message quotes any of it."""
+    try:
+        parts = urlsplit(secret.get_secret_value())
+    except ValueError:
+        raise ValueError("not a URL; write SCHEME://HOST:PORT/NAME") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"the URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return parts

@@ -1,0 +1,49 @@
+"""How an error of `schemas.errors` is told: to people, to scripts, by exit code."""
+
+import sys
+from dataclasses import dataclass
+
+from schemas.errors import HeadraceError, PromotionRejectedError, SetupError, UnavailableError
+
+FAILED = 1
+REFUSED = 2
+NOT_REACHABLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the caller of a verb is told: `code` is for programs, `next_step` is "" or a sentence."""
+
+    exit_code: int
+    code: str
+    message: str
+    next_step: str = ""
+
+
+def classify(error: HeadraceError) -> Failure:
+    """PURE. Choose exit code, code and next step by the error's branch of the tree."""
+    message = str(error)
+    if isinstance(error, PromotionRejectedError):
+        return Failure(REFUSED, error.code, message)
+    if isinstance(error, UnavailableError):
+        return Failure(
+            NOT_REACHABLE,
+            "UNAVAILABLE",
+            message,
+            "`headrace config` shows which addresses are used and where they come from; "
+            "`headrace up` starts a local stack.",
+        )
+    code = "SETUP" if isinstance(error, SetupError) else getattr(error, "code", "FAILED")
+    return Failure(FAILED, code, message)
+
+
+def report(error: HeadraceError, *, as_json: bool) -> int:
+    """Tell `error` and return the exit code."""
+    failure = classify(error)
+    if as_json:
+        from streams.cli.output import print_json
+
+        print_json({"error": {"code": failure.code, "message": failure.message}})
+    lines = f"headrace: {failure.message}" + (f"\n{failure.next_step}" if failure.next_step else "")
+    print(lines, file=sys.stderr)
+    return failure.exit_code

@@ -1,0 +1,56 @@
+"""The entry point of `headrace`: verbs, and what their errors mean to a script.
+
+Exit codes: 0 done · 1 the verb failed or cannot start as configured · 2 refused, or used wrongly ·
+3 a service cannot be reached, or did not answer in time · 130 interrupted. `predict` adds 4: answered, but
+some with an error. With `--json` the last line on standard output of a verb that failed is
+`{"error": {"code": …, "message": …}}`; wrong usage is told in words only.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streams.cli.config import config
+
+app = typer.Typer(
+    name="headrace",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help needs no rich: it is there in a third of the time, and the same in every terminal.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+app.command()(config)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headrace {version('headrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def headrace(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve machine-learning predictions from Kafka. Start with `headrace up`."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    from schemas.errors import HeadraceError
+
+    try:
+        app()
+    except HeadraceError as error:
+        from streams.cli.failures import report
+
+        sys.exit(report(error, as_json="--json" in sys.argv))

@@ -1,0 +1,53 @@
+"""Options that many verbs share, and the settings that follow from them.
+
+A verb that needs settings takes `env_file: EnvFile = None` and `flags: SetFlags = None`, and calls
+`command_settings(env_file, flags)`.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+    from streams.settings_sources import LoadedSettings
+
+EnvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--env-file",
+        help="File of NAME=value lines; $HEADRACE_ENV_FILE, else data/env if there is one.",
+        show_default=False,
+    ),
+]
+SetFlags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting of `headrace config`, over all other sources; repeatable. No secrets here: "
+        "other users of this machine can read command lines.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def command_settings(env_file: Path | None, flags: list[str] | None) -> "Settings":
+    """The settings of this command, as `loaded_settings` finds them."""
+    return loaded_settings(env_file, flags).settings
+
+
+def loaded_settings(env_file: Path | None, flags: list[str] | None) -> "LoadedSettings":
+    """The settings of this command with their origins; doubtful names are told on standard error.
+
+    Raises SetupError with one readable line for each wrong value.
+    """
+    from streams.settings_sources import load_settings
+
+    loaded = load_settings(env_file, flags or [])
+    for warning in loaded.warnings:
+        print(f"headrace: {warning}", file=sys.stderr)
+    return loaded

@@ -1,0 +1,34 @@
+"""Results on standard output: tables for people, one JSON document a line for programs."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_COLUMNS = 240
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document as one line, at once, so that a pipe gets it while the verb runs on.
+
+    Takes what orjson takes, and pydantic models.
+    """
+    import orjson
+
+    print(orjson.dumps(document, default=_plain).decode(), flush=True)
+
+
+def console(*, to_stderr: bool = False) -> "Console":
+    """A rich console: colours only on a terminal, full width elsewhere, no markup in users' names."""
+    import sys
+
+    from rich.console import Console
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(
+        file=stream, markup=False, highlight=False, width=None if stream.isatty() else PIPED_COLUMNS
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json")
