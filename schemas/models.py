@@ -4,7 +4,14 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from schemas.events import JsonObject, ModelName, UtcTime, VersionName, WireModel
 
@@ -104,8 +111,20 @@ class Action(StrEnum):
     RESHUFFLE = "reshuffle"
 
 
+def _not_text(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("a weight is a number, not text")  # noqa: TRY004 - pydantic reports only ValueError
+    return value
+
+
 # A JSON number becomes a Decimal through its shortest text, so that 5.1 is 510 buckets and not 509.
-Weight = Annotated[Decimal, Field(strict=False, allow_inf_nan=False)]
+Weight = Annotated[
+    Decimal,
+    Field(strict=False, allow_inf_nan=False),
+    BeforeValidator(_not_text),
+    PlainSerializer(float, return_type=float, when_used="json"),
+    WithJsonSchema({"type": "number"}),
+]
 
 
 class PromotionEvent(WireModel):
