@@ -1,0 +1,100 @@
+"""A single Kafka node in KRaft mode, broker and controller in one process."""
+
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deploy.local.java import fetch_jars, find_java
+from deploy.local.service import HOST, Service
+
+# A record of several MiB passes whole, so that the topics' own limits are the ones that count.
+MAX_MESSAGE_BYTES = 5 * 1024 * 1024
+
+
+def server_properties(data: Path, broker_port: int, controller_port: int) -> str:
+    """The node's configuration. Ports may differ from one start to the next on the same data."""
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "BROKER",
+        "listeners": f"BROKER://{HOST}:{broker_port},CONTROLLER://{HOST}:{controller_port}",
+        "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
+        # One node: nothing is replicated, nobody is waited for.
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        # The defaults of 50 partitions and 128 MiB are for clusters; these start in less time and heap.
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.num.partitions": 4,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+class Kafka(Service):
+    """`bootstrap` is its address."""
+
+    name = "Kafka"
+    ready_line = b"Kafka Server started"
+    port_count = 2
+
+    def __init__(self, directory: Path, held_fd: int | None, report: Callable[[str], None]) -> None:
+        super().__init__(directory, held_fd)
+        self._report = report
+        self._java = ""
+        self._jars = Path()
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    def prepare(self) -> None:
+        self._java = find_java()
+        self._jars = fetch_jars(self._report)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self._data.is_dir():
+            self._format()
+
+    def command(self, ports: Sequence[int]) -> list[str]:
+        broker_port, controller_port = ports
+        self._properties.write_text(server_properties(self._data, broker_port, controller_port))
+        return self._run_java("-Xms256m", "-Xmx512m", "kafka.Kafka", str(self._properties))
+
+    def _format(self) -> None:
+        """Format a new folder and rename it, so that an interrupted one is not taken for whole."""
+        self._report("formatting Kafka's data folder")
+        new = self.directory / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        # The ports do not matter here: nothing of them is written into the folder.
+        self._properties.write_text(server_properties(new, 1, 2))
+        # An identifier that starts with a dash would be read as an option.
+        cluster_id = "h" + secrets.token_urlsafe(16)[1:]
+        arguments = ["format", "--config", str(self._properties), "--cluster-id", cluster_id]
+        self.run(
+            "Kafka's format tool",
+            self._run_java(
+                "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", *arguments
+            ),
+        )
+        new.rename(self._data)
+
+    def _run_java(self, *arguments: str) -> list[str]:
+        return [self._java, "-cp", f"{self._jars}/*", *arguments]
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"

