@@ -1,0 +1,93 @@
+"""PURE. What a worker counts, and the deltas it publishes.
+
+A delta holds what was counted in one window for one version, in forms that add: readers merge
+deltas of any workers and windows. `seq` rises by one with each delta of a worker's life, so that
+a reader sees repeats and gaps.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from schemas.events import MetricsDelta
+from streams.histogram import HistogramBuilder
+
+
+class Tally:
+    """The counts of one version in the current window."""
+
+    __slots__ = (
+        "backend_ms",
+        "batch_size",
+        "cache_hits",
+        "cache_misses",
+        "end_to_end_ms",
+        "errors",
+        "latency_ms",
+        "ok",
+        "revision",
+    )
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.ok = 0
+        self.errors: dict[str, int] = {}
+        self.cache_hits = 0
+        self.cache_misses = 0
+        self.latency_ms = HistogramBuilder()
+        self.end_to_end_ms = HistogramBuilder()
+        self.backend_ms = HistogramBuilder()
+        self.batch_size = HistogramBuilder()
+
+    def failed(self, code: str) -> None:
+        """Count one record that got no predictions; MALFORMED_RECORD is one that got no answer at all."""
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+    @property
+    def requests(self) -> int:
+        return self.ok + sum(self.errors.values())
+
+
+class MetricsBook:
+    """The tallies of all versions that this worker answers for."""
+
+    def __init__(self, worker: str, boot_id: str, opened_at: datetime) -> None:
+        self._worker = worker
+        self._boot_id = boot_id
+        self._window_start = opened_at
+        self._next_seq = 0
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def of(self, model_name: str, model_version: str, revision: int) -> Tally:
+        """The tally of a version; `model_version` "" is for requests that reached none."""
+        key = (model_name, model_version)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = Tally(revision)
+        tally.revision = max(tally.revision, revision)
+        return tally
+
+    def close_window(self, now: datetime) -> Iterator[MetricsDelta]:
+        """The deltas of the window that ends now; the next window starts empty."""
+        tallies, self._tallies = self._tallies, {}
+        start, self._window_start = self._window_start, now
+        for (model_name, model_version), tally in tallies.items():
+            yield MetricsDelta.model_construct(
+                worker=self._worker,
+                boot_id=self._boot_id,
+                seq=self._next_seq,
+                window_start=start,
+                window_end=now,
+                model_name=model_name,
+                model_version=model_version,
+                revision=tally.revision,
+                requests=tally.requests,
+                ok=tally.ok,
+                errors=tally.errors,
+                cache_hits=tally.cache_hits,
+                cache_misses=tally.cache_misses,
+                latency_ms=tally.latency_ms.taken(),
+                end_to_end_ms=tally.end_to_end_ms.taken(),
+                backend_ms=tally.backend_ms.taken(),
+                batch_size=tally.batch_size.taken(),
+            )
+            self._next_seq += 1

@@ -1,0 +1,141 @@
+"""The private names of faust-streaming and aiokafka that the batched transport rests on.
+
+When one of these fails after an upgrade, read `streams/transport.py` again beside the new release
+before changing the pin.
+"""
+
+import inspect
+from importlib.metadata import version
+
+import aiokafka
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+from faust.transport.conductor import ConductorCompiler
+from faust.transport.consumer import Consumer
+from faust.transport.consumer import Fetcher as FaustFetcher
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streams.ledger import Partition
+
+
+def source(thing: object) -> str:
+    return inspect.getsource(thing)  # type: ignore[arg-type]  # anything with a source
+
+
+def test_versions_are_the_pinned_ones() -> None:
+    """What is installed is what was read and measured."""
+    assert version("faust-streaming") == "0.15.3"
+    assert version("aiokafka") == "0.14.0"
+
+
+def test_partitions_compare_across_libraries() -> None:
+    """Our, Faust's and aiokafka's topic-partitions are equal and hash alike: they share dicts."""
+    ours, fausts, aiokafkas = Partition("t", 1), TP("t", 1), TopicPartition("t", 1)
+    assert ours == fausts == aiokafkas
+    assert hash(ours) == hash(fausts) == hash(aiokafkas)
+
+
+def test_faust_fetches_through_what_is_overridden() -> None:
+    """Records come through `_getmany`, the scheduler and `_to_message`, and go to the callback."""
+    assert "self._getmany(" in source(Consumer._wait_next_records)
+    getmany = source(Consumer.getmany)
+    assert "self.scheduler.iterate(records)" in getmany
+    assert "to_message(tp, record)" in getmany
+    assert "consumer._drain_messages(self)" in source(FaustFetcher._fetcher.fun)
+
+
+def test_faust_commits_through_what_is_overridden() -> None:
+    """Offsets come from `_filter_tps_with_pending_acks` and `_new_offset`, and go to `_commit_offsets`."""
+    assert "self._filter_tps_with_pending_acks(topics)" in source(Consumer.force_commit)
+    committable = source(Consumer._filter_committable_offsets)
+    assert "self._new_offset(tp)" in committable
+    assert "self._should_commit(tp, offset)" in committable
+    assert "self._commit_offsets(" in source(Consumer._commit_tps)
+
+
+def test_faust_acknowledges_through_what_is_overridden() -> None:
+    """The last reference of a message acknowledges it by `Consumer.ack`, which keeps `_unacked_messages`."""
+    assert "consumer.ack(self)" in source(driver.ConsumerMessage.on_final_ack)
+    assert "self._unacked_messages" in source(Consumer.wait_empty)
+    assert "notify(self._waiting_for_ack)" in source(Consumer.ack)
+
+
+def test_faust_tells_of_rebalances_as_the_stock_listener_does() -> None:
+    """The listener's order: the app first, then the consumer, with the generation set before."""
+    revoked = source(driver.ConsumerRebalanceListener.on_partitions_revoked)
+    assert revoked.index("app.on_rebalance_start()") < revoked.index("thread.on_partitions_revoked")
+    assigned = source(driver.ConsumerRebalanceListener.on_partitions_assigned)
+    assert "_coordinator.generation" in assigned
+    assert assigned.index("consumer_generation_id = generation") < assigned.index(
+        "await self._thread.on_partitions_assigned"
+    )
+
+
+def test_the_raw_codec_passes_any_object() -> None:
+    """A slice is a message's value and comes out of the raw codec as it went in."""
+    from faust.serializers.codecs import get_codec
+
+    marker = object()
+    assert get_codec("raw").loads(marker) is marker  # type: ignore[arg-type]  # that is the point
+
+
+def test_the_producer_takes_extra_settings_last() -> None:
+    """`_settings_extra` overrides the defaults, and `_settings_auth` can replace Faust's."""
+    made = source(driver.Producer._new_producer)
+    assert (
+        made.index("_settings_default()") < made.index("_settings_auth()") < made.index("_settings_extra()")
+    )
+
+
+def test_records_come_as_parsed() -> None:
+    """An instance's `_consumer_record` replaces the class's, and parsed records have all we read."""
+    builder = BatchBuilder(1 << 16, 0)
+    builder.append(timestamp=1234, key=b"k", value=b"v", headers=[("h", b"x")])
+    partition = TopicPartition("t", 0)
+    records = PartitionRecords(
+        partition, MemoryRecords(bytes(builder._build())), [], 0, None, None, False, "read_uncommitted"
+    )
+    records._consumer_record = lambda _partition, record: record
+    (record,) = list(records)
+    assert (record.offset, record.timestamp, record.key, record.value) == (0, 1234, b"k", b"v")
+    assert list(record.headers) == [("h", b"x")]
+    assert records.next_fetch_offset == 1
+
+
+def test_the_fetcher_keeps_what_it_fetched_where_we_look() -> None:
+    """`_records` maps partitions to FetchResult, whose `_partition_records` may be None."""
+    assert "self._records[tp] = FetchResult(" in source(Fetcher._proc_fetch_request)
+    assert "self._partition_records = None" in source(FetchResult.getall)
+    assert list(inspect.signature(Fetcher.fetched_records).parameters) == [
+        "self",
+        "partitions",
+        "timeout",
+        "max_records",
+    ]
+
+
+def test_a_batch_that_is_full_says_so() -> None:
+    """`append` answers None when a batch is full, and takes its first record whatever its size."""
+    batch = BatchBuilder(1000, 0)
+    assert batch.append(timestamp=None, key=None, value=b"x" * 5000) is not None
+    assert batch.append(timestamp=None, key=None, value=b"x") is None
+    nothing = BatchBuilder(1000, 0)
+    assert nothing.append(timestamp=None, key=None, value=None) is not None
+
+
+def test_the_conductor_bounds_by_its_queue() -> None:
+    """A queue that is not full takes a message without waiting: the ledger's bound is the only one."""
+    assert "queue.put_nowait_enhanced(" in source(ConductorCompiler.build)
+
+
+async def test_aiokafka_has_the_names_that_lag_reads() -> None:
+    """`lag` reads the subscription's states: position, highwater."""
+    from aiokafka.consumer.subscription_state import TopicPartitionState
+
+    state = TopicPartitionState(assignment=None)
+    assert state.highwater is None
+    assert not state.has_valid_position
+    assert hasattr(aiokafka.AIOKafkaConsumer, "seek_to_committed")

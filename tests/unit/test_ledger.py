@@ -1,0 +1,87 @@
+"""streams/ledger.py: what may be committed, whatever the order in which slices are done."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.ledger import Ledger, Partition, Slice
+
+PARTITION = Partition("requests", 0)
+
+
+@dataclass
+class FakeRecord:
+    offset: int
+    timestamp: int = 0
+    key: bytes | None = None
+    value: bytes | None = b"{}"
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def slice_of(first: int, count: int, partition: Partition = PARTITION, generation: int = 1) -> Slice:
+    records = [FakeRecord(offset) for offset in range(first, first + count)]
+    return Slice(partition, records, generation, received_at=0.0)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_never_commits_past_an_open_record(sizes: list[int], random: object) -> None:
+    """At each moment the committable offset is that of the first slice that is not done."""
+    ledger, slices, start = Ledger(), [], 0
+    for size in sizes:
+        slices.append(slice_of(start, size))
+        ledger.hand_out(slices[-1])
+        start += size
+    order = list(slices)
+    random.shuffle(order)  # type: ignore[attr-defined]  # Hypothesis gives a random.Random
+    for done in order:
+        ledger.acknowledge(done)
+        unfinished = [one for one in slices if not one.acknowledged]
+        first_open = unfinished[0].records[0].offset if unfinished else start
+        assert (ledger.committable(PARTITION) or 0) == first_open
+        assert ledger.outstanding == len(unfinished)
+    assert ledger.committable(PARTITION) == start
+
+
+def test_partitions_do_not_wait_for_each_other() -> None:
+    """An open slice of one partition holds back no other partition."""
+    ledger, other = Ledger(), Partition("requests", 1)
+    ledger.hand_out(slice_of(0, 2))
+    done = slice_of(7, 3, other)
+    ledger.hand_out(done)
+    ledger.acknowledge(done)
+    assert ledger.committable(other) == 10
+    assert ledger.committable(PARTITION) is None
+    assert list(ledger.partitions()) == [other]
+
+
+def test_acknowledging_twice_counts_once() -> None:
+    """A repeat changes neither the offset nor the count of open slices."""
+    ledger, first, second = Ledger(), slice_of(0, 2), slice_of(2, 2)
+    ledger.hand_out(first)
+    ledger.hand_out(second)
+    ledger.acknowledge(first)
+    ledger.acknowledge(first)
+    assert (ledger.outstanding, ledger.committable(PARTITION)) == (1, 2)
+
+
+def test_what_was_forgotten_is_not_committed() -> None:
+    """After a rebalance an old slice that gets done neither commits nor frees a slot twice."""
+    ledger, old = Ledger(), slice_of(0, 2)
+    ledger.hand_out(old)
+    ledger.forget()
+    ledger.acknowledge(old)
+    assert (ledger.outstanding, ledger.committable(PARTITION)) == (0, None)
+    new = slice_of(0, 2, generation=2)
+    ledger.hand_out(new)
+    ledger.acknowledge(old)
+    assert (ledger.outstanding, ledger.committable(PARTITION)) == (1, None)
+
+
+def test_offsets_with_holes_are_no_gaps() -> None:
+    """Compacted or transactional records leave holes; the next offset is that after the last record."""
+    ledger = Ledger()
+    holed = Slice(PARTITION, [FakeRecord(3), FakeRecord(9)], 1, received_at=0.0)
+    ledger.hand_out(holed)
+    ledger.acknowledge(holed)
+    assert ledger.committable(PARTITION) == 10
