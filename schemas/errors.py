@@ -18,7 +18,8 @@ HeadraceError
 ├── UnavailableError           try again later, go on without it if you can
 │   ├── BrokerUnavailableError
 │   ├── CacheUnavailableError
-│   └── RegistryUnavailableError
+│   ├── RegistryUnavailableError
+│   └── ResponseTimeoutError
 ├── ArtifactError              do not route to this version here; the old route stays
 └── SetupError                 stop, and say what to change
 """
@@ -157,6 +158,16 @@ class CacheUnavailableError(UnavailableError):
 
 class RegistryUnavailableError(UnavailableError):
     """PostgreSQL did not answer: workers go on with the snapshot they hold."""
+
+
+class ResponseTimeoutError(UnavailableError):
+    """A request was sent, and no response to it was seen in time; it may still be answered."""
+
+    def __init__(self, request_id: str, timeout_seconds: float) -> None:
+        super().__init__(
+            f"no response to {request_id} within {timeout_seconds:g} s; is a worker running (`headrace worker`)?"
+        )
+        self.request_id = request_id
 
 
 class ArtifactError(HeadraceError):

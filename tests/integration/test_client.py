@@ -1,0 +1,207 @@
+"""streams/client.py on a real broker, with an echo in the place of the worker."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from schemas.errors import (
+    BrokerUnavailableError,
+    InvalidRequestError,
+    ResponseTimeoutError,
+    SetupError,
+)
+from schemas.events import JsonObject, PredictRequest, PredictResponse
+from streams.client import PredictClient, make_request
+from streams.settings import Settings
+from tests.echo_responder import echo, failing, responder
+from tests.services import MakeTopics
+
+
+def request_of(number: int, **input_fields: object) -> PredictRequest:
+    return make_request("m", user_id=f"u{number}", input={"n": number, **input_fields})
+
+
+async def test_predict_awaits_its_own_response(topics: MakeTopics) -> None:
+    """Many tasks share one client, and each gets the response to its own request."""
+    settings = await topics()
+    async with responder(settings), PredictClient(settings) as client:
+        responses = await asyncio.gather(
+            *(client.predict("m", user_id="same-user", input={"n": number}) for number in range(50))
+        )
+    assert [response.predictions for response in responses] == [{"n": number} for number in range(50)]
+
+
+async def test_predict_returns_a_response_with_error(topics: MakeTopics) -> None:
+    """An error answered by the worker is a response, not an exception."""
+    settings = await topics()
+    async with responder(settings, failing), PredictClient(settings) as client:
+        response = await client.predict("m", user_id="u", input={"fail": True})
+    assert response.error is not None
+    assert response.error.code == "INVALID_INPUT"
+
+
+async def test_two_clients_do_not_take_each_others_responses(topics: MakeTopics) -> None:
+    """Both read the whole topic, also for the same user, and each resolves only its own."""
+    settings = await topics(1)
+    async with responder(settings), PredictClient(settings) as one, PredictClient(settings) as other:
+        answers = await asyncio.gather(
+            *(
+                client.predict("m", user_id="u", input={"of": name})
+                for name, client in (("one", one), ("other", other), ("one", one), ("other", other))
+            )
+        )
+    assert [answer.predictions["of"] for answer in answers] == ["one", "other", "one", "other"]
+
+
+async def test_no_response_in_time_is_a_clear_error(topics: MakeTopics) -> None:
+    """Without a worker a prediction ends by its timeout, and the error names the request."""
+    settings = await topics()
+    async with PredictClient(settings) as client:
+        with pytest.raises(ResponseTimeoutError, match=r"within 0.2 s; is a worker running") as timeout:
+            await client.predict("m", user_id="u", input={}, timeout_seconds=0.2)
+    assert timeout.value.request_id in str(timeout.value)
+
+
+async def test_predict_many_answers_in_the_order_of_the_requests(topics: MakeTopics) -> None:
+    """Over many partitions, answers come in the order asked, with at most `max_in_flight` waiting."""
+    settings = await topics(4)
+    taken = 0
+
+    def requests() -> Iterator[PredictRequest]:
+        nonlocal taken
+        for number in range(2000):
+            taken += 1
+            yield request_of(number)
+
+    seen = []
+    async with responder(settings), PredictClient(settings) as client:
+        async for answer in client.predict_many(requests(), max_in_flight=100):
+            assert isinstance(answer, PredictResponse)
+            seen.append(answer.predictions["n"])
+            assert taken - len(seen) <= 100
+    assert seen == list(range(2000))
+
+
+async def test_predict_many_goes_on_past_what_is_not_answered(topics: MakeTopics) -> None:
+    """A request without a response yields its timeout; those before and after it are answered."""
+
+    def all_but_seven(request: JsonObject) -> JsonObject | None:
+        return None if request["input"]["n"] == 7 else echo(request)
+
+    settings = await topics()
+    async with responder(settings, all_but_seven), PredictClient(settings) as client:
+        requests = [request_of(number) for number in range(20)]
+        answers = [answer async for answer in client.predict_many(requests, timeout_seconds=1.0)]
+    assert [isinstance(answer, PredictResponse) for answer in answers] == [
+        number != 7 for number in range(20)
+    ]
+    assert isinstance(answers[7], ResponseTimeoutError)
+    assert answers[7].request_id == requests[7].request_id
+
+
+async def test_predict_many_answers_while_the_source_is_idle(topics: MakeTopics) -> None:
+    """A slow source of requests does not hold back the answers to those already sent."""
+    settings = await topics()
+    more = asyncio.Event()
+
+    async def slow_source() -> AsyncIterator[PredictRequest]:
+        yield request_of(1)
+        await more.wait()
+        yield request_of(2)
+
+    async with responder(settings), PredictClient(settings) as client:
+        answers = client.predict_many(slow_source())
+        first = await anext(answers)
+        more.set()
+        rest = [answer async for answer in answers]
+    assert isinstance(first, PredictResponse)
+    assert len(rest) == 1
+
+
+async def test_predict_many_raises_what_the_source_raises_after_the_answers_before(
+    topics: MakeTopics,
+) -> None:
+    """An unreadable source ends the stream, but what was sent is still answered."""
+    settings = await topics()
+
+    def source() -> Iterator[PredictRequest]:
+        yield request_of(1)
+        raise InvalidRequestError("line 2 is wrong")
+
+    async with responder(settings), PredictClient(settings) as client:
+        answers = client.predict_many(source())
+        assert isinstance(await anext(answers), PredictResponse)
+        with pytest.raises(InvalidRequestError, match="line 2"):
+            await anext(answers)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": "u", "deadline_ms": 0}, "deadline_ms"),
+        ({"user_id": "u", "input": {"n": 2**70}}, "JSON"),
+        ({"user_id": "u", "input": {"text": "x" * 2_000_000}}, "at most 1048576"),
+    ],
+)
+async def test_what_breaks_the_contract_is_not_sent(
+    topics: MakeTopics, fields: dict[str, object], told: str
+) -> None:
+    """A request that no worker would take is refused before it is sent."""
+    settings = await topics(1)
+    async with PredictClient(settings) as client:
+        with pytest.raises(InvalidRequestError, match=told):
+            await client.predict("m", **({"input": {}} | fields))  # type: ignore[arg-type]
+
+
+async def test_a_request_id_in_flight_is_refused(topics: MakeTopics) -> None:
+    """Two requests with one id could not be told apart."""
+    settings = await topics(1)
+    request = request_of(1)
+    async with PredictClient(settings) as client:
+        answers = client.predict_many([request, request], timeout_seconds=0.2)
+        assert isinstance(await anext(answers), ResponseTimeoutError)
+        with pytest.raises(InvalidRequestError, match="in flight already"):
+            await anext(answers)
+
+
+async def test_an_unreachable_broker_and_a_missing_topic_are_told_apart(topics: MakeTopics) -> None:
+    """One is a matter of waiting or of the address, the other of creating the topic."""
+    # Port 1 is reserved and nobody listens on it.
+    with pytest.raises(BrokerUnavailableError, match=r"127.0.0.1:1"):
+        await PredictClient(Settings(kafka_bootstrap="127.0.0.1:1")).__aenter__()
+    settings = await topics(1)
+    absent = settings.model_copy(update={"topic_responses": "absent"})
+    with pytest.raises(SetupError, match="has no topic absent"):
+        await PredictClient(absent).__aenter__()
+
+
+async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
+    """Whoever still awaits a response when the client closes is told so at once."""
+    settings = await topics(1)
+    received = asyncio.Event()
+
+    def silent(_request: JsonObject) -> JsonObject | None:
+        received.set()
+        return None
+
+    async with responder(settings, silent), PredictClient(settings) as client:
+        waiting = asyncio.create_task(client.predict("m", user_id="u", input={}, timeout_seconds=60))
+        await asyncio.wait_for(received.wait(), 10)
+    with pytest.raises(BrokerUnavailableError, match="closed"):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_predict_many_carries_thousands_a_second(topics: MakeTopics) -> None:
+    """20,000 requests pass well within the time that 2,000/s would take, on a busy machine too."""
+    settings = await topics(4)
+    started = time.monotonic()
+    count = 0
+    async with responder(settings), PredictClient(settings) as client:
+        async for answer in client.predict_many(request_of(number) for number in range(20_000)):
+            assert isinstance(answer, PredictResponse)
+            count += 1
+    assert count == 20_000
+    assert time.monotonic() - started < 10
