@@ -1,0 +1,156 @@
+"""workers/tensors.py: JSON values become exactly the tensors that they say, or are refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from schemas.errors import BackendFailedError
+from schemas.events import JsonObject
+from workers.tensors import STRING, Shape, TensorSpec, alike, to_predictions, to_tensors, to_values
+
+# All integer types, and double precision.
+NUMBERS = [np.dtype(code) for code in "bhilBHILd"]
+
+
+def tensor_of(dtype: Any, shape: Shape, *values: Any) -> np.ndarray[Any, Any]:
+    spec = TensorSpec("x", np.dtype(dtype), shape)
+    return to_tensors([spec], [{"x": value} for value in values])["x"]
+
+
+@given(st.data())
+def test_what_a_tensor_says_comes_back(data: st.DataObject) -> None:
+    """Any finite numbers of any type and shape survive the way to JSON values and back."""
+    dtype = data.draw(st.sampled_from([*NUMBERS, np.dtype("float32"), np.dtype("float16"), np.dtype(bool)]))
+    shape = data.draw(st_numpy.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
+    elements = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None
+    tensor = data.draw(st_numpy.arrays(dtype, shape, elements=elements))
+    values = to_values("x", tensor, shape[0])
+    built = tensor_of(dtype, shape[1:], *values)
+    assert built.dtype == dtype
+    assert built.shape == shape
+    assert np.array_equal(built, tensor)
+
+
+@given(st.lists(st.text(), min_size=1), st.sampled_from(NUMBERS))
+def test_strings_stay_strings(values: list[str], number: np.dtype[Any]) -> None:
+    """Strings fill a string tensor as they are, and never become numbers."""
+    assert tensor_of(STRING, (), *values).tolist() == values
+    with pytest.raises(BackendFailedError):
+        tensor_of(number, (), *values)
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.sampled_from(NUMBERS))
+def test_integers_fit_or_are_refused(value: int, dtype: np.dtype[Any]) -> None:
+    """No integer wraps around."""
+    if dtype.kind == "f" or np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        assert tensor_of(dtype, (), value).tolist() == [float(value) if dtype.kind == "f" else value]
+    else:
+        with pytest.raises(BackendFailedError):
+            tensor_of(dtype, (), value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 1.5),
+        ("int64", 1e30),
+        ("int64", None),
+        ("int64", "1"),
+        ("int64", {}),
+        ("int64", [1]),
+        ("uint64", -1),
+        ("float32", 1e300),
+        ("float16", 1e5),
+        ("float32", "1.5"),
+        ("float32", None),
+        ("bool", 1),
+        (STRING, 1),
+        (STRING, ["a"]),
+    ],
+)
+def test_nothing_is_cast_that_would_change_it(dtype: Any, value: Any) -> None:
+    """A value of another type or beyond the type's range is refused with what is needed."""
+    with pytest.raises(BackendFailedError, match=r"input 'x' must be \w+ of shape \[\] for each example"):
+        tensor_of(dtype, (), value)
+
+
+def test_a_whole_float_is_an_integer() -> None:
+    """As JSON Schema has it; its neighbours keep every digit."""
+    assert tensor_of("int64", (), 2.0, 2**53 + 1).tolist() == [2, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [
+        ((2,), [1]),
+        ((2,), [1, 2, 3]),
+        ((2,), 1),
+        ((2,), [[1, 2]]),
+        ((), [1]),
+        ((1,), 1),
+        ((2, 2), [[1, 2], [3]]),
+        ((2, 2), [[1, 2], 3]),
+        ((2, 2), [[1, 2, 3, 4]]),
+        ((None,), 1),
+        ((None, 2), [[1]]),
+        ((2,), "ab"),
+        ((2,), {"a": 1, "b": 2}),
+    ],
+)
+def test_shapes_are_exact(shape: Shape, value: Any) -> None:
+    """Another rank, another size and ragged lists are refused, beside good examples too."""
+    with pytest.raises(BackendFailedError, match="of shape"):
+        tensor_of("int64", shape, value)
+
+
+def test_a_string_is_not_a_list_of_letters() -> None:
+    """Where a list of strings is needed, a string is refused."""
+    with pytest.raises(BackendFailedError):
+        tensor_of(STRING, (2,), "ab")
+
+
+def test_inputs_are_found_by_name() -> None:
+    """Other keys are left alone; a missing one is named."""
+    specs = [TensorSpec("a", np.dtype("int64"), ()), TensorSpec("b", STRING, ())]
+    tensors = to_tensors(specs, [{"b": "x", "a": 1, "more": None}, {"a": 2, "b": "y"}])
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1, 2], "b": ["x", "y"]}
+    with pytest.raises(BackendFailedError, match="needs an input 'b'"):
+        to_tensors(specs, [{"a": 1}])
+
+
+def test_open_sizes_are_grouped() -> None:
+    """Examples go into one tensor only where their sizes are equal; each is in one group."""
+    specs = [TensorSpec("a", np.dtype("int64"), (None,)), TensorSpec("b", np.dtype("int64"), ())]
+    inputs: list[JsonObject] = [
+        {"a": [1], "b": 1},
+        {"a": [1, 2], "b": 1},
+        {"a": [3], "b": 1},
+        {"b": 1},
+        {"a": [], "b": 1},
+    ]
+    assert alike(specs, inputs) == [[0, 2], [1], [3], [4]]
+    assert alike(specs[1:], inputs) == [[0, 1, 2, 3, 4]]
+
+
+def test_predictions_are_bare_or_by_name() -> None:
+    """One output gives its value; several give an object of them."""
+    assert to_predictions({"y": [1, 2]}) == [1, 2]
+    assert to_predictions({"y": [1, 2], "z": ["a", "b"]}) == [{"y": 1, "z": "a"}, {"y": 2, "z": "b"}]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_outputs_that_json_has_not_are_refused(bad: float) -> None:
+    """NaN and both infinities, anywhere in the output."""
+    with pytest.raises(BackendFailedError, match="'y' has NaN or Infinity"):
+        to_values("y", np.array([[1.0, 2.0], [3.0, bad]], np.float32), 2)
+
+
+@pytest.mark.parametrize("tensor", [np.array(1.0), np.array([1.0]), np.zeros((3, 2))])
+def test_outputs_of_another_batch_are_refused(tensor: np.ndarray[Any, Any]) -> None:
+    """An output belongs to the batch by its first dimension."""
+    with pytest.raises(BackendFailedError, match="first dimension must be 2"):
+        to_values("y", tensor, 2)

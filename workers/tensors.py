@@ -1,0 +1,147 @@
+"""PURE rule between JSON and tensors, in both directions; `docs/backends.md` states it for users.
+
+The keys of an input are the model's input names, each value one example without the batch
+dimension. A value is nested lists of exactly the shape that the model declares, or a plain value
+where that shape is empty. Nothing is cast that would change it: a float is an integer only when it
+is whole (JSON Schema says so too), an integer must fit its type, strings are never read as numbers.
+Keys that no input of the model has are left alone; the input schema says whether they may be there.
+"""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import BackendFailedError
+from schemas.events import JsonObject
+
+Tensor = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+
+STRING: np.dtype[Any] = np.dtype(object)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input of a model.
+
+    `shape` is that of one example, without the batch dimension; None stands for any size. Strings
+    have the dtype STRING.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: Shape
+
+
+def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dict[str, Tensor]:
+    """One tensor for each spec, by name, with the inputs in order along its first dimension.
+
+    Raises BackendFailedError when any input does not fit.
+    """
+    tensors: dict[str, Tensor] = {}
+    for spec in specs:
+        try:
+            values = [example[spec.name] for example in inputs]
+        except KeyError:
+            raise BackendFailedError(f"the model needs an input {spec.name!r}") from None
+        tensors[spec.name] = _to_tensor(spec, values)
+    return tensors
+
+
+def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[list[int]]:
+    """Indices of inputs that fit into one tensor together: one group, unless sizes are left open."""
+    open_specs = [spec for spec in specs if None in spec.shape]
+    if not open_specs:
+        return [list(range(len(inputs)))]
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
+    for index, example in enumerate(inputs):
+        groups[tuple(_sizes(example.get(spec.name)) for spec in open_specs)].append(index)
+    return list(groups.values())
+
+
+def to_predictions(outputs: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """One prediction for each example from each output's values: bare for one output, else by name."""
+    if len(outputs) == 1:
+        return list(next(iter(outputs.values())))
+    return [dict(zip(outputs, values, strict=True)) for values in zip(*outputs.values(), strict=True)]
+
+
+def to_values(name: str, tensor: Tensor, count: int) -> list[Any]:
+    """The value of an output for each of `count` examples.
+
+    Raises BackendFailedError when its first dimension is another, or when NaN or Infinity, which
+    JSON has not, is among the values.
+    """
+    if tensor.shape[:1] != (count,):
+        raise BackendFailedError(
+            f"output {name!r} has shape {list(tensor.shape)}; its first dimension must be {count}, the batch"
+        )
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise BackendFailedError(f"output {name!r} has NaN or Infinity, which JSON has not")
+    values: list[Any] = tensor.tolist()
+    return values
+
+
+def _to_tensor(spec: TensorSpec, values: list[Any]) -> Tensor:
+    shape = [len(values)]
+    for size in spec.shape:
+        if set(map(type, values)) - {list}:
+            raise BackendFailedError(_misfit(spec))
+        sizes = set(map(len, values)) or {size or 0}
+        shape.append(sizes.pop())
+        if sizes or size not in (None, shape[-1]):
+            raise BackendFailedError(_misfit(spec))
+        values = list(chain.from_iterable(values))
+    try:
+        return _flat(spec.dtype, values).reshape(shape)
+    except (TypeError, OverflowError):
+        raise BackendFailedError(_misfit(spec)) from None
+
+
+def _flat(dtype: np.dtype[Any], values: list[Any]) -> Tensor:
+    """A one-dimensional tensor; raises TypeError or OverflowError for what it cannot hold as it is.
+
+    The numbers go through `array`: numpy's own conversion reads strings as numbers, cuts floats to
+    integers, and is no faster.
+    """
+    if dtype.kind in "Ob":
+        if set(map(type, values)) - {str if dtype == STRING else bool}:
+            raise TypeError
+        return np.array(values, dtype=dtype)
+    if dtype.kind == "f":
+        # `array` has no half precision.
+        code = "d" if dtype == np.float16 else dtype.char
+        with np.errstate(over="ignore"):
+            tensor = np.frombuffer(array(code, values), code).astype(dtype, copy=False)
+        if not np.isfinite(tensor).all():
+            raise OverflowError
+        return tensor
+    try:
+        packed = array(dtype.char, values)
+    except TypeError:
+        packed = array(dtype.char, [_whole(value) for value in values])
+    return np.frombuffer(packed, dtype)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    sizes: list[int] = []
+    while type(value) is list:
+        sizes.append(len(value))
+        value = value[0] if value else None
+    return tuple(sizes)
+
+
+def _misfit(spec: TensorSpec) -> str:
+    kind = "string" if spec.dtype == STRING else spec.dtype.name
+    shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
+    return f"input {spec.name!r} must be {kind} of shape [{shape}] for each example"
