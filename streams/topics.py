@@ -12,7 +12,6 @@ from schemas.errors import BrokerUnavailableError, SetupError
 from streams.security import kafka_security
 from streams.settings import Settings
 
-DEFAULT_PARTITIONS = 4
 # A request that is too big must reach a worker to be refused, and its record must fit a dead letter
 # with the headers beside it. The factors are of `max_record_bytes`.
 _REQUEST_ROOM = 2
@@ -36,7 +35,7 @@ def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
     dead_letter_bytes = {"max.message.bytes": str(_DEAD_LETTER_ROOM * settings.max_record_bytes)}
     return [
         TopicPlan(settings.topic_requests, partitions, request_bytes),
-        TopicPlan(settings.topic_responses, partitions, request_bytes),
+        TopicPlan(settings.topic_responses, partitions, dead_letter_bytes),
         TopicPlan(settings.topic_dead_letters, partitions, dead_letter_bytes),
         TopicPlan(settings.topic_outcomes, partitions),
         TopicPlan(settings.topic_metrics, partitions),
@@ -46,15 +45,15 @@ def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
     ]
 
 
-async def create_topics(settings: Settings, partitions: int = DEFAULT_PARTITIONS) -> list[str]:
-    """Create the topics that are not there, with the cluster's default replication; returns their names.
+async def create_topics(settings: Settings, partitions: int) -> dict[str, int]:
+    """Create the topics that are not there, with the cluster's default replication.
 
-    Topics that are there stay as they are. Raises BrokerUnavailableError, and SetupError when Kafka
+    Returns the partition count of each topic; topics that are there stay as they are. Raises BrokerUnavailableError, and SetupError when Kafka
     refuses a topic or requests and responses differ in their partition count.
     """
     plans = plan_topics(settings, partitions)
     async with administration(settings) as admin:
-        created = await _create(admin, plans)
+        await _create(admin, plans)
         counts = await _wait_for_partitions(admin, [plan.name for plan in plans])
     requests, responses = counts[settings.topic_requests], counts[settings.topic_responses]
     if requests != responses:
@@ -62,7 +61,7 @@ async def create_topics(settings: Settings, partitions: int = DEFAULT_PARTITIONS
             f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has "
             f"{responses}; they need the same number: add partitions to the smaller one"
         )
-    return created
+    return counts
 
 
 @asynccontextmanager
@@ -79,7 +78,7 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
         await admin.close()
 
 
-async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> list[str]:
+async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> None:
     response = await admin.create_topics(
         [
             # The empty assignment is what lets the client leave the replication to the cluster.
@@ -87,13 +86,9 @@ async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> lis
             for plan in plans
         ]
     )
-    created = []
     for name, code, message in response.topic_errors:
-        if code == 0:
-            created.append(name)
-        elif for_code(code) is not TopicAlreadyExistsError:
+        if code != 0 and for_code(code) is not TopicAlreadyExistsError:
             raise SetupError(f"Kafka refuses the topic {name}: {message or for_code(code).__name__}")
-    return created
 
 
 async def _wait_for_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:

@@ -1,0 +1,131 @@
+"""`headrace up`: the local stack in the foreground."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Never
+
+import typer
+
+from streams.cli.init import DEFAULT_PARTITIONS, Partitions
+
+if TYPE_CHECKING:
+    from deploy.local.stack import LocalStack
+    from streams.settings import Settings
+
+DataDir = Annotated[
+    Path, typer.Option(help="Where the services keep their data, and where `env` is written.")
+]
+_POLL_SECONDS = 0.5
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PARTITIONS) -> None:
+    """Start Kafka, PostgreSQL and Redis here, with topics and tables, until Ctrl-C.
+
+    Needs Java 17 or newer, and Maven the first time. What the other verbs need to know is written to
+    DATA_DIR/env; `ready` on standard output says that all of it serves.
+    """
+    import asyncio
+
+    from schemas.errors import SetupError
+    from streams.cli.init import prepare_services
+    from streams.settings_sources import load_settings
+
+    try:
+        from deploy.local.stack import LocalStack
+    except ModuleNotFoundError as error:
+        raise SetupError(f"{error.name} is not installed; install headrace with its extra `local`") from None
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt_once)
+    env_file = data_dir / "env"
+    with _progress() as report:
+        stack = LocalStack(data_dir, report)
+        stack.start()
+    try:
+        addresses = {
+            "kafka_bootstrap": stack.kafka_bootstrap,
+            "postgres_dsn": stack.postgres_dsn,
+            "redis_url": stack.redis_url,
+        }
+        own = [f"{name}={value}" for name, value in addresses.items()]
+        settings = load_settings(flags=[*own, "kafka_security_protocol=PLAINTEXT"]).settings
+        with _progress() as report:
+            asyncio.run(prepare_services(settings, partitions, report))
+        _write_whole(env_file, env_text(addresses, settings))
+        _tell_next_step(env_file)
+        print("ready", flush=True)
+        _wait_for_an_end(stack)
+    except KeyboardInterrupt:
+        # The usual way to end it, and no failure.
+        return
+    finally:
+        env_file.unlink(missing_ok=True)
+        with _progress() as report:
+            report("stopping Kafka, PostgreSQL and Redis")
+            stack.stop()
+
+
+def env_text(addresses: Mapping[str, str], settings: "Settings") -> str:
+    """PURE. The env file: the addresses, and the topics' names where they are not the defaults."""
+    topics = {
+        name: value
+        for name, value in settings.model_dump(exclude_defaults=True).items()
+        if name.startswith("topic_")
+    }
+    return "".join(f"HEADRACE_{name.upper()}={value}\n" for name, value in {**addresses, **topics}.items())
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write for this user only (it has a password), and so that no reader sees a part of it."""
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
+def _tell_next_step(env_file: Path) -> None:
+    from streams.settings_sources import DEFAULT_ENV_FILE
+
+    option = "" if env_file == DEFAULT_ENV_FILE else f" --env-file {env_file}"
+    print(
+        f"The addresses are in {env_file}. Next, in another terminal: `headrace worker{option}`. "
+        "Ctrl-C here stops everything.",
+        file=sys.stderr,
+    )
+
+
+def _wait_for_an_end(stack: "LocalStack") -> Never:
+    """Return never: a signal interrupts, and a server that ends by itself is a SetupError."""
+    from schemas.errors import SetupError
+
+    while True:
+        ended = stack.ended()
+        if ended:
+            raise SetupError(f"{' and '.join(ended)} ended unexpectedly; see the logs below {stack.data_dir}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _interrupt_once(*_: object) -> Never:
+    """Interrupt as Ctrl-C does; later signals wait for the end of the clean-up, which is bounded."""
+    for each in _STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is told each step: a spinner on a terminal, lines elsewhere."""
+    from streams.cli.output import console
+
+    terminal = console(to_stderr=True)
+    if not terminal.is_terminal:
+        yield lambda step: print(f"headrace: {step}", file=sys.stderr, flush=True)
+        return
+    with terminal.status("") as status:
+        yield lambda step: status.update(f"{step} …")

@@ -1,0 +1,134 @@
+"""One real stack for the whole run, and for each test its own corner of it.
+
+The stack starts when a collected test needs it and ends with the run. Under xdist the controlling
+process holds it and the workers learn its addresses from a file, so no worker's end takes it away.
+"""
+
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.redis import Redis
+from deploy.local.stack import LocalStack
+from schemas.errors import HeadraceError
+from streams.settings import Settings
+from streams.topics import administration, create_topics, plan_topics
+from tests.services import TEMPLATE, MakeTopics, RunStack, StackAddresses, execute
+
+RUN = pytest.StashKey[RunStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    handed: dict[str, Any] | None = getattr(config, "workerinput", None)
+    folder = Path(handed["stack_folder"]) if handed else Path(tempfile.mkdtemp(prefix="headrace-tests-"))
+    config.stash[RUN] = RunStack(folder, controls=handed is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["stack_folder"] = str(node.config.stash[RUN].folder)
+
+
+# First, because the worker's own hook then tells the controller that it has collected.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if any("stack" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.stash[RUN].wanted.touch()
+    _start_if_wanted(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    # Tests are handed out when every worker has collected: the stack is there before the first.
+    _start_if_wanted(node.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[RUN].end()
+
+
+def _start_if_wanted(config: pytest.Config) -> None:
+    run = config.stash[RUN]
+    if not run.controls or not run.wanted.exists() or config.option.collectonly:
+        return
+    try:
+        run.start(lambda step: config.get_terminal_writer().line(f"stack: {step}"))
+    except HeadraceError as error:
+        pytest.exit(f"the local stack does not start: {error}", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def stack(pytestconfig: pytest.Config) -> StackAddresses:
+    """The addresses of the run's Kafka, PostgreSQL and Redis."""
+    return pytestconfig.stash[RUN].addresses()
+
+
+@pytest.fixture
+async def database(stack: StackAddresses) -> AsyncIterator[str]:
+    """The DSN of a database of the test's own, with all migrations applied."""
+    name = f"test_{uuid.uuid4().hex}"
+    await execute(stack.postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield stack.template_dsn.replace(f"/{TEMPLATE}", f"/{name}")
+    await execute(stack.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
+    """What creates topics of the test's own: call it with `partitions=` and any further settings.
+
+    It returns Settings with the topics' names, a group of their own and the stack's addresses.
+    """
+    made: list[Settings] = []
+
+    async def make(partitions: int = 4, **settings: Any) -> Settings:
+        mark = uuid.uuid4().hex[:12]
+        names = {name: f"{name.removeprefix('topic_')}-{mark}" for name in _topic_settings()}
+        own = Settings.model_validate(
+            {
+                "kafka_bootstrap": stack.kafka_bootstrap,
+                "postgres_dsn": stack.postgres_dsn,
+                "redis_url": stack.redis_url,
+                "group_id": f"group-{mark}",
+                **names,
+                **settings,
+            }
+        )
+        await create_topics(own, partitions)
+        made.append(own)
+        return own
+
+    yield make
+    for own in made:
+        async with administration(own) as admin:
+            await admin.delete_topics([plan.name for plan in plan_topics(own, 1)])
+
+
+def _topic_settings() -> list[str]:
+    return [name for name in Settings.model_fields if name.startswith("topic_")]
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis of the test's own, to stop, kill, pause and start again on the same `url`."""
+    server = Redis(tmp_path / "redis")
+    server.prepare()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_url(own_redis: Redis) -> str:
+    """The address of an empty Redis of the test's own: keys and channels are shared with nobody."""
+    return own_redis.url
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[LocalStack]:
+    """A whole stack of the test's own, whose servers it may stop, kill and pause. Takes 5 s."""
+    with LocalStack(tmp_path / "stack") as own:
+        yield own
