@@ -53,17 +53,17 @@ def make_request(
     user_id: str,
     input: JsonObject,  # noqa: A002  # the contract's word
     deadline_ms: int | None = None,
-    request_id: str | None = None,
 ) -> PredictRequest:
     """A request with an id of its own; raises InvalidRequestError, which names what is wrong."""
+    return check_request(
+        {"model_name": model_name, "user_id": user_id, "input": input, "deadline_ms": deadline_ms}
+    )
+
+
+def check_request(document: JsonObject) -> PredictRequest:
+    """A request from its fields; without `request_id` it gets one. Raises InvalidRequestError."""
     try:
-        return PredictRequest(
-            request_id=request_id or str(uuid.uuid4()),
-            model_name=model_name,
-            user_id=user_id,
-            input=input,
-            deadline_ms=deadline_ms,
-        )
+        return PredictRequest.model_validate({"request_id": str(uuid.uuid4())} | document)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False)
         raise InvalidRequestError(

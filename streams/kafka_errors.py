@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aiokafka.errors import (
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
@@ -34,6 +35,8 @@ def kafka_errors(settings: Settings, topic: str) -> Iterator[None]:
         raise InvalidRequestError(f"{topic} takes no record so big: {error}") from error
     except TimeoutError as error:
         raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap} does not answer") from error
+    except KafkaConnectionError as error:
+        raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap} cannot be reached") from error
     except (KafkaError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap}: {reason}") from error

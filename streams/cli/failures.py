@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from schemas.errors import HeadraceError, PromotionRejectedError, SetupError, UnavailableError
+from schemas.errors import AnswerError, HeadraceError, PromotionRejectedError, SetupError, UnavailableError
 
 FAILED = 1
 REFUSED = 2
@@ -23,15 +23,15 @@ class Failure:
 def classify(error: HeadraceError) -> Failure:
     """PURE. Choose exit code, code and next step by the error's branch of the tree."""
     message = str(error)
-    if isinstance(error, PromotionRejectedError):
+    if isinstance(error, PromotionRejectedError | AnswerError):
         return Failure(REFUSED, error.code, message)
     if isinstance(error, UnavailableError):
         return Failure(
             NOT_REACHABLE,
             "UNAVAILABLE",
             message,
-            "`headrace config` shows which addresses are used and where they come from; "
-            "`headrace up` starts a local stack.",
+            "`headrace config` shows which addresses are used and where they come from; `headrace up` starts a "
+            "local stack; `--set log_level=debug` shows what the client libraries say.",
         )
     code = "SETUP" if isinstance(error, SetupError) else getattr(error, "code", "FAILED")
     return Failure(FAILED, code, message)

@@ -12,6 +12,9 @@ from typing import Annotated
 import typer
 
 from streams.cli.config import config
+from streams.cli.init import init
+from streams.cli.predict import predict
+from streams.cli.up import up
 
 app = typer.Typer(
     name="headrace",
@@ -23,6 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+app.command()(up)
+app.command()(init)
+app.command()(predict)
 app.command()(config)
 
 

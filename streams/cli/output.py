@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from streams.settings import Settings
+
 PIPED_COLUMNS = 240
 
 
@@ -28,6 +30,18 @@ def console(*, to_stderr: bool = False) -> "Console":
     return Console(
         file=stream, markup=False, highlight=False, width=None if stream.isatty() else PIPED_COLUMNS
     )
+
+
+def quiet_libraries(settings: "Settings") -> None:
+    """Keep what libraries log off the terminal of a verb that tells its own errors, unless debugging."""
+    import logging
+
+    if settings.log_level == "debug":
+        from streams.logs import configure_logging
+
+        configure_logging(level="debug", log_format=settings.log_format)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def _plain(value: Any) -> Any:

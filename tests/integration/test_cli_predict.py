@@ -1,0 +1,116 @@
+"""`headrace predict` on a real broker, with an echo in the place of the worker."""
+
+import asyncio
+
+import orjson
+
+from schemas.events import JsonObject
+from tests.command import HEADRACE, environment, headrace
+from tests.echo_responder import echo, failing, responder
+from tests.services import MakeTopics
+
+
+def lines(*documents: JsonObject) -> bytes:
+    return b"".join(orjson.dumps(document) + b"\n" for document in documents)
+
+
+async def test_one_prediction(topics: MakeTopics) -> None:
+    """The predictions alone go to standard output; --json prints the whole response."""
+    settings = await topics(1)
+    async with responder(settings):
+        plain = await headrace("predict", "m", "--user", "u", "--input", '{"n": 1}', settings=settings)
+        full = await headrace(
+            "predict", "m", "--user", "u", "--input", '{"n": 1}', "--json", settings=settings
+        )
+    assert (plain.code, plain.stdout, plain.stderr) == (0, '{"n":1}\n', "")
+    (response,) = full.documents
+    assert (response["model_version"], response["predictions"]) == ("v1", {"n": 1})
+    assert "error" not in response
+
+
+async def test_an_answered_error_has_a_code_of_its_own(topics: MakeTopics) -> None:
+    """Scripts tell an answered error (4) from no answer; people read the error's code."""
+    settings = await topics(1)
+    async with responder(settings, failing):
+        ended = await headrace("predict", "m", "--user", "u", "--input", '{"fail": true}', settings=settings)
+    assert (ended.code, ended.stdout) == (4, "")
+    assert ended.stderr.startswith("INVALID_INPUT: as asked\n")
+
+
+async def test_lines_are_answered_in_order(topics: MakeTopics) -> None:
+    """One response a line, in the order of the requests, with the ids that were given."""
+    settings = await topics(4)
+    requests = lines(
+        *({"user_id": f"u{n}", "input": {"n": n}, "request_id": f"r{n}"} for n in range(500)),
+        {"input": {"n": 500}, "request_id": "r500"},
+    )
+    async with responder(settings):
+        ended = await headrace("predict", "m", "--user", "default", stdin=requests, settings=settings)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert [document["request_id"] for document in ended.documents] == [f"r{n}" for n in range(501)]
+    assert ended.documents[-1]["user_id"] == "default"
+
+
+async def test_unanswered_and_failed_lines_are_told(topics: MakeTopics) -> None:
+    """What is not answered gets its own error on its line, and the exit code says so."""
+
+    def silent_on_two(request: JsonObject) -> JsonObject | None:
+        return None if request["input"].get("n") == 2 else failing(request)
+
+    settings = await topics(1)
+    requests = lines(
+        {"user_id": "u", "input": {"n": 1}},
+        {"user_id": "u", "input": {"n": 2}, "request_id": "silent"},
+        {"user_id": "u", "input": {"fail": True}},
+    )
+    async with responder(settings, silent_on_two):
+        ended = await headrace("predict", "m", "--timeout-seconds", "2", stdin=requests, settings=settings)
+    assert ended.code == 3
+    codes = [document.get("error", {}).get("code") for document in ended.documents]
+    assert codes == [None, "NO_RESPONSE", "INVALID_INPUT"]
+    assert ended.documents[1]["request_id"] == "silent"
+
+
+async def test_a_wrong_line_ends_the_command_after_the_answers_before_it(topics: MakeTopics) -> None:
+    """The error names the line, and nothing that was sent is lost."""
+    settings = await topics(1)
+    requests = lines({"user_id": "u", "input": {}}) + b"\n{oops\n" + lines({"user_id": "u", "input": {}})
+    async with responder(settings):
+        ended = await headrace("predict", "m", "--json", stdin=requests, settings=settings)
+    assert ended.code == 2
+    answer, error = ended.documents
+    assert answer["predictions"] == {}
+    assert error["error"]["code"] == "INVALID_REQUEST"
+    assert error["error"]["message"].startswith("line 3: not valid JSON")
+
+
+async def test_lines_are_answered_while_the_pipe_stays_open(topics: MakeTopics) -> None:
+    """A slow writer sees each response before it sends the next line; an open pipe stops no exit."""
+    settings = await topics(1)
+    async with responder(settings, echo):
+        process = await asyncio.create_subprocess_exec(
+            HEADRACE,
+            "predict",
+            "m",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(settings),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            for n in range(3):
+                process.stdin.write(lines({"user_id": "u", "input": {"n": n}}))
+                assert orjson.loads(await process.stdout.readline())["predictions"] == {"n": n}
+            process.stdin.write(b"not a request\n")
+            assert await process.wait() == 2
+
+
+async def test_an_unreachable_broker_is_told_without_a_traceback() -> None:
+    """Exit code 3, what could not be reached, and what to do next."""
+    arguments = ("predict", "m", "--user", "u", "--input", "{}", "--set", "kafka_bootstrap=127.0.0.1:1")
+    ended = await headrace(*arguments)
+    assert ended.code == 3
+    first, second = ended.stderr.splitlines()
+    assert first == "headrace: Kafka at 127.0.0.1:1 cannot be reached"
+    assert "headrace config" in second
