@@ -1,0 +1,90 @@
+"""workers/isolate.py: bad examples fail alone, and failing has an end."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import BackendFailedError, BackendUnavailableError
+from schemas.events import JsonObject
+from workers.isolate import MAX_CALLS, infer_each
+
+
+class Doubler:
+    """Predicts 2x; a batch that has one of `bad` fails, and call number `lost_at` is not answered."""
+
+    def __init__(self, bad: set[int], lost_at: int | None = None) -> None:
+        self.bad = bad
+        self.lost_at = lost_at
+        self.calls: list[int] = []
+        self.longest_timeout_seconds = 0.0
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        self.calls.append(len(inputs))
+        self.longest_timeout_seconds = max(self.longest_timeout_seconds, timeout_seconds)
+        if len(self.calls) == self.lost_at:
+            raise BackendUnavailableError("lost")
+        if any(example["x"] in self.bad for example in inputs):
+            raise BackendFailedError("bad")
+        return [2 * example["x"] for example in inputs]
+
+    async def warm(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def batch(count: int) -> list[JsonObject]:
+    return [{"x": number} for number in range(count)]
+
+
+async def test_a_good_batch_is_one_call() -> None:
+    """Nothing is halved that does not fail."""
+    backend = Doubler(bad=set())
+    assert await infer_each(backend, batch(1000), timeout_seconds=5) == [2 * n for n in range(1000)]
+    assert backend.calls == [1000]
+
+
+@given(st.integers(1, 300), st.data())
+async def test_exactly_the_bad_fail(count: int, data: st.DataObject) -> None:
+    """With few bad examples every good one is answered, each in its place, at a logarithmic price."""
+    bad = data.draw(st.sets(st.integers(0, count - 1), max_size=5))
+    backend = Doubler(bad)
+    settled = await infer_each(backend, batch(count), timeout_seconds=60)
+    for number, outcome in enumerate(settled):
+        if number in bad:
+            assert isinstance(outcome, BackendFailedError)
+        else:
+            assert outcome == 2 * number
+    assert len(backend.calls) <= 1 + 2 * len(bad) * math.ceil(math.log2(count) if count > 1 else 0)
+
+
+async def test_a_broken_backend_is_asked_a_bounded_number_of_times() -> None:
+    """When everything fails, everyone is told so after `MAX_CALLS` calls."""
+    backend = Doubler(bad=set(range(1000)))
+    settled = await infer_each(backend, batch(1000), timeout_seconds=60)
+    assert all(isinstance(outcome, BackendFailedError) for outcome in settled)
+    assert len(settled) == 1000
+    assert len(backend.calls) == MAX_CALLS
+    assert backend.longest_timeout_seconds == 60
+
+
+async def test_the_end_of_time_ends_it() -> None:
+    """When twice the timeout has passed the rest is not tried, but nobody is without an outcome."""
+    backend = Doubler(bad={0})
+    settled = await infer_each(backend, batch(100), timeout_seconds=0)
+    assert all(isinstance(outcome, BackendFailedError) for outcome in settled)
+    assert backend.calls == [100]
+
+
+@pytest.mark.parametrize("lost_at", [1, 2, 5])
+async def test_a_backend_that_is_lost_is_not_asked_again(lost_at: int) -> None:
+    """What was not settled before fails, whichever call was lost."""
+    backend = Doubler(bad={3}, lost_at=lost_at)
+    settled = await infer_each(backend, batch(64), timeout_seconds=60)
+    assert len(backend.calls) == lost_at
+    assert any(isinstance(outcome, BackendUnavailableError) for outcome in settled)
+    for number, outcome in enumerate(settled):
+        assert isinstance(outcome, BackendUnavailableError | BackendFailedError) or outcome == 2 * number

@@ -1,0 +1,57 @@
+"""One bad example fails alone: a batch that fails is halved until only what is bad is left.
+
+A good batch is one call. A bad example among n costs about 2 log2(n) further calls. There is an
+end to it: after `MAX_CALLS` calls, or twice the timeout, the parts that are not settled fail as
+they are, the smallest parts that there were.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.errors import AnswerAndDeadLetterError, BackendFailedError, BackendUnavailableError
+from schemas.events import JsonObject
+from workers.backend import Backend
+
+MAX_CALLS = 128
+
+
+async def infer_each(
+    backend: Backend, inputs: Sequence[JsonObject], *, timeout_seconds: float
+) -> list[Any | AnswerAndDeadLetterError]:
+    """A prediction for each input, in order, or in its place the error that became of it.
+
+    `timeout_seconds` bounds each call to the backend; all together take at most twice as long. A
+    backend that cannot be reached is not asked again.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 2 * timeout_seconds
+    settled: list[Any] = [None] * len(inputs)
+    # Parts of the batch, each with what its examples get when it cannot be tried any more.
+    parts: deque[tuple[range, AnswerAndDeadLetterError | None]] = deque([(range(len(inputs)), None)])
+    calls = 0
+    while parts:
+        part, error = parts.popleft()
+        remaining = end - loop.time()
+        if error is None or (calls < MAX_CALLS and remaining > 0):
+            calls += 1
+            try:
+                predictions = await backend.infer(
+                    inputs[part.start : part.stop], timeout_seconds=min(timeout_seconds, remaining)
+                )
+            except BackendUnavailableError as unavailable:
+                error, calls = unavailable, MAX_CALLS
+            except BackendFailedError as failed:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [(part[:middle], failed), (part[middle:], failed)]
+                    continue
+                error = failed
+            else:
+                for index, prediction in zip(part, predictions, strict=True):
+                    settled[index] = prediction
+                continue
+        for index in part:
+            settled[index] = error
+    return settled
