@@ -14,6 +14,7 @@ import typer
 from streams.cli.config import config
 from streams.cli.init import init
 from streams.cli.predict import predict
+from streams.cli.top import top
 from streams.cli.up import up
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(init)
 app.command()(predict)
+app.command()(top)
 app.command()(config)
 
 

@@ -1,0 +1,156 @@
+"""`headrace top`: what each model version does now."""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streams.live_view import VersionRow
+    from streams.settings import Settings
+
+_ONCE_SECONDS = 2.0
+_REFRESH_SECONDS = 1.0
+
+
+def top(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Watch for --seconds (2), print once, end.")] = False,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="End after so long.")] = None,
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show rate, latency, cache hits and errors of each version.
+
+    The figures cover the last 10 seconds, over all workers. p50 and p99 count from a record's arrival in
+    the worker, "end to end" from the time that Kafka stamped it. With --json: one object a second,
+    {"at", "window_seconds", "versions": [...], "missing_deltas", "unreadable_records"}.
+    """
+    import asyncio
+
+    from streams.cli.output import quiet_libraries
+
+    settings = command_settings(env_file, flags)
+    quiet_libraries(settings)
+    if once and seconds is None:
+        seconds = _ONCE_SECONDS
+    try:
+        asyncio.run(_watch(settings, seconds=seconds, once=once, as_json=as_json))
+    except KeyboardInterrupt:
+        # The usual way to end it.
+        raise typer.Exit(0) from None
+
+
+async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_json: bool) -> None:
+    from rich.live import Live
+
+    from streams.cli.output import console, print_json
+
+    screen = console()
+    live = Live(console=screen, auto_refresh=False) if screen.is_terminal and not as_json else None
+    with live or nullcontext():
+        async for document, shown in _figures(settings, seconds=seconds, once=once):
+            if as_json:
+                print_json(document)
+            elif live:
+                live.update(shown, refresh=True)
+            else:
+                screen.print(shown)
+                sys.stdout.flush()
+
+
+async def _figures(
+    settings: "Settings", *, seconds: float | None, once: bool
+) -> AsyncIterator[tuple[dict[str, Any], Any]]:
+    """The figures of each second, as a document and as something to show."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    from pydantic import ValidationError
+
+    from schemas.events import MetricsDelta, rfc3339
+    from streams.live_view import WINDOW_SECONDS, LiveView
+    from streams.tail import open_tail
+
+    now = asyncio.get_running_loop().time
+    unreadable = 0
+    async with open_tail(settings, settings.topic_metrics) as tail:
+        opened_at = now()
+        view = LiveView(opened_at)
+        end = opened_at + seconds if seconds is not None else float("inf")
+        next_at = end if once else opened_at + _REFRESH_SECONDS
+        while True:
+            while (wait_seconds := next_at - now()) > 0:
+                for record in await tail.next_records(wait_ms=max(1, int(wait_seconds * 1000))):
+                    try:
+                        view.add(MetricsDelta.model_validate_json(record.value or b""), now())
+                    except (ValidationError, ValueError):
+                        unreadable += 1
+            rows = view.rows(now())
+            document = {
+                "at": rfc3339(datetime.now(UTC)),
+                "window_seconds": WINDOW_SECONDS,
+                "versions": [_plain(row) for row in rows],
+                "missing_deltas": view.missing_deltas,
+                "unreadable_records": unreadable,
+            }
+            yield document, _shown(rows, settings, missing=view.missing_deltas, unreadable=unreadable)
+            if next_at >= end:
+                return
+            next_at = min(next_at + _REFRESH_SECONDS, end)
+
+
+def _plain(row: "VersionRow") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(row)
+
+
+def _shown(rows: "Sequence[VersionRow]", settings: "Settings", *, missing: int, unreadable: int) -> Any:
+    from rich.console import Group
+
+    if not rows and not unreadable:
+        return (
+            f"Nothing arrives on {settings.topic_metrics} at {settings.kafka_bootstrap}.\n"
+            "Workers write there each second while they answer requests: is one running (`headrace worker`), "
+            "and are there requests (`headrace predict`)?"
+        )
+    notes = []
+    if missing:
+        notes.append(f"{missing} deltas never arrived: the figures are too low by what they counted")
+    if unreadable:
+        notes.append(f"{unreadable} records on {settings.topic_metrics} could not be read")
+    return Group(versions_table(rows), *notes)
+
+
+def versions_table(rows: "Sequence[VersionRow]") -> "Table":
+    """The table that `headrace top` shows."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "version"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("rev", "req/s", "p50 ms", "p99 ms", "end to end p99", "hits", "errors", "workers"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.model_name or "(unreadable)",
+            row.model_version or "(none)",
+            str(row.revision),
+            f"{row.requests_per_second:,.1f}",
+            f"{row.p50_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.end_to_end_p99_ms:.2f}",
+            "-" if row.cache_hit_share is None else f"{row.cache_hit_share:.1%}",
+            f"{row.error_share:.2%}",
+            str(row.workers),
+            style="red" if row.error_share > 0.01 else "",
+        )
+    return table
