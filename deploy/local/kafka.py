@@ -10,10 +10,15 @@ from deploy.local.service import HOST, Service
 
 # A record of several MiB passes whole, so that the topics' own limits are the ones that count.
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024
+_PROPERTIES = "server.properties"
 
 
-def server_properties(data: Path, broker_port: int, controller_port: int) -> str:
-    """The node's configuration. Ports may differ from one start to the next on the same data."""
+def server_properties(data: str, broker_port: int, controller_port: int) -> str:
+    """The node's configuration. Ports may differ from one start to the next on the same data.
+
+    `data` is relative to the folder that the node runs in: a comma in the setting would separate two
+    folders, and a character beyond ASCII would be misread.
+    """
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -66,9 +71,8 @@ class Kafka(Service):
             self._format()
 
     def command(self, ports: Sequence[int]) -> list[str]:
-        broker_port, controller_port = ports
-        self._properties.write_text(server_properties(self._data, broker_port, controller_port))
-        return self._run_java("-Xms256m", "-Xmx512m", "kafka.Kafka", str(self._properties))
+        self._configure("data", *ports)
+        return self._run_java("-Xms256m", "-Xmx512m", "kafka.Kafka", _PROPERTIES)
 
     def _format(self) -> None:
         """Format a new folder and rename it, so that an interrupted one is not taken for whole."""
@@ -76,17 +80,16 @@ class Kafka(Service):
         new = self.directory / "data.new"
         shutil.rmtree(new, ignore_errors=True)
         # The ports do not matter here: nothing of them is written into the folder.
-        self._properties.write_text(server_properties(new, 1, 2))
+        self._configure(new.name, 1, 2)
         # An identifier that starts with a dash would be read as an option.
         cluster_id = "h" + secrets.token_urlsafe(16)[1:]
-        arguments = ["format", "--config", str(self._properties), "--cluster-id", cluster_id]
-        self.run(
-            "Kafka's format tool",
-            self._run_java(
-                "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", *arguments
-            ),
-        )
+        tool = ["kafka.tools.StorageTool", "format", "--config", _PROPERTIES, "--cluster-id", cluster_id]
+        self.run("Kafka's format tool", self._run_java("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *tool))
         new.rename(self._data)
+
+    def _configure(self, data: str, broker_port: int, controller_port: int) -> None:
+        properties = server_properties(data, broker_port, controller_port)
+        (self.directory / _PROPERTIES).write_text(properties)
 
     def _run_java(self, *arguments: str) -> list[str]:
         return [self._java, "-cp", f"{self._jars}/*", *arguments]
@@ -94,7 +97,3 @@ class Kafka(Service):
     @property
     def _data(self) -> Path:
         return self.directory / "data"
-
-    @property
-    def _properties(self) -> Path:
-        return self.directory / "server.properties"

@@ -34,7 +34,7 @@ class ChildProcess:
         command: Sequence[str],
         *,
         log: Path,
-        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
         held_fd: int | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
         run_as: Sequence[str] = (),
@@ -63,8 +63,9 @@ class ChildProcess:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
+                    cwd=folder,
                     # Messages are searched for in English.
-                    env={**os.environ, "LC_ALL": "C", **(environment or {})},
+                    env={**os.environ, "LC_ALL": "C.UTF-8"},
                     pass_fds=[alive_write_fd] if held_fd is None else [alive_write_fd, held_fd],
                     # Ctrl-C in the terminal is for the parent, which stops its children in order.
                     start_new_session=True,
@@ -106,10 +107,9 @@ class ChildProcess:
         if self._popen.wait() != 0:
             raise SetupError(f"{self.name} failed {self._log_end()}")
 
-    def stop(self, number: signal.Signals) -> None:
-        """Ask the program to end; a stopped one is woken to hear it."""
+    def request_end(self, number: signal.Signals) -> None:
+        """Send the program the signal that asks it to end."""
         self._popen.send_signal(number)
-        self._popen.send_signal(signal.SIGCONT)
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait until the program and all it started are gone; kill them after the timeout."""
@@ -151,7 +151,7 @@ def run(
     *,
     log: Path,
     timeout_seconds: float,
-    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
     held_fd: int | None = None,
     run_as: Sequence[str] = (),
     standard_input: bytes = b"",
@@ -161,7 +161,7 @@ def run(
         name,
         command,
         log=log,
-        environment=environment,
+        folder=folder,
         held_fd=held_fd,
         run_as=run_as,
         standard_input=standard_input,

@@ -4,6 +4,7 @@ import signal
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,9 +63,6 @@ class Service(ABC):
         """A command that runs the rest of its line as another user; empty for this user."""
         return []
 
-    def environment(self) -> dict[str, str]:
-        return {}
-
     @property
     def port(self) -> int:
         return self._ports[0]
@@ -89,7 +87,7 @@ class Service(ABC):
             self.name,
             self.command(self._ports),
             log=self._log,
-            environment=self.environment(),
+            folder=self.directory,
             held_fd=self._held_fd,
             death_signal=self.death_signal,
             run_as=self.run_as(),
@@ -109,8 +107,10 @@ class Service(ABC):
                 return
 
     def request_stop(self) -> None:
+        """Ask the server to end; a paused one is woken to hear it."""
         if self._process is not None:
-            self._process.stop(self.stop_signal)
+            self.resume()
+            self._process.request_end(self.stop_signal)
 
     def stop(self) -> None:
         """End the server in order, or by force when it takes too long. Idempotent."""
@@ -126,17 +126,22 @@ class Service(ABC):
     def kill(self) -> None:
         """End the server as a crash would. Idempotent."""
         if self._process is not None:
+            for process in self._family():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._process.kill()
             self._forget_process()
 
     def pause(self) -> None:
         """Stop the server's processes from running: it hangs, its connections stay open."""
         for process in self._family():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
         for process in self._family():
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def run(self, name: str, command: Sequence[str], *, standard_input: bytes = b"") -> None:
         """Run a tool of the server's to its end; raises SetupError."""
@@ -145,7 +150,7 @@ class Service(ABC):
             command,
             log=self._log,
             timeout_seconds=self.start_seconds,
-            environment=self.environment(),
+            folder=self.directory,
             held_fd=self._held_fd,
             run_as=self.run_as(),
             standard_input=standard_input,
@@ -156,6 +161,10 @@ class Service(ABC):
         return self.directory / f"{self.name.lower()}.log"
 
     def _family(self) -> list[psutil.Process]:
+        """The server and all it started, parents first; none if it has ended."""
+        # An ended one's pid may already be another's.
+        if not self.running:
+            return []
         server = psutil.Process(self.pid)
         return [server, *server.children(recursive=True)]
 

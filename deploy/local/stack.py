@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -78,8 +79,9 @@ class LocalStack:
             return
         for service in self._services:
             service.request_stop()
-        for service in self._services:
-            service.wait_until_gone()
+        with ExitStack() as each_even_if_one_fails:
+            for service in self._services:
+                each_even_if_one_fails.callback(service.wait_until_gone)
         os.close(self._lock_fd)
         self._lock_fd = -1
 

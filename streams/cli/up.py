@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
 
@@ -41,7 +41,9 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
         raise SetupError(f"{error.name} is not installed; install headrace with its extra `local`") from None
 
     for number in _STOP_SIGNALS:
-        signal.signal(number, _interrupt_once)
+        # `nohup` ignores the end of the terminal for us.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt_once)
     env_file = data_dir / "env"
     with _progress() as report:
         stack = LocalStack(data_dir, report)
@@ -66,7 +68,9 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
     finally:
         env_file.unlink(missing_ok=True)
         with _progress() as report:
-            report("stopping Kafka, PostgreSQL and Redis")
+            # Whoever read the messages may be gone; the servers must go too.
+            with suppress(OSError):
+                report("stopping Kafka, PostgreSQL and Redis")
             stack.stop()
 
 

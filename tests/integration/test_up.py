@@ -190,11 +190,15 @@ def test_a_server_that_dies_ends_up(start_up: Callable[[], Up]) -> None:
 
 
 async def test_a_stack_starts_again_with_its_data(tmp_path: Path) -> None:
-    """Kafka's cluster and topics and PostgreSQL's rows are there after a stop, on other ports."""
-    with LocalStack(tmp_path / "data") as stack:
+    """Kafka's cluster and topics and PostgreSQL's rows are there after a stop, on other ports.
+
+    The folder's name is one that a careless configuration file would cut or garble.
+    """
+    data_dir = tmp_path / "dä ta, 1"
+    with LocalStack(data_dir) as stack:
         await write_something(stack)
         cluster_before = await cluster_of(stack)
-    with LocalStack(tmp_path / "data") as stack:
+    with LocalStack(data_dir) as stack:
         assert await cluster_of(stack) == cluster_before
         connection = await asyncpg.connect(stack.postgres_dsn)
         try:

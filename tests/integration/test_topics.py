@@ -1,0 +1,101 @@
+"""Topics and tables as `headrace init` makes them on services that run."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import NewPartitions
+
+from schemas.errors import BrokerUnavailableError, SetupError
+from streams.settings import Settings
+from streams.topics import administration, create_topics
+from tests.services import MakeTopics, StackAddresses
+
+HEADRACE = Path(sys.executable).with_name("headrace")
+
+
+async def test_records_over_the_limit_reach_us_and_their_dead_letters_fit(topics: MakeTopics) -> None:
+    """Kafka takes a request of 1 MiB + 1, and a dead letter of it with large headers."""
+    settings = await topics(partitions=1)
+    value = os.urandom(settings.max_record_bytes + 1)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, max_request_size=4 * settings.max_record_bytes
+    )
+    async with producer:
+        await producer.send_and_wait(settings.topic_requests, value)
+        await producer.send_and_wait(settings.topic_dead_letters, value, headers=[("x", value[:500_000])])
+    consumer = AIOKafkaConsumer(
+        settings.topic_requests, bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    async with consumer:
+        assert (await consumer.getone()).value == value
+
+
+async def test_creation_is_safe_to_repeat(topics: MakeTopics) -> None:
+    """Topics that are there keep their partitions, and the counts that are told are the real ones."""
+    settings = await topics(partitions=2)
+    counts = await create_topics(settings, 3)
+    assert counts[settings.topic_requests] == counts[settings.topic_responses] == 2
+    assert counts[settings.topic_promotions] == 1
+    assert len(counts) == 8
+
+
+async def test_requests_and_responses_that_differ_are_refused(topics: MakeTopics) -> None:
+    """A response could not go to its request's partition: the error names both counts."""
+    settings = await topics(partitions=2)
+    async with administration(settings) as admin:
+        await admin.create_partitions({settings.topic_requests: NewPartitions(5)})
+    with pytest.raises(SetupError, match=r"has 5 partitions and .* has 2"):
+        await create_topics(settings, 2)
+
+
+async def test_a_name_that_kafka_refuses_is_told(topics: MakeTopics) -> None:
+    """Kafka's reason is in the error."""
+    settings = await topics()
+    with pytest.raises(SetupError, match=r"refuses the topic a b: "):
+        await create_topics(settings.model_copy(update={"topic_alerts": "a b"}), 4)
+
+
+async def test_no_kafka_is_a_broker_that_is_unavailable() -> None:
+    """The error has the address that was tried."""
+    with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1"):
+        await create_topics(Settings(kafka_bootstrap="127.0.0.1:1"), 4)
+
+
+async def test_init_prepares_running_services_and_may_run_again(stack: StackAddresses) -> None:
+    """On an empty database and new topic names: tables and topics, twice with the same end."""
+    mark = uuid.uuid4().hex
+    connection = await asyncpg.connect(stack.postgres_dsn)
+    await connection.execute(f"CREATE DATABASE init_{mark}")
+    await connection.close()
+    dsn = f"{stack.postgres_dsn.rpartition('/')[0]}/init_{mark}"
+    names = [name for name in Settings.model_fields if name.startswith("topic_")]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HEADRACE_KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
+        "HEADRACE_POSTGRES_DSN": dsn,
+        **{f"HEADRACE_{name.upper()}": f"{name}-{mark}" for name in names},
+    }
+    for partitions in ("2", "3"):
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [HEADRACE, "init", "--partitions", partitions],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "ready"), ended.stderr
+    assert f"topic_requests-{mark} was there before and keeps its partitions: 2" in ended.stdout
+    connection = await asyncpg.connect(dsn)
+    try:
+        assert await connection.fetchval("SELECT to_regclass('model_versions') IS NOT NULL")
+    finally:
+        await connection.close()
