@@ -37,6 +37,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP) ## write docs/schemas and docs/asyncapi.json anew from the models
+	$(BIN)/headrace schemas --out docs
+
 test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts itself
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests
 

@@ -97,6 +97,10 @@ class PredictResponse(WireModel):
     Exactly one of `predictions` and `error` is present.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["predictions"]}, {"required": ["error"]}]}
+    )
+
     request_id: RequestId
     model_name: str = Field(description='As requested; "" when the request named none that can be read.')
     model_version: str = Field(description='"" when no version was reached.')

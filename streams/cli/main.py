@@ -14,6 +14,7 @@ import typer
 from streams.cli.config import config
 from streams.cli.init import init
 from streams.cli.predict import predict
+from streams.cli.schemas import schemas
 from streams.cli.top import top
 from streams.cli.up import up
 
@@ -32,6 +33,7 @@ app.command()(init)
 app.command()(predict)
 app.command()(top)
 app.command()(config)
+app.command()(schemas)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,259 @@
+"""PURE. The wire contract as documents: JSON Schema 2020-12 for each model, and AsyncAPI 3.0.
+
+`docs/schemas/*.json` and `docs/asyncapi.json` are what these functions return; a test holds them
+together. Topic names are the defaults: a deployment may set others.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from schemas.events import (
+    Alert,
+    JsonObject,
+    MetricsDelta,
+    Outcome,
+    PredictRequest,
+    PredictResponse,
+    RouteHint,
+    WireModel,
+)
+from schemas.models import PromotionEvent, PromotionResult
+
+# Of the contract, not of the program: fields may be added (minor), nothing is renamed or repurposed.
+CONTRACT_VERSION = "1.0.0"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MODELS: tuple[type[WireModel], ...] = (
+    PredictRequest,
+    PredictResponse,
+    Outcome,
+    MetricsDelta,
+    Alert,
+    PromotionEvent,
+    PromotionResult,
+    RouteHint,
+)
+
+_CARRIED = {
+    "traceparent": "W3C Trace Context of the request, when it had one.",
+    "tracestate": "W3C Trace Context of the request, when it had one.",
+    "kafka_correlationId": "That of the request, when it had one (Spring Kafka's ReplyingKafkaTemplate).",
+}
+_SOURCE = "TOPIC/PARTITION/OFFSET of the request: recognises a response that was written twice."
+RESPONSE_HEADERS = {
+    "headrace-source": _SOURCE,
+    "headrace-input-digest": "Hex digest of the canonical input, when the input was valid.",
+    "content-type": "application/json",
+    **_CARRIED,
+}
+DEAD_LETTER_HEADERS = {
+    "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
+    "headrace-error-code": "A code of PredictResponse's error, or MALFORMED_RECORD when none was answered.",
+    "headrace-error-message": "What is wrong, in words.",
+    "headrace-model-version": "The version, when one was chosen.",
+    "headrace-attempts": "How often it was tried.",
+    "__connect.errors.topic": "As Kafka Connect writes it.",
+    "__connect.errors.partition": "As Kafka Connect writes it.",
+    "__connect.errors.offset": "As Kafka Connect writes it.",
+    "__connect.errors.exception.class.name": "As Kafka Connect writes it.",
+    "__connect.errors.exception.message": "As Kafka Connect writes it.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A topic as it is published. `receives` is from Headrace's side; `reply` names another channel."""
+
+    address: str
+    operation: str
+    receives: bool
+    summary: str
+    key: str
+    model: type[WireModel] | None
+    headers: dict[str, str] = field(default_factory=dict)
+    correlated_by: str = ""
+    reply: str = ""
+
+
+# By the setting that names the topic.
+CHANNELS = {
+    "topic_requests": Channel(
+        "predict-requests",
+        "predict",
+        receives=True,
+        summary="Predictions asked for. As many partitions as predict-responses.",
+        key="user_id; any key is accepted.",
+        model=PredictRequest,
+        correlated_by="request_id",
+        reply="topic_responses",
+    ),
+    "topic_responses": Channel(
+        "predict-responses",
+        "respond",
+        receives=False,
+        summary="One answer for each request, in the request's partition; at least once.",
+        key="The request's key.",
+        model=PredictResponse,
+        headers=RESPONSE_HEADERS,
+        correlated_by="request_id",
+    ),
+    "topic_dead_letters": Channel(
+        "predict-dead-letters",
+        "keepDeadLetter",
+        receives=False,
+        summary="Requests that could not be read or served: their own bytes and headers, and why.",
+        key="The record's key.",
+        model=None,
+        headers=DEAD_LETTER_HEADERS,
+    ),
+    "topic_outcomes": Channel(
+        "predict-outcomes",
+        "countOutcome",
+        receives=True,
+        summary="What users did; an outcome_id counts once.",
+        key="user_id",
+        model=Outcome,
+    ),
+    "topic_metrics": Channel(
+        "predict-metrics",
+        "publishMetrics",
+        receives=False,
+        summary="What each worker counted, each second, for each version; mergeable.",
+        key="model_name",
+        model=MetricsDelta,
+    ),
+    "topic_alerts": Channel(
+        "predict-alerts",
+        "alert",
+        receives=False,
+        summary="Rules that began or ceased to hold.",
+        key="model_name",
+        model=Alert,
+    ),
+    "topic_promotions": Channel(
+        "model-promotions",
+        "promote",
+        receives=True,
+        summary="What operators want of a model's versions; an event_id is applied once.",
+        key="model_name",
+        model=PromotionEvent,
+        correlated_by="event_id",
+        reply="topic_promotion_results",
+    ),
+    "topic_promotion_results": Channel(
+        "model-promotion-results",
+        "tellPromotion",
+        receives=False,
+        summary="What became of each promotion event.",
+        key="model_name",
+        model=PromotionResult,
+        correlated_by="event_id",
+    ),
+}
+
+
+def json_schemas() -> dict[str, JsonObject]:
+    """JSON Schema 2020-12 of each wire model, by its name."""
+    return {
+        model.__name__: {"$schema": DIALECT, "$id": f"urn:headrace:{model.__name__}:{CONTRACT_VERSION}"}
+        | model.model_json_schema(schema_generator=_WithoutTitles)
+        for model in MODELS
+    }
+
+
+def asyncapi() -> JsonObject:
+    """The AsyncAPI 3.0 document: channels, operations and messages on Kafka, with keys and headers."""
+    _, definitions = models_json_schema(
+        [(channel.model, "validation") for channel in CHANNELS.values() if channel.model],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_WithoutTitles,
+    )
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Headrace",
+            "version": CONTRACT_VERSION,
+            "description": "Predictions over Kafka. All values are UTF-8 JSON objects; times are RFC 3339 UTC "
+            "with milliseconds; readers ignore fields that they do not know. Topic names are settings.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {_id(channel): _channel(channel) for channel in CHANNELS.values()},
+        "operations": {channel.operation: _operation(channel) for channel in CHANNELS.values()},
+        "components": {
+            "messages": {_message_name(channel): _message(channel) for channel in CHANNELS.values()},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Field titles would only repeat the fields' names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # the signature is pydantic's
+        return False
+
+
+def _id(channel: Channel) -> str:
+    first, *rest = channel.address.split("-")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _message_name(channel: Channel) -> str:
+    return channel.model.__name__ if channel.model else "DeadLetter"
+
+
+def _channel(channel: Channel) -> JsonObject:
+    name = _message_name(channel)
+    return {
+        "address": channel.address,
+        "summary": channel.summary,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+    }
+
+
+def _operation(channel: Channel) -> JsonObject:
+    operation: JsonObject = {
+        "action": "receive" if channel.receives else "send",
+        "channel": {"$ref": f"#/channels/{_id(channel)}"},
+        "summary": channel.summary,
+        "messages": [_message_reference(channel)],
+    }
+    if channel.reply:
+        answer = CHANNELS[channel.reply]
+        operation["reply"] = {
+            "channel": {"$ref": f"#/channels/{_id(answer)}"},
+            "messages": [_message_reference(answer)],
+        }
+    return operation
+
+
+def _message_reference(channel: Channel) -> JsonObject:
+    return {"$ref": f"#/channels/{_id(channel)}/messages/{_message_name(channel)}"}
+
+
+def _message(channel: Channel) -> JsonObject:
+    message: JsonObject = {
+        "name": _message_name(channel),
+        "summary": channel.summary,
+        "bindings": {
+            "kafka": {"key": {"type": "string", "description": channel.key}, "bindingVersion": "0.5.0"}
+        },
+    }
+    if channel.model:
+        message["payload"] = {"$ref": f"#/components/schemas/{channel.model.__name__}"}
+    else:
+        message["contentType"] = "application/octet-stream"
+        message["payload"] = {"description": "The record's original bytes, whatever they are."}
+    if channel.headers:
+        message["headers"] = {
+            "type": "object",
+            "required": ["headrace-source"],
+            "properties": {
+                name: {"type": "string", "description": text} for name, text in channel.headers.items()
+            },
+        }
+    if channel.correlated_by:
+        message["correlationId"] = {"location": f"$message.payload#/{channel.correlated_by}"}
+    return message
