@@ -1,0 +1,251 @@
+"""workers/onnx.py on real models: what is loaded, what is answered, what is refused."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from structlog.testing import capture_logs
+
+from schemas.errors import ArtifactError, BackendFailedError
+from tests.models import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
+from workers.isolate import infer_each
+from workers.onnx import OnnxBackend
+
+Load = Callable[[Path], Awaitable[OnnxBackend]]
+
+
+@pytest.fixture
+async def load() -> AsyncIterator[Load]:
+    """Loads models that are closed after the test."""
+    loaded: list[OnnxBackend] = []
+
+    async def load_one(path: Path) -> OnnxBackend:
+        loaded.append(await OnnxBackend.load(path, threads=1))
+        return loaded[-1]
+
+    yield load_one
+    for backend in loaded:
+        await backend.close()
+
+
+def identity(path: Path, element: int, shape: Sequence[int | str | None]) -> Path:
+    """A model that answers its input `x` as its output `y`."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    return save_model(path, [node], [value("x", element, shape)], [value("y", element, shape)])
+
+
+@pytest.mark.parametrize(
+    ("element", "example"),
+    [
+        (TensorProto.FLOAT, 1.5),
+        (TensorProto.DOUBLE, 0.1),
+        (TensorProto.FLOAT16, -2.0),
+        (TensorProto.INT8, -128),
+        (TensorProto.INT16, 2**15 - 1),
+        (TensorProto.INT32, -(2**31)),
+        (TensorProto.INT64, 2**63 - 1),
+        (TensorProto.UINT8, 255),
+        (TensorProto.UINT16, 2**16 - 1),
+        (TensorProto.UINT32, 2**32 - 1),
+        (TensorProto.UINT64, 2**64 - 1),
+        (TensorProto.BOOL, True),
+        (TensorProto.STRING, "naïve 日本"),
+    ],
+)
+async def test_every_type_goes_in_and_out(load: Load, tmp_path: Path, element: int, example: Any) -> None:
+    """Plain values and lists of them, of each type, as Python values of JSON's kinds."""
+    plain = await load(identity(tmp_path / "plain.onnx", element, ["N"]))
+    nested = await load(identity(tmp_path / "nested.onnx", element, ["N", 1, 2]))
+    await plain.warm()
+    assert await plain.infer([{"x": example}] * 3, timeout_seconds=5) == [example] * 3
+    answer = await nested.infer([{"x": [[example, example]]}], timeout_seconds=5)
+    assert answer == [[[example, example]]]
+    assert type(answer[0][0][0]) is type(example)
+
+
+async def test_several_outputs_are_an_object(load: Load, tmp_path: Path) -> None:
+    """With two inputs by name in, and two outputs by name out."""
+    backend = await load(
+        save_model(
+            tmp_path / "m.onnx",
+            [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Identity", ["label"], ["echo"])],
+            [value("a", INT64, ["N"]), value("b", INT64, ["N"]), value("label", STRING, ["N", 1])],
+            [value("sum", INT64, ["N"]), value("echo", STRING, ["N", 1])],
+        )
+    )
+    await backend.warm()
+    inputs = [{"label": ["x"], "b": 1, "a": 2, "unused": {}}, {"a": 10, "b": 20, "label": ["y"]}]
+    assert await backend.infer(inputs, timeout_seconds=5) == [
+        {"sum": 3, "echo": ["x"]},
+        {"sum": 30, "echo": ["y"]},
+    ]
+
+
+async def test_open_sizes_may_differ_in_a_batch(load: Load, tmp_path: Path) -> None:
+    """Examples of different lengths are answered in their order."""
+    backend = await load(identity(tmp_path / "m.onnx", INT64, ["N", "length"]))
+    await backend.warm()
+    examples = [[1], [1, 2, 3], [2], [], [4, 5, 6]]
+    assert await backend.infer([{"x": x} for x in examples], timeout_seconds=5) == examples
+
+
+async def test_an_index_out_of_range_fails_alone(load: Load, tmp_path: Path) -> None:
+    """The model's own error is told shortly, and only for the example that caused it."""
+    backend = await load(
+        save_model(
+            tmp_path / "m.onnx",
+            [helper.make_node("Gather", ["table", "x"], ["y"])],
+            [value("x", INT64, ["N"])],
+            [value("y", FLOAT, ["N", 2])],
+            [constant("table", np.ones((3, 2), np.float32))],
+        )
+    )
+    await backend.warm()
+    good: Any = [1.0, 1.0]
+    outcomes = await infer_each(backend, [{"x": 0}, {"x": 99}, {"x": 2}], timeout_seconds=5)
+    assert [outcomes[0], outcomes[2]] == [good, good]
+    assert isinstance(outcomes[1], BackendFailedError)
+    assert "idx=99" in str(outcomes[1])
+    assert len(str(outcomes[1])) < 300
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0])
+async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: float) -> None:
+    """log(-1) and log(0) are no JSON; their neighbours are answered."""
+    backend = await load(
+        save_model(
+            tmp_path / "m.onnx",
+            [helper.make_node("Log", ["x"], ["y"])],
+            [value("x", FLOAT, ["N"])],
+            [value("y", FLOAT, ["N"])],
+        )
+    )
+    await backend.warm()
+    outcomes = await infer_each(backend, [{"x": 1.0}, {"x": bad}, {"x": math.e}], timeout_seconds=5)
+    assert isinstance(outcomes[1], BackendFailedError)
+    assert [outcomes[0], outcomes[2]] == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+async def test_the_event_loop_goes_on_while_a_model_runs(load: Load, tmp_path: Path) -> None:
+    """A run that is far from done keeps nobody else from running."""
+    backend = await load(save_doubler(tmp_path / "m.onnx"))
+    running = asyncio.create_task(backend.infer([{"x": 10**15}], timeout_seconds=60))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert not running.done()
+    running.cancel()
+    # The cancelled run is ended, so the next one gets its turn.
+    assert await backend.infer([{"x": 21}], timeout_seconds=30) == [42]
+
+
+def test_a_model_is_read_only_as_declared(tmp_path: Path) -> None:
+    """What is no ONNX model is refused, a pickle without being read."""
+    path = tmp_path / "m.onnx"
+    # A pickle that would make a folder.
+    path.write_bytes(b"cos\nmkdir\n(S'" + str(tmp_path / "made").encode() + b"'\ntR.")
+    with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
+        asyncio.run(OnnxBackend.load(path, threads=1))
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
+        asyncio.run(OnnxBackend.load(tmp_path / "missing.onnx", threads=1))
+
+
+@pytest.mark.parametrize("shape", [[1], [1, 3], []])
+async def test_a_model_without_open_batch_is_refused(
+    load: Load, tmp_path: Path, shape: Sequence[int | str | None]
+) -> None:
+    """At loading, with what to export."""
+    with pytest.raises(ArtifactError, match="export the model with a dynamic first dimension"):
+        await load(identity(tmp_path / "m.onnx", FLOAT, shape))
+
+
+async def test_an_output_without_batch_is_refused(load: Load, tmp_path: Path) -> None:
+    """When it is declared at loading, and otherwise when it is warmed up."""
+    node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)
+    declared = save_model(
+        tmp_path / "declared.onnx", [node], [value("x", FLOAT, ["N"])], [value("y", FLOAT, [1])]
+    )
+    with pytest.raises(ArtifactError, match="output 'y' has shape"):
+        await load(declared)
+    node = helper.make_node("Unique", ["x"], ["y"])
+    found_out = await load(
+        save_model(tmp_path / "m.onnx", [node], [value("x", FLOAT, ["N"])], [value("y", FLOAT, None)])
+    )
+    with pytest.raises(ArtifactError, match="output 'y' has shape"):
+        await found_out.warm()
+
+
+async def test_maps_are_refused(load: Load, tmp_path: Path) -> None:
+    """Outputs that are no tensors, as scikit-learn's classifiers have them by default."""
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    kind = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, []))
+    output = helper.make_value_info("y", helper.make_sequence_type_proto(kind))
+    path = save_model(tmp_path / "m.onnx", [node], [value("x", FLOAT, ["N", 2])], [output])
+    with pytest.raises(ArtifactError, match="only plain tensors are served"):
+        await load(path)
+
+
+async def test_a_model_that_takes_no_zeros_is_served(load: Load, tmp_path: Path) -> None:
+    """The warm-up fails, is logged, and nothing else."""
+    backend = await load(
+        save_model(
+            tmp_path / "m.onnx",
+            [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+            [value("x", INT64, ["N", "length"])],
+            [value("y", INT64, ["N", 2, "half"])],
+            [constant("shape", np.array([0, 2, -1]))],
+        )
+    )
+    with capture_logs() as logs:
+        await backend.warm()
+    assert [log["event"] for log in logs] == ["model not warmed up"]
+    assert await backend.infer([{"x": [1, 2, 3, 4]}], timeout_seconds=5) == [[[1, 2], [3, 4]]]
+
+
+def external_model(folder: Path, location: str) -> Path:
+    """A model whose weights are said to be in the file `location`."""
+    weights = TensorProto(name="w", data_type=FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    for key, content in (("location", location), ("offset", "0"), ("length", "8")):
+        weights.external_data.add(key=key, value=content)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "graph",
+        [value("x", FLOAT, ["N", 2])],
+        [value("y", FLOAT, ["N", 2])],
+        initializer=[weights],
+    )
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.onnx"
+    path.write_bytes(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        ).SerializeToString()
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "sub/../../secret.bin", "{folder}/secret.bin", "link.bin"]
+)
+async def test_data_outside_the_folder_is_refused(load: Load, tmp_path: Path, location: str) -> None:
+    """By a way up, by an absolute path, and by a symbolic link in the folder."""
+    (tmp_path / "secret.bin").write_bytes(np.ones(2, np.float32).tobytes())
+    folder = tmp_path / "model"
+    path = external_model(folder, location.format(folder=tmp_path))
+    (folder / "sub").mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
+        await load(path)
+
+
+async def test_external_data_is_what_was_refused(load: Load, tmp_path: Path) -> None:
+    """The same model loads with its data inside: the refusals above are for where it lies."""
+    path = external_model(tmp_path / "model", "data.bin")
+    (path.parent / "data.bin").write_bytes(np.ones(2, np.float32).tobytes())
+    backend = await load(path)
+    assert await backend.infer([{"x": [1.0, 2.0]}], timeout_seconds=5) == [[2.0, 3.0]]

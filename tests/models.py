@@ -1,0 +1,72 @@
+"""Small ONNX models for tests, built with the `onnx` package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT, INT64, STRING, BOOL = (
+    TensorProto.FLOAT,
+    TensorProto.INT64,
+    TensorProto.STRING,
+    TensorProto.BOOL,
+)
+
+
+def value(name: str, element: int, shape: Sequence[int | str | None] | None) -> Any:
+    """An input or output; a size is a number, or a name or None where it is open."""
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def constant(name: str, content: Any) -> Any:
+    return numpy_helper.from_array(np.asarray(content), name)
+
+
+def save_model(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    constants: Sequence[Any] = (),
+) -> Path:
+    """Write a model of these nodes; nothing is checked, so that it may be wrong."""
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, initializer=list(constants))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def save_doubler(path: Path) -> Path:
+    """`x` INT64 [N] → `y` = 2x. Above a million it also counts to x, which takes as long as one wants."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["condition"], ["goes_on"]),
+            helper.make_node("Add", ["count", "one"], ["counted"]),
+        ],
+        "body",
+        [value("round", INT64, []), value("condition", BOOL, []), value("count", INT64, [])],
+        [value("goes_on", BOOL, []), value("counted", INT64, [])],
+        initializer=[constant("one", np.int64(1))],
+    )
+    return save_model(
+        path,
+        [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Sub", ["largest", "million"], ["excess"]),
+            helper.make_node("Max", ["excess", "zero"], ["rounds"]),
+            helper.make_node("Loop", ["rounds", "", "zero"], ["counted"], body=body),
+            helper.make_node("Mul", ["counted", "zero"], ["nothing"]),
+            helper.make_node("Mul", ["x", "two"], ["double"]),
+            helper.make_node("Add", ["double", "nothing"], ["y"]),
+        ],
+        [value("x", INT64, ["N"])],
+        [value("y", INT64, ["N"])],
+        [
+            constant("zero", np.int64(0)),
+            constant("two", np.int64(2)),
+            constant("million", np.int64(1_000_000)),
+        ],
+    )

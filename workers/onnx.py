@@ -1,0 +1,170 @@
+"""ONNX Runtime in this process: a whole batch in one run, off the event loop.
+
+One thread of its own runs the session; `run` lets go of the interpreter while it computes, so the
+event loop goes on. Batches that arrive meanwhile wait in that thread's queue.
+
+A model must have a batch dimension of open size first in all its inputs and outputs, and tensors
+only; `load` and `warm` refuse others and say what to export. External data is refused by ONNX
+Runtime where it leads out of the model's folder, and by `workers/artifacts.py`, in whose folders
+there is nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import onnxruntime
+import structlog
+
+from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
+from schemas.events import JsonObject
+from workers.tensors import STRING, Shape, Tensor, TensorSpec, alike, to_predictions, to_tensors, to_values
+
+log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype("float32"),
+    "tensor(double)": np.dtype("float64"),
+    "tensor(float16)": np.dtype("float16"),
+    "tensor(bool)": np.dtype("bool"),
+    "tensor(string)": STRING,
+    **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
+    **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
+}
+_MESSAGE_CHARACTERS = 200
+_WARM_UP_BATCH = 2
+
+
+class OnnxBackend:
+    """One ONNX model, loaded; get one by `load`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, executor: ThreadPoolExecutor) -> None:
+        self._session = session
+        self._executor = executor
+        self._inputs = [TensorSpec(node.name, *_tensor_type("input", node)) for node in session.get_inputs()]
+        self._outputs = [node.name for node in session.get_outputs()]
+        for node in session.get_outputs():
+            _tensor_type("output", node)
+
+    @classmethod
+    async def load(cls, path: Path, *, threads: int) -> Self:
+        """Load the model at `path` with that many threads for one run.
+
+        Raises ArtifactError when it is no ONNX model that can be served here.
+        """
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
+        loop = asyncio.get_running_loop()
+        try:
+            return cls(await loop.run_in_executor(executor, _open, path, threads), executor)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        """See `workers/backend.py`; one run, or one for each set of sizes where the model leaves them open."""
+        options = onnxruntime.RunOptions()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._in_thread(self._predict, inputs, options)
+        except TimeoutError:
+            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+        finally:
+            # Nobody waits for a run that is not done by now.
+            options.terminate = True
+
+    async def warm(self) -> None:
+        """Run a batch of zeros, which makes ONNX Runtime allocate what it needs."""
+        feeds = {
+            spec.name: np.full([_WARM_UP_BATCH, *(size or 1 for size in spec.shape)], "", STRING)
+            if spec.dtype == STRING
+            else np.zeros([_WARM_UP_BATCH, *(size or 1 for size in spec.shape)], spec.dtype)
+            for spec in self._inputs
+        }
+        try:
+            outputs = await self._in_thread(self._run, feeds, onnxruntime.RunOptions())
+        except BackendFailedError as error:
+            # Zeros need not be an input that the model takes: no reason not to serve it.
+            log.info("model not warmed up", reason=str(error))
+            return
+        for name, output in zip(self._outputs, outputs, strict=True):
+            if output.shape[:1] != (_WARM_UP_BATCH,):
+                raise ArtifactError(_no_batch("output", name, list(output.shape)))
+
+    async def close(self) -> None:
+        """Let the thread end after what it runs; `infer` fails from now on. Idempotent."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        try:
+            call = asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        except RuntimeError:
+            raise BackendUnavailableError("the model was unloaded") from None
+        return await call
+
+    def _predict(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
+        groups = alike(self._inputs, inputs)
+        if len(groups) == 1:
+            return self._predict_alike(inputs, options)
+        predictions: list[Any] = [None] * len(inputs)
+        for group in groups:
+            answers = self._predict_alike([inputs[index] for index in group], options)
+            for index, answer in zip(group, answers, strict=True):
+                predictions[index] = answer
+        return predictions
+
+    def _predict_alike(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
+        tensors = self._run(to_tensors(self._inputs, inputs), options)
+        named = zip(self._outputs, tensors, strict=True)
+        return to_predictions({name: to_values(name, tensor, len(inputs)) for name, tensor in named})
+
+    def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Tensor]:
+        try:
+            tensors: list[Tensor] = self._session.run(self._outputs, feeds, options)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no root of their own
+            raise BackendFailedError(f"the model failed: {_brief(error)}") from None
+        return tensors
+
+
+def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Threads that spin between runs take the processor from the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It keeps a plan for every batch size it has seen, and every size comes.
+    options.enable_mem_pattern = False
+    # Fatal only: what fails is raised, and logged by whoever handles it.
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no root of their own
+        raise ArtifactError(f"{path} is no ONNX model that loads here: {_brief(error)}") from None
+
+
+def _tensor_type(kind: str, node: onnxruntime.NodeArg) -> tuple[np.dtype[Any], Shape]:
+    """The type of one example; raises ArtifactError for what is no tensor with a batch dimension."""
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise ArtifactError(f"{kind} {node.name!r} is {node.type}; only plain tensors are served")
+    # An output may have no declared shape at all; `warm` looks at a real one.
+    fixed = bool(node.shape) and isinstance(node.shape[0], int)
+    if fixed or (kind == "input" and not node.shape):
+        raise ArtifactError(_no_batch(kind, node.name, node.shape))
+    return dtype, tuple(size if isinstance(size, int) else None for size in node.shape[1:])
+
+
+def _no_batch(kind: str, name: str, shape: Sequence[Any]) -> str:
+    return (
+        f"{kind} {name!r} has shape {list(shape)}, which does not begin with a batch dimension of open size; "
+        "export the model with a dynamic first dimension"
+    )
+
+
+def _brief(error: Exception) -> str:
+    return str(error).strip()[:_MESSAGE_CHARACTERS]
