@@ -50,7 +50,7 @@ def canonical(value: Any) -> bytes:
 
 
 def digest(canonical_form: bytes) -> str:
-    """BLAKE2b-128 of a canonical form, in hex (RFC 7693)."""
+    """BLAKE2b-128 of a canonical form, in hexadecimal (RFC 7693)."""
     return hashlib.blake2b(canonical_form, digest_size=16).hexdigest()
 
 

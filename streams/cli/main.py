@@ -17,6 +17,7 @@ from streams.cli.predict import predict
 from streams.cli.schemas import schemas
 from streams.cli.top import top
 from streams.cli.up import up
+from streams.cli.worker import worker
 
 app = typer.Typer(
     name="headrace",
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(init)
+app.command()(worker)
 app.command()(predict)
 app.command()(top)
 app.command()(config)

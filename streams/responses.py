@@ -1,0 +1,185 @@
+"""What goes out: answers to the request's own partition, and dead letters.
+
+Outputs of a slice are gathered into Kafka batches; `flush` hands what was gathered to the sender,
+`delivered` waits until the broker has everything.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from schemas.errors import AnswerError
+from schemas.events import JsonObject
+from streams.ledger import Record, Slice
+from streams.requests import Work
+from streams.serving import ServedVersion
+from streams.transport import OutputBatch
+
+Headers = list[tuple[str, bytes]]
+
+CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"})
+# Longer ones are none of these; a record's headers must not make its answer undeliverable.
+MAX_CARRIED_BYTES = 4096
+MAX_ERROR_HEADER_BYTES = 1024
+
+_CONTENT_TYPE = ("content-type", b"application/json")
+
+
+class Output(Protocol):
+    """Where batches go: the transport's producer."""
+
+    async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]: ...
+
+
+class Outbox:
+    """The outputs of one slice."""
+
+    def __init__(
+        self,
+        handled: Slice,
+        output: Output,
+        response_topic: str,
+        dead_letter_topic: str,
+        dead_letter_partitions: int,
+    ) -> None:
+        topic, partition = handled.partition
+        self._topic, self._partition = topic, partition
+        self._source_prefix = f"{topic}/{partition}/".encode()
+        self._answers = _Gathering(output, response_topic, partition)
+        self._dead_letters = _Gathering(output, dead_letter_topic, partition % dead_letter_partitions)
+
+    def predictions(
+        self,
+        version: ServedVersion,
+        works: Sequence[Work],
+        predictions: Iterable[bytes],
+        *,
+        now_ms: int,
+        latency_ms: float,
+        cached: bool,
+        stale: bool,
+    ) -> None:
+        """Answer requests of one version with predictions, each given as JSON; `now_ms` is Unix time."""
+        # All that is the same is written once; the rest is put in by the parts that differ.
+        shared = orjson.dumps(
+            {
+                "model_name": version.model_name,
+                "model_version": version.spec.version,
+                "latency_ms": latency_ms,
+                "cached": cached,
+                "revision": works[0].revision,
+                "stale": stale,
+            }
+        )[:-1]
+        prefix, add, as_json = self._source_prefix, self._answers.add, orjson.dumps
+        for work, prediction in zip(works, predictions, strict=True):
+            record = work.record
+            headers = [
+                ("headrace-source", b"%b%d" % (prefix, record.offset)),
+                ("headrace-input-digest", work.digest),
+                _CONTENT_TYPE,
+            ]
+            if record.headers:
+                headers += _carried(record.headers)
+            value = b'%b,"request_id":%b,"user_id":%b,"predictions":%b}' % (
+                shared,
+                as_json(work.request_id),
+                as_json(work.user_id),
+                prediction,
+            )
+            add(now_ms, record.key, value, headers)
+
+    def error(self, work: Work, error: AnswerError, *, now_ms: int, latency_ms: float, stale: bool) -> None:
+        """Answer with an error, and keep the record as a dead letter where the error says so."""
+        problem: JsonObject = {"code": error.code, "message": error.message}
+        if error.details:
+            problem["details"] = [detail.model_dump() for detail in error.details]
+        body = {
+            "request_id": work.request_id,
+            "model_name": work.model_name,
+            "model_version": work.model_version,
+            "user_id": work.user_id,
+            "latency_ms": latency_ms,
+            "cached": False,
+            "revision": work.revision,
+            "stale": stale,
+            "error": problem,
+        }
+        record = work.record
+        headers: Headers = [("headrace-source", self._source(record)), _CONTENT_TYPE]
+        if work.digest:
+            headers.append(("headrace-input-digest", work.digest))
+        headers += _carried(record.headers)
+        self._answers.add(now_ms, record.key, orjson.dumps(body), headers)
+        if error.dead_letter:
+            self.dead_letter(record, error.code, error, now_ms=now_ms, model_version=work.model_version)
+
+    def dead_letter(
+        self, record: Record, code: str, error: Exception, *, now_ms: int, model_version: str = ""
+    ) -> None:
+        """Keep a record's original bytes and headers, with why and where from."""
+        message = str(error).encode()[:MAX_ERROR_HEADER_BYTES]
+        headers: Headers = [
+            *record.headers,
+            ("headrace-source", self._source(record)),
+            ("headrace-error-code", code.encode()),
+            ("headrace-error-message", message),
+            ("headrace-attempts", b"1"),
+            ("__connect.errors.topic", self._topic.encode()),
+            ("__connect.errors.partition", str(self._partition).encode()),
+            ("__connect.errors.offset", str(record.offset).encode()),
+            ("__connect.errors.exception.class.name", type(error).__name__.encode()),
+            ("__connect.errors.exception.message", message),
+        ]
+        if model_version:
+            headers.append(("headrace-model-version", model_version.encode()))
+        self._dead_letters.add(now_ms, record.key, record.value, headers)
+
+    async def flush(self) -> None:
+        """Hand what was gathered to the sender."""
+        await self._answers.flush()
+        await self._dead_letters.flush()
+
+    async def delivered(self) -> None:
+        """Wait until the broker has all outputs; raises what aiokafka raises when it does not."""
+        await self.flush()
+        await asyncio.gather(*self._answers.deliveries, *self._dead_letters.deliveries)
+
+    def _source(self, record: Record) -> bytes:
+        return b"%b%d" % (self._source_prefix, record.offset)
+
+
+class _Gathering:
+    """Batches for one partition, each as full as it gets before it is sent."""
+
+    def __init__(self, output: Output, topic: str, partition: int) -> None:
+        self._output = output
+        self._topic = topic
+        self._partition = partition
+        self._full: list[OutputBatch] = []
+        self._open = OutputBatch()
+        self.deliveries: list[asyncio.Future[Any]] = []
+
+    def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        if not self._open.add(timestamp_ms, key, value, headers):
+            self._full.append(self._open)
+            self._open = OutputBatch()
+            self._open.add(timestamp_ms, key, value, headers)
+
+    async def flush(self) -> None:
+        batches, self._full = self._full, []
+        if self._open.record_count():
+            batches.append(self._open)
+            self._open = OutputBatch()
+        for batch in batches:
+            self.deliveries.append(await self._output.send_batch(batch, self._topic, self._partition))
+
+
+def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:
+    return [
+        (name, value)
+        for name, value in headers
+        if name in CARRIED_HEADERS and value is not None and len(value) <= MAX_CARRIED_BYTES
+    ]

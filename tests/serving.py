@@ -1,0 +1,70 @@
+"""Records, versions and backends for tests that serve without Kafka or the registry."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.events import JsonObject
+from schemas.models import ModelSpec
+from streams.serving import ServedVersion
+
+
+@dataclass
+class FakeRecord:
+    """What the pipeline reads of a Kafka record."""
+
+    value: bytes | None
+    offset: int = 0
+    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    key: bytes | None = b"u"
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+def record_of(value: bytes | None, **fields: Any) -> FakeRecord:
+    return FakeRecord(value, **fields)
+
+
+class RecordingBackend:
+    """Predicts by a function of the input and remembers each call."""
+
+    def __init__(self, predict: Callable[[JsonObject], Any] = lambda value: [value]) -> None:
+        self._predict = predict
+        self.calls: list[list[JsonObject]] = []
+        self.closed = False
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        assert timeout_seconds > 0
+        self.calls.append(list(inputs))
+        return [self._predict(value) for value in inputs]
+
+    async def warm(self) -> None:
+        """Nothing to warm."""
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def spec_of(version: str, input_schema: JsonObject | None = None, **fields: Any) -> ModelSpec:
+    """A version as it could be registered; its artifact is never loaded."""
+    return ModelSpec.model_validate(
+        {
+            "version": version,
+            "framework": "onnx",
+            "artifact_uri": "file:///nowhere",
+            "artifact_sha256": "0" * 64,
+            "input_schema": input_schema or {"type": "object"},
+            "output_schema": {},
+            **fields,
+        }
+    )
+
+
+def served_version(
+    model_name: str,
+    version: str,
+    backend: RecordingBackend,
+    input_schema: JsonObject | None = None,
+    **fields: Any,
+) -> ServedVersion:
+    return ServedVersion.of(model_name, spec_of(version, input_schema, **fields), backend)
