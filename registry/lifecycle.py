@@ -1,0 +1,300 @@
+"""PURE: the life of a model's versions. Everything that decides a move is in this file.
+
+What holds before and after every event:
+- weights add up to 100 once a model has traffic, and before that there is no route at all;
+- with traffic, exactly one version is in production, and it takes a part of the traffic;
+- exactly the versions in production or canary take traffic;
+- the rollback target, if there is one, is archived;
+- a change of weights moves the least possible number of users.
+
+The first version goes live by `promote`; a canary takes its weight from a production, so there must
+be one. A rollback forgets the rollback target: a second one, sent by a second worried operator, is
+refused instead of bringing the bad version back. Archived versions come back by a rollback that names
+them, and in no other way.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+
+from registry.routing import reallocate, weights_of
+from registry.snapshot import RegisteredModel, RegisteredVersion
+from schemas.errors import PromotionRejectedError, RejectionCode
+from schemas.events import JsonObject
+from schemas.json_schema import compile_schema
+from schemas.models import Action, PromotionEvent, Route, Status
+
+FULL = Decimal(100)
+JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Part(Enum):
+    """A version's part in an event."""
+
+    NAMED = "named by the event, or meant by a rollback that names none"
+    DISPLACED = "loses all its traffic to the named one"
+
+
+# (action, part, status before) -> status after, or the sentence that refuses it.
+# with `{version}` to fill in. Whatever is not here cannot happen.
+TRANSITIONS: Mapping[tuple[Action, Part, Status | None], Status | str] = {
+    (Action.REGISTER, Part.NAMED, None): Status.STAGING,
+    (Action.CANARY, Part.NAMED, Status.STAGING): Status.CANARY,
+    (Action.CANARY, Part.NAMED, Status.CANARY): Status.CANARY,
+    (Action.CANARY, Part.NAMED, Status.PRODUCTION): (
+        "{version} is in production and keeps what its canaries leave; give the weight to another version"
+    ),
+    (Action.CANARY, Part.NAMED, Status.ARCHIVED): (
+        "{version} is archived and takes no canary traffic; register it again under a new version name"
+    ),
+    (Action.SPLIT, Part.NAMED, Status.STAGING): Status.CANARY,
+    (Action.SPLIT, Part.NAMED, Status.CANARY): Status.CANARY,
+    (Action.SPLIT, Part.NAMED, Status.PRODUCTION): Status.PRODUCTION,
+    (Action.SPLIT, Part.NAMED, Status.ARCHIVED): (
+        "{version} is archived and takes no canary traffic; register it again under a new version name"
+    ),
+    (Action.SPLIT, Part.DISPLACED, Status.CANARY): Status.STAGING,
+    (Action.PROMOTE, Part.NAMED, Status.STAGING): Status.PRODUCTION,
+    (Action.PROMOTE, Part.NAMED, Status.CANARY): Status.PRODUCTION,
+    (Action.PROMOTE, Part.NAMED, Status.PRODUCTION): (
+        "{version} is in production already; to take the traffic from its canaries, roll back"
+    ),
+    (Action.PROMOTE, Part.NAMED, Status.ARCHIVED): (
+        "{version} is archived; to go back to it, roll back and name it"
+    ),
+    (Action.PROMOTE, Part.DISPLACED, Status.PRODUCTION): Status.ARCHIVED,
+    (Action.PROMOTE, Part.DISPLACED, Status.CANARY): Status.STAGING,
+    (Action.ROLLBACK, Part.NAMED, Status.CANARY): Status.STAGING,
+    (Action.ROLLBACK, Part.NAMED, Status.ARCHIVED): Status.PRODUCTION,
+    (Action.ROLLBACK, Part.NAMED, Status.STAGING): (
+        "{version} takes no traffic that could be taken from it, and was not in production; promote it instead"
+    ),
+    (Action.ROLLBACK, Part.NAMED, Status.PRODUCTION): (
+        "{version} is in production; name the archived version to go back to, "
+        "or none to stop the canaries or to go back to the previous production"
+    ),
+    (Action.ROLLBACK, Part.DISPLACED, Status.PRODUCTION): Status.STAGING,
+    (Action.ROLLBACK, Part.DISPLACED, Status.CANARY): Status.STAGING,
+    (Action.ARCHIVE, Part.NAMED, Status.STAGING): Status.ARCHIVED,
+    (Action.ARCHIVE, Part.NAMED, Status.CANARY): (
+        "{version} takes traffic as a canary; roll it back before archiving it"
+    ),
+    (Action.ARCHIVE, Part.NAMED, Status.PRODUCTION): (
+        "{version} is in production; promote another version, which archives this one"
+    ),
+    (Action.ARCHIVE, Part.NAMED, Status.ARCHIVED): "{version} is archived already; there is nothing to do",
+}
+
+# action -> the fields that it needs; `rollback` may also have `version`. A field that an action does
+# not take is a misunderstanding (promote with a weight of 5?) and refused rather than ignored.
+FIELDS: Mapping[Action, frozenset[str]] = {
+    Action.REGISTER: frozenset({"model"}),
+    Action.CANARY: frozenset({"version", "weight"}),
+    Action.SPLIT: frozenset({"weights"}),
+    Action.PROMOTE: frozenset({"version"}),
+    Action.ROLLBACK: frozenset(),
+    Action.ARCHIVE: frozenset({"version"}),
+    Action.RESHUFFLE: frozenset({"salt"}),
+}
+OPTIONAL_FIELDS: Mapping[Action, frozenset[str]] = {Action.ROLLBACK: frozenset({"version"})}
+ALL_FIELDS = frozenset({"version", "weight", "weights", "model", "salt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an event does: the model as it is afterwards, and which of its versions must be written."""
+
+    model: RegisteredModel
+    changed_versions: tuple[str, ...]
+    applied_at: datetime
+
+
+def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -> Applied:
+    """Decide what an event does to a model; None stands for a model that nobody has registered.
+
+    Raises PromotionRejectedError with a code of the contract and a sentence for the operator.
+    """
+    _check_fields(event)
+    if model is None:
+        if event.action is not Action.REGISTER:
+            raise PromotionRejectedError(
+                RejectionCode.UNKNOWN_MODEL,
+                f"there is no model {event.model_name}; check the name, or register its first version",
+            )
+        model = RegisteredModel(event.model_name, 0, Route(salt=event.model_name, ranges=()), {})
+    if event.expected_revision not in (None, model.revision):
+        raise PromotionRejectedError(
+            RejectionCode.STALE_REVISION,
+            f"{model.model_name} is at revision {model.revision}, not {event.expected_revision}: "
+            "it was changed meanwhile; look at its status and decide again",
+        )
+    named = _named(model, event)
+    statuses = {version: _next_status(model, event, Part.NAMED, version) for version in named}
+    before = weights_of(model.route)
+    after = _next_weights(model, event, before, statuses)
+    for version in before:
+        if version not in after and version not in statuses:
+            statuses[version] = _next_status(model, event, Part.DISPLACED, version)
+
+    versions = dict(model.versions)
+    for version, status in statuses.items():
+        spec = event.model or model.versions[version].spec
+        versions[version] = RegisteredVersion(spec, status)
+    rollback_target = model.previous_production
+    if (production := _production(model.versions)) != _production(versions):
+        rollback_target = production if event.action is Action.PROMOTE else None
+    route = model.route if after == before else reallocate(model.route, after)
+    if event.salt is not None:
+        route = Route(salt=event.salt, ranges=route.ranges)
+    return Applied(
+        model=RegisteredModel(
+            model_name=model.model_name,
+            revision=model.revision + 1,
+            route=route,
+            versions=versions,
+            previous_production=rollback_target,
+        ),
+        changed_versions=tuple(
+            version for version in statuses if versions[version] != model.versions.get(version)
+        ),
+        applied_at=now,
+    )
+
+
+def _check_fields(event: PromotionEvent) -> None:
+    present = {name for name in ALL_FIELDS if getattr(event, name) is not None}
+    needed = FIELDS[event.action]
+    if missing := needed - present:
+        raise _invalid(f"{event.action} needs {_listed(needed)}; add {_listed(missing)}")
+    if unwanted := present - needed - OPTIONAL_FIELDS.get(event.action, frozenset()):
+        raise _invalid(f"{event.action} takes no {_listed(unwanted)}; leave it out, or choose another action")
+    if event.model is not None:
+        _check_schema("input_schema", event.model.input_schema)
+        _check_schema("output_schema", event.model.output_schema)
+
+
+def _check_schema(name: str, schema: JsonObject) -> None:
+    dialect = schema.get("$schema", JSON_SCHEMA_DIALECT)
+    if dialect != JSON_SCHEMA_DIALECT:
+        raise _invalid(f"{name} is written for {dialect}; write it for {JSON_SCHEMA_DIALECT}")
+    try:
+        compile_schema(schema)
+    except ValueError as error:
+        raise _invalid(f"{name} is no JSON Schema 2020-12: {error}") from None
+
+
+def _named(model: RegisteredModel, event: PromotionEvent) -> list[str]:
+    """The versions that an event moves; for a rollback that names none, those it means."""
+    if event.model is not None:
+        return [event.model.version]
+    if event.version is not None:
+        return [event.version]
+    if event.weights is not None:
+        if not event.weights:
+            raise _invalid("split names no version; give at least one its weight")
+        return list(event.weights)
+    if event.salt is not None:
+        if event.salt == model.route.salt:
+            raise _illegal(f"{model.model_name} has the salt {event.salt} already; choose another")
+        return []
+    if canaries := _in_status(model.versions, Status.CANARY):
+        return canaries
+    if model.previous_production is None:
+        raise _illegal(
+            f"{model.model_name} has no canary running and no previous production to go back to; "
+            "name an archived version to go back to that one, or promote another"
+        )
+    return [model.previous_production]
+
+
+def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, version: str) -> Status:
+    registered = model.versions.get(version)
+    if registered is None and event.action is not Action.REGISTER:
+        raise PromotionRejectedError(
+            RejectionCode.UNKNOWN_VERSION,
+            f"{model.model_name} has no version {version}; list its versions, or register this one",
+        )
+    if registered is not None and event.action is Action.REGISTER:
+        raise PromotionRejectedError(
+            RejectionCode.VERSION_EXISTS,
+            f"{model.model_name} has a version {version} already and versions never change; "
+            "register it under a new version name",
+        )
+    move = TRANSITIONS[event.action, part, None if registered is None else registered.status]
+    if isinstance(move, Status):
+        return move
+    raise _illegal(move.format(version=version))
+
+
+def _next_weights(
+    model: RegisteredModel,
+    event: PromotionEvent,
+    before: Mapping[str, Decimal],
+    statuses: Mapping[str, Status],
+) -> Mapping[str, Decimal]:
+    if event.version is not None and event.weight is not None:
+        return _shared(model, before, {event.version: event.weight})
+    if event.weights is not None:
+        return _shared(model, {}, event.weights)
+    for version, status in statuses.items():
+        if status is Status.PRODUCTION:
+            return {version: FULL}
+    kept = {version: weight for version, weight in before.items() if version not in statuses}
+    return before if kept == before else _shared(model, kept, {})
+
+
+def _shared(
+    model: RegisteredModel, kept: Mapping[str, Decimal], given: Mapping[str, Decimal]
+) -> Mapping[str, Decimal]:
+    """Canaries with their kept or newly given weights, and production with what they leave."""
+    production = _production(model.versions)
+    if production is None:
+        raise _illegal(
+            f"{model.model_name} has no version in production to take traffic from; "
+            "the first version goes live by promote"
+        )
+    for version, weight in given.items():
+        if not 0 < weight < FULL or weight != round(weight, 2):
+            raise _bad_weight(
+                f"{version} cannot have {weight}%; give it more than 0 and less than 100, "
+                "with at most two decimals (promote gives 100, rollback 0)"
+            )
+    weights = {**kept, **given}
+    rest = FULL - sum(weight for version, weight in weights.items() if version != production)
+    if rest <= 0:
+        raise _bad_weight(
+            f"the canaries would have {FULL - rest}% and production {production} nothing; "
+            "lower a canary, or promote one"
+        )
+    if given.get(production, rest) != rest:
+        raise _bad_weight(
+            f"the weights add up to {FULL - rest + given[production]}, not 100; "
+            f"leave production {production} out, it has the rest"
+        )
+    return {**weights, production: rest}
+
+
+def _production(versions: Mapping[str, RegisteredVersion]) -> str | None:
+    return next(iter(_in_status(versions, Status.PRODUCTION)), None)
+
+
+def _in_status(versions: Mapping[str, RegisteredVersion], status: Status) -> list[str]:
+    return [version for version, registered in versions.items() if registered.status is status]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _invalid(message: str) -> PromotionRejectedError:
+    return PromotionRejectedError(RejectionCode.INVALID_EVENT, message)
+
+
+def _illegal(message: str) -> PromotionRejectedError:
+    return PromotionRejectedError(RejectionCode.ILLEGAL_TRANSITION, message)
+
+
+def _bad_weight(message: str) -> PromotionRejectedError:
+    return PromotionRejectedError(RejectionCode.BAD_WEIGHT, message)
