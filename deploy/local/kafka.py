@@ -11,6 +11,13 @@ from deploy.local.service import HOST, Service
 # A record of several MiB passes whole, so that the topics' own limits are the ones that count.
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024
 _PROPERTIES = "server.properties"
+# Trouble, and the one line that says that the node serves; the rest is thousands of lines a start.
+_LOGGING = (
+    "showDateTime=true",
+    "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+    "defaultLogLevel=warn",
+    "log.kafka.server.KafkaRaftServer=info",
+)
 
 
 def server_properties(data: str, broker_port: int, controller_port: int) -> str:
@@ -38,6 +45,9 @@ def server_properties(data: str, broker_port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
+        # A node that was killed waits so long before its next life may register.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         # The defaults of 50 partitions and 128 MiB are for clusters; these start in less time and heap.
         "offsets.topic.num.partitions": 4,
         "transaction.state.log.num.partitions": 4,
@@ -92,7 +102,8 @@ class Kafka(Service):
         (self.directory / _PROPERTIES).write_text(properties)
 
     def _run_java(self, *arguments: str) -> list[str]:
-        return [self._java, "-cp", f"{self._jars}/*", *arguments]
+        logging = [f"-Dorg.slf4j.simpleLogger.{name}" for name in _LOGGING]
+        return [self._java, "-cp", f"{self._jars}/*", *logging, *arguments]
 
     @property
     def _data(self) -> Path:

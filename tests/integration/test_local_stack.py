@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import asyncio as redis
 
 from deploy.local import service
+from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 
@@ -32,21 +33,23 @@ async def test_killed_servers_start_again_on_their_address(own_stack: LocalStack
     assert await first_record(bootstrap) == b"before"
 
 
-async def test_a_paused_postgres_hangs_until_it_is_resumed(own_stack: LocalStack) -> None:
-    """A connection that is open gets no answer while the server is paused, and then it does."""
-    connection = await asyncpg.connect(own_stack.postgres_dsn)
+async def test_a_paused_postgres_hangs_until_it_is_resumed(tmp_path: Path) -> None:
+    """It answers nobody while it is paused, then its open connections again, and it stops though paused."""
+    server = Postgres(tmp_path / "postgres")
+    server.prepare()
+    server.start()
     try:
-        own_stack.postgres.pause()
+        connection = await asyncpg.connect(server.dsn)
+        server.pause()
         with pytest.raises(TimeoutError):
-            await asyncpg.connect(own_stack.postgres_dsn, timeout=0.3)
-        own_stack.postgres.resume()
+            await asyncpg.connect(server.dsn, timeout=0.3)
+        server.resume()
         assert await connection.fetchval("SELECT 1") == 1
-        own_stack.postgres.pause()
-    finally:
         connection.terminate()
-    # A paused server is woken to hear that it should end; the fixture's stop would take long otherwise.
-    own_stack.postgres.stop()
-    assert own_stack.ended() == ["PostgreSQL"]
+        server.pause()
+    finally:
+        server.stop()
+    assert "database system is shut down" in (tmp_path / "postgres" / "postgresql.log").read_text()
 
 
 async def test_a_port_that_is_taken_is_left_to_its_owner(
