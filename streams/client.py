@@ -32,7 +32,7 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from schemas.wire import read_object
-from streams.kafka_errors import kafka_errors
+from streams.kafka_errors import kafka_connection_errors, kafka_errors
 from streams.security import kafka_security
 from streams.settings import Settings
 from streams.tail import CONNECT_SECONDS, Tail, open_tail
@@ -261,7 +261,7 @@ class PredictClient:
             **kafka_security(self._settings),
         )
         try:
-            with kafka_errors(self._settings, topic):
+            with kafka_connection_errors(self._settings, topic):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await producer.start()
                     await producer.partitions_for(topic)

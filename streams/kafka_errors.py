@@ -1,5 +1,6 @@
 """aiokafka's exceptions, in the words of `schemas.errors`."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,3 +41,30 @@ def kafka_errors(settings: Settings, topic: str) -> Iterator[None]:
     except (KafkaError, OSError) as error:
         reason = str(error) or type(error).__name__
         raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap}: {reason}") from error
+
+
+@contextmanager
+def kafka_connection_errors(settings: Settings, topic: str) -> Iterator[None]:
+    """As `kafka_errors`, around the start of a client: it also says why there is no connection.
+
+    aiokafka logs the reason (refused, wrong password, unknown authority) and raises without it.
+    """
+    heard = _LastMessage(logging.ERROR)
+    logger = logging.getLogger("aiokafka")
+    logger.addHandler(heard)
+    try:
+        with kafka_errors(settings, topic):
+            yield
+    except BrokerUnavailableError as error:
+        if heard.message and isinstance(error.__cause__, KafkaConnectionError):
+            raise BrokerUnavailableError(f"{error}: {heard.message}") from error.__cause__
+        raise
+    finally:
+        logger.removeHandler(heard)
+
+
+class _LastMessage(logging.Handler):
+    message = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.message = record.getMessage()

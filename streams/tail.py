@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from streams.kafka_errors import kafka_errors
+from streams.kafka_errors import kafka_connection_errors, kafka_errors
 from streams.security import kafka_security
 from streams.settings import Settings
 
@@ -49,7 +49,7 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         **kafka_security(settings),
     )
     try:
-        with kafka_errors(settings, topic):
+        with kafka_connection_errors(settings, topic):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await consumer.start()
                 if not await consumer.seek_to_end():

@@ -8,6 +8,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
+from streams.security import kafka_security
 from streams.settings import Settings
 from streams.tail import open_tail
 
@@ -42,7 +43,7 @@ async def responder(
 ) -> AsyncIterator[None]:
     """Answer until the block ends; whatever is sent inside it is seen."""
     async with open_tail(settings, settings.topic_requests) as tail:
-        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **kafka_security(settings))
         await producer.start()
 
         async def respond() -> None:

@@ -195,13 +195,17 @@ async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
 
 
 async def test_predict_many_carries_thousands_a_second(topics: MakeTopics) -> None:
-    """20,000 requests pass well within the time that 2,000/s would take, on a busy machine too."""
+    """One core is good for 5,000 requests a second, the echo's share included.
+
+    Counted in processor time, which a busy machine does not stretch.
+    """
     settings = await topics(4)
-    started = time.monotonic()
     count = 0
     async with responder(settings), PredictClient(settings) as client:
+        started = time.process_time()
         async for answer in client.predict_many(request_of(number) for number in range(20_000)):
             assert isinstance(answer, PredictResponse)
             count += 1
+        seconds = time.process_time() - started
     assert count == 20_000
-    assert time.monotonic() - started < 10
+    assert seconds < 4
