@@ -44,6 +44,7 @@ def report(error: HeadraceError, *, as_json: bool) -> int:
         from streams.cli.output import print_json
 
         print_json({"error": {"code": failure.code, "message": failure.message}})
-    lines = f"headrace: {failure.message}" + (f"\n{failure.next_step}" if failure.next_step else "")
+    told = f"{failure.code}: {failure.message}" if failure.exit_code == REFUSED else failure.message
+    lines = f"headrace: {told}" + (f"\n{failure.next_step}" if failure.next_step else "")
     print(lines, file=sys.stderr)
     return failure.exit_code

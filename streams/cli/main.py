@@ -14,6 +14,8 @@ import typer
 from streams.cli.config import config
 from streams.cli.init import init
 from streams.cli.predict import predict
+from streams.cli.registry_verbs import canary, promote, register, rollback
+from streams.cli.registry_views import status, versions
 from streams.cli.schemas import schemas
 from streams.cli.top import top
 from streams.cli.up import up
@@ -31,6 +33,12 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(init)
+app.command()(register)
+app.command()(canary)
+app.command()(promote)
+app.command()(rollback)
+app.command()(status)
+app.command()(versions)
 app.command()(worker)
 app.command()(predict)
 app.command()(top)

@@ -1,0 +1,119 @@
+"""`headrace status`, `versions`: what the registry holds of a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+from streams.cli.registry_verbs import Model, with_store
+
+if TYPE_CHECKING:
+    from registry.snapshot import RegisteredModel
+
+BAR_CELLS = 40
+STYLES = {"production": "green", "canary": "yellow", "staging": "dim"}
+
+
+def status(
+    model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
+) -> None:
+    """Show who gets a model's traffic, and where a rollback would go.
+
+    With --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
+    [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}]}.
+    """
+    from streams.cli.output import console, print_json
+
+    model = _model(model_name, env_file, flags)
+    rows = _rows(model)
+    if as_json:
+        print_json(
+            {
+                "model_name": model.model_name,
+                "revision": model.revision,
+                "salt": model.route.salt,
+                "production": next((row["version"] for row in rows if row["status"] == "production"), None),
+                "previous_production": model.previous_production,
+                "versions": rows,
+                "ranges": [part.model_dump() for part in model.route.ranges],
+            }
+        )
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in rows:
+        if row["status"] != "archived":
+            share = f"{row['weight']:g}%" if row["weight"] else ""
+            table.add_row(
+                row["version"], row["status"], share, bar(row["weight"]), style=STYLES[row["status"]]
+            )
+    terminal = console()
+    terminal.print(f"{model.model_name}, revision {model.revision}, salt {model.route.salt}")
+    terminal.print(table)
+    if not model.route.ranges:
+        terminal.print(f"nothing takes traffic yet: `headrace promote {model.model_name} VERSION`")
+    if model.previous_production is not None:
+        terminal.print(f"rollback target: {model.previous_production}")
+
+
+def versions(
+    model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
+) -> None:
+    """List all versions of a model in the order of their registration.
+
+    With --json: a list of the versions as they were registered, each with its "status" and "weight".
+    """
+    from streams.cli.output import console, print_json
+
+    model = _model(model_name, env_file, flags)
+    if as_json:
+        specs = (registered.spec.model_dump(mode="json") for registered in model.versions.values())
+        print_json([spec | row for spec, row in zip(specs, _rows(model), strict=True)])
+        return
+    from rich.table import Table
+
+    table = Table(
+        "version", "status", "weight", "framework", "served from", "created by", box=None, pad_edge=False
+    )
+    for row in _rows(model):
+        spec = model.versions[row["version"]].spec
+        source = spec.artifact_uri or spec.endpoint
+        share = f"{row['weight']:g}%" if row["weight"] else ""
+        table.add_row(row["version"], row["status"], share, spec.framework, source, spec.created_by)
+    console().print(table)
+
+
+def bar(percent: float) -> str:
+    """PURE. A percentage as a bar of at most `BAR_CELLS` cells, exact to an eighth of one."""
+    eighths = round(percent / 100 * BAR_CELLS * 8)
+    if percent > 0:
+        eighths = max(1, eighths)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def _model(model_name: str, env_file: Path | None, flags: list[str] | None) -> "RegisteredModel":
+    import asyncio
+
+    from schemas.errors import UnknownModelError
+
+    settings = command_settings(env_file, flags)
+    model = asyncio.run(with_store(settings, lambda store: store.find(model_name)))
+    if model is None:
+        raise UnknownModelError(
+            f"there is no model {model_name}; check the name, or `headrace register` its first version"
+        )
+    return model
+
+
+def _rows(model: "RegisteredModel") -> list[dict[str, Any]]:
+    from registry.routing import weights_of
+
+    weights = weights_of(model.route)
+    return [
+        {
+            "version": version,
+            "status": str(registered.status),
+            "weight": float(weights.get(version, 0)),
+        }
+        for version, registered in model.versions.items()
+    ]

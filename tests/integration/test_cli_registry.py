@@ -1,0 +1,113 @@
+"""A version is shipped and taken back on the command line, against a real registry."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from registry.store import RegistryStore
+from streams.settings import Settings
+from tests.command import Ended, headrace
+from tests.promotions import event, spec
+
+
+@pytest.fixture
+def settings(database: str) -> Settings:
+    """Settings with an empty registry of the test's own."""
+    return Settings.model_validate({"postgres_dsn": database})
+
+
+@pytest.fixture
+async def live(settings: Settings) -> Settings:
+    """The same with model `m`: v1 in production, v2 in staging."""
+    store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        for one in (
+            event("register", model=spec("v1")),
+            event("register", model=spec("v2", created_by="ann")),
+            event("promote", version="v1"),
+        ):
+            assert (await store.apply(one)).status == "applied"
+    finally:
+        await store.close()
+    return settings
+
+
+def refused(ended: Ended, code: str) -> None:
+    assert ended.code == 2, ended
+    assert ended.stderr.startswith(f"headrace: {code}: ")
+    assert ended.stdout == ""
+
+
+async def test_a_version_is_registered_and_goes_live(settings: Settings, tmp_path: Path) -> None:
+    """From a file or standard input; each answer says the revision and who has the traffic."""
+    document = {"model_name": "m", "model": spec("v1")}
+    file = tmp_path / "v1.json"
+    file.write_bytes(orjson.dumps(document))
+    first = await headrace("register", "-f", str(file), settings=settings)
+    assert (first.code, first.stdout) == (0, "applied: m is at revision 1, nothing takes traffic yet\n")
+    second = orjson.dumps(document | {"model": spec("v2")})
+    assert (await headrace("register", "-f", "-", stdin=second, settings=settings)).code == 0
+    promoted = await headrace("promote", "m", "v1", settings=settings)
+    assert promoted.stdout == "applied: m is at revision 3, v1 100%\n"
+    refused(await headrace("register", "-f", str(file), settings=settings), "VERSION_EXISTS")
+
+
+async def test_a_canary_is_raised_promoted_and_rolled_back(live: Settings) -> None:
+    """The way of every release, and back; --json prints the result as on the topic."""
+    (canary,) = (
+        await headrace("canary", "m", "v2", "5.25", "--actor", "bo", "--json", settings=live)
+    ).documents
+    assert (canary["status"], canary["revision"], canary["actor"]) == ("applied", 4, "bo")
+    assert [part["version"] for part in canary["route"]["ranges"]] == ["v1", "v2"]
+    withdrawn = await headrace("rollback", "m", settings=live)
+    assert withdrawn.stdout == "applied: m is at revision 5, v1 100%\n"
+    promoted = await headrace("promote", "m", "v2", "--expected-revision", "5", settings=live)
+    assert promoted.stdout == "applied: m is at revision 6, v2 100%\n"
+    back = await headrace("rollback", "m", "--version", "v1", settings=live)
+    assert back.stdout == "applied: m is at revision 7, v1 100%\n"
+
+
+async def test_a_refusal_has_exit_code_2_its_code_and_a_sentence(live: Settings) -> None:
+    """Whether the registry refuses, or the words make no event; with --json as the result says it."""
+    stale = await headrace("promote", "m", "v2", "--expected-revision", "1", settings=live)
+    refused(stale, "STALE_REVISION")
+    refused(await headrace("canary", "m", "v2", "much", settings=live), "BAD_WEIGHT")
+    refused(await headrace("promote", "No Model", "v2", settings=live), "INVALID_EVENT")
+    refused(await headrace("register", "-f", "-", stdin=b"[]", settings=live), "INVALID_EVENT")
+    as_json = await headrace("rollback", "m", "--json", settings=live)
+    assert as_json.code == 2
+    assert as_json.documents[-1]["status"] == "rejected"
+    assert as_json.documents[-1]["error"]["code"] == "ILLEGAL_TRANSITION"
+
+
+async def test_a_registry_that_is_not_there_has_exit_code_3() -> None:
+    """A script can tell it from a refusal and try again."""
+    nowhere = Settings.model_validate({"postgres_dsn": "postgresql://127.0.0.1:1/headrace"})
+    ended = await headrace("promote", "m", "v1", settings=nowhere)
+    assert ended.code == 3
+    assert "127.0.0.1" in ended.stderr
+
+
+async def test_status_draws_the_split(live: Settings) -> None:
+    """Production and canaries as bars; programs get weights and ranges."""
+    await headrace("canary", "m", "v2", "25", settings=live)
+    drawn = (await headrace("status", "m", settings=live)).stdout.splitlines()
+    assert drawn[0] == "m, revision 4, salt m"
+    assert drawn[1].split() == ["v1", "production", "75%", "█" * 30]
+    assert drawn[2].split() == ["v2", "canary", "25%", "█" * 10]
+    (document,) = (await headrace("status", "m", "--json", settings=live)).documents
+    assert document["production"] == "v1"
+    assert document["versions"][1] == {"version": "v2", "status": "canary", "weight": 25.0}
+    assert document["ranges"][-1] == {"start": 7500, "end": 10000, "version": "v2"}
+
+
+async def test_versions_lists_what_was_registered(live: Settings) -> None:
+    """For people a line each, for programs the whole spec; an unknown model is told as such."""
+    listed = (await headrace("versions", "m", settings=live)).stdout.splitlines()
+    assert listed[1].split() == ["v1", "production", "100%", "open-inference", "http://127.0.0.1:9"]
+    assert listed[2].split() == ["v2", "staging", "open-inference", "http://127.0.0.1:9", "ann"]
+    (documents,) = (await headrace("versions", "m", "--json", settings=live)).documents
+    assert [one["status"] for one in documents] == ["production", "staging"]
+    assert documents[1] | spec("v2", created_by="ann") == documents[1]
+    refused(await headrace("versions", "other", settings=live), "UNKNOWN_MODEL")
