@@ -300,11 +300,12 @@ async def test_a_thousand_models_of_ten_versions_are_loaded_whole(
 ) -> None:
     """In far less than this deadline, which is for a busy machine, and in pieces: other tasks run meanwhile."""
     await applied(store, *(event("register", model=spec(f"v{n}")) for n in range(10)))
+    versions = "model_name, version, spec, status, created_at"
+    copied = f"'m' || n{versions.removeprefix('model_name')}"
     async with connection.transaction():
         for copy in (
             "INSERT INTO models SELECT 'm' || n, revision, NULL, created_at FROM models",
-            "INSERT INTO model_versions (model_name, version, spec, status, created_at)"
-            " SELECT 'm' || n, version, spec, status, created_at FROM model_versions",
+            f"INSERT INTO model_versions ({versions}) SELECT {copied} FROM model_versions",
             "INSERT INTO routes SELECT 'm' || n, revision, salt, ranges, event_id, created_at FROM routes",
         ):
             await connection.execute(f"{copy}, generate_series(1, 999) n")
