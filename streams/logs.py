@@ -21,6 +21,8 @@ from schemas.events import rfc3339
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
+CHATTY = ("aiokafka", "faust", "mode", "streams.app", "streams.transport")
+
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
 
 
@@ -72,6 +74,9 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for library in CHATTY:
+        # What they tell at level info is about themselves; who wants it asks for debug.
+        logging.getLogger(library).setLevel(level.upper() if level in ("debug", "error") else "WARNING")
     logging.captureWarnings(capture=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from schemas.errors import SetupError
-from streams.logs import configure_logging
+from streams.logs import CHATTY, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,8 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     root.handlers = handlers
     root.setLevel(level)
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
 
@@ -49,11 +51,22 @@ def test_ours_and_the_libraries_lines_have_one_form(stream: io.StringIO) -> None
 
 def test_the_level_holds_for_both(stream: io.StringIO) -> None:
     """Below the level nothing is written, whoever logs."""
-    configure_logging(level="warning", stream=stream)
-    structlog.get_logger("headrace").info("no")
-    logging.getLogger("faust").info("no")
+    configure_logging(level="error", stream=stream)
+    structlog.get_logger("headrace").warning("no")
+    logging.getLogger("faust").warning("no")
     structlog.get_logger("headrace").error("yes")
     assert [line["event"] for line in lines_of(stream)] == ["yes"]
+
+
+def test_libraries_talk_about_themselves_only_when_debugging(stream: io.StringIO) -> None:
+    """At level info ours are heard and Kafka's client is not, unless it warns."""
+    for level in ("info", "debug"):
+        configure_logging(level=level, stream=stream)
+        structlog.get_logger("headrace").info(f"ours at {level}")
+        logging.getLogger("aiokafka.client").info("theirs at %s", level)
+    logging.getLogger("aiokafka").warning("theirs, a warning")
+    told = [line["event"] for line in lines_of(stream)]
+    assert told == ["ours at info", "ours at debug", "theirs at debug", "theirs, a warning"]
 
 
 def test_configuring_twice_writes_once(stream: io.StringIO) -> None:
