@@ -56,6 +56,8 @@ def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dic
 
 def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[list[int]]:
     """Indices of inputs that fit into one tensor together: one group, unless sizes are left open."""
+    if not inputs:
+        return []
     open_specs = [spec for spec in specs if None in spec.shape]
     if not open_specs:
         return [list(range(len(inputs)))]

@@ -1,0 +1,114 @@
+"""What every backend promises (`workers/backend.py`), on each of them with the same model: y = 2x.
+
+What it is asked above a million takes it longer than any test waits.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import BackendFailedError, BackendUnavailableError
+from schemas.events import JsonObject
+from tests.http_server import http_server, serve_doubler
+from tests.models import save_doubler
+from workers.backend import Backend
+from workers.isolate import infer_each
+from workers.onnx import OnnxBackend
+from workers.open_inference import OpenInferenceBackend
+
+SLOW: JsonObject = {"x": 10**15}
+BAD: JsonObject = {"x": "no number"}
+
+
+@pytest.fixture(params=["onnx", "open-inference"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    made: Backend
+    if request.param == "onnx":
+        made = await OnnxBackend.load(save_doubler(tmp_path / "m.onnx"), threads=1)
+        yield made
+        await made.close()
+    else:
+        async with http_server(serve_doubler) as url:
+            made = OpenInferenceBackend(f"{url}/v2/models/doubler", {}, max_batch=100)
+            yield made
+            await made.close()
+
+
+@pytest.fixture
+async def warm_backend(backend: Backend) -> Backend:
+    await backend.warm()
+    await backend.warm()
+    return backend
+
+
+def batch(numbers: list[int]) -> list[JsonObject]:
+    return [{"x": number} for number in numbers]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 99, 100, 101, 1000])
+async def test_as_many_predictions_as_inputs_in_order(warm_backend: Backend, count: int) -> None:
+    """Whatever the size of the batch."""
+    numbers = random.Random(count).choices(range(-1000, 1000), k=count)
+    predictions = await warm_backend.infer(batch(numbers), timeout_seconds=30)
+    assert predictions == [2 * number for number in numbers]
+
+
+async def test_many_batches_at_once(warm_backend: Backend) -> None:
+    """Batches in flight together get their own predictions."""
+    batches = [[first + step for step in range(150)] for first in range(20)]
+    answers = await asyncio.gather(
+        *(warm_backend.infer(batch(numbers), timeout_seconds=30) for numbers in batches)
+    )
+    assert answers == [[2 * number for number in numbers] for numbers in batches]
+
+
+async def test_a_bad_example_fails_its_batch(warm_backend: Backend) -> None:
+    """As a whole, with an error of the tree, and the next batch is answered."""
+    with pytest.raises(BackendFailedError):
+        await warm_backend.infer([{"x": 1}, BAD, {"x": 2}], timeout_seconds=30)
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+
+
+async def test_isolated_a_bad_example_fails_alone(warm_backend: Backend) -> None:
+    """`infer_each` answers all others."""
+    inputs = [*batch(list(range(300))), BAD]
+    random.Random(0).shuffle(inputs)
+    for example, outcome in zip(
+        inputs, await infer_each(warm_backend, inputs, timeout_seconds=30), strict=True
+    ):
+        if example == BAD:
+            assert isinstance(outcome, BackendFailedError)
+        else:
+            assert outcome == 2 * example["x"]
+
+
+async def test_the_timeout_is_kept(warm_backend: Backend) -> None:
+    """A call that takes too long ends in time, and the next one is answered."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(BackendUnavailableError, match=r"within 0\.2 s"):
+        await warm_backend.infer([SLOW], timeout_seconds=0.2)
+    assert loop.time() - start < 10
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+
+
+async def test_a_cancelled_call_hurts_nobody(warm_backend: Backend) -> None:
+    """The next call is answered."""
+    call = asyncio.create_task(warm_backend.infer([SLOW], timeout_seconds=60))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+
+
+async def test_closed_it_fails_and_can_be_closed_again(backend: Backend) -> None:
+    """Closing is idempotent; a closed backend is not available."""
+    await backend.warm()
+    await backend.close()
+    await backend.close()
+    with pytest.raises(BackendUnavailableError):
+        await backend.infer([{"x": 1}], timeout_seconds=30)

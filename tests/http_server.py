@@ -1,0 +1,108 @@
+"""An HTTP server that does what a test says, to the byte, and a model behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """What came in; `connection` counts the connections from 1."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+# Writes an answer; a handler that returns False closes the connection.
+Handler = Callable[[HttpRequest, asyncio.StreamWriter], Awaitable[bool | None]]
+
+
+@asynccontextmanager
+async def http_server(handler: Handler) -> AsyncIterator[str]:
+    """The base URL of a server on a free port."""
+    connections = 0
+    serving: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        connection = connections
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            while True:
+                request = await _read(reader, connection)
+                if request is None or await handler(request, writer) is False:
+                    return
+        except (ConnectionError, asyncio.CancelledError):
+            return
+        finally:
+            serving.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+
+
+async def _read(reader: asyncio.StreamReader, connection: int) -> HttpRequest | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return None
+    line, *fields = head.split("\r\n")[:-2]
+    method, path, _ = line.split(" ")
+    headers = {
+        name.lower(): content.strip() for name, _, content in (field.partition(":") for field in fields)
+    }
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return HttpRequest(method, path, headers, body, connection)
+
+
+def answer(body: Any, status: int = 200, headers: str = "") -> bytes:
+    """A whole response; a body that is not bytes becomes JSON."""
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(content)}\r\n{headers}\r\n"
+    return head.encode() + content
+
+
+METADATA = {
+    "name": "doubler",
+    "platform": "test",
+    "inputs": [{"name": "x", "datatype": "INT64", "shape": [-1]}],
+    "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
+}
+
+
+def doubled(request: HttpRequest) -> Any:
+    """The answer of a model that doubles its input `x`, in the Open Inference Protocol."""
+    document = request.json()
+    (tensor,) = document["inputs"]
+    y = {"name": "y", "datatype": "INT64", "shape": tensor["shape"], "data": [2 * x for x in tensor["data"]]}
+    return {"model_name": "doubler", "id": document["id"], "outputs": [y]}
+
+
+async def serve_doubler(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+    """The doubler, at any path; above a million it never answers."""
+    if request.method == "GET":
+        writer.write(answer(METADATA))
+    elif max(request.json()["inputs"][0]["data"], default=0) > 1_000_000:
+        await asyncio.Event().wait()
+    else:
+        writer.write(answer(doubled(request)))
