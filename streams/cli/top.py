@@ -56,7 +56,7 @@ async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_
     screen = console()
     live = Live(console=screen, auto_refresh=False) if screen.is_terminal and not as_json else None
     with live or nullcontext():
-        async for document, shown in _figures(settings, seconds=seconds, once=once):
+        async for document, shown in figures(settings, seconds=seconds, once=once):
             if as_json:
                 print_json(document)
             elif live:
@@ -66,7 +66,7 @@ async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_
                 sys.stdout.flush()
 
 
-async def _figures(
+async def figures(
     settings: "Settings", *, seconds: float | None, once: bool
 ) -> AsyncIterator[tuple[dict[str, Any], Any]]:
     """The figures of each second, as a document and as something to show."""
@@ -141,7 +141,7 @@ def versions_table(rows: "Sequence[VersionRow]") -> "Table":
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row.model_name or "(unreadable)",
+            row.model_name or "(none)",
             row.model_version or "(none)",
             str(row.revision),
             f"{row.requests_per_second:,.1f}",
