@@ -116,14 +116,14 @@ class RegistryStore:
         A refusal is a result with status `rejected`. After a RegistryUnavailableError it is unknown
         whether the event was applied, and safe to send it again.
         """
-        # As precise as the contract's times, so that a replayed result equals the first one.
-        now = datetime.fromisoformat(rfc3339(datetime.now(UTC)))
         async with (
             self._connection() as connection,
             # Not the server's default: under another isolation, waiting for the lock would end in an error.
             connection.transaction(isolation="read_committed"),
         ):
             await connection.execute(queries.LOCK_EPOCH)
+            # As precise as the contract's times, so that a replayed result equals the first one.
+            now = datetime.fromisoformat(rfc3339(datetime.now(UTC)))
             return await _decide(connection, event, now)
 
     @asynccontextmanager

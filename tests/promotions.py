@@ -1,7 +1,12 @@
 """Promotion events for tests, as an operator would write them."""
 
+import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+
+import asyncpg
 
 from schemas.models import PromotionEvent
 
@@ -22,3 +27,22 @@ def event(action: str, model_name: str = "m", **fields: Any) -> PromotionEvent:
     """An event with an id of its own."""
     document = {"event_id": str(uuid.uuid4()), "model_name": model_name, "action": action, "actor": "op"}
     return PromotionEvent.model_validate(document | fields)
+
+
+@asynccontextmanager
+async def connection_killed_at_the_lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Hold the lock of all promotions, and end the connection of the one that comes to wait for it."""
+    async with connection.transaction():
+        await connection.execute("SELECT epoch FROM control_epoch FOR UPDATE")
+        killing = asyncio.create_task(_kill_waiting(connection))
+        yield
+        await killing
+
+
+async def _kill_waiting(connection: asyncpg.Connection) -> None:
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks"
+            " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        ):
+            pass

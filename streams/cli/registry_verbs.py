@@ -191,7 +191,17 @@ def _event(fields: dict[str, Any]) -> "PromotionEvent":
 
 
 async def _decided(settings: "Settings", event: "PromotionEvent") -> "PromotionResult":
-    return await with_store(settings, lambda store: store.apply(event))
+    from schemas.errors import RegistryUnavailableError
+
+    async def apply(store: "RegistryStore") -> "PromotionResult":
+        try:
+            return await store.apply(event)
+        except RegistryUnavailableError as error:
+            raise RegistryUnavailableError(
+                f"{error}; it may have been applied: look at `headrace status {event.model_name}` first"
+            ) from error
+
+    return await with_store(settings, apply)
 
 
 async def with_store(settings: "Settings", call: "Callable[[RegistryStore], Awaitable[T]]") -> T:

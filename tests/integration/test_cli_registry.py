@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import asyncpg
 import orjson
 import pytest
 
 from registry.store import RegistryStore
 from streams.settings import Settings
 from tests.command import Ended, headrace
-from tests.promotions import event, spec
+from tests.promotions import connection_killed_at_the_lock, event, spec
 
 
 @pytest.fixture
@@ -87,6 +88,16 @@ async def test_a_registry_that_is_not_there_has_exit_code_3() -> None:
     ended = await headrace("promote", "m", "v1", settings=nowhere)
     assert ended.code == 3
     assert "127.0.0.1" in ended.stderr
+
+
+async def test_a_promotion_of_unknown_fate_says_where_to_look(live: Settings, database: str) -> None:
+    """The connection died with the event on its way: sending it again blindly would be a second one."""
+    connection = await asyncpg.connect(database)
+    async with connection_killed_at_the_lock(connection):
+        ended = await headrace("promote", "m", "v2", settings=live)
+    await connection.close()
+    assert ended.code == 3
+    assert "may have been applied: look at `headrace status m`" in ended.stderr
 
 
 async def test_status_draws_the_split(live: Settings) -> None:

@@ -11,7 +11,7 @@ from registry.routing import weights_of
 from registry.store import RegistryStore
 from schemas.errors import RegistryUnavailableError, SetupError
 from schemas.models import PromotionEvent, PromotionResult, Status
-from tests.promotions import event, spec
+from tests.promotions import connection_killed_at_the_lock, event, spec
 from tests.services import StackAddresses
 
 
@@ -260,19 +260,9 @@ async def test_killed_connections_are_told_and_replaced(
 ) -> None:
     """A promotion whose connection dies while it waits is not applied; the next call works."""
     await applied(store, *LIVE)
-    waiting_is_over = connection.transaction()
-    await waiting_is_over.start()
-    await connection.execute("SELECT epoch FROM control_epoch FOR UPDATE")
-    promotion = asyncio.create_task(store.apply(event("promote", version="v2")))
-    async with asyncio.timeout(10):
-        while not await connection.fetchval(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ):
-            pass
+    async with connection_killed_at_the_lock(connection):
         with pytest.raises(RegistryUnavailableError):
-            await promotion
-    await waiting_is_over.rollback()
+            await store.apply(event("promote", version="v2"))
     assert await store.epoch() == 3
     await applied(store, event("promote", version="v2"))
 
