@@ -11,13 +11,22 @@ from deploy.local.redis import Redis
 from schemas.errors import SetupError
 from workers.cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
-TIMEOUT_SECONDS = 0.5
+# Longer than the default: a busy machine must not look like a hung Redis.
+TIMEOUT_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0
 KEYS = [b"headrace:pred:m:v1:%d" % number for number in range(50)]
 ITEMS = [(key, b'[%d, "x"]' % number) for number, key in enumerate(KEYS)]
 
 
 @pytest.fixture
 async def cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
+    made = PredictionCache(own_redis.url, timeout_seconds=PATIENCE_SECONDS)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def hasty_cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
     made = PredictionCache(own_redis.url, timeout_seconds=TIMEOUT_SECONDS)
     yield made
     await made.close()
@@ -31,7 +40,7 @@ async def client(own_redis: Redis) -> AsyncIterator["redis.Redis"]:
 
 
 async def until_in_use_again(cache: PredictionCache) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not cache.available:
             assert await cache.get_many(KEYS[:1]) == [None]
             await asyncio.sleep(0)
@@ -77,45 +86,47 @@ async def test_an_emptied_script_cache_costs_nothing(cache: PredictionCache, cli
     assert await cache.get_many(KEYS[:2]) == [b'[0, "x"]', b'[1, "x"]']
 
 
-async def test_hung_costs_one_timeout_in_all(cache: PredictionCache, own_redis: Redis) -> None:
+async def test_hung_costs_one_timeout_in_all(
+    cache: PredictionCache, hasty_cache: PredictionCache, own_redis: Redis
+) -> None:
     """SIGSTOP: eight slices at once and all that come after wait one timeout together; then it returns."""
     await cache.set_many(ITEMS, ttl_seconds=60)
     loop = asyncio.get_running_loop()
     own_redis.pause()
     with capture_logs() as logs:
         start = loop.time()
-        answers = await asyncio.gather(*(cache.get_many(KEYS) for _ in range(8)))
+        answers = await asyncio.gather(*(hasty_cache.get_many(KEYS) for _ in range(8)))
         assert loop.time() - start >= TIMEOUT_SECONDS * 0.9
         for _ in range(100):
-            answers.append(await cache.get_many(KEYS))
-            await cache.set_many(ITEMS, ttl_seconds=60)
+            answers.append(await hasty_cache.get_many(KEYS))
+            await hasty_cache.set_many(ITEMS, ttl_seconds=60)
         assert loop.time() - start < 2 * TIMEOUT_SECONDS
         assert answers == [[None] * len(KEYS)] * 108
-        assert not cache.available
+        assert not hasty_cache.available
 
         own_redis.resume()
-        await until_in_use_again(cache)
-    assert await cache.get_many(KEYS) == [value for _, value in ITEMS]
+        await until_in_use_again(hasty_cache)
+    assert await hasty_cache.get_many(KEYS) == [value for _, value in ITEMS]
     assert [(log["event"].partition(";")[0], log["log_level"]) for log in logs] == [
         ("prediction cache lost", "warning"),
         ("prediction cache in use again", "info"),
     ]
 
 
-async def test_probes_of_a_hung_redis_delay_nobody(cache: PredictionCache, own_redis: Redis) -> None:
+async def test_probes_of_a_hung_redis_delay_nobody(hasty_cache: PredictionCache, own_redis: Redis) -> None:
     """While Redis stays hung, the read that is repeated in the background makes no caller wait."""
     own_redis.pause()
-    await cache.get_many(KEYS)
+    await hasty_cache.get_many(KEYS)
     loop = asyncio.get_running_loop()
     longest = 0.0
-    async with asyncio.timeout(10):
-        while cache._probe is None or not cache._probe.done():
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while hasty_cache._probe is None or not hasty_cache._probe.done():
             before = loop.time()
-            await cache.get_many(KEYS)
+            await hasty_cache.get_many(KEYS)
             longest = max(longest, loop.time() - before)
             await asyncio.sleep(0)
     own_redis.resume()
-    assert not cache.available
+    assert not hasty_cache.available
     assert longest < TIMEOUT_SECONDS * 0.9
 
 
@@ -126,7 +137,7 @@ async def test_stopped_and_started_again(cache: PredictionCache, own_redis: Redi
     loop = asyncio.get_running_loop()
     start = loop.time()
     assert await cache.get_many(KEYS) == [None] * len(KEYS)
-    assert loop.time() - start < TIMEOUT_SECONDS
+    assert loop.time() - start < PATIENCE_SECONDS
     assert not cache.available
     own_redis.start()
     await until_in_use_again(cache)
@@ -197,7 +208,7 @@ async def test_close_is_idempotent_and_ends_the_probe(own_redis: Redis) -> None:
     """Closing twice, also while a hung Redis is probed, is quiet and quick."""
     cache = PredictionCache(own_redis.url, timeout_seconds=0.1)
     own_redis.pause()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await cache.get_many(KEYS)
         while cache._probe is None:
             await cache.get_many(KEYS)

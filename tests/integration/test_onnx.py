@@ -1,6 +1,7 @@
 """workers/onnx.py on real models: what is loaded, what is answered, what is refused."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError
 from tests.models import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
+from workers.artifacts import fetch
 from workers.isolate import infer_each
 from workers.onnx import OnnxBackend
 
@@ -249,3 +251,13 @@ async def test_external_data_is_what_was_refused(load: Load, tmp_path: Path) -> 
     (path.parent / "data.bin").write_bytes(np.ones(2, np.float32).tobytes())
     backend = await load(path)
     assert await backend.infer([{"x": [1.0, 2.0]}], timeout_seconds=5) == [[2.0, 3.0]]
+
+
+async def test_a_fetched_model_has_no_data_beside_it(load: Load, tmp_path: Path) -> None:
+    """The registered digest covers all that is loaded: a model in two files is not."""
+    path = external_model(tmp_path / "model", "data.bin")
+    (path.parent / "data.bin").write_bytes(np.ones(2, np.float32).tobytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    fetched = await fetch(path.as_uri(), digest, tmp_path / "cache")
+    with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
+        await load(fetched)
