@@ -182,4 +182,7 @@ def _progress() -> "Progress":
         # Where the responses go to the same terminal, they are the progress.
         disable=not sys.stderr.isatty() or sys.stdout.isatty(),
         transient=True,
+        # Else it would take the responses for messages and print them above the bar.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _ONCE_SECONDS = 2.0
 _REFRESH_SECONDS = 1.0
+# Sums of seconds are not exact; the last refresh is the end.
+_SHORTEST_SECONDS = 0.01
 
 
 def top(
@@ -102,7 +104,7 @@ async def figures(
                 "unreadable_records": unreadable,
             }
             yield document, _shown(rows, settings, missing=view.missing_deltas, unreadable=unreadable)
-            if next_at >= end:
+            if end - next_at < _SHORTEST_SECONDS:
                 return
             next_at = min(next_at + _REFRESH_SECONDS, end)
 

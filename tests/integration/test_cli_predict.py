@@ -1,6 +1,9 @@
 """`headrace predict` on a real broker, with an echo in the place of the worker."""
 
 import asyncio
+import os
+import pty
+from pathlib import Path
 
 import orjson
 
@@ -104,6 +107,46 @@ async def test_lines_are_answered_while_the_pipe_stays_open(topics: MakeTopics) 
                 assert orjson.loads(await process.stdout.readline())["predictions"] == {"n": n}
             process.stdin.write(b"not a request\n")
             assert await process.wait() == 2
+
+
+async def test_progress_goes_to_the_terminal_and_responses_to_the_file(
+    topics: MakeTopics, tmp_path: Path
+) -> None:
+    """With standard error on a terminal a bar counts to the number of lines, apart from the responses."""
+    settings = await topics(1)
+    requests, responses = tmp_path / "requests", tmp_path / "responses"
+    requests.write_bytes(lines(*({"user_id": "u", "input": {"n": n}} for n in range(100))))
+    terminal, other_end = pty.openpty()
+    shown, told = bytearray(), asyncio.Event()
+
+    def read() -> None:
+        # A terminal holds few bytes; were they not read, the command would stop.
+        shown.extend(os.read(terminal, 65536))
+        if b"not answered" in shown:
+            told.set()
+
+    asyncio.get_running_loop().add_reader(terminal, read)
+    try:
+        with requests.open() as stdin, responses.open("w") as stdout:
+            async with responder(settings), asyncio.timeout(60):
+                process = await asyncio.create_subprocess_exec(
+                    *(HEADRACE, "predict", "m"),
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=other_end,
+                    env=environment(settings) | {"TERM": "xterm"},
+                )
+                assert await process.wait() == 0
+                await told.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(terminal)
+        os.close(terminal)
+        os.close(other_end)
+    documents = [orjson.loads(line) for line in responses.read_text().splitlines()]
+    assert [document["predictions"]["n"] for document in documents] == list(range(100))
+    assert b"100/100" in shown
+    assert b"100 predicted, 0 answered with an error, 0 not answered" in shown
+    assert b"predictions" not in shown
 
 
 async def test_an_unreachable_broker_is_told_without_a_traceback() -> None:

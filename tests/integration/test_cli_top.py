@@ -59,6 +59,13 @@ async def test_json_lines_until_interrupted(topics: MakeTopics) -> None:
     assert lines[-1]["unreadable_records"] > 0
 
 
+async def test_it_ends_by_itself_after_the_seconds_asked_for(topics: MakeTopics) -> None:
+    """One line for each second, and no more."""
+    settings = await topics(1)
+    ended = await headrace("top", "--json", "--seconds", "3", settings=settings)
+    assert (ended.code, len(ended.documents)) == (0, 3)
+
+
 async def test_once_prints_one_table(topics: MakeTopics) -> None:
     """The table for people, without colours where there is no terminal."""
     settings = await topics(1)
