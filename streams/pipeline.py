@@ -41,6 +41,8 @@ from workers.isolate import infer_each
 
 log = structlog.get_logger()
 
+FAULT = "a fault inside Headrace; see its log"
+
 
 class Cache(Protocol):
     """Never raises: what is not there, or not reachable, is a miss."""
@@ -218,8 +220,9 @@ class Pipeline:
         except Exception:  # the callers wait for an answer, whatever happens here
             log.exception("internal fault", model_name=version.model_name, version=version.spec.version)
         finally:
-            for key in keys:
-                flight.results.setdefault(key, InternalError("a fault inside Headrace; see its log"))
+            if len(flight.results) < len(keys):
+                fault = InternalError(FAULT)
+                flight.results = dict.fromkeys(keys, fault) | flight.results
             flight.landed.set_result(None)
             # Until the cache has them, equal inputs find them here.
             if fresh and version.spec.cache_ttl_seconds:
@@ -323,7 +326,7 @@ class _Answering:
         tally.end_to_end_ms.add(now_ms - work.record.timestamp)
 
     def internal(self, work: Work) -> None:
-        error = InternalError("a fault inside Headrace; see its log")
+        error = InternalError(FAULT)
         if work.request_id:
             self.error(work, error)
         else:

@@ -5,6 +5,7 @@ old one and swaps it in whole. A version whose backend cannot be loaded never ge
 its model stays on the route it had.
 """
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,18 +73,34 @@ class ServedVersion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A model's route over its served versions."""
+    """A model's route over its served versions: `targets[i]` has the buckets up to `ends[i]`."""
 
     model_name: str
     revision: int
     salt: str
-    table: RouteTable
+    ends: tuple[int, ...]
+    targets: tuple[ServedVersion, ...]
     versions: Mapping[str, ServedVersion]
+
+    @classmethod
+    def of(cls, registered: RegisteredModel, versions: Mapping[str, ServedVersion]) -> "ServedModel":
+        """`versions` has at least those with traffic."""
+        table = RouteTable.of(registered.route)
+        return cls(
+            model_name=registered.model_name,
+            revision=registered.revision,
+            salt=registered.route.salt,
+            ends=table.ends,
+            targets=tuple(versions[version] for version in table.versions),
+            versions=versions,
+        )
 
     def version_for(self, user_id: str) -> ServedVersion | None:
         """The version of a user, or None while nothing takes traffic."""
-        version = self.table.version_of(bucket(self.salt, user_id))
-        return None if version is None else self.versions[version]
+        targets = self.targets
+        if len(targets) > 1:
+            return targets[bisect_right(self.ends, bucket(self.salt, user_id))]
+        return targets[0] if targets else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,13 +166,7 @@ async def _serve_model(
         for backend in loaded:
             await backend.close()
         raise
-    return ServedModel(
-        model_name=registered.model_name,
-        revision=registered.revision,
-        salt=registered.route.salt,
-        table=RouteTable.of(registered.route),
-        versions=versions,
-    )
+    return ServedModel.of(registered, versions)
 
 
 def _needed(registered: RegisteredModel) -> list[str]:

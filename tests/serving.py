@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from registry.snapshot import RegisteredModel
 from schemas.events import JsonObject
-from schemas.models import ModelSpec
-from streams.serving import ServedVersion
+from schemas.models import BUCKETS, BucketRange, ModelSpec, Route
+from streams.serving import ServedModel, ServedVersion
 
 
 @dataclass
@@ -68,3 +69,19 @@ def served_version(
     **fields: Any,
 ) -> ServedVersion:
     return ServedVersion.of(model_name, spec_of(version, input_schema, **fields), backend)
+
+
+def served_model(
+    model_name: str, revision: int, *versions: ServedVersion, active: bool = True
+) -> ServedModel:
+    """A model whose versions share its buckets evenly; without traffic when it is not active."""
+    width = BUCKETS // len(versions)
+    starts = [width * at for at in range(len(versions))] + [BUCKETS]
+    ranges = tuple(
+        BucketRange(start=starts[at], end=starts[at + 1], version=version.spec.version)
+        for at, version in enumerate(versions)
+    )
+    registered = RegisteredModel(
+        model_name, revision, Route(salt=model_name, ranges=ranges if active else ()), versions={}
+    )
+    return ServedModel.of(registered, {version.spec.version: version for version in versions})

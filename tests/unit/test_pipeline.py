@@ -14,16 +14,14 @@ from typing import Any
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
 
-from registry.routing import RouteTable
 from schemas.errors import BackendFailedError
 from schemas.events import JsonObject, PredictResponse
-from schemas.models import BUCKETS, BucketRange, Route
 from streams.ledger import Partition, Slice
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
-from streams.serving import ServedModel, ServedVersion, ServingTable
+from streams.serving import ServedVersion, ServingTable
 from streams.transport import OutputBatch
-from tests.serving import FakeRecord, RecordingBackend, record_of, served_version
+from tests.serving import FakeRecord, RecordingBackend, record_of, served_model, served_version
 
 WAIT_SECONDS = 5.0
 
@@ -91,18 +89,7 @@ class Bench:
     def __init__(self, *versions: ServedVersion, stale: bool = False) -> None:
         self.output, self.cache = MemoryOutput(), MemoryCache()
         self.book = MetricsBook("w", "boot", datetime.now(UTC))
-        width = BUCKETS // len(versions)
-        ranges = tuple(
-            BucketRange(
-                start=at * width,
-                end=BUCKETS if at == len(versions) - 1 else (at + 1) * width,
-                version=version.spec.version,
-            )
-            for at, version in enumerate(versions)
-        )
-        route = RouteTable.of(Route(salt="m", ranges=ranges))
-        model = ServedModel("m", 4, "m", route, {version.spec.version: version for version in versions})
-        table = ServingTable(epoch=1, models={"m": model})
+        table = ServingTable(epoch=1, models={"m": served_model("m", 4, *versions)})
         self.pipeline = Pipeline(
             serving=lambda: table,
             is_stale=lambda: stale,

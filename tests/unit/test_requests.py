@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from registry.routing import RouteTable
 from schemas.errors import (
     DeadlineExceededError,
     HeadraceError,
@@ -19,10 +18,9 @@ from schemas.errors import (
     UnknownModelError,
 )
 from schemas.events import PredictRequest
-from schemas.models import BUCKETS, BucketRange, Route
 from streams.requests import Work, admit, read
-from streams.serving import ServedModel, ServingTable
-from tests.serving import RecordingBackend, record_of, served_version
+from streams.serving import ServingTable
+from tests.serving import RecordingBackend, record_of, served_model, served_version
 
 MAX_BYTES = 1024 * 1024
 GOOD: dict[str, Any] = {"request_id": "r1", "model_name": "m", "user_id": "u", "input": {"x": 1}}
@@ -37,8 +35,7 @@ def read_of(**changes: Any) -> Work:
 
 def table_of(*, active: bool = True) -> ServingTable:
     version = served_version("m", "v1", RecordingBackend(), {"properties": {"x": {"type": "integer"}}})
-    ranges = (BucketRange(start=0, end=BUCKETS, version="v1"),) if active else ()
-    model = ServedModel("m", 4, "m", RouteTable.of(Route(salt="m", ranges=ranges)), {"v1": version})
+    model = served_model("m", 4, version, active=active)
     return ServingTable(epoch=1, models={"m": model})
 
 
