@@ -1,0 +1,186 @@
+"""streams/transport.py on a real broker: what is handed out, held back, and committed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiokafka
+from aiokafka.structs import TopicPartition
+
+from streams.agents.predict import predict_agent
+from streams.app import WorkerApp, worker_app
+from streams.ledger import Slice
+from streams.settings import Settings
+from streams.transport import BatchProducer, OutputBatch, SliceConsumer, TransportOptions
+from tests.services import MakeTopics
+
+WAIT_SECONDS = 30.0
+MAX_OUTSTANDING = 4
+
+
+class Handled:
+    """Slices as an agent gets them; each waits until the test lets it go."""
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self.slices: list[Slice] = []
+        self.hold = hold
+        self._released: dict[int, asyncio.Event] = {}
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, handled: Slice) -> None:
+        released = self._released[id(handled)] = asyncio.Event()
+        async with self._changed:
+            self.slices.append(handled)
+            self._changed.notify_all()
+        if self.hold:
+            await released.wait()
+
+    def release(self, handled: Slice) -> None:
+        self._released[id(handled)].set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(holds)
+
+    @property
+    def offsets(self) -> list[int]:
+        return [record.offset for handled in self.slices for record in handled.records]
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, handle: Callable[[Slice], Awaitable[None]], *, slice_max_records: int = 10
+) -> AsyncIterator[WorkerApp]:
+    faults: list[BaseException] = []
+    app = worker_app(
+        TransportOptions(
+            bootstrap=settings.kafka_bootstrap,
+            group_id=settings.group_id,
+            client_id="transport-test",
+            slice_max_records=slice_max_records,
+            max_outstanding=MAX_OUTSTANDING,
+            fetch_max_bytes=1024 * 1024,
+        ),
+        on_fault=faults.append,
+    )
+    predict_agent(app, settings.topic_requests, handle, slices_in_flight=8, on_fault=faults.append)
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
+    assert faults == []
+
+
+async def produce(settings: Settings, count: int) -> None:
+    """Records "0" to "count-1" to partition 0, in batches of ten."""
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+    await producer.start()
+    for start in range(0, count, 10):
+        batch = producer.create_batch()
+        for number in range(start, min(start + 10, count)):
+            batch.append(timestamp=None, key=None, value=str(number).encode())
+        await (await producer.send_batch(batch, settings.topic_requests, partition=0))
+    await producer.stop()
+
+
+async def committed(settings: Settings) -> int | None:
+    consumer = aiokafka.AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group_id, enable_auto_commit=False
+    )
+    await consumer.start()
+    offset: int | None = await consumer.committed(TopicPartition(settings.topic_requests, 0))
+    await consumer.stop()
+    return offset
+
+
+async def test_slices_are_whole_and_in_order(topics: MakeTopics) -> None:
+    """Every record comes once, in order, in slices of at most the asked size, and all is committed."""
+    settings = await topics(partitions=1)
+    await produce(settings, 95)
+    handled = Handled()
+    async with running(settings, handled):
+        await handled.until(lambda: len(handled.offsets) == 95)
+    assert handled.offsets == list(range(95))
+    assert max(len(one.records) for one in handled.slices) == 10
+    assert await committed(settings) == 95
+
+
+async def test_an_open_slice_holds_back_the_commit(topics: MakeTopics) -> None:
+    """Later slices are done, the first is not: nothing is committed, and a restart repeats from there."""
+    settings = await topics(partitions=1)
+    await produce(settings, 30)
+    handled = Handled(hold=True)
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.slices) == 3)
+        first, *later = handled.slices
+        for done in later:
+            handled.release(done)
+        consumer = app.consumer
+        assert isinstance(consumer, SliceConsumer)
+        async with asyncio.timeout(WAIT_SECONDS):
+            # An acknowledgement gives no signal of its own; each turn of the loop lets it come.
+            while consumer.ledger.outstanding > 1:  # noqa: ASYNC110  # see above
+                await asyncio.sleep(0)
+        await consumer.commit()
+        assert await committed(settings) is None
+        handled.release(first)
+    assert await committed(settings) == 30
+
+
+async def test_no_more_is_handed_out_than_allowed(topics: MakeTopics) -> None:
+    """With nothing acknowledged, fetching stops at `max_outstanding` slices, and goes on with room."""
+    settings = await topics(partitions=1)
+    await produce(settings, 100)
+    handled = Handled(hold=True)
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING)
+        consumer = app.consumer
+        assert isinstance(consumer, SliceConsumer)
+        assert consumer.ledger.outstanding == MAX_OUTSTANDING
+        handled.release(handled.slices[0])
+        await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING + 1)
+        assert consumer.ledger.outstanding == MAX_OUTSTANDING
+        assert consumer.lag() == 100 - 10 * (MAX_OUTSTANDING + 1)
+        handled.hold = False
+        for held in list(handled.slices):
+            handled.release(held)
+        await handled.until(lambda: len(handled.offsets) == 100)
+    assert handled.offsets == list(range(100))
+
+
+async def test_a_restart_goes_on_where_it_was(topics: MakeTopics) -> None:
+    """After an orderly end no record comes again, and none is missing."""
+    settings = await topics(partitions=1)
+    await produce(settings, 20)
+    first, second = Handled(), Handled()
+    async with running(settings, first):
+        await first.until(lambda: len(first.offsets) == 20)
+    await produce(settings, 15)
+    async with running(settings, second):
+        await second.until(lambda: len(second.offsets) == 15)
+    assert first.offsets + second.offsets == list(range(35))
+
+
+async def test_batches_arrive_as_they_were_built(topics: MakeTopics) -> None:
+    """Key, value, timestamp and headers, null ones among them, in the partition that was named."""
+    settings = await topics(partitions=2)
+    async with running(settings, Handled()) as app:
+        producer = app.producer
+        assert isinstance(producer, BatchProducer)
+        batch = OutputBatch()
+        assert batch.add(1_700_000_000_123, b"k", b"v", [("h", b"x"), ("empty", b"")])
+        assert batch.add(1_700_000_000_124, None, None, [])
+        delivered = await producer.send_batch(batch, settings.topic_responses, 1)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await delivered
+    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+    await consumer.start()
+    consumer.assign([TopicPartition(settings.topic_responses, 1)])
+    await consumer.seek_to_beginning()
+    async with asyncio.timeout(WAIT_SECONDS):
+        one, two = await consumer.getone(), await consumer.getone()
+    await consumer.stop()
+    assert (one.key, one.value, one.timestamp) == (b"k", b"v", 1_700_000_000_123)
+    assert list(one.headers) == [("h", b"x"), ("empty", b"")]
+    assert (two.key, two.value) == (None, None)
