@@ -2,11 +2,12 @@
 
 A slice captures one table and is served by it to its end; a refresh builds a new table beside the
 old one and swaps it in whole. A version whose backend cannot be loaded never gets traffic here:
-its model stays on the route it had.
+its model stays on the route it had. At a worker's start there is none; then the version's requests
+are told that it is not available, and the others are served.
 """
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,13 @@ import structlog
 
 from registry.routing import RouteTable, bucket
 from registry.snapshot import RegisteredModel, Snapshot
-from schemas.errors import ArtifactError, HeadraceError, InvalidInputError, InvalidOutputError
+from schemas.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    HeadraceError,
+    InvalidInputError,
+    InvalidOutputError,
+)
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.models import ModelSpec
@@ -95,6 +102,11 @@ class ServedModel:
             versions=versions,
         )
 
+    @property
+    def loaded(self) -> bool:
+        """Whether every version could be loaded."""
+        return all(type(version.backend) is not NotLoaded for version in self.versions.values())
+
     def version_for(self, user_id: str) -> ServedVersion | None:
         """The version of a user, or None while nothing takes traffic."""
         targets = self.targets
@@ -119,6 +131,22 @@ class ServingTable:
         return {version for model in self.models.values() for version in model.versions.values()}
 
 
+class NotLoaded:
+    """Stands for a backend that could not be loaded, where there is no older route to stay on."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:  # noqa: ARG002  # the protocol's signature
+        raise BackendUnavailableError(self._reason)
+
+    async def warm(self) -> None:
+        """There is nothing to warm."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
 async def serve(snapshot: Snapshot, previous: ServingTable, load_backend: LoadBackend) -> ServingTable:
     """The table of a snapshot, built on what the previous one has loaded.
 
@@ -129,37 +157,45 @@ async def serve(snapshot: Snapshot, previous: ServingTable, load_backend: LoadBa
     complete = True
     for name, registered in snapshot.models.items():
         served = previous.models.get(name)
-        if served is not None and served.revision == registered.revision:
+        if served is not None and served.revision == registered.revision and served.loaded:
             models[name] = served
             continue
         try:
             models[name] = await _serve_model(registered, served, load_backend)
         except HeadraceError as error:
-            complete = False
-            log.error(
-                "version not loaded; the old route stays",
-                model_name=name,
-                revision=registered.revision,
-                reason=str(error),
-            )
-            if served is not None:
-                models[name] = served
+            assert served is not None  # without an older route the model is served as far as it loads
+            models[name] = served
+            log.error("the old route stays", model_name=name, revision=served.revision, reason=str(error))
+        complete &= models[name].revision == registered.revision and models[name].loaded
     return ServingTable(epoch=snapshot.epoch, models=models, complete=complete)
 
 
 async def _serve_model(
     registered: RegisteredModel, served: ServedModel | None, load_backend: LoadBackend
 ) -> ServedModel:
+    """Raises what loading raises, unless no version of the model was served before."""
     versions: dict[str, ServedVersion] = {}
     loaded: list[Backend] = []
+    stays = served is not None and served.loaded
     try:
         for version in _needed(registered):
             known = served.versions.get(version) if served else None
-            if known is None:
+            if known is None or type(known.backend) is NotLoaded:
                 spec = registered.versions[version].spec
-                backend = await load_backend(registered.model_name, spec)
-                loaded.append(backend)
-                await backend.warm()
+                try:
+                    backend = await load_backend(registered.model_name, spec)
+                    loaded.append(backend)
+                    await backend.warm()
+                except HeadraceError as error:
+                    log.error(
+                        "version not loaded",
+                        model_name=registered.model_name,
+                        version=version,
+                        reason=str(error),
+                    )
+                    if stays:
+                        raise
+                    backend = NotLoaded(f"{version} is not loaded on this worker; its log says why")
                 known = ServedVersion.of(registered.model_name, spec, backend)
             versions[version] = known
     except BaseException:

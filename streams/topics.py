@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnavailableError, SetupError
+from streams.kafka_errors import kafka_connection_errors
 from streams.security import kafka_security
 from streams.settings import Settings
 
@@ -69,7 +70,8 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
     """A connected admin client; what it raises becomes BrokerUnavailableError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, **kafka_security(settings))
     try:
-        await admin.start()
+        with kafka_connection_errors(settings, settings.topic_requests):
+            await admin.start()
         yield admin
     except (KafkaError, TimeoutError) as error:
         reason = str(error) or type(error).__name__

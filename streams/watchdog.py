@@ -71,7 +71,12 @@ class Watchdog:
     def _run(self) -> None:
         watch = Watch(done=-1, moved_at=self._clock())
         while not self._stopped.wait(self._period_seconds):
-            watch = look(watch, self._progress(), self._clock())
+            try:
+                progress = self._progress()
+            except RuntimeError:
+                # The loop changed a collection while it was read from here: it runs. Look again.
+                continue
+            watch = look(watch, progress, self._clock())
             waited = self._clock() - watch.moved_at
             if waited > self._patience_seconds():
                 log.critical("no progress; the process ends", waited_seconds=round(waited, 1))

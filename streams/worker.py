@@ -30,7 +30,7 @@ from streams.loading import BackendLoader
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
 from streams.refresh import ServingRefresher
-from streams.security import kafka_security
+from streams.security import kafka_security, redis_options
 from streams.settings import Settings
 from streams.transport import BatchProducer, SliceConsumer, TransportOptions
 from streams.watchdog import Progress, Watchdog
@@ -209,7 +209,9 @@ class PredictWorker:
     async def _cache(self) -> AsyncIterator[PredictionCache]:
         settings = self._settings
         cache = PredictionCache(
-            settings.redis_url.get_secret_value(), timeout_seconds=settings.redis_timeout_seconds
+            settings.redis_url.get_secret_value(),
+            timeout_seconds=settings.redis_timeout_seconds,
+            connection_options=redis_options(settings),
         )
         try:
             yield cache
@@ -227,11 +229,10 @@ def _progress(app: WorkerApp) -> Progress:
     """Called from the watchdog's thread: reads only."""
     consumer = app.consumer
     assert isinstance(consumer, SliceConsumer)
-    if app.rebalancing:
-        return Progress(waiting=False, done=consumer.ledger.acknowledged_total)
+    # A rebalance that does not end is no progress either.
     return Progress(
-        waiting=consumer.ledger.outstanding > 0 or consumer.lag() > 0,
-        done=consumer.ledger.acknowledged_total,
+        waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,
+        done=consumer.ledger.acknowledged_total + app.rebalancing_count,
     )
 
 
