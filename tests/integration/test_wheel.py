@@ -73,7 +73,9 @@ def test_the_wheel_holds_the_packages_and_nothing_beside_them(wheel: Path) -> No
 def test_the_command_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     """The installed command knows all its verbs, and comes from the wheel."""
     told = run(installed / "headrace", "--help", cwd=tmp_path)
-    assert {"up", "predict", "top", "config"} <= {line.split()[0] for line in told.splitlines() if line}
+    assert {"up", "register", "worker", "predict", "top", "config"} <= {
+        line.split()[0] for line in told.splitlines() if line
+    }
     where = run(installed / "python", "-c", "import streams; print(streams.__file__)", cwd=tmp_path)
     assert Path(where).is_relative_to(installed.parent)
     assert "HEADRACE_KAFKA_BOOTSTRAP" in run(installed / "headrace", "config", cwd=tmp_path)
