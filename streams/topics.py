@@ -56,13 +56,18 @@ async def create_topics(settings: Settings, partitions: int) -> dict[str, int]:
     async with administration(settings) as admin:
         await _create(admin, plans)
         counts = await _wait_for_partitions(admin, [plan.name for plan in plans])
+    check_partition_counts(settings, counts)
+    return counts
+
+
+def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
+    """PURE. Raises SetupError when a response could not go to its request's partition number."""
     requests, responses = counts[settings.topic_requests], counts[settings.topic_responses]
     if requests != responses:
         raise SetupError(
             f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has "
             f"{responses}; they need the same number: add partitions to the smaller one"
         )
-    return counts
 
 
 @asynccontextmanager

@@ -22,7 +22,6 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from registry.store import RegistryStore
-from schemas.errors import SetupError
 from streams.agents.predict import predict_agent
 from streams.app import WorkerApp, worker_app
 from streams.kafka_errors import kafka_errors
@@ -32,6 +31,7 @@ from streams.pipeline import Pipeline, PipelineOptions
 from streams.refresh import ServingRefresher
 from streams.security import kafka_security, redis_options
 from streams.settings import Settings
+from streams.topics import check_partition_counts
 from streams.transport import BatchProducer, SliceConsumer, TransportOptions
 from streams.watchdog import Progress, Watchdog
 from workers.cache import PredictionCache
@@ -71,12 +71,7 @@ class PredictWorker:
         counts = await _partition_counts(
             settings, [settings.topic_requests, settings.topic_responses, settings.topic_dead_letters]
         )
-        requests, responses = counts[settings.topic_requests], counts[settings.topic_responses]
-        if requests != responses:
-            raise SetupError(
-                f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has "
-                f"{responses}; they need the same number: add partitions to the smaller one"
-            )
+        check_partition_counts(settings, counts)
         app = worker_app(
             TransportOptions(
                 bootstrap=settings.kafka_bootstrap,

@@ -51,6 +51,10 @@ async def test_requests_and_responses_that_differ_are_refused(topics: MakeTopics
     settings = await topics(partitions=2)
     async with administration(settings) as admin:
         await admin.create_partitions({settings.topic_requests: NewPartitions(5)})
+        # The broker tells of them a moment after it has agreed to them.
+        async with asyncio.timeout(15):
+            while len((await admin.describe_topics([settings.topic_requests]))[0]["partitions"]) != 5:
+                pass
     with pytest.raises(SetupError, match=r"has 5 partitions and .* has 2"):
         await create_topics(settings, 2)
 
