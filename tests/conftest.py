@@ -5,7 +5,6 @@ process holds it and the workers learn its addresses from a file, so no worker's
 """
 
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ import pytest
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
-from streams.settings import Settings
-from streams.topics import administration, create_topics, plan_topics
-from tests.services import TEMPLATE, MakeTopics, RunStack, StackAddresses, execute
+from tests.services import MakeTopics, RunStack, StackAddresses, own_database, own_topics
+from tests.worker_process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
 
@@ -70,10 +68,8 @@ def stack(pytestconfig: pytest.Config) -> StackAddresses:
 @pytest.fixture
 async def database(stack: StackAddresses) -> AsyncIterator[str]:
     """The DSN of a database of the test's own, with all migrations applied."""
-    name = f"test_{uuid.uuid4().hex}"
-    await execute(stack.postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield stack.template_dsn.replace(f"/{TEMPLATE}", f"/{name}")
-    await execute(stack.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    async with own_database(stack) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -82,34 +78,15 @@ async def topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
 
     It returns Settings with the topics' names, a group of their own and the stack's addresses.
     """
-    made: list[Settings] = []
-
-    async def make(partitions: int = 4, **settings: Any) -> Settings:
-        mark = uuid.uuid4().hex[:12]
-        names = {name: f"{name.removeprefix('topic_')}-{mark}" for name in _topic_settings()}
-        own = Settings.model_validate(
-            {
-                "kafka_bootstrap": stack.kafka_bootstrap,
-                "postgres_dsn": stack.postgres_dsn,
-                "redis_url": stack.redis_url,
-                "group_id": f"group-{mark}",
-                **names,
-                **settings,
-            }
-        )
-        await create_topics(own, partitions)
-        made.append(own)
-        return own
-
-    yield make
-    # A Kafka of the test's own takes its topics with it.
-    for own in (own for own in made if own.kafka_bootstrap == stack.kafka_bootstrap):
-        async with administration(own) as admin:
-            await admin.delete_topics([plan.name for plan in plan_topics(own, 1)])
+    async with own_topics(stack) as make:
+        yield make
 
 
-def _topic_settings() -> list[str]:
-    return [name for name in Settings.model_fields if name.startswith("topic_")]
+@pytest.fixture
+def start_worker() -> Iterator[StartWorker]:
+    """Starts `headrace worker` processes, which end with the test; a failure shows their logs."""
+    with worker_processes() as start:
+        yield start
 
 
 @pytest.fixture

@@ -3,15 +3,19 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from deploy.local.stack import LocalStack
 from registry.migrate import migrate
 from streams.settings import Settings
+from streams.topics import administration, create_topics, plan_topics
 
 TEMPLATE = "headrace_template"
 
@@ -65,6 +69,48 @@ class RunStack:
 
 
 MakeTopics = Callable[..., Awaitable[Settings]]
+
+
+@asynccontextmanager
+async def own_database(stack: StackAddresses) -> AsyncIterator[str]:
+    """The DSN of a database that is there until the block ends, with all migrations applied."""
+    name = f"test_{uuid.uuid4().hex}"
+    await execute(stack.postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield stack.template_dsn.replace(f"/{TEMPLATE}", f"/{name}")
+    await execute(stack.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
+    """What creates topics that are there until the block ends; see the fixture `topics`."""
+    made: list[Settings] = []
+
+    async def make(partitions: int = 4, **settings: Any) -> Settings:
+        mark = uuid.uuid4().hex[:12]
+        names = {name: f"{name.removeprefix('topic_')}-{mark}" for name in _topic_settings()}
+        own = Settings.model_validate(
+            {
+                "kafka_bootstrap": stack.kafka_bootstrap,
+                "postgres_dsn": stack.postgres_dsn,
+                "redis_url": stack.redis_url,
+                "group_id": f"group-{mark}",
+                **names,
+                **settings,
+            }
+        )
+        await create_topics(own, partitions)
+        made.append(own)
+        return own
+
+    yield make
+    # A Kafka of the test's own takes its topics with it.
+    for own in (own for own in made if own.kafka_bootstrap == stack.kafka_bootstrap):
+        async with administration(own) as admin:
+            await admin.delete_topics([plan.name for plan in plan_topics(own, 1)])
+
+
+def _topic_settings() -> list[str]:
+    return [name for name in Settings.model_fields if name.startswith("topic_")]
 
 
 async def _make_template(addresses: StackAddresses) -> None:

@@ -1,0 +1,83 @@
+"""What stands in topics: all their records from the beginning, as they come."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+DEADLINE_SECONDS = 30.0
+_WAIT_MS = 1000
+
+
+class TopicLog:
+    """Reads in the background; `of` has what was read so far."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._records: dict[str, list[ConsumerRecord]] = defaultdict(list)
+        self._next_offsets: dict[TopicPartition, int] = defaultdict(int)
+        self._news = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    def of(self, topic: str) -> list[ConsumerRecord]:
+        """The records of a topic, those of one partition in their order."""
+        return self._records[topic]
+
+    async def until(
+        self, done: Callable[[], object], what: str, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        """Wait until `done` is true of what was read; `what` says in words what did not come."""
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                while not done():
+                    if self._reading.done():
+                        self._reading.result()
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {deadline_seconds:g} s: {what}") from None
+
+    async def to_end(self) -> None:
+        """Wait until everything is read that was written before this call."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+        await self.until(
+            lambda: all(self._next_offsets[partition] >= end for partition, end in ends.items()),
+            f"the ends {ends}",
+        )
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                fetched = await self._consumer.getmany(timeout_ms=_WAIT_MS)
+                for partition, records in fetched.items():
+                    self._records[partition.topic] += records
+                    self._next_offsets[partition] = records[-1].offset + 1
+                self._news.set()
+        finally:
+            self._news.set()
+
+
+@asynccontextmanager
+async def topic_log(bootstrap: str, *topics: str) -> AsyncIterator[TopicLog]:
+    """Read these topics until the block ends."""
+    consumer: Any = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    log = TopicLog(consumer)
+    try:
+        yield log
+    finally:
+        await log.close()
+        await consumer.stop()
