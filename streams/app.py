@@ -6,10 +6,10 @@ from collections.abc import Callable
 import faust
 from mode.supervisors import CrashingSupervisor
 
+from streams.producing import REQUEST_TIMEOUT_SECONDS
 from streams.transport import (
     COMMIT_INTERVAL_SECONDS,
     HEARTBEAT_SECONDS,
-    REQUEST_TIMEOUT_SECONDS,
     SESSION_TIMEOUT_SECONDS,
     SliceScheduler,
     SliceTransport,

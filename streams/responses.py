@@ -13,9 +13,9 @@ import orjson
 from schemas.errors import AnswerError
 from schemas.events import JsonObject
 from streams.ledger import Record, Slice
+from streams.producing import OutputBatch
 from streams.requests import Work
 from streams.serving import ServedVersion
-from streams.transport import OutputBatch
 
 Headers = list[tuple[str, bytes]]
 

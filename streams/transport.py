@@ -34,7 +34,6 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import Consumer
@@ -44,13 +43,11 @@ from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
 from streams.ledger import Ledger, Partition, Record, Slice
+from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
-REQUEST_TIMEOUT_SECONDS = 30
 COMMIT_INTERVAL_SECONDS = 1.0
-MAX_BATCH_BYTES = 512 * 1024
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,55 +316,6 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         generation = self._consumer.kafka._coordinator.generation
         self._consumer.app.consumer_generation_id = generation
         await self._consumer.on_partitions_assigned({TP(*tp) for tp in assigned}, generation)
-
-
-class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """Records for one partition, built into the bytes that are sent."""
-
-    def __init__(self) -> None:
-        super().__init__(MAX_BATCH_BYTES, 0)
-
-    def add(
-        self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
-    ) -> bool:
-        """Append a record; False when the batch is full, which it never is for its first record.
-
-        `append` does the same, with serializers and keyword arguments that cost as much again.
-        """
-        if self._builder.append(self._relative_offset, timestamp_ms, key, value, headers) is None:
-            self.close()
-            return False
-        self._relative_offset += 1
-        return True
-
-
-class BatchProducer(driver.Producer):
-    """Faust's producer, idempotent, with aiokafka's batches beside its single sends."""
-
-    transport: "SliceTransport"
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {
-            "acks": "all",
-            "enable_idempotence": True,
-            "max_batch_size": MAX_BATCH_BYTES,
-            "max_request_size": MAX_REQUEST_BYTES,
-            "request_timeout_ms": REQUEST_TIMEOUT_SECONDS * 1000,
-        }
-
-    def _settings_auth(self) -> Mapping[str, Any]:
-        return self.transport.options.security
-
-    @property
-    def kafka(self) -> Any:
-        """The aiokafka producer."""
-        return self._ensure_producer()
-
-    async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
-        """Hand a batch to the sender; the future is done when the broker has it."""
-        batch.close()
-        delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
-        return delivered
 
 
 class SliceTransport(driver.Transport):

@@ -28,11 +28,12 @@ from streams.kafka_errors import kafka_errors
 from streams.loading import BackendLoader
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
+from streams.producing import BatchProducer
 from streams.refresh import ServingRefresher
 from streams.security import kafka_security, redis_options
 from streams.settings import Settings
 from streams.topics import check_partition_counts
-from streams.transport import BatchProducer, SliceConsumer, TransportOptions
+from streams.transport import SliceConsumer, TransportOptions
 from streams.watchdog import Progress, Watchdog
 from workers.cache import PredictionCache
 

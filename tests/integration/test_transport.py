@@ -10,8 +10,9 @@ from aiokafka.structs import TopicPartition
 from streams.agents.predict import predict_agent
 from streams.app import WorkerApp, worker_app
 from streams.ledger import Slice
+from streams.producing import BatchProducer, OutputBatch
 from streams.settings import Settings
-from streams.transport import BatchProducer, OutputBatch, SliceConsumer, TransportOptions
+from streams.transport import SliceConsumer, TransportOptions
 from tests.services import MakeTopics
 
 WAIT_SECONDS = 30.0

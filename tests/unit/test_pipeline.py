@@ -19,8 +19,8 @@ from schemas.events import JsonObject, PredictResponse
 from streams.ledger import Partition, Slice
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
+from streams.producing import OutputBatch
 from streams.serving import ServedVersion, ServingTable
-from streams.transport import OutputBatch
 from tests.serving import FakeRecord, RecordingBackend, record_of, served_model, served_version
 
 WAIT_SECONDS = 5.0

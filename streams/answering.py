@@ -1,0 +1,102 @@
+"""Answering and counting, for what is ready at one moment."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from schemas.errors import AnswerError, DeadlineExceededError, InternalError, MalformedRecordError
+from streams.ledger import Slice
+from streams.metrics import MetricsBook
+from streams.requests import DEADLINE_PASSED, Work, is_overdue
+from streams.responses import Outbox
+from streams.serving import ServedVersion
+
+FAULT = "a fault inside Headrace; see its log"
+
+
+class Answering:
+    """The answers of one slice; all that is ready at one moment shares that moment's latency."""
+
+    def __init__(self, handled: Slice, outbox: Outbox, book: MetricsBook, *, stale: bool) -> None:
+        self.outbox = outbox
+        self._received_at = handled.received_at
+        self._book = book
+        self._stale = stale
+
+    def predictions(
+        self, version: ServedVersion, works: list[Work], predictions: list[bytes], *, cached: bool
+    ) -> None:
+        latency_ms, now_ms = self._latency_ms(), _unix_ms()
+        self.outbox.predictions(
+            version,
+            works,
+            predictions,
+            now_ms=now_ms,
+            latency_ms=latency_ms,
+            cached=cached,
+            stale=self._stale,
+        )
+        count = len(works)
+        tally = self._book.of(version.model_name, version.spec.version, works[0].revision)
+        tally.ok += count
+        if cached:
+            tally.cache_hits += count
+        else:
+            tally.cache_misses += count
+        tally.latency_ms.add(latency_ms, count)
+        for timestamp, times in Counter([work.record.timestamp for work in works]).items():
+            tally.end_to_end_ms.add(now_ms - timestamp, times)
+
+    def results(self, works: list[Work], results: Mapping[bytes, bytes | AnswerError]) -> None:
+        """Answer the requests of one flight."""
+        good: list[Work] = []
+        predictions: list[bytes] = []
+        for work in works:
+            result = results[work.cache_key]
+            if isinstance(result, AnswerError):
+                self.error(work, result)
+            else:
+                good.append(work)
+                predictions.append(result)
+        if good:
+            version = good[0].version
+            assert version is not None  # it has predictions
+            self.predictions(version, good, predictions, cached=False)
+
+    def expire(self, works: list[Work]) -> list[Work]:
+        """Answer those whose deadline has passed; returns the others."""
+        now_ms = time.time() * 1000
+        living = [work for work in works if not is_overdue(work, now_ms)]
+        if len(living) < len(works):
+            for work in works:
+                if is_overdue(work, now_ms):
+                    self.error(work, DeadlineExceededError(DEADLINE_PASSED))
+        return living
+
+    def error(self, work: Work, error: AnswerError) -> None:
+        latency_ms = self._latency_ms()
+        now_ms = _unix_ms()
+        self.outbox.error(work, error, now_ms=now_ms, latency_ms=latency_ms, stale=self._stale)
+        # A revision means that the model is known; names that anybody can make up are not counted by.
+        tally = self._book.of(work.model_name if work.revision else "", work.model_version, work.revision)
+        tally.failed(error.code)
+        tally.latency_ms.add(latency_ms)
+        tally.end_to_end_ms.add(now_ms - work.record.timestamp)
+
+    def internal(self, work: Work) -> None:
+        error = InternalError(FAULT)
+        if work.request_id:
+            self.error(work, error)
+        else:
+            self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
+
+    def malformed(self, work: Work, error: MalformedRecordError) -> None:
+        self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
+        self._book.of("", "", 0).failed(error.code)
+
+    def _latency_ms(self) -> float:
+        return round((time.monotonic() - self._received_at) * 1000, 3)
+
+
+def _unix_ms() -> int:
+    return int(time.time() * 1000)
