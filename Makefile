@@ -43,5 +43,8 @@ docs: $(STAMP) ## write docs/schemas and docs/asyncapi.json anew from the models
 test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts itself
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests
 
+demo: $(STAMP) ## two recommenders on MovieLens-100k, served live; until Ctrl-C, or DEMO_SECONDS=20
+	@$(BIN)/python -m deploy.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
 clean:
 	rm -rf build dist data

@@ -1,0 +1,54 @@
+"""What the terminal shows: steps in words, then the live table, or lines where there is no terminal."""
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+
+from schemas.errors import UnavailableError
+from streams.cli.output import console
+from streams.cli.top import figures
+from streams.settings import Settings
+
+_LINES_EVERY = 5
+
+
+def tell(text: str) -> None:
+    """One step for the reader. Standard output is kept for the result."""
+    # Whoever read it may be gone; what was started must be ended all the same.
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - a demo talks
+
+
+async def watch(settings: Settings, status: Callable[[], str]) -> None:
+    """Show what `headrace top` shows and the status below it, until cancelled.
+
+    On a terminal anew each second, elsewhere as lines every 5 seconds.
+    """
+    screen = console(to_stderr=True)
+    live = Live(console=screen, auto_refresh=False) if screen.is_terminal else None
+    try:
+        with live or nullcontext():
+            second = 0
+            async for document, shown in figures(settings, seconds=None, once=False):
+                second += 1
+                if live:
+                    live.update(Group(shown, "", status()), refresh=True)
+                elif second % _LINES_EVERY == 0:
+                    tell("\n".join([status(), *map(_line, document["versions"])]))
+    except UnavailableError as error:
+        # The requests tell of it too, by not being answered.
+        tell(f"the live view ended: {error}")
+
+
+def _line(version: dict[str, Any]) -> str:
+    """One version of `headrace top`'s document in a line."""
+    hits = version["cache_hit_share"]
+    return (
+        f"  {version['model_version'] or '(none)'}: {version['requests_per_second']:.0f}/s, "
+        f"p50 {version['p50_ms']:.2f} ms, p99 {version['p99_ms']:.2f} ms, "
+        f"cache hits {'-' if hits is None else f'{hits:.0%}'}, errors {sum(version['errors'].values())}"
+    )
