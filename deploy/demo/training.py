@@ -37,5 +37,5 @@ def train_all(
             hit_rate=rate,
             trained_on_rows=len(early),
         )
-        report(f"  {version}: {description}; hit rate at 10: {rate:.1%}; trained in {seconds:.1f} s")
+        report(f"{version}: {description}; hit rate at 10: {rate:.1%}; trained in {seconds:.1f} s")
     return specs
