@@ -1,5 +1,6 @@
 # Every target brings what it needs; nothing is installed outside .venv and build/.
-PYTHON ?= python3.11
+# The first of these that is there; set PYTHON to name another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -15,7 +16,7 @@ help: ## show the targets
 setup: $(STAMP) ## make .venv with the pinned dependencies
 
 $(STAMP): constraints.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "headrace: $(PYTHON) not found; set PYTHON to a Python from 3.11 to 3.13" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "headrace: no Python from 3.11 to 3.13 found; install one, or set PYTHON to it" >&2; exit 1; }
 	@echo "== virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	@echo "== pinned dependencies"

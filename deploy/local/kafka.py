@@ -50,6 +50,9 @@ def server_properties(data: str, broker_port: int, controller_port: int) -> str:
         "broker.heartbeat.interval.ms": 500,
         # The defaults of 50 partitions and 128 MiB are for clusters; these start in less time and heap.
         "offsets.topic.num.partitions": 4,
+        # A demo that runs for days must not fill the disk.
+        "log.retention.bytes": 1024**3,
+        "log.segment.bytes": 128 * 1024**2,
         "transaction.state.log.num.partitions": 4,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
