@@ -210,7 +210,7 @@ def _body_digest(event: PromotionEvent) -> str:
         raise PromotionRejectedError(
             RejectionCode.INVALID_EVENT, "the event holds a NUL character (\\u0000); send it without"
         )
-    return digest(body)
+    return digest(body).decode()
 
 
 def _repeated(event: PromotionEvent, known: asyncpg.Record, body_digest: str) -> PromotionResult:

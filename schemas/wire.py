@@ -6,6 +6,7 @@ one counts; integers beyond 64 bits are read as floating-point numbers.
 """
 
 import hashlib
+from binascii import hexlify
 from typing import Any
 
 import orjson
@@ -49,9 +50,9 @@ def canonical(value: Any) -> bytes:
         raise ValueError(str(error)) from None
 
 
-def digest(canonical_form: bytes) -> str:
+def digest(canonical_form: bytes) -> bytes:
     """BLAKE2b-128 of a canonical form, in hexadecimal (RFC 7693)."""
-    return hashlib.blake2b(canonical_form, digest_size=16).hexdigest()
+    return hexlify(hashlib.blake2b(canonical_form, digest_size=16).digest())
 
 
 def _json_type(value: object) -> str:

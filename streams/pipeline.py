@@ -131,7 +131,7 @@ class Pipeline:
         for record in handled.records:
             work = Work(record)
             try:
-                read(work, max_bytes)
+                read(work, table.models, max_bytes)
                 version = admit(work, table, now_ms)
             except AnswerError as error:
                 answering.error(work, error)

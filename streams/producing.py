@@ -2,6 +2,7 @@
 """The producing side of the batched transport: whole batches, idempotently, to all in-sync replicas."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
 REQUEST_TIMEOUT_SECONDS = 30
-MAX_BATCH_BYTES = 512 * 1024
+# Below what a topic takes by default, 1,048,588 bytes.
+MAX_BATCH_BYTES = 960 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 
@@ -39,6 +41,10 @@ class BatchProducer(driver.Producer):
     # The SliceTransport, whose module imports this one.
     transport: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+
     def _settings_extra(self) -> Mapping[str, Any]:
         return {
             "acks": "all",
@@ -60,5 +66,9 @@ class BatchProducer(driver.Producer):
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
         """Hand a batch to the sender; the future is done when the broker has it."""
         batch.close()
-        delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
+        # One at a time for each partition: aiokafka takes off the timeout of a batch the time since its
+        # beginning again for each one that went before it, so that a stall of seconds would seem to be
+        # longer than the timeout.
+        async with self._turns[topic, partition]:
+            delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
         return delivered

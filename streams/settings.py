@@ -63,7 +63,7 @@ class Settings(BaseModel):
     group_id: str = "headrace-predict"
     worker_name: str | None = Field(None, description="unique and stable; host name and pid when unset")
     max_record_bytes: Positive = 1024 * 1024
-    slice_max_records: Positive = Field(1000, description="records that are worked on as one")
+    slice_max_records: Positive = Field(2000, description="records that are worked on as one")
     slices_in_flight: Positive = Field(8, description="slices a worker works on at once")
     fetch_max_bytes: Positive = Field(1024 * 1024, description="bytes fetched from a partition at once")
     registry_poll_seconds: Seconds = Field(1.0, description="how often the registry's epoch is read")

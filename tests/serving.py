@@ -54,7 +54,7 @@ def spec_of(version: str, input_schema: JsonObject | None = None, **fields: Any)
             "framework": "onnx",
             "artifact_uri": "file:///nowhere",
             "artifact_sha256": "0" * 64,
-            "input_schema": input_schema or {"type": "object"},
+            "input_schema": {"type": "object"} if input_schema is None else input_schema,
             "output_schema": {},
             **fields,
         }
