@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnavailableError, SetupError
-from streams.kafka_errors import kafka_connection_errors
+from streams.kafka_errors import kafka_connection_errors, kafka_errors
 from streams.security import kafka_security
 from streams.settings import Settings
 
@@ -58,6 +58,17 @@ async def create_topics(settings: Settings, partitions: int) -> dict[str, int]:
         counts = await _wait_for_partitions(admin, [plan.name for plan in plans])
     check_partition_counts(settings, counts)
     return counts
+
+
+async def partition_counts(settings: Settings, topics: list[str]) -> dict[str, int]:
+    """The partition count of each topic; raises SetupError when one is missing, BrokerUnavailableError."""
+    async with administration(settings) as admin:
+        described = await admin.describe_topics(topics)
+    for topic in described:
+        with kafka_errors(settings, topic["topic"]):
+            if topic["error_code"] != 0:
+                raise for_code(topic["error_code"])
+    return {topic["topic"]: len(topic["partitions"]) for topic in described}
 
 
 def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:

@@ -17,14 +17,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-import aiokafka
 import structlog
 from aiokafka.errors import KafkaError
 
 from registry.store import RegistryStore
 from streams.agents.predict import predict_agent
 from streams.app import WorkerApp, worker_app
-from streams.kafka_errors import kafka_errors
 from streams.loading import BackendLoader
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
@@ -32,7 +30,7 @@ from streams.producing import BatchProducer
 from streams.refresh import ServingRefresher
 from streams.security import kafka_security, redis_options
 from streams.settings import Settings
-from streams.topics import check_partition_counts
+from streams.topics import check_partition_counts, partition_counts
 from streams.transport import SliceConsumer, TransportOptions
 from streams.watchdog import Progress, Watchdog
 from workers.cache import PredictionCache
@@ -69,8 +67,14 @@ class PredictWorker:
 
     async def _serve(self, refresher: ServingRefresher, cache: PredictionCache) -> None:
         settings = self._settings
-        counts = await _partition_counts(
-            settings, [settings.topic_requests, settings.topic_responses, settings.topic_dead_letters]
+        counts = await partition_counts(
+            settings,
+            [
+                settings.topic_requests,
+                settings.topic_responses,
+                settings.topic_dead_letters,
+                settings.topic_metrics,
+            ],
         )
         check_partition_counts(settings, counts)
         app = worker_app(
@@ -230,21 +234,6 @@ def _progress(app: WorkerApp) -> Progress:
         waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,
         done=consumer.ledger.acknowledged_total + app.rebalancing_count,
     )
-
-
-async def _partition_counts(settings: Settings, topics: list[str]) -> dict[str, int]:
-    """Raises SetupError when a topic is missing and BrokerUnavailableError when Kafka does not answer."""
-    client = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, **kafka_security(settings))
-    counts: dict[str, int] = {}
-    try:
-        with kafka_errors(settings, settings.topic_requests):
-            await client.start()
-        for topic in topics:
-            with kafka_errors(settings, topic):
-                counts[topic] = len(await client.partitions_for(topic))
-    finally:
-        await client.stop()
-    return counts
 
 
 def _end_now() -> None:

@@ -1,0 +1,64 @@
+"""`headrace worker` from its start to its end: what it needs, what it counts, how it ends."""
+
+import pytest
+from aiokafka.admin import NewPartitions
+
+from deploy.local.service import free_ports
+from streams.settings import Settings
+from streams.topics import administration
+from tests.command import headrace
+from tests.services import MakeTopics, StackAddresses
+
+PARTITIONS = 4
+REQUESTS = 3000
+
+
+async def test_different_partition_counts_are_refused(topics: MakeTopics, database: str) -> None:
+    """A response goes to its request's partition number, which must exist; the message says what to do."""
+    settings = await topics(2, postgres_dsn=database)
+    async with administration(settings) as admin:
+        await admin.create_partitions({settings.topic_responses: NewPartitions(3)})
+    ended = await headrace("worker", settings=settings)
+    assert ended.code == 1
+    assert f"{settings.topic_requests} has 2 partitions" in ended.stderr
+    assert f"{settings.topic_responses} has 3" in ended.stderr
+    assert "add partitions to the smaller one" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", ["topic_requests", "topic_responses", "topic_dead_letters", "topic_metrics"]
+)
+async def test_a_missing_topic_is_named(topics: MakeTopics, database: str, setting: str) -> None:
+    """The worker says so at once, and does not create it."""
+    settings = await topics(2, postgres_dsn=database)
+    ended = await headrace("worker", settings=settings.model_copy(update={setting: "nobody-made-me"}))
+    assert ended.code == 1
+    assert "has no topic nobody-made-me" in ended.stderr
+
+
+async def test_without_postgres_it_does_not_start(topics: MakeTopics) -> None:
+    """It has nothing to serve by: exit code 3 tells a script to try again."""
+    (port,) = free_ports(1)
+    settings = await topics(1, postgres_dsn=f"postgresql://u:secret@127.0.0.1:{port}/d")
+    ended = await headrace("worker", settings=settings)
+    assert ended.code == 3
+    assert "PostgreSQL does not answer" in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+async def test_without_the_registrys_tables_it_says_what_to_run(
+    topics: MakeTopics, stack: StackAddresses
+) -> None:
+    """The database of the stack itself has none."""
+    ended = await headrace("worker", settings=await topics(1, postgres_dsn=stack.postgres_dsn))
+    assert ended.code == 1
+    assert "run `headrace init`" in ended.stderr
+
+
+async def test_without_kafka_it_does_not_start(database: str) -> None:
+    """Exit code 3, and the address that was tried."""
+    (port,) = free_ports(1)
+    settings = Settings.model_validate({"kafka_bootstrap": f"127.0.0.1:{port}", "postgres_dsn": database})
+    ended = await headrace("worker", settings=settings)
+    assert ended.code == 3
+    assert f"Kafka at 127.0.0.1:{port}" in ended.stderr
