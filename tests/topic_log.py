@@ -1,4 +1,4 @@
-"""What stands in topics: all their records from the beginning, as they come."""
+"""What stands in topics: all their records from the beginning, as they come, and what a group has of them."""
 
 import asyncio
 from collections import defaultdict
@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from streams.settings import Settings
 
 DEADLINE_SECONDS = 30.0
 _WAIT_MS = 1000
@@ -80,4 +82,18 @@ async def topic_log(bootstrap: str, *topics: str) -> AsyncIterator[TopicLog]:
         yield log
     finally:
         await log.close()
+        await consumer.stop()
+
+
+async def uncommitted_requests(settings: Settings, partitions: int) -> int:
+    """How many requests there are beyond the offsets that the workers' group has committed."""
+    consumer: Any = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group_id, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(settings.topic_requests, number) for number in range(partitions)])
+        ends = await consumer.end_offsets(consumer.assignment())
+        return sum([end - (await consumer.committed(partition) or 0) for partition, end in ends.items()])
+    finally:
         await consumer.stop()

@@ -1,0 +1,54 @@
+"""A group of workers for each test, and servers of its own to harm and heal on the same address."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.kafka import Kafka
+from deploy.local.postgres import Postgres
+from registry.migrate import migrate
+from tests.served_model import serve_model
+from tests.services import MakeTopics
+from tests.traffic import PARTITIONS
+from tests.worker_group import MakeGroup, WorkerGroup
+from tests.worker_process import StartWorker
+
+
+@pytest.fixture
+def make_group(topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path) -> MakeGroup:
+    """What makes a group with further settings, for a model with `timeout_ms` and two versions."""
+
+    async def make(*, timeout_ms: int = 2000, **settings: Any) -> WorkerGroup:
+        dsn = settings.setdefault("postgres_dsn", database)
+        model = await serve_model(dsn, tmp_path, canary_percent=20, timeout_ms=timeout_ms)
+        artifact_dir = str(tmp_path / "artifacts")
+        return WorkerGroup(
+            await topics(PARTITIONS, artifact_dir=artifact_dir, metrics_interval_seconds=0.25, **settings),
+            model,
+            start_worker,
+        )
+
+    return make
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """A Kafka without topics; takes 4 s."""
+    server = Kafka(tmp_path / "kafka", None, lambda _: None)
+    server.prepare()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """A PostgreSQL with an empty registry; takes 2 s."""
+    server = Postgres(tmp_path / "postgres")
+    server.prepare()
+    server.start()
+    await migrate(server.dsn)
+    yield server
+    server.kill()

@@ -1,0 +1,95 @@
+"""The broker stops, is killed, hangs, and comes back each time: the same worker goes on."""
+
+import asyncio
+
+import pytest
+
+from deploy.local.kafka import Kafka
+from streams import producing
+from streams.app import worker_app
+from streams.producing import BatchProducer, OutputBatch
+from streams.transport import TransportOptions
+from streams.watchdog import EXIT_STALLED
+from tests.services import MakeTopics
+from tests.topic_log import topic_log
+from tests.worker_group import MakeGroup
+
+TRIES = 150
+# The length of the outage; a third of the timeout, so that a few in turn are longer.
+HANG_SECONDS = 1.2
+
+
+async def test_kafka_fails(make_group: MakeGroup, own_kafka: Kafka) -> None:
+    """The same worker goes on; every request is answered, those sent while it was away among them."""
+    group = await make_group(kafka_bootstrap=own_kafka.bootstrap)
+    (worker,) = await group.start("one")
+    async with group.traffic() as traffic:
+        await traffic.until_answered()
+        await asyncio.to_thread(own_kafka.stop)
+        await asyncio.to_thread(own_kafka.start)
+        await traffic.until_answered()
+        await asyncio.to_thread(own_kafka.kill)
+        # Some ten seconds, longer than the group's session.
+        await worker.logged("Unable to update metadata from [1]", times=TRIES)
+        await asyncio.to_thread(own_kafka.start)
+        await traffic.until_answered()
+        await traffic.end()
+    await group.end(worker)
+
+
+async def test_the_watchdog_ends_a_worker_that_cannot_answer(make_group: MakeGroup, own_kafka: Kafka) -> None:
+    """With a broker that hangs for too long the process ends; one that is started later answers everything."""
+    group = await make_group(kafka_bootstrap=own_kafka.bootstrap, watchdog_seconds=2.0, timeout_ms=1000)
+    (worker,) = await group.start("one")
+    async with group.traffic() as traffic:
+        await traffic.until_answered()
+        own_kafka.pause()
+        assert await worker.ended() == EXIT_STALLED
+        own_kafka.resume()
+        (worker,) = await group.start("two")
+        await traffic.until_answered()
+        await traffic.end()
+    await group.end(worker)
+
+
+async def test_batches_wait_in_turn_while_the_broker_hangs(
+    topics: MakeTopics, own_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch for a partition has the whole timeout for itself, however many wait before it."""
+    monkeypatch.setattr(producing, "REQUEST_TIMEOUT_SECONDS", 4)
+    settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap)
+    app = worker_app(
+        TransportOptions(
+            bootstrap=settings.kafka_bootstrap,
+            group_id=settings.group_id,
+            client_id="test",
+            slice_max_records=1,
+            max_outstanding=1,
+            fetch_max_bytes=1,
+        ),
+        on_fault=lambda _: None,
+    )
+    producer = app.producer
+    assert isinstance(producer, BatchProducer)
+    async with producer:
+        await (await producer.send_batch(batch_of(0), settings.topic_responses, 0))
+        own_kafka.pause()
+        sending = [
+            asyncio.create_task(producer.send_batch(batch_of(number), settings.topic_responses, 0))
+            for number in range(1, 9)
+        ]
+        await asyncio.sleep(HANG_SECONDS)
+        own_kafka.resume()
+        for delivery in await asyncio.gather(*sending):
+            await delivery
+    async with topic_log(settings.kafka_bootstrap, settings.topic_responses) as log:
+        await log.to_end()
+        assert [record.value for record in log.of(settings.topic_responses)] == [
+            b"%d" % number for number in range(9)
+        ]
+
+
+def batch_of(number: int) -> OutputBatch:
+    batch = OutputBatch()
+    assert batch.add(0, None, b"%d" % number, [])
+    return batch

@@ -1,0 +1,47 @@
+"""PostgreSQL stops or hangs under load: answers go on with what the worker holds, and say when it is old."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from deploy.local.postgres import Postgres
+from tests.promotions import event
+from tests.served_model import apply
+from tests.worker_group import MakeGroup
+
+# No request waits for PostgreSQL; this is for a busy machine.
+SLOWEST_MS = 2000
+
+
+@pytest.mark.parametrize(
+    ("harm", "heal"),
+    [(Postgres.stop, Postgres.start), (Postgres.pause, Postgres.resume)],
+    ids=["stopped", "hanging"],
+)
+async def test_postgres_fails(
+    make_group: MakeGroup,
+    own_postgres: Postgres,
+    harm: Callable[[Postgres], None],
+    heal: Callable[[Postgres], None],
+) -> None:
+    """`stale` appears after its time and goes when PostgreSQL is back, and the next promotion is followed."""
+    group = await make_group(
+        postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0
+    )
+    (worker,) = await group.start("one")
+    async with group.traffic() as traffic:
+        await traffic.until_answered(lambda response: not response.stale, "fresh")
+        began = len(traffic.sent)
+        await asyncio.to_thread(harm, own_postgres)
+        await traffic.until_answered(lambda response: response.stale, "stale")
+        await asyncio.to_thread(heal, own_postgres)
+        await traffic.until_answered(lambda response: not response.stale, "fresh again")
+        await apply(own_postgres.dsn, event("promote", group.model, version="v2"))
+        await worker.logged("serving table swapped", times=2)
+        first = len(traffic.sent)
+        await traffic.until_answered()
+        assert await traffic.end() == 0
+        assert {traffic.version(number) for number in range(first, len(traffic.sent))} == {"v2"}
+        assert max(traffic.latencies_ms(began)) < SLOWEST_MS
+    await group.end(worker)
