@@ -94,7 +94,7 @@ async def test_config_shows_origins_and_no_password(tmp_path: Path) -> None:
     document = json.loads((await headrace(*arguments, "--json", cwd=tmp_path)).stdout)
     by_name = {row["name"]: row for row in document}
     assert by_name["HEADRACE_REDIS_URL"]["value"] == "redis://someone:***@cache:6379/0"
-    assert by_name["HEADRACE_SLICE_MAX_RECORDS"]["value"] == 1000
+    assert by_name["HEADRACE_SLICES_IN_FLIGHT"]["value"] == 8
     assert "hunter2" not in table.stdout + table.stderr + json.dumps(document)
 
 
