@@ -1,0 +1,111 @@
+"""The deltas on `predict-metrics` against the responses and dead letters that they count."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+
+from schemas.events import MetricsDelta, PredictResponse
+from tests.served_model import LARGEST_OUTPUT, serve_model
+from tests.services import MakeTopics
+from tests.topic_log import topic_log
+from tests.worker_process import StartWorker
+
+PARTITIONS = 4
+REQUESTS = 3000
+INPUTS = 700
+
+
+async def test_the_deltas_count_every_request_once(
+    topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Over two workers and both their ends, sums are those of the responses, and no `seq` is missing."""
+    model = await serve_model(database, tmp_path, canary_percent=30)
+    settings = await topics(
+        PARTITIONS,
+        postgres_dsn=database,
+        artifact_dir=str(tmp_path / "artifacts"),
+        metrics_interval_seconds=0.1,
+    )
+    workers = [start_worker(settings.model_copy(update={"worker_name": name})) for name in ("one", "two")]
+    await asyncio.gather(*(worker.ready() for worker in workers))
+    read = (settings.topic_responses, settings.topic_dead_letters, settings.topic_metrics)
+    async with (
+        topic_log(settings.kafka_bootstrap, *read) as log,
+        AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer,
+    ):
+        responses, letters = log.of(settings.topic_responses), log.of(settings.topic_dead_letters)
+        deliveries = [
+            await producer.send(settings.topic_requests, value, partition=number % PARTITIONS)
+            for number, value in enumerate(requests(model))
+        ]
+        await asyncio.gather(*deliveries)
+        await log.until(lambda: len(sources(responses) | sources(letters)) == REQUESTS, "every outcome")
+        for worker in workers:
+            worker.terminate()
+        assert [await worker.ended() for worker in workers] == [0, 0]
+        await log.to_end()
+        deltas = [MetricsDelta.model_validate_json(record.value) for record in log.of(settings.topic_metrics)]
+    answers = [PredictResponse.model_validate(orjson.loads(record.value)) for record in responses]
+
+    assert sum(delta.requests for delta in deltas) == REQUESTS
+    by_version: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for delta in deltas:
+        by_version[delta.model_version] += delta.ok
+        errors.update(delta.errors)
+        assert delta.requests == delta.ok + sum(delta.errors.values())
+        assert delta.ok == delta.cache_hits + delta.cache_misses
+        assert delta.model_name == (model if delta.model_version else "")
+    good = [answer for answer in answers if answer.error is None]
+    assert +by_version == Counter(answer.model_version for answer in good)
+    assert by_version.keys() == {"", "v1", "v2"}
+    assert sum(delta.cache_hits for delta in deltas) == sum(answer.cached for answer in good) > 0
+    malformed = errors.pop("MALFORMED_RECORD")
+    assert malformed == REQUESTS - len(answers)
+    assert errors == Counter(answer.error.code for answer in answers if answer.error is not None)
+    assert len(errors) == 4
+    for histogram in ("latency_ms", "end_to_end_ms"):
+        assert sum(getattr(delta, histogram).count for delta in deltas) == len(answers)
+    # Equal inputs under way are inferred once, so no more examples reach a backend than miss the cache.
+    invalid_outputs = errors["INVALID_OUTPUT"]
+    inferred = sum(delta.batch_size.sum for delta in deltas)
+    assert 0 < inferred <= sum(delta.cache_misses for delta in deltas) + invalid_outputs
+
+    lives = {(delta.worker, delta.boot_id) for delta in deltas}
+    assert {worker for worker, _ in lives} == {"one", "two"}
+    assert len(lives) == 2
+    for life in lives:
+        seqs = sorted(delta.seq for delta in deltas if (delta.worker, delta.boot_id) == life)
+        assert seqs == list(range(len(seqs)))
+
+
+def requests(model: str) -> Iterator[bytes]:
+    """Most are good; every tenth is one of five kinds that are not."""
+    for number in range(REQUESTS):
+        request = {
+            "request_id": str(number),
+            "model_name": model,
+            "user_id": f"u{number}",
+            "input": {"x": number % INPUTS},
+        }
+        match number % 50:
+            case 0:
+                yield b"{"
+            case 10:
+                yield orjson.dumps(request | {"model_name": "unknown"})
+            case 20:
+                yield orjson.dumps(request | {"input": {"x": -1}})
+            case 30:
+                yield orjson.dumps(request | {"input": {"x": LARGEST_OUTPUT // 3 + 1}})
+            case 40:
+                yield orjson.dumps(request | {"user_id": 7})
+            case _:
+                yield orjson.dumps(request)
+
+
+def sources(records: Sequence[ConsumerRecord]) -> set[bytes]:
+    return {dict(record.headers)["headrace-source"] for record in records}
