@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test bench demo docs clean
+.PHONY: help setup lock check format test bench bench-memory bench-startup demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -46,6 +46,15 @@ test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts
 
 demo: $(STAMP) ## two recommenders on MovieLens-100k, served live; until Ctrl-C, or DEMO_SECONDS=20
 	@$(BIN)/python -m deploy.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+bench: $(STAMP) ## the request path beside its peers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
+	@$(BIN)/python -m tests.bench.request_path
+
+bench-memory: $(STAMP) ## a worker's memory over two million requests
+	@$(BIN)/python -m tests.bench.memory
+
+bench-startup: $(STAMP) ## from a worker's start to its first response
+	@$(BIN)/python -m tests.bench.startup
 
 clean:
 	rm -rf build dist data

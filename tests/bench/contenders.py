@@ -1,0 +1,130 @@
+"""Who takes part: what each is started with, how many records it gets, and what it answers."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from .workload import Dialect
+
+PEERS = Path(__file__).with_name("peers")
+
+
+class Answers(StrEnum):
+    """How a contender's outputs are checked."""
+
+    ECHO = "echo"
+    CONSTANT = "constant"
+    PREDICTIONS = "predictions"
+
+
+class Cache(StrEnum):
+    """What is in Redis when a round starts: nothing, or the prediction of every input."""
+
+    UNUSED = "unused"
+    COLD = "cold"
+    WARM = "warm"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One program in one state of the cache.
+
+    `records` is for a round of some seconds on two cores. `window` is how many records may wait for
+    it at once; None gives it all of them before it starts. `redis_db` holds its family's predictions.
+    """
+
+    name: str
+    title: str
+    command: Sequence[str]
+    records: int
+    venv: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    dialect: Dialect = Dialect.PREDICT
+    answers: Answers = Answers.ECHO
+    cache: Cache = Cache.UNUSED
+    redis_db: int = 0
+    window: int | None = None
+
+
+def _peer(program: str) -> Sequence[str]:
+    return ("python", str(PEERS / program))
+
+
+def _predicting(
+    name: str, title: str, command: Sequence[str], *, records: int, redis_db: int, venv: str | None
+) -> list[Contender]:
+    """Cold before warm: the cold round fills the cache for the warm one."""
+    return [
+        Contender(
+            f"{name}-{cache}",
+            f"{title}, {cache}",
+            command,
+            records,
+            venv,
+            answers=Answers.PREDICTIONS,
+            cache=cache,
+            redis_db=redis_db,
+        )
+        for cache in (Cache.COLD, Cache.WARM)
+    ]
+
+
+HEADRACE = _predicting(
+    "headrace",
+    "Headrace",
+    (str(Path(sys.executable).with_name("headrace")), "worker"),
+    records=300_000,
+    redis_db=0,
+    venv=None,
+)
+BARE = Contender("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 400_000, "aiokafka")
+BARE_DEFAULTS = Contender(
+    "bare-aiokafka-defaults",
+    "(a) bare aiokafka, as it comes",
+    BARE.command,
+    300_000,
+    "aiokafka",
+    environment={"BENCH_DEFAULTS": "1"},
+)
+FAUST_ECHO = Contender("faust-echo", "(b) Faust echo", _peer("faust_echo.py"), 30_000, "faust")
+QUIX_ECHO = Contender("quix-echo", "(c) Quix Streams echo", _peer("quix_echo.py"), 300_000, "quix")
+MLSERVER = Contender(
+    "mlserver",
+    "(d) MLServer, constant model",
+    ("mlserver", "start", str(PEERS / "mlserver_constant")),
+    10_000,
+    "mlserver",
+    dialect=Dialect.OPEN_INFERENCE,
+    answers=Answers.CONSTANT,
+    # It makes a task of every record at hand: it is fastest with about so many, and at a twentieth of
+    # that with 20,000.
+    window=512,
+)
+QUIX_SAME_WORK = _predicting(
+    "quix-same-work",
+    "(e) Quix Streams, same work",
+    _peer("quix_same_work.py"),
+    records=20_000,
+    redis_db=1,
+    venv="quix",
+)
+FAUST_SAME_WORK = _predicting(
+    "faust-same-work",
+    "(f) Faust, same work",
+    _peer("faust_same_work.py"),
+    records=10_000,
+    redis_db=2,
+    venv="faust",
+)
+ALL = [
+    BARE,
+    BARE_DEFAULTS,
+    *HEADRACE,
+    FAUST_ECHO,
+    QUIX_ECHO,
+    MLSERVER,
+    *QUIX_SAME_WORK,
+    *FAUST_SAME_WORK,
+]

@@ -1,0 +1,36 @@
+"""How each of the benchmark's commands begins and ends."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from schemas.errors import HeadraceError
+
+from .answers import WrongAnswerError
+
+BUILD = Path("build/bench").absolute()
+
+
+def console() -> Console:
+    # A log file has no width of its own.
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+
+def entry(main: Callable[[], None]) -> int:
+    """Run `main`; returns the exit code. A SIGTERM ends it as Ctrl-C does, with all that it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # It tells of every topic that the broker makes a moment after it has promised to.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    try:
+        main()
+    except KeyboardInterrupt:
+        return 130
+    except (HeadraceError, WrongAnswerError) as error:
+        Console(stderr=True, highlight=False).print(f"bench: {error}", markup=False)
+        return 1
+    return 0

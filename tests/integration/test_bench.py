@@ -1,0 +1,44 @@
+"""The benchmark's harness, on records so few that its figures mean nothing."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.bench.answers import WrongAnswerError
+from tests.bench.broker import Broker
+from tests.bench.contenders import BARE, HEADRACE
+from tests.bench.contest import Contest
+from tests.bench.ground import lay_out
+from tests.bench.latency import latency_round
+from tests.services import StackAddresses
+
+# Nobody else's: a cold round empties it.
+REDIS_DB = 15
+
+
+@pytest.mark.xdist_group("bench")
+async def test_harness_times_checks_and_refuses(stack: StackAddresses, database: str, tmp_path: Path) -> None:
+    """Rounds of the bare loop and of Headrace end with figures, and a wrong answer with an error."""
+    program = (sys.executable, *BARE.command[1:])
+    bare = replace(BARE, venv=None, command=program, records=300)
+    cold, warm = (replace(contender, records=300, redis_db=REDIS_DB) for contender in HEADRACE)
+    ground = await lay_out(
+        tmp_path,
+        kafka_bootstrap=stack.kafka_bootstrap,
+        postgres_dsn=database,
+        redis_url=stack.redis_url,
+    )
+    async with Broker(stack.kafka_bootstrap) as broker:
+        contest = Contest(ground, broker, {}, report=print)
+        await contest.prepare()
+        echoed = await contest.round(bare)
+        assert echoed.records_per_second > 0
+        assert echoed.cpu_us_per_record > 0
+        assert (await contest.round(cold)).cached_share == 0
+        assert (await contest.round(warm)).cached_share == 1
+        timed = await latency_round(contest, bare, seconds=0.5)
+        assert 0 < timed.p50_ms <= timed.p99_ms <= timed.max_ms
+        with pytest.raises(WrongAnswerError, match="is answered with"):
+            await contest.round(replace(bare, answers=cold.answers))
