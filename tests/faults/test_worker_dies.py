@@ -2,7 +2,14 @@
 
 import time
 
-from tests.worker_group import END_SECONDS, MakeGroup
+import orjson
+from aiokafka import AIOKafkaProducer
+
+from tests.topic_log import topic_log, uncommitted_requests
+from tests.traffic import PARTITIONS
+from tests.worker_group import END_SECONDS, MakeGroup, WorkerGroup
+
+BACKLOG = 40_000
 
 # What a worker answers between two commits, a second apart, can come again when it dies.
 UNCOMMITTED_MS = 3000
@@ -21,6 +28,26 @@ async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
         since = killed_at_ms - UNCOMMITTED_MS
         assert repeats <= sum(since < sent.at_ms < killed_at_ms for sent in traffic.sent)
     await group.end(two)
+
+
+async def test_a_worker_ends_in_the_middle_of_a_backlog(make_group: MakeGroup) -> None:
+    """What it has answered is what it has committed: the next one goes on there, and repeats nothing."""
+    group = await make_group()
+    async with topic_log(group.settings.kafka_bootstrap, group.settings.topic_responses) as log:
+        responses = log.of(group.settings.topic_responses)
+        await send_backlog(group)
+        (one,) = await group.start("one")
+        await log.until(lambda: len(responses) > BACKLOG // 10, "the first responses")
+        one.terminate()
+        assert await one.ended(END_SECONDS) == 0
+        await log.to_end()
+        assert len(responses) + await uncommitted_requests(group.settings, PARTITIONS) == BACKLOG
+        (two,) = await group.start("two")
+        await log.until(lambda: len(responses) >= BACKLOG, "all responses")
+        await group.end(two)
+        await log.to_end()
+        sources = {dict(record.headers)["headrace-source"] for record in responses}
+        assert len(sources) == len(responses) == BACKLOG
 
 
 async def test_workers_end_and_join(make_group: MakeGroup) -> None:
@@ -51,3 +78,19 @@ async def test_a_worker_hangs_and_comes_back(make_group: MakeGroup) -> None:
         await traffic.until_served_by("one", "two")
         await traffic.end()
     await group.end(one, two)
+
+
+async def send_backlog(group: WorkerGroup) -> None:
+    async with AIOKafkaProducer(
+        bootstrap_servers=group.settings.kafka_bootstrap, linger_ms=20, max_batch_size=256 * 1024
+    ) as producer:
+        for number in range(BACKLOG):
+            request = {
+                "request_id": str(number),
+                "model_name": group.model,
+                "user_id": f"u{number}",
+                "input": {"x": number},
+            }
+            await producer.send(
+                group.settings.topic_requests, orjson.dumps(request), partition=number % PARTITIONS
+            )
