@@ -21,7 +21,7 @@ from schemas.events import rfc3339
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-CHATTY = ("aiokafka", "faust", "mode", "streams.app", "streams.transport")
+CHATTY = ("aiokafka", "faust", "httpx", "mode", "streams.app", "streams.producing", "streams.transport")
 
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
 

@@ -59,14 +59,22 @@ def test_the_level_holds_for_both(stream: io.StringIO) -> None:
 
 
 def test_libraries_talk_about_themselves_only_when_debugging(stream: io.StringIO) -> None:
-    """At level info ours are heard and Kafka's client is not, unless it warns."""
+    """At level info ours are heard, Kafka's client, httpx and Faust's producer are not, unless they warn."""
     for level in ("info", "debug"):
         configure_logging(level=level, stream=stream)
         structlog.get_logger("headrace").info(f"ours at {level}")
-        logging.getLogger("aiokafka.client").info("theirs at %s", level)
+        for library in ("aiokafka.client", "httpx", "streams.producing"):
+            logging.getLogger(library).info("%s at %s", library, level)
     logging.getLogger("aiokafka").warning("theirs, a warning")
     told = [line["event"] for line in lines_of(stream)]
-    assert told == ["ours at info", "ours at debug", "theirs at debug", "theirs, a warning"]
+    assert told == [
+        "ours at info",
+        "ours at debug",
+        "aiokafka.client at debug",
+        "httpx at debug",
+        "streams.producing at debug",
+        "theirs, a warning",
+    ]
 
 
 def test_configuring_twice_writes_once(stream: io.StringIO) -> None:
