@@ -42,6 +42,7 @@ from faust.types import TP, AppT, ConsumerMessage
 from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
+from streams.fetched import take_over
 from streams.ledger import Ledger, Partition, Record, Slice
 from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 
@@ -119,18 +120,22 @@ class SliceConsumer(Consumer):
             return {}
         kafka = self.kafka
         fetcher = kafka._fetcher
-        if kafka._closed or fetcher._closed:
-            raise ConsumerStoppedError
-        for fetched in fetcher._records.values():
-            if type(fetched) is FetchResult and fetched._partition_records is not None:
-                # The parsed record has all that is needed; a second object of eleven fields for
-                # each costs six times as much as the parsing.
-                fetched._partition_records._consumer_record = _as_parsed
+        deadline = time.monotonic() + timeout
         with fetcher._subscriptions.fetch_context():
-            records: Mapping[TP, list[Record]] = await fetcher.fetched_records(
-                active_partitions, timeout=timeout, max_records=self.transport.options.slice_max_records
-            )
-        return records
+            while True:
+                if kafka._closed or fetcher._closed:
+                    raise ConsumerStoppedError
+                for fetched in fetcher._records.values():
+                    if type(fetched) is FetchResult:
+                        take_over(fetched)
+                # Without a timeout it takes only what was taken over.
+                records: Mapping[TP, list[Record]] = await fetcher.fetched_records(
+                    active_partitions, timeout=0, max_records=self.transport.options.slice_max_records
+                )
+                remaining = deadline - time.monotonic()
+                if records or remaining <= 0:
+                    return records
+                await _arrival(fetcher, remaining)
 
     async def _slot_is_free(self, timeout: float) -> bool:
         limit = self.transport.options.max_outstanding
@@ -168,13 +173,13 @@ class SliceConsumer(Consumer):
         )
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        # The stock loop also looks for gaps between offsets and drops what it holds for repeats;
-        # the ledger needs neither.
+        # The stock loop also looks for gaps between offsets and drops what it takes for repeats,
+        # which the ledger does not need, and races each message against the flow's suspension. Here
+        # a message that waits through a rebalance is skipped by the stream: its generation is over.
         try:
             while not (self.should_stop or fetcher.should_stop):
-                async for tp, message in self.getmany(timeout=1.0):
-                    await self.wait_first(self.callback(message), self.suspend_flow.wait())
-                    self._read_offset[tp] = message.offset
+                async for _, message in self.getmany(timeout=1.0):
+                    await self.callback(message)
                 await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
@@ -329,5 +334,11 @@ class SliceTransport(driver.Transport):
         self.options = options
 
 
-def _as_parsed(_partition: object, record: Record) -> Record:
-    return record
+async def _arrival(fetcher: Any, timeout_seconds: float) -> None:
+    """Wait until the fetcher has something, or the time is over; raises what it found wrong."""
+    waiter = fetcher._create_fetch_waiter()
+    await asyncio.wait([waiter], timeout=timeout_seconds)
+    if waiter.done():
+        waiter.result()
+    else:
+        waiter.cancel()

@@ -9,9 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 import aiokafka
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 from faust.transport.conductor import ConductorCompiler
 from faust.transport.consumer import Consumer
@@ -90,25 +89,13 @@ def test_the_producer_takes_extra_settings_last() -> None:
     )
 
 
-def test_records_come_as_parsed() -> None:
-    """An instance's `_consumer_record` replaces the class's, and parsed records have all we read."""
-    builder = BatchBuilder(1 << 16, 0)
-    builder.append(timestamp=1234, key=b"k", value=b"v", headers=[("h", b"x")])
-    partition = TopicPartition("t", 0)
-    records = PartitionRecords(
-        partition, MemoryRecords(bytes(builder._build())), [], 0, None, None, False, "read_uncommitted"
-    )
-    records._consumer_record = lambda _partition, record: record
-    (record,) = list(records)
-    assert (record.offset, record.timestamp, record.key, record.value) == (0, 1234, b"k", b"v")
-    assert list(record.headers) == [("h", b"x")]
-    assert records.next_fetch_offset == 1
-
-
 def test_the_fetcher_keeps_what_it_fetched_where_we_look() -> None:
     """`_records` maps partitions to FetchResult, whose `_partition_records` may be None."""
     assert "self._records[tp] = FetchResult(" in source(Fetcher._proc_fetch_request)
+    assert "records = MemoryRecords(part_data[-1])" in source(Fetcher._proc_fetch_request)
+    assert "res_or_error.getall(max_records)" in source(Fetcher.fetched_records)
     assert "self._partition_records = None" in source(FetchResult.getall)
+    assert "waiter = self._create_fetch_waiter()" in source(Fetcher.fetched_records)
     assert list(inspect.signature(Fetcher.fetched_records).parameters) == [
         "self",
         "partitions",
