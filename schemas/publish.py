@@ -45,6 +45,7 @@ RESPONSE_HEADERS = {
     "headrace-source": _SOURCE,
     "headrace-input-digest": "Hex digest of the canonical input, when the input was valid.",
     "content-type": "application/json",
+    "headrace-omitted": "`key` when the request's key was too big for the topic.",
     **_CARRIED,
 }
 DEAD_LETTER_HEADERS = {
@@ -53,6 +54,7 @@ DEAD_LETTER_HEADERS = {
     "headrace-error-message": "What is wrong, in words.",
     "headrace-model-version": "The version, when one was chosen.",
     "headrace-attempts": "How often it was tried.",
+    "headrace-omitted": "`key, value, headers` when the record is too big for the topic; it stays where it was.",
     "__connect.errors.topic": "As Kafka Connect writes it.",
     "__connect.errors.partition": "As Kafka Connect writes it.",
     "__connect.errors.offset": "As Kafka Connect writes it.",

@@ -88,11 +88,15 @@ class Answering:
         if work.request_id:
             self.error(work, error)
         else:
-            self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
+            self._keep(work, error.code, error)
 
     def malformed(self, work: Work, error: MalformedRecordError) -> None:
-        self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
-        self._book.of("", "", 0).failed(error.code)
+        self._keep(work, error.code, error)
+
+    def _keep(self, work: Work, code: str, error: Exception) -> None:
+        """Nobody can be answered: the record is kept, and counted under no model."""
+        self.outbox.dead_letter(work.record, code, error, now_ms=_unix_ms())
+        self._book.of("", "", 0).failed(code)
 
     def _latency_ms(self) -> float:
         return round((time.monotonic() - self._received_at) * 1000, 3)

@@ -34,11 +34,15 @@ from streams.answering import FAULT, Answering
 from streams.ledger import Slice
 from streams.metrics import MetricsBook
 from streams.requests import Work, admit, read
-from streams.responses import Outbox, Output
+from streams.responses import Outbox, Output, OutputTopic
 from streams.serving import ServedVersion, ServingTable
 from workers.isolate import infer_each
 
 log = structlog.get_logger()
+
+MAX_PREDICTIONS_BYTES = 900_000
+# Ids, names, an error's details, the carried headers.
+RESPONSE_ROOM_BYTES = 32 * 1024
 
 
 class Cache(Protocol):
@@ -53,11 +57,15 @@ class Cache(Protocol):
 class PipelineOptions:
     """`dead_letter_partitions` is that topic's partition count."""
 
-    response_topic: str
-    dead_letter_topic: str
+    responses: OutputTopic
+    dead_letters: OutputTopic
     dead_letter_partitions: int
     max_record_bytes: int
-    max_predictions_bytes: int = 900_000
+
+    @property
+    def max_predictions_bytes(self) -> int:
+        """What leaves room in a response for all but its key."""
+        return min(self.responses.max_bytes - RESPONSE_ROOM_BYTES, MAX_PREDICTIONS_BYTES)
 
 
 _Hits = dict[ServedVersion, tuple[list[Work], list[bytes]]]
@@ -102,8 +110,8 @@ class Pipeline:
         outbox = Outbox(
             handled,
             self._output,
-            options.response_topic,
-            options.dead_letter_topic,
+            options.responses,
+            options.dead_letters,
             options.dead_letter_partitions,
         )
         answering = Answering(handled, outbox, self._metrics, stale=self._is_stale())

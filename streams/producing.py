@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
+
+from streams.ledger import Record
 
 REQUEST_TIMEOUT_SECONDS = 30
 # Below what a topic takes by default, 1,048,588 bytes.
@@ -16,10 +19,13 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """Records for one partition, built into the bytes that are sent."""
+    """Records for one partition, built into the bytes that are sent.
 
-    def __init__(self) -> None:
-        super().__init__(MAX_BATCH_BYTES, 0)
+    It is full at `max_bytes`; its first record is taken whatever its size.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BATCH_BYTES) -> None:
+        super().__init__(min(max_bytes, MAX_BATCH_BYTES), 0)
 
     def add(
         self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
@@ -33,6 +39,11 @@ class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
             return False
         self._relative_offset += 1
         return True
+
+    def records(self) -> list[Record]:
+        """What was added; the batch is closed by it."""
+        stored = MemoryRecords(bytes(self._build()))
+        return list(stored.next_batch()) if stored.has_next() else []
 
 
 class BatchProducer(driver.Producer):

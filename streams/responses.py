@@ -5,7 +5,8 @@ Outputs of a slice are gathered into Kafka batches; `flush` hands what was gathe
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +19,7 @@ from streams.requests import Work
 from streams.serving import ServedVersion
 
 Headers = list[tuple[str, bytes]]
+Reduced = tuple[bytes | None, bytes | None, Headers]
 
 CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"})
 # Longer ones are none of these; a record's headers must not make its answer undeliverable.
@@ -33,6 +35,14 @@ class Output(Protocol):
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class OutputTopic:
+    """A topic that is written to, and the largest batch that it takes (`max.message.bytes`)."""
+
+    name: str
+    max_bytes: int
+
+
 class Outbox:
     """The outputs of one slice."""
 
@@ -40,15 +50,17 @@ class Outbox:
         self,
         handled: Slice,
         output: Output,
-        response_topic: str,
-        dead_letter_topic: str,
+        responses: OutputTopic,
+        dead_letters: OutputTopic,
         dead_letter_partitions: int,
     ) -> None:
         topic, partition = handled.partition
         self._topic, self._partition = topic, partition
         self._source_prefix = f"{topic}/{partition}/".encode()
-        self._answers = _Gathering(output, response_topic, partition)
-        self._dead_letters = _Gathering(output, dead_letter_topic, partition % dead_letter_partitions)
+        self._answers = _Gathering(output, responses, partition, _without_key)
+        self._dead_letters = _Gathering(
+            output, dead_letters, partition % dead_letter_partitions, _without_content
+        )
 
     def predictions(
         self,
@@ -152,29 +164,60 @@ class Outbox:
 
 
 class _Gathering:
-    """Batches for one partition, each as full as it gets before it is sent."""
+    """Batches for one partition, each as full as it gets before it is sent.
 
-    def __init__(self, output: Output, topic: str, partition: int) -> None:
+    A record that the topic would refuse for its size is sent as `reduce` leaves it: the broker's
+    refusal would end the process, and the record would come again.
+    """
+
+    def __init__(
+        self, output: Output, topic: OutputTopic, partition: int, reduce: Callable[[Record], Reduced]
+    ) -> None:
         self._output = output
         self._topic = topic
         self._partition = partition
+        self._reduce = reduce
         self._full: list[OutputBatch] = []
-        self._open = OutputBatch()
+        self._open = OutputBatch(topic.max_bytes)
         self.deliveries: list[asyncio.Future[Any]] = []
 
     def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         if not self._open.add(timestamp_ms, key, value, headers):
             self._full.append(self._open)
-            self._open = OutputBatch()
+            self._open = OutputBatch(self._topic.max_bytes)
             self._open.add(timestamp_ms, key, value, headers)
 
     async def flush(self) -> None:
         batches, self._full = self._full, []
         if self._open.record_count():
             batches.append(self._open)
-            self._open = OutputBatch()
+            self._open = OutputBatch(self._topic.max_bytes)
         for batch in batches:
-            self.deliveries.append(await self._output.send_batch(batch, self._topic, self._partition))
+            # Only a batch of one record gets beyond the limit.
+            fitting = batch if batch.size() <= self._topic.max_bytes else self._reduced(batch)
+            self.deliveries.append(await self._output.send_batch(fitting, self._topic.name, self._partition))
+
+    def _reduced(self, batch: OutputBatch) -> OutputBatch:
+        reduced = OutputBatch(self._topic.max_bytes)
+        for record in batch.records():
+            key, value, headers = self._reduce(record)
+            reduced.add(record.timestamp, key, value, headers)
+        return reduced
+
+
+def _without_key(record: Record) -> Reduced:
+    """An answer is small enough but for its key, which is the request's."""
+    return None, record.value, [*record.headers, ("headrace-omitted", b"key")]
+
+
+def _without_content(record: Record) -> Reduced:
+    """A dead letter that can only tell where the record is, which stays in its topic."""
+    ours = [
+        (name, value)
+        for name, value in record.headers
+        if name.startswith(("headrace-", "__connect.errors.")) and len(value) <= MAX_ERROR_HEADER_BYTES
+    ]
+    return None, None, [*ours, ("headrace-omitted", b"key, value, headers")]
 
 
 def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnavailableError, SetupError
@@ -17,6 +18,8 @@ from streams.settings import Settings
 # with the headers beside it. The factors are of `max_record_bytes`.
 _REQUEST_ROOM = 2
 _DEAD_LETTER_ROOM = 4
+_MESSAGE_BYTES = "max.message.bytes"
+_DEFAULT_MESSAGE_BYTES = 1_048_588
 _PROPAGATION_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
@@ -32,8 +35,8 @@ class TopicPlan:
 
 def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
     """PURE. All topics of the contract: `partitions` where traffic is, one where order and rarity are."""
-    request_bytes = {"max.message.bytes": str(_REQUEST_ROOM * settings.max_record_bytes)}
-    dead_letter_bytes = {"max.message.bytes": str(_DEAD_LETTER_ROOM * settings.max_record_bytes)}
+    request_bytes = {_MESSAGE_BYTES: str(_REQUEST_ROOM * settings.max_record_bytes)}
+    dead_letter_bytes = {_MESSAGE_BYTES: str(_DEAD_LETTER_ROOM * settings.max_record_bytes)}
     return [
         TopicPlan(settings.topic_requests, partitions, request_bytes),
         TopicPlan(settings.topic_responses, partitions, dead_letter_bytes),
@@ -69,6 +72,23 @@ async def partition_counts(settings: Settings, topics: list[str]) -> dict[str, i
             if topic["error_code"] != 0:
                 raise for_code(topic["error_code"])
     return {topic["topic"]: len(topic["partitions"]) for topic in described}
+
+
+async def message_limits(settings: Settings, topics: list[str]) -> dict[str, int]:
+    """The largest batch that each topic takes, in bytes (`max.message.bytes`).
+
+    Kafka's default where we may not ask. Raises BrokerUnavailableError.
+    """
+    limits = dict.fromkeys(topics, _DEFAULT_MESSAGE_BYTES)
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, topic, configs={_MESSAGE_BYTES: None}) for topic in topics
+    ]
+    async with administration(settings) as admin:
+        for response in await admin.describe_configs(resources):
+            for code, _, _, topic, entries in response.resources:
+                if code == 0:
+                    limits[topic] = int(next(entry[1] for entry in entries if entry[0] == _MESSAGE_BYTES))
+    return limits
 
 
 def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:

@@ -28,9 +28,10 @@ from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
 from streams.producing import BatchProducer
 from streams.refresh import ServingRefresher
+from streams.responses import OutputTopic
 from streams.security import kafka_security, redis_options
 from streams.settings import Settings
-from streams.topics import check_partition_counts, partition_counts
+from streams.topics import check_partition_counts, message_limits, partition_counts
 from streams.transport import SliceConsumer, TransportOptions
 from streams.watchdog import Progress, Watchdog
 from workers.cache import PredictionCache
@@ -67,16 +68,12 @@ class PredictWorker:
 
     async def _serve(self, refresher: ServingRefresher, cache: PredictionCache) -> None:
         settings = self._settings
+        responses, dead_letters = settings.topic_responses, settings.topic_dead_letters
         counts = await partition_counts(
-            settings,
-            [
-                settings.topic_requests,
-                settings.topic_responses,
-                settings.topic_dead_letters,
-                settings.topic_metrics,
-            ],
+            settings, [settings.topic_requests, responses, dead_letters, settings.topic_metrics]
         )
         check_partition_counts(settings, counts)
+        limits = await message_limits(settings, [responses, dead_letters])
         app = worker_app(
             TransportOptions(
                 bootstrap=settings.kafka_bootstrap,
@@ -98,9 +95,9 @@ class PredictWorker:
             output=_producer(app),
             metrics=book,
             options=PipelineOptions(
-                response_topic=settings.topic_responses,
-                dead_letter_topic=settings.topic_dead_letters,
-                dead_letter_partitions=counts[settings.topic_dead_letters],
+                responses=OutputTopic(responses, limits[responses]),
+                dead_letters=OutputTopic(dead_letters, limits[dead_letters]),
+                dead_letter_partitions=counts[dead_letters],
                 max_record_bytes=settings.max_record_bytes,
             ),
         )

@@ -18,8 +18,9 @@ from schemas.errors import BackendFailedError
 from schemas.events import JsonObject, PredictResponse
 from streams.ledger import Partition, Slice
 from streams.metrics import MetricsBook
-from streams.pipeline import Pipeline, PipelineOptions
+from streams.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions
 from streams.producing import OutputBatch
+from streams.responses import OutputTopic
 from streams.serving import ServedVersion, ServingTable
 from tests.serving import FakeRecord, RecordingBackend, record_of, served_model, served_version
 
@@ -96,7 +97,12 @@ class Bench:
             cache=self.cache,
             output=self.output,
             metrics=self.book,
-            options=PipelineOptions("responses", "dead", 2, 1024 * 1024, max_predictions_bytes=1000),
+            options=PipelineOptions(
+                responses=OutputTopic("responses", RESPONSE_ROOM_BYTES + 1000),
+                dead_letters=OutputTopic("dead", 50_000),
+                dead_letter_partitions=2,
+                max_record_bytes=1024 * 1024,
+            ),
         )
 
     async def answer(self, *values: JsonObject | bytes | None, **fields: Any) -> dict[str, JsonObject]:
@@ -296,3 +302,18 @@ async def test_counts_what_it_answers() -> None:
     assert unserved.errors == {"UNKNOWN_MODEL": 1, "INVALID_REQUEST": 1, "MALFORMED_RECORD": 1}
     assert (unserved.model_name, unserved.requests) == ("", 3)
     assert list(bench.book.close_window(datetime.now(UTC))) == []
+
+
+async def test_what_a_topic_would_refuse_is_sent_smaller() -> None:
+    """An answer goes without its huge key; a huge dead letter keeps the headers that say where it is."""
+    bench = Bench(served_version("m", "v1", RecordingBackend()))
+    await bench.answer(request("a"), key=b"k" * 60_000)
+    await bench.answer(b"x" * 60_000, headers=[("mine", b"1")])
+    ((_, _, answer),) = [sent for sent in bench.output.sent if sent[0] == "responses"]
+    assert json.loads(answer.value)["request_id"] == "a"
+    assert (answer.key, dict(answer.headers)["headrace-omitted"]) == (None, b"key")
+    (letter,) = bench.output.dead_letters()
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["headrace-source"]) == (None, None, b"requests/3/0")
+    assert headers["headrace-error-code"] == b"MALFORMED_RECORD"
+    assert "mine" not in headers

@@ -151,6 +151,7 @@ def test_headers_are_those_of_the_contract() -> None:
     assert set(RESPONSE_HEADERS) == {
         "headrace-source",
         "headrace-input-digest",
+        "headrace-omitted",
         "content-type",
         "traceparent",
         "tracestate",
@@ -164,4 +165,5 @@ def test_headers_are_those_of_the_contract() -> None:
         "headrace-error-message",
         "headrace-model-version",
         "headrace-attempts",
+        "headrace-omitted",
     }
