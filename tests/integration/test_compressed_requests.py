@@ -1,6 +1,8 @@
 """Requests in every compression that Kafka has; who chooses it is the producer or the topic, not us."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -28,5 +30,9 @@ async def test_compressed_requests_are_answered(
                 bootstrap_servers=settings.kafka_bootstrap, compression_type=codec
             ) as producer:
                 await producer.send_and_wait(settings.topic_requests, orjson.dumps(request))
-            await log.until(lambda count=number + 1: len(responses) == count, f"the response to {codec}")
+            await log.until(partial(_has, responses, number + 1), f"the response to {codec}")
             assert orjson.loads(responses[-1].value)["predictions"] == predictions_of("v1", number)
+
+
+def _has(responses: list[Any], count: int) -> bool:
+    return len(responses) == count
