@@ -105,7 +105,7 @@ def _without_passwords(url: str) -> str:
     # By hand, because urllib would rewrite parts of what people should recognise.
     scheme, _, rest = url.partition("://")
     head, question, query = rest.partition("?")
-    if "@" in query and "@" not in head and ":" in head:
+    if "@" in query and ":" in head:
         # Perhaps a password with an unescaped question mark: nothing after the scheme is safe.
         return f"{scheme}://***"
     credentials, at, address = head.rpartition("@")

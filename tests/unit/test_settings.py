@@ -120,6 +120,7 @@ def test_postgres_without_sslmode_does_not_try_unchecked_tls() -> None:
         ("postgresql:///x?host=/run/pg", "postgresql:///x?host=/run/pg"),
         (f"redis://:{PASSWORD}@cache:6379/0", "redis://:***@cache:6379/0"),
         (f"redis://u:{PASSWORD}?@cache/0", "redis://***"),
+        (f"redis://u:@{PASSWORD}?@cache/0", "redis://***"),
         ("redis://cache:6379/0", "redis://cache:6379/0"),
     ],
 )
