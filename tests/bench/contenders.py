@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -52,49 +52,46 @@ def _peer(program: str) -> Sequence[str]:
     return ("python", str(PEERS / program))
 
 
-def _predicting(
-    name: str, title: str, command: Sequence[str], *, records: int, redis_db: int, venv: str | None
-) -> list[Contender]:
+def _cold_and_warm(one: Contender) -> list[Contender]:
     """Cold before warm: the cold round fills the cache for the warm one."""
     return [
-        Contender(
-            f"{name}-{cache}",
-            f"{title}, {cache}",
-            command,
-            records,
-            venv,
+        replace(
+            one,
+            name=f"{one.name}-{cache}",
+            title=f"{one.title}, {cache}",
             answers=Answers.PREDICTIONS,
             cache=cache,
-            redis_db=redis_db,
         )
         for cache in (Cache.COLD, Cache.WARM)
     ]
 
 
-HEADRACE = _predicting(
-    "headrace",
-    "Headrace",
-    (str(Path(sys.executable).with_name("headrace")), "worker"),
-    records=300_000,
-    redis_db=0,
-    venv=None,
+HEADRACE = _cold_and_warm(
+    Contender("headrace", "Headrace", (str(Path(sys.executable).with_name("headrace")), "worker"), 400_000)
 )
-BARE = Contender("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 400_000, "aiokafka")
-BARE_DEFAULTS = Contender(
-    "bare-aiokafka-defaults",
-    "(a) bare aiokafka, as it comes",
-    BARE.command,
-    300_000,
-    "aiokafka",
+BARE = Contender("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 600_000, "aiokafka")
+BARE_DEFAULTS = replace(
+    BARE,
+    name="bare-aiokafka-defaults",
+    title="(a) bare aiokafka, as it comes",
+    records=300_000,
     environment={"BENCH_DEFAULTS": "1"},
 )
-FAUST_ECHO = Contender("faust-echo", "(b) Faust echo", _peer("faust_echo.py"), 30_000, "faust")
+FAUST_ECHO = Contender(
+    "faust-echo",
+    "(b) Faust echo",
+    _peer("faust_echo.py"),
+    30_000,
+    "faust",
+    # Read when faust is imported.
+    environment={"FAUST_LOOP": "uvloop"},
+)
 QUIX_ECHO = Contender("quix-echo", "(c) Quix Streams echo", _peer("quix_echo.py"), 300_000, "quix")
 MLSERVER = Contender(
     "mlserver",
     "(d) MLServer, constant model",
     ("mlserver", "start", str(PEERS / "mlserver_constant")),
-    10_000,
+    25_000,
     "mlserver",
     dialect=Dialect.OPEN_INFERENCE,
     answers=Answers.CONSTANT,
@@ -102,21 +99,25 @@ MLSERVER = Contender(
     # that with 20,000.
     window=512,
 )
-QUIX_SAME_WORK = _predicting(
-    "quix-same-work",
-    "(e) Quix Streams, same work",
-    _peer("quix_same_work.py"),
-    records=20_000,
-    redis_db=1,
-    venv="quix",
+QUIX_SAME_WORK = _cold_and_warm(
+    replace(
+        QUIX_ECHO,
+        name="quix-same-work",
+        title="(e) Quix Streams, same work",
+        command=_peer("quix_same_work.py"),
+        records=20_000,
+        redis_db=1,
+    )
 )
-FAUST_SAME_WORK = _predicting(
-    "faust-same-work",
-    "(f) Faust, same work",
-    _peer("faust_same_work.py"),
-    records=10_000,
-    redis_db=2,
-    venv="faust",
+FAUST_SAME_WORK = _cold_and_warm(
+    replace(
+        FAUST_ECHO,
+        name="faust-same-work",
+        title="(f) Faust, same work",
+        command=_peer("faust_same_work.py"),
+        records=10_000,
+        redis_db=2,
+    )
 )
 ALL = [
     BARE,

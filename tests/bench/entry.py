@@ -22,7 +22,8 @@ def console() -> Console:
 
 def entry(main: Callable[[], None]) -> int:
     """Run `main`; returns the exit code. A SIGTERM ends it as Ctrl-C does, with all that it started."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # It tells of every topic that the broker makes a moment after it has promised to.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     BUILD.mkdir(parents=True, exist_ok=True)

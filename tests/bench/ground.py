@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from deploy.local.stack import LocalStack
@@ -37,21 +37,20 @@ class Ground:
 
 
 @contextmanager
-def prepare(folder: Path, report: Callable[[str], None]) -> Iterator[Ground]:
-    """Start a stack with its data below `folder` and register the model; all of it ends with the block."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with LocalStack(folder / "stack", report) as stack:
-        asyncio.run(migrate(stack.postgres_dsn))
-        yield asyncio.run(
-            lay_out(
-                folder,
-                kafka_bootstrap=stack.kafka_bootstrap,
-                postgres_dsn=stack.postgres_dsn,
-                redis_url=stack.redis_url,
+def prepare(parent: Path, report: Callable[[str], None]) -> Iterator[Ground]:
+    """Start a stack in a new folder below `parent` and register the model; all of it ends with the block."""
+    with TemporaryDirectory(prefix="ground-", dir=parent) as name:
+        folder = Path(name)
+        with LocalStack(folder / "stack", report) as stack:
+            asyncio.run(migrate(stack.postgres_dsn))
+            yield asyncio.run(
+                lay_out(
+                    folder,
+                    kafka_bootstrap=stack.kafka_bootstrap,
+                    postgres_dsn=stack.postgres_dsn,
+                    redis_url=stack.redis_url,
+                )
             )
-        )
-    shutil.rmtree(folder)
 
 
 async def lay_out(folder: Path, *, kafka_bootstrap: str, postgres_dsn: str, redis_url: str) -> Ground:

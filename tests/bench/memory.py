@@ -68,7 +68,7 @@ def verdict(samples: list[Sample], count: int) -> dict[str, Any]:
 def main() -> None:
     count = int(os.environ.get("BENCH_MEMORY_REQUESTS") or 2_000_000)
     out = console()
-    with prepare(BUILD / "ground", out.print) as ground:
+    with prepare(BUILD, out.print) as ground:
         figures = verdict(asyncio.run(_run(ground, count, out.print)), count)
     path = BUILD / "memory.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")

@@ -35,7 +35,7 @@ def main() -> None:
     contenders, with_latency = _chosen(os.environ.get("BENCH_ONLY", ""))
     out = console()
     bins = _venvs(contenders, with_latency, out.print)
-    with prepare(BUILD / "ground", out.print) as ground:
+    with prepare(BUILD, out.print) as ground:
         rounds, latency_rounds = asyncio.run(
             _run(ground, bins, contenders, repeats=repeats, with_latency=with_latency, report=out.print)
         )

@@ -40,7 +40,7 @@ def verdict(seconds: list[float]) -> dict[str, Any]:
 def main() -> None:
     repeats = int(os.environ.get("BENCH_REPEATS") or 5)
     out = console()
-    with prepare(BUILD / "ground", out.print) as ground:
+    with prepare(BUILD, out.print) as ground:
         figures = verdict(asyncio.run(_run(ground, repeats)))
     path = BUILD / "startup.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
