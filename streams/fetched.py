@@ -86,16 +86,21 @@ def take_over(fetched: FetchResult) -> None:
     if "getall" in fetched.__dict__ or fetched._partition_records is None:
         return
     partition_records = fetched._partition_records
+    # It refers to what refers to it; what is fetched should go when it is used up, and not when the
+    # garbage collector comes for it.
+    partition_records._records_iterator = None
     unread = _Unread(partition_records._records, partition_records.next_fetch_offset)
 
     def getall(max_records: int) -> list[Record]:
-        if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
-            return []
-        taken = unread.take(max_records)
-        partition_records.next_fetch_offset = unread.next_offset
-        fetched._update_position()
-        if unread.exhausted:
-            fetched._partition_records = None
+        taken: list[Record] = []
+        if fetched.check_assignment(fetched._topic_partition) and fetched.has_more():
+            taken = unread.take(max_records)
+            partition_records.next_fetch_offset = unread.next_offset
+            fetched._update_position()
+            if unread.exhausted:
+                fetched._partition_records = None
+        if not fetched.has_more():
+            del fetched.getall
         return taken
 
     fetched.getall = getall

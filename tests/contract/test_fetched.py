@@ -1,6 +1,8 @@
 """streams/fetched.py on aiokafka's own buffers: every record once, in order, whatever its header names."""
 
+import gc
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -123,6 +125,20 @@ def test_nothing_is_taken_from_a_partition_that_is_gone() -> None:
     assignment.position = 2
     assert result.getall(10) == []
     assert not result.has_more()
+
+
+def test_what_is_used_up_goes_without_the_collector() -> None:
+    """Nothing refers to itself in a circle: a fetched megabyte is freed when its last record is taken."""
+    gc.collect()
+    gc.disable()
+    try:
+        result, _ = fetched_of(batch_of(0, 3), batch_of(3, 3))
+        unread = weakref.ref(result._partition_records)
+        drained(result, 4)
+        result = None
+        assert unread() is None
+    finally:
+        gc.enable()
 
 
 def _gzipped(raw: bytearray) -> bytearray:
