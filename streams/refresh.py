@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 import structlog
-from registry.store import RegistryStore
 
+from registry.store import RegistryStore
 from schemas.errors import RegistryUnavailableError
 from streams.serving import LoadBackend, ServedVersion, ServingTable, serve
 from workers.backend import Backend
