@@ -4,12 +4,14 @@ The stack starts when a collected test needs it and ends with the run. Under xdi
 process holds it and the workers learn its addresses from a file, so no worker's end takes it away.
 """
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
@@ -18,6 +20,16 @@ from tests.services import MakeTopics, RunStack, StackAddresses, own_database, o
 from tests.worker_process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
+
+# How long an example takes says how busy the machine is. In CI the examples are always the same;
+# elsewhere each run looks for new ones.
+settings.register_profile(
+    "headrace",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("headrace")
 
 
 def pytest_configure(config: pytest.Config) -> None:
