@@ -49,6 +49,7 @@ from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
 COMMIT_INTERVAL_SECONDS = 1.0
+REASSIGNMENT_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,23 @@ class SliceConsumer(Consumer):
             return {}
         kafka = self.kafka
         fetcher = kafka._fetcher
+        generation = self.app.consumer_generation_id
         deadline = time.monotonic() + timeout
         with fetcher._subscriptions.fetch_context():
             while True:
                 if kafka._closed or fetcher._closed:
                     raise ConsumerStoppedError
+                if fetcher._subscriptions.reassignment_in_progress:
+                    await asyncio.sleep(REASSIGNMENT_LOOK_SECONDS)
+                    return {}
+                # Looked at again after each wait. Without active partitions the fetcher would take from
+                # all, and what is not active is thrown away further up: taken, but never handed out.
+                if (
+                    not self.flow_active
+                    or not active_partitions
+                    or generation != self.app.consumer_generation_id
+                ):
+                    return {}
                 for fetched in fetcher._records.values():
                     if type(fetched) is FetchResult:
                         take_over(fetched)
@@ -181,7 +194,8 @@ class SliceConsumer(Consumer):
                 async for _, message in self.getmany(timeout=1.0):
                     await self.callback(message)
                 await asyncio.sleep(0)
-        except self.consumer_stopped_errors:
+        except (ConsumerStoppedError, asyncio.CancelledError):
+            # Let out while the app stops in the middle of a rebalance, it would be taken for a crash.
             if not self.app.should_stop:
                 raise
 
