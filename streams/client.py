@@ -183,7 +183,7 @@ class PredictClient:
         try:
             with kafka_errors(self._settings, topic):
                 delivery = await self._producer.send(topic, value, key=key)
-        except BaseException:
+        except BaseException:  # a cancelled caller too must leave nothing that waits
             waiting.cancel()
             raise
         delivery.add_done_callback(partial(self._delivered, waiting))

@@ -131,7 +131,7 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
 
-    def _admit_all(self, handled: Slice, answering: "Answering") -> dict[ServedVersion, list[Work]]:
+    def _admit_all(self, handled: Slice, answering: Answering) -> dict[ServedVersion, list[Work]]:
         table = self._serving()
         max_bytes = self._options.max_record_bytes
         now_ms = time.time() * 1000
@@ -246,7 +246,7 @@ class Pipeline:
             return InvalidOutputError(f"predictions have {len(predictions)} bytes; at most {limit} are sent")
         return predictions
 
-    async def _land(self, flight: _Flight, works: list[Work], answering: "Answering") -> None:
+    async def _land(self, flight: _Flight, works: list[Work], answering: Answering) -> None:
         """Answer when the call is done, or each request at its deadline."""
         while not flight.landed.done():
             deadlines = [work.deadline_at_ms for work in works if work.deadline_at_ms is not None]

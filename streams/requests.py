@@ -101,7 +101,7 @@ def admit(work: Work, table: ServingTable, now_ms: float) -> ServedVersion:
     Raises DeadlineExceededError, UnknownModelError, NoActiveVersionError, InvalidInputError, and
     InvalidRequestError for an input that is nested too deeply.
     """
-    if work.deadline_at_ms is not None and now_ms >= work.deadline_at_ms:
+    if is_overdue(work, now_ms):
         raise DeadlineExceededError(DEADLINE_PASSED)
     model = table.models.get(work.model_name)
     if model is None:

@@ -198,7 +198,7 @@ async def _serve_model(
                     backend = NotLoaded(f"{version} is not loaded on this worker; its log says why")
                 known = ServedVersion.of(registered.model_name, spec, backend)
             versions[version] = known
-    except BaseException:
+    except BaseException:  # a cancelled refresh too must leave no backend loaded
         for backend in loaded:
             await backend.close()
         raise

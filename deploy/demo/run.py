@@ -53,7 +53,7 @@ def run_demo(*, seconds: float | None, requests_per_second: float) -> JsonObject
     try:
         result = _run(folder, seconds=seconds, requests_per_second=requests_per_second)
         kept = result["lost"] > 0
-    except Exception:
+    except Exception:  # whatever failed, the logs say more
         # Until there is a worker, the error itself quotes what the logs say.
         kept = (folder / _WORKER_LOG).exists()
         raise
