@@ -25,6 +25,7 @@ class Handled:
     def __init__(self, *, hold: bool = False) -> None:
         self.slices: list[Slice] = []
         self.hold = hold
+        self.slices_before = 0
         self._released: dict[int, asyncio.Event] = {}
         self._changed = asyncio.Condition()
 
@@ -38,6 +39,10 @@ class Handled:
 
     def release(self, handled: Slice) -> None:
         self._released[id(handled)].set()
+
+    def has_more(self) -> bool:
+        """Whether anything came since `slices_before`."""
+        return len(self.slices) > self.slices_before
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_SECONDS), self._changed:
@@ -185,3 +190,38 @@ async def test_batches_arrive_as_they_were_built(topics: MakeTopics) -> None:
     assert (one.key, one.value, one.timestamp) == (b"k", b"v", 1_700_000_000_123)
     assert list(one.headers) == [("h", b"x"), ("empty", b"")]
     assert (two.key, two.value) == (None, None)
+
+
+async def test_rebalances_lose_nothing(topics: MakeTopics) -> None:
+    """While others join and leave again and again, every record is handed out to somebody."""
+    settings = await topics(partitions=4)
+    mine, theirs = Handled(), Handled()
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+    await producer.start()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
+            await producer.send_and_wait(settings.topic_requests, b"%d" % sent, partition=sent % 4)
+            sent += 1
+
+    sending = asyncio.create_task(send())
+    try:
+        async with running(settings, mine):
+            await mine.until(lambda: bool(mine.slices))
+            for _ in range(3):
+                theirs.slices_before = len(theirs.slices)
+                async with running(settings, theirs):
+                    await theirs.until(theirs.has_more)
+            sending.cancel()
+            await asyncio.wait([sending])
+
+            def values() -> set[bytes | None]:
+                return {record.value for one in (*mine.slices, *theirs.slices) for record in one.records}
+
+            await mine.until(lambda: len(values()) >= sent)
+            assert values() >= {b"%d" % number for number in range(sent)}
+    finally:
+        sending.cancel()
+        await producer.stop()
