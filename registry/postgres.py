@@ -1,13 +1,18 @@
-"""What PostgreSQL's errors mean here: come back later, or change the set-up."""
+"""The connection to PostgreSQL, and what its errors mean here: come back later, or change the set-up."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
 
 import asyncpg
 
 from schemas.errors import RegistryUnavailableError, SetupError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+COMMAND_TIMEOUT_SECONDS = 5.0
+# A worker needs one to poll, one to load and one for its lease; a control worker one.
+POOL_CONNECTIONS = 4
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) that pass by themselves: connection
 # lost, transaction to be repeated, out of resources, shutting down or starting, I/O error; and a lock not
@@ -45,3 +50,51 @@ def translated() -> Iterator[None]:
         raise RegistryUnavailableError("PostgreSQL does not answer in time") from error
     except (asyncpg.InterfaceError, OSError) as error:
         raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
+
+
+class Database:
+    """A pool of connections, for whatever reads and writes the registry in one process."""
+
+    def __init__(self, pool: asyncpg.Pool, connect_timeout_seconds: float) -> None:
+        self._pool = pool
+        self._connect_timeout_seconds = connect_timeout_seconds
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+        command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+    ) -> Self:
+        """Open a pool; `command_timeout_seconds` bounds each statement.
+
+        Raises RegistryUnavailableError, or SetupError when the DSN cannot be used.
+        """
+        with translated():
+            # No minimum: the pool would try to keep it while the server is away, and log each failure.
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=POOL_CONNECTIONS,
+                timeout=connect_timeout_seconds,
+                command_timeout=command_timeout_seconds,
+            )
+        database = cls(pool, connect_timeout_seconds)
+        async with database.connection():
+            return database
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for one piece of work; what asyncpg raises in the block is translated."""
+        with translated():
+            async with self._pool.acquire(timeout=self._connect_timeout_seconds) as connection:
+                yield connection
+
+    async def close(self) -> None:
+        """Close all connections, by force those that do not end in time."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_seconds):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()

@@ -5,25 +5,32 @@ EPOCH = "SELECT epoch FROM control_epoch"
 # Promotions queue here: what follows in the transaction sees all that was applied before.
 LOCK_EPOCH = "SELECT epoch FROM control_epoch FOR UPDATE"
 
-RAISE_EPOCH = "UPDATE control_epoch SET epoch = epoch + 1"
+SET_EPOCH = "UPDATE control_epoch SET epoch = $1"
 
 # One row a model, its versions as parallel arrays in the order of their registration: a tenth of the
 # rows, and of the work for each row, of a join.
-MODELS = """
+_MODELS = """
     SELECT m.model_name, m.revision, m.previous_production, r.salt, r.ranges, v.specs, v.statuses
     FROM models m
     JOIN routes r USING (model_name, revision)
-    JOIN (
+    CROSS JOIN LATERAL (
         SELECT
-            model_name,
-            array_agg(spec::text ORDER BY ordinal) AS specs,
-            array_agg(status ORDER BY ordinal) AS statuses
-        FROM model_versions
-        GROUP BY model_name
-    ) v USING (model_name)
+            coalesce(array_agg(spec::text ORDER BY ordinal), '{}') AS specs,
+            coalesce(array_agg(status ORDER BY ordinal), '{}') AS statuses
+        FROM model_versions mv
+        WHERE mv.model_name = m.model_name
 """
 
-MODEL = MODELS + " WHERE m.model_name = $1"
+MODEL = _MODELS + ") v WHERE m.model_name = $1"
+
+CHANGED_MODELS = (
+    _MODELS
+    + """
+        AND (mv.status IN ('canary', 'production') OR mv.version = m.previous_production)
+    ) v
+    WHERE m.changed_epoch > $1
+"""
+)
 
 EVENT = "SELECT body_digest, result FROM promotion_events WHERE event_id = $1"
 
@@ -32,9 +39,12 @@ ADD_EVENT = """
 """
 
 PUT_MODEL = """
-    INSERT INTO models (model_name, revision, previous_production, created_at) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (model_name) DO UPDATE
-    SET revision = excluded.revision, previous_production = excluded.previous_production
+    INSERT INTO models (model_name, revision, previous_production, changed_epoch, created_at)
+    VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (model_name) DO UPDATE SET
+        revision = excluded.revision,
+        previous_production = excluded.previous_production,
+        changed_epoch = excluded.changed_epoch
 """
 
 PUT_VERSION = """
@@ -51,4 +61,28 @@ ADD_AUDIT = """
     INSERT INTO promotion_audit
         (event_id, model_name, action, actor, reason, before, after, applied_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+
+RENEW_LEASE = """
+    INSERT INTO worker_leases (worker, boot_id, epoch, behind, renewed_at) VALUES ($1, $2, $3, $4, now())
+    ON CONFLICT (worker, boot_id) DO UPDATE
+    SET epoch = excluded.epoch, behind = excluded.behind, renewed_at = excluded.renewed_at
+"""
+
+END_LEASE = "DELETE FROM worker_leases WHERE worker = $1 AND boot_id = $2"
+
+# By the database's clock at both ends, so that no worker's clock matters.
+LIVE_LEASES = """
+    SELECT worker, boot_id, epoch, behind FROM worker_leases
+    WHERE renewed_at > now() - make_interval(secs => $1)
+    ORDER BY worker, boot_id
+"""
+
+FORGET_LEASES = "DELETE FROM worker_leases WHERE renewed_at < now() - make_interval(secs => $1)"
+
+HISTORY = """
+    SELECT a.event_id, a.action, a.actor, a.reason, a.before, a.after, a.applied_at, r.revision, r.salt, r.ranges
+    FROM promotion_audit a JOIN routes r USING (model_name, event_id)
+    WHERE a.model_name = $1
+    ORDER BY a.id
 """

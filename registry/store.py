@@ -5,12 +5,9 @@ its result, applied or refused, is stored in the same transaction and repeated o
 Readers never wait for writers.
 """
 
-import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import asyncpg
 import orjson
@@ -18,7 +15,7 @@ from pydantic import TypeAdapter
 
 from registry import lifecycle, queries
 from registry.lifecycle import Applied
-from registry.postgres import CONNECT_TIMEOUT_SECONDS, translated
+from registry.postgres import Database
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion, Snapshot
 from schemas.errors import PromotionRejectedError, RejectionCode
@@ -34,9 +31,6 @@ from schemas.models import (
 )
 from schemas.wire import canonical, digest
 
-COMMAND_TIMEOUT_SECONDS = 5.0
-# A worker needs one to poll and one to load, a control worker one more.
-POOL_CONNECTIONS = 4
 # Models that are fetched at once. Between two fetches other tasks run.
 MODELS_A_FETCH = 10
 
@@ -52,62 +46,45 @@ class RegistryStore:
     and works again as soon as it does; and SetupError when the database is not a registry.
     """
 
-    def __init__(self, pool: asyncpg.Pool, connect_timeout_seconds: float) -> None:
-        self._pool = pool
-        self._connect_timeout_seconds = connect_timeout_seconds
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
-        command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
-    ) -> Self:
-        """Open a pool; `command_timeout_seconds` bounds each statement, not a whole method."""
-        with translated():
-            # No minimum: the pool would try to keep it while the server is away, and log each failure.
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=POOL_CONNECTIONS,
-                timeout=connect_timeout_seconds,
-                command_timeout=command_timeout_seconds,
-            )
-        store = cls(pool, connect_timeout_seconds)
-        async with store._connection():
-            return store
+    async def connect(cls, dsn: str, **timeouts: float) -> Self:
+        """A store with connections of its own; `timeouts` are those of `Database.connect`."""
+        return cls(await Database.connect(dsn, **timeouts))
 
     async def close(self) -> None:
         """Close all connections, by force those that do not end in time."""
-        try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        await self.database.close()
 
     async def epoch(self) -> int:
         """How many promotions were applied so far, over all models: it moves when anything changes."""
-        async with self._connection() as connection:
+        async with self.database.connection() as connection:
             epoch: int = await connection.fetchval(queries.EPOCH)
         return epoch
 
-    async def load(self) -> Snapshot:
-        """Read every model as of one epoch."""
+    async def load(self, since_epoch: int = -1) -> Snapshot:
+        """Read the models that changed after an epoch, with the versions that may be needed to serve.
+
+        Those are the ones with traffic and the rollback target. All is as of one epoch, the snapshot's.
+        """
         async with (
-            self._connection() as connection,
+            self.database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             epoch = await connection.fetchval(queries.EPOCH)
             models = {
                 row["model_name"]: _model(row)
-                async for row in connection.cursor(queries.MODELS, prefetch=MODELS_A_FETCH)
+                async for row in connection.cursor(
+                    queries.CHANGED_MODELS, since_epoch, prefetch=MODELS_A_FETCH
+                )
             }
         return Snapshot(epoch=epoch, models=models)
 
     async def find(self, model_name: str) -> RegisteredModel | None:
         """Read one model as it is now; None when nobody has registered it."""
-        async with self._connection() as connection:
+        async with self.database.connection() as connection:
             return await _find(connection, model_name)
 
     async def apply(self, event: PromotionEvent) -> PromotionResult:
@@ -117,23 +94,19 @@ class RegistryStore:
         whether the event was applied, and safe to send it again.
         """
         async with (
-            self._connection() as connection,
+            self.database.connection() as connection,
             # Not the server's default: under another isolation, waiting for the lock would end in an error.
             connection.transaction(isolation="read_committed"),
         ):
-            await connection.execute(queries.LOCK_EPOCH)
+            epoch = await connection.fetchval(queries.LOCK_EPOCH)
             # As precise as the contract's times, so that a replayed result equals the first one.
             now = datetime.fromisoformat(rfc3339(datetime.now(UTC)))
-            return await _decide(connection, event, now)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        with translated():
-            async with self._pool.acquire(timeout=self._connect_timeout_seconds) as connection:
-                yield connection
+            return await _decide(connection, event, epoch, now)
 
 
-async def _decide(connection: asyncpg.Connection, event: PromotionEvent, now: datetime) -> PromotionResult:
+async def _decide(
+    connection: asyncpg.Connection, event: PromotionEvent, epoch: int, now: datetime
+) -> PromotionResult:
     before = await _find(connection, event.model_name)
     try:
         body_digest = _body_digest(event)
@@ -142,26 +115,30 @@ async def _decide(connection: asyncpg.Connection, event: PromotionEvent, now: da
             return _repeated(event, known, body_digest)
     except PromotionRejectedError as error:
         # Not stored: an event without a digest cannot be recognised, and a used id has its result.
-        return _rejected(event, before, error, now)
+        return _rejected(event, before, error, epoch, now)
     applied = None
     try:
         applied = lifecycle.apply(before, event, now)
-        result = _result(event, "applied", now, applied.model)
+        result = _result(event, "applied", applied.model, epoch + 1, now)
     except PromotionRejectedError as error:
-        result = _rejected(event, before, error, now)
+        result = _rejected(event, before, error, epoch, now)
     await connection.execute(queries.ADD_EVENT, event.event_id, body_digest, result.model_dump_json(), now)
     if applied is not None:
-        await _write(connection, event, before, applied)
+        await _write(connection, event, before, applied, epoch + 1)
     return result
 
 
 async def _write(
-    connection: asyncpg.Connection, event: PromotionEvent, before: RegisteredModel | None, applied: Applied
+    connection: asyncpg.Connection,
+    event: PromotionEvent,
+    before: RegisteredModel | None,
+    applied: Applied,
+    epoch: int,
 ) -> None:
     model, now = applied.model, applied.applied_at
     # A new model needs its row before its versions, and every model its versions before its rollback target.
     await connection.execute(
-        queries.PUT_MODEL, model.model_name, model.revision, model.previous_production, now
+        queries.PUT_MODEL, model.model_name, model.revision, model.previous_production, epoch, now
     )
     changed = [model.versions[version] for version in applied.changed_versions]
     # The former production steps down before the next one steps up: an index allows one at any time.
@@ -195,7 +172,7 @@ async def _write(
         _state_json(model),
         now,
     )
-    await connection.execute(queries.RAISE_EPOCH)
+    await connection.execute(queries.SET_EPOCH, epoch)
 
 
 def _body_digest(event: PromotionEvent) -> str:
@@ -223,16 +200,23 @@ def _repeated(event: PromotionEvent, known: asyncpg.Record, body_digest: str) ->
 
 
 def _rejected(
-    event: PromotionEvent, model: RegisteredModel | None, error: PromotionRejectedError, now: datetime
+    event: PromotionEvent,
+    model: RegisteredModel | None,
+    error: PromotionRejectedError,
+    epoch: int,
+    now: datetime,
 ) -> PromotionResult:
-    return _result(event, "rejected", now, model, PromotionError(code=error.code, message=error.message))
+    told = PromotionError(code=error.code, message=error.message)
+    return _result(event, "rejected", model, epoch, now, error=told)
 
 
 def _result(
     event: PromotionEvent,
     status: Literal["applied", "rejected"],
-    now: datetime,
     model: RegisteredModel | None,
+    epoch: int,
+    now: datetime,
+    *,
     error: PromotionError | None = None,
 ) -> PromotionResult:
     return PromotionResult(
@@ -241,6 +225,7 @@ def _result(
         action=event.action,
         status=status,
         revision=0 if model is None else model.revision,
+        epoch=epoch,
         route=None if model is None else model.route,
         error=error,
         applied_at=now,

@@ -7,6 +7,7 @@ HeadraceError
 │   ├── InvalidInputError
 │   ├── UnknownModelError
 │   ├── NoActiveVersionError
+│   ├── StaleRouteError
 │   ├── DeadlineExceededError
 │   ├── OverloadedError
 │   └── AnswerAndDeadLetterError   answer with `error` and keep the record as a dead letter
@@ -78,6 +79,12 @@ class NoActiveVersionError(AnswerError):
     """The model exists, but no version of it takes traffic."""
 
     code = ErrorCode.NO_ACTIVE_VERSION
+
+
+class StaleRouteError(AnswerError):
+    """The registry cannot be read, and the version does not answer by an old route (`stale_policy`)."""
+
+    code = ErrorCode.STALE_ROUTE
 
 
 class DeadlineExceededError(AnswerError):

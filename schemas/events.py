@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     INVALID_INPUT = "INVALID_INPUT"
     UNKNOWN_MODEL = "UNKNOWN_MODEL"
     NO_ACTIVE_VERSION = "NO_ACTIVE_VERSION"
+    STALE_ROUTE = "STALE_ROUTE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     OVERLOADED = "OVERLOADED"
     BACKEND_UNAVAILABLE = "BACKEND_UNAVAILABLE"
@@ -154,6 +155,9 @@ class MetricsDelta(WireModel):
     end_to_end_ms: Histogram
     backend_ms: Histogram
     batch_size: Histogram
+    load_failures: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="How often this version could not be loaded; its model kept its older route."
+    )
 
 
 class Outcome(WireModel):
@@ -185,7 +189,10 @@ class Alert(WireModel):
 
 
 class RouteHint(WireModel):
-    """Redis channel `headrace:routes`: a hint that a route changed, never the truth."""
+    """Redis channel `headrace:routes`: a hint that a route changed, never the truth.
+
+    A reader that has seen everything up to `epoch` has nothing to do.
+    """
 
     model_name: str
     revision: Annotated[int, Field(ge=0)]

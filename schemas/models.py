@@ -38,6 +38,13 @@ class Framework(StrEnum):
     TORCHSERVE = "torchserve"
 
 
+class StalePolicy(StrEnum):
+    """What a worker answers that has not been able to read the registry for a while."""
+
+    SERVE_STALE = "serve_stale"
+    FAIL = "fail"
+
+
 class ModelSpec(WireModel):
     """An immutable model version as an operator registers it (`model` in action `register`).
 
@@ -57,6 +64,11 @@ class ModelSpec(WireModel):
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         default=2000, description="Limit of one call to the backend."
+    )
+    stale_policy: Annotated[StalePolicy, Field(strict=False)] = Field(
+        default=StalePolicy.SERVE_STALE,
+        description="While the worker cannot read the registry: answer by the last known route, marked "
+        "`stale`, or with the error STALE_ROUTE.",
     )
     created_by: str = ""
 
@@ -158,6 +170,10 @@ class PromotionResult(WireModel):
     action: str
     status: Literal["applied", "rejected"]
     revision: Annotated[int, Field(ge=0)]
+    epoch: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Counts the changes of all models. A worker that has seen this epoch serves the result.",
+    )
     route: Route | None
     error: PromotionError | None
     applied_at: UtcTime

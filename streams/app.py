@@ -6,15 +6,17 @@ from collections.abc import Callable
 import faust
 from mode.supervisors import CrashingSupervisor
 
-from streams.producing import REQUEST_TIMEOUT_SECONDS
+from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 from streams.transport import (
     COMMIT_INTERVAL_SECONDS,
     HEARTBEAT_SECONDS,
     SESSION_TIMEOUT_SECONDS,
+    SliceConsumer,
     SliceScheduler,
     SliceTransport,
     TransportOptions,
 )
+from streams.watchdog import Progress
 
 
 class WorkerApp(faust.App):
@@ -60,3 +62,21 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
     app.on_fault = on_fault
     app.transport = SliceTransport(app, options)
     return app
+
+
+def output_of(app: WorkerApp) -> BatchProducer:
+    """The app's producer; it can be used from the app's start to its stop."""
+    producer = app.producer
+    assert isinstance(producer, BatchProducer)
+    return producer
+
+
+def progress_of(app: WorkerApp) -> Progress:
+    """How far an app is; called from the watchdog's thread, so it only reads."""
+    consumer = app.consumer
+    assert isinstance(consumer, SliceConsumer)
+    # A rebalance that does not end is no progress either.
+    return Progress(
+        waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,
+        done=consumer.ledger.acknowledged_total + app.rebalancing_count,
+    )

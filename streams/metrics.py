@@ -23,6 +23,7 @@ class Tally:
         "end_to_end_ms",
         "errors",
         "latency_ms",
+        "load_failures",
         "ok",
         "revision",
     )
@@ -37,6 +38,7 @@ class Tally:
         self.end_to_end_ms = HistogramBuilder()
         self.backend_ms = HistogramBuilder()
         self.batch_size = HistogramBuilder()
+        self.load_failures = 0
 
     def failed(self, code: str) -> None:
         """Count one record that got no predictions; MALFORMED_RECORD is one that got no answer at all."""
@@ -66,6 +68,10 @@ class MetricsBook:
         tally.revision = max(tally.revision, revision)
         return tally
 
+    def load_failed(self, model_name: str, model_version: str, revision: int) -> None:
+        """Count a version that could not be loaded on this worker."""
+        self.of(model_name, model_version, revision).load_failures += 1
+
     def close_window(self, now: datetime) -> Iterator[MetricsDelta]:
         """The deltas of the window that ends now; the next window starts empty."""
         tallies, self._tallies = self._tallies, {}
@@ -89,5 +95,6 @@ class MetricsBook:
                 end_to_end_ms=tally.end_to_end_ms.taken(),
                 backend_ms=tally.backend_ms.taken(),
                 batch_size=tally.batch_size.taken(),
+                load_failures=tally.load_failures,
             )
             self._next_seq += 1

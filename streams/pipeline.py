@@ -16,6 +16,7 @@ INTERNAL; elsewhere it leaves `process`, the process ends, and the slice comes a
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -53,6 +54,12 @@ class Cache(Protocol):
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None: ...
 
 
+class Serving(Protocol):
+    """What is served now; a table that is in use is known to be so until the block ends."""
+
+    def in_use(self) -> AbstractContextManager[ServingTable]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
     """`dead_letter_partitions` is that topic's partition count."""
@@ -88,7 +95,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        serving: Callable[[], ServingTable],
+        serving: Serving,
         is_stale: Callable[[], bool],
         cache: Cache,
         output: Output,
@@ -106,6 +113,10 @@ class Pipeline:
 
     async def process(self, handled: Slice) -> None:
         """Answer every record of a slice; returns when the broker has all outputs."""
+        with self._serving.in_use() as table:
+            await self._answer(handled, table)
+
+    async def _answer(self, handled: Slice, table: ServingTable) -> None:
         options = self._options
         outbox = Outbox(
             handled,
@@ -114,8 +125,9 @@ class Pipeline:
             options.dead_letters,
             options.dead_letter_partitions,
         )
-        answering = Answering(handled, outbox, self._metrics, stale=self._is_stale())
-        admitted = self._admit_all(handled, answering)
+        stale = self._is_stale()
+        answering = Answering(handled, outbox, self._metrics, stale=stale)
+        admitted = self._admit_all(handled, table, answering, stale=stale)
         hits, misses = await self._look_up(admitted)
         flights = self._take_off(misses)
         for version, (works, predictions) in hits.items():
@@ -131,8 +143,9 @@ class Pipeline:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
 
-    def _admit_all(self, handled: Slice, answering: Answering) -> dict[ServedVersion, list[Work]]:
-        table = self._serving()
+    def _admit_all(
+        self, handled: Slice, table: ServingTable, answering: Answering, *, stale: bool
+    ) -> dict[ServedVersion, list[Work]]:
         max_bytes = self._options.max_record_bytes
         now_ms = time.time() * 1000
         admitted: dict[ServedVersion, list[Work]] = {}
@@ -140,7 +153,7 @@ class Pipeline:
             work = Work(record)
             try:
                 read(work, table.models, max_bytes)
-                version = admit(work, table, now_ms)
+                version = admit(work, table, now_ms, stale=stale)
             except AnswerError as error:
                 answering.error(work, error)
             except MalformedRecordError as error:

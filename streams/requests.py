@@ -12,6 +12,7 @@ from schemas.errors import (
     InvalidRequestError,
     MalformedRecordError,
     NoActiveVersionError,
+    StaleRouteError,
     UnknownModelError,
 )
 from schemas.events import ErrorDetail, JsonObject, PredictRequest
@@ -95,11 +96,11 @@ def read(work: Work, known_models: Container[str], max_bytes: int) -> None:
         work.deadline_at_ms = work.record.timestamp + request.deadline_ms
 
 
-def admit(work: Work, table: ServingTable, now_ms: float) -> ServedVersion:
-    """Route a request that was read and check its input; `now_ms` is Unix time.
+def admit(work: Work, table: ServingTable, now_ms: float, *, stale: bool) -> ServedVersion:
+    """Route a request that was read and check its input; `now_ms` is Unix time, `stale` the table's state.
 
-    Raises DeadlineExceededError, UnknownModelError, NoActiveVersionError, InvalidInputError, and
-    InvalidRequestError for an input that is nested too deeply.
+    Raises DeadlineExceededError, UnknownModelError, NoActiveVersionError, StaleRouteError,
+    InvalidInputError, and InvalidRequestError for an input that is nested too deeply.
     """
     if is_overdue(work, now_ms):
         raise DeadlineExceededError(DEADLINE_PASSED)
@@ -111,6 +112,10 @@ def admit(work: Work, table: ServingTable, now_ms: float) -> ServedVersion:
     if version is None:
         raise NoActiveVersionError(f"no version of {work.model_name} takes traffic; promote one")
     work.version = version
+    if stale and version.fails_when_stale:
+        raise StaleRouteError(
+            f"the registry cannot be read, and {version.spec.version} does not answer by a route that may be old"
+        )
     try:
         form = canonical(work.input)
     except ValueError:

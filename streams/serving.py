@@ -1,33 +1,29 @@
-"""The table by which a worker serves: the registry's snapshot with everything loaded.
+"""The table by which a worker serves: the registry's routes with everything loaded that they need.
 
-A slice captures one table and is served by it to its end; a refresh builds a new table beside the
-old one and swaps it in whole. A version whose backend cannot be loaded never gets traffic here:
-its model stays on the route it had. At a worker's start there is none; then the version's requests
-are told that it is not available, and the others are served.
+A slice captures one table and is served by it to its end; what changes makes a new table beside the
+old one, which is swapped in whole. So two answers of one slice are never by two routes.
 """
 
+import asyncio
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from registry.routing import RouteTable, bucket
-from registry.snapshot import RegisteredModel, Snapshot
+from registry.snapshot import RegisteredModel
 from schemas.errors import (
     ArtifactError,
     BackendUnavailableError,
-    HeadraceError,
     InvalidInputError,
     InvalidOutputError,
 )
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
-from schemas.models import ModelSpec
+from schemas.models import ModelSpec, StalePolicy
 from workers.backend import Backend
-
-log = structlog.get_logger()
 
 LoadBackend = Callable[[str, ModelSpec], Awaitable[Backend]]
 
@@ -44,6 +40,7 @@ class ServedVersion:
     output_validator: Validator
     input_is_valid: Callable[[Any], bool]
     output_is_valid: Callable[[Any], bool]
+    fails_when_stale: bool
 
     @classmethod
     def of(cls, model_name: str, spec: ModelSpec, backend: Backend) -> "ServedVersion":
@@ -61,6 +58,7 @@ class ServedVersion:
             output_validator=promises,
             input_is_valid=accepts.is_valid,
             output_is_valid=promises.is_valid,
+            fails_when_stale=spec.stale_policy is StalePolicy.FAIL,
         )
 
     def refuse_input(self, value: JsonObject) -> InvalidInputError:
@@ -117,12 +115,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServingTable:
-    """Everything a worker can answer, at one epoch of the registry."""
+    """Everything a worker can answer, at one epoch of the registry.
+
+    `behind` are the models that stay on an older route than the registry's, each with the reason: a
+    version that the newer one needs is still loading, or cannot be loaded.
+    """
 
     epoch: int = -1
     models: Mapping[str, ServedModel] = field(default_factory=dict)
-    complete: bool = True
-    """Whether every model is at the registry's revision; False after a load that failed."""
+    behind: Mapping[str, str] = field(default_factory=dict)
 
     def longest_timeout_seconds(self) -> float:
         return max((version.spec.timeout_ms / 1000 for version in self.versions()), default=0.0)
@@ -147,67 +148,37 @@ class NotLoaded:
         """There is nothing to close."""
 
 
-async def serve(snapshot: Snapshot, previous: ServingTable, load_backend: LoadBackend) -> ServingTable:
-    """The table of a snapshot, built on what the previous one has loaded.
+class ServedTables:
+    """The table that is served now, and those before it by which slices are still being answered.
 
-    Backends of versions that stay are kept; the others of `previous` are for the caller to close
-    once no slice uses them.
+    `changed` is set whenever one of the two is not what it was; who waits for it clears it.
     """
-    models: dict[str, ServedModel] = {}
-    complete = True
-    for name, registered in snapshot.models.items():
-        served = previous.models.get(name)
-        if served is not None and served.revision == registered.revision and served.loaded:
-            models[name] = served
-            continue
+
+    def __init__(self) -> None:
+        self.current = ServingTable()
+        self.changed = asyncio.Event()
+        self._slices: Counter[ServingTable] = Counter()
+
+    @contextmanager
+    def in_use(self) -> Iterator[ServingTable]:
+        """The current table, for one slice from its beginning to the delivery of its answers."""
+        table = self.current
+        self._slices[table] += 1
         try:
-            models[name] = await _serve_model(registered, served, load_backend)
-        except HeadraceError as error:
-            assert served is not None  # without an older route the model is served as far as it loads
-            models[name] = served
-            log.error("the old route stays", model_name=name, revision=served.revision, reason=str(error))
-        complete &= models[name].revision == registered.revision and models[name].loaded
-    return ServingTable(epoch=snapshot.epoch, models=models, complete=complete)
+            yield table
+        finally:
+            self._slices[table] -= 1
+            if not self._slices[table]:
+                del self._slices[table]
+                if table is not self.current:
+                    self.changed.set()
 
+    def swap(self, table: ServingTable) -> None:
+        """Serve by another table from the next slice on."""
+        self.current = table
+        self.changed.set()
 
-async def _serve_model(
-    registered: RegisteredModel, served: ServedModel | None, load_backend: LoadBackend
-) -> ServedModel:
-    """Raises what loading raises, unless no version of the model was served before."""
-    versions: dict[str, ServedVersion] = {}
-    loaded: list[Backend] = []
-    stays = served is not None and served.loaded
-    try:
-        for version in _needed(registered):
-            known = served.versions.get(version) if served else None
-            if known is None or type(known.backend) is NotLoaded:
-                spec = registered.versions[version].spec
-                try:
-                    backend = await load_backend(registered.model_name, spec)
-                    loaded.append(backend)
-                    await backend.warm()
-                except HeadraceError as error:
-                    log.error(
-                        "version not loaded",
-                        model_name=registered.model_name,
-                        version=version,
-                        reason=str(error),
-                    )
-                    if stays:
-                        raise
-                    backend = NotLoaded(f"{version} is not loaded on this worker; its log says why")
-                known = ServedVersion.of(registered.model_name, spec, backend)
-            versions[version] = known
-    except BaseException:  # a cancelled refresh too must leave no backend loaded
-        for backend in loaded:
-            await backend.close()
-        raise
-    return ServedModel.of(registered, versions)
-
-
-def _needed(registered: RegisteredModel) -> list[str]:
-    """The versions with traffic, and the one a rollback would go back to."""
-    needed = dict.fromkeys(part.version for part in registered.route.ranges)
-    if registered.previous_production is not None:
-        needed[registered.previous_production] = None
-    return list(needed)
+    def oldest(self) -> ServingTable:
+        """No answer from now on is by an older table than this."""
+        # Those in use are in the order of their first use, which is that of their age.
+        return next(iter(self._slices), self.current)

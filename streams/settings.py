@@ -61,6 +61,7 @@ class Settings(BaseModel):
 
     # Worker
     group_id: str = "headrace-predict"
+    control_group_id: str = "headrace-control"
     worker_name: str | None = Field(None, description="unique and stable; host name and pid when unset")
     max_record_bytes: Positive = 1024 * 1024
     slice_max_records: Positive = Field(2000, description="records that are worked on as one")

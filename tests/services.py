@@ -94,6 +94,7 @@ async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
                 "postgres_dsn": stack.postgres_dsn,
                 "redis_url": stack.redis_url,
                 "group_id": f"group-{mark}",
+                "control_group_id": f"control-{mark}",
                 **names,
                 **settings,
             }

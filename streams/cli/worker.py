@@ -6,26 +6,30 @@ import typer
 
 from streams.cli.options import EnvFile, SetFlags
 
-ROLES = ("predict",)
-
 
 def worker(
     *,
-    roles: Annotated[str, typer.Option(help="What it does, comma-separated: predict.")] = "predict",
+    roles: Annotated[
+        str, typer.Option(help="What it does, comma-separated: predict, control.")
+    ] = "predict,control",
     env_file: EnvFile = None,
     flags: SetFlags = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds."""
+    """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds.
+
+    Roles: predict answers requests; control decides promotions, one of all workers that have it at a time.
+    """
     import asyncio
 
     from schemas.errors import SetupError
     from streams.cli.options import command_settings
     from streams.logs import configure_logging
-    from streams.worker import PredictWorker
+    from streams.worker import ROLES, Worker
 
-    unknown = set(roles.split(",")) - set(ROLES)
-    if unknown:
-        raise SetupError(f"no such role: {', '.join(sorted(unknown))}; roles are {', '.join(ROLES)}")
+    wanted = list(dict.fromkeys(role.strip() for role in roles.split(",") if role.strip()))
+    unknown = [role for role in wanted if role not in ROLES]
+    if unknown or not wanted:
+        raise SetupError(f"no such role: {', '.join(unknown) or 'none named'}; roles are {', '.join(ROLES)}")
     settings = command_settings(env_file, flags)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    asyncio.run(PredictWorker(settings).run())
+    asyncio.run(Worker(settings, wanted).run())

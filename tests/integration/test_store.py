@@ -94,7 +94,8 @@ async def test_a_life_is_read_back_as_it_was_decided(store: RegistryStore) -> No
 async def test_a_rollback_swaps_productions_in_one_transaction(store: RegistryStore) -> None:
     """The index that allows one production at any time is not in the way."""
     await applied(store, *LIVE, event("promote", version="v2"), event("rollback"))
-    model = (await store.load()).models["m"]
+    model = await store.find("m")
+    assert model is not None
     assert model.versions["v1"].status is Status.PRODUCTION
     assert model.versions["v2"].status is Status.STAGING
     assert model.previous_production is None
@@ -204,8 +205,23 @@ async def test_a_snapshot_is_of_one_epoch(store: RegistryStore) -> None:
     while not promoting.done():
         snapshot = await store.load()
         assert snapshot.epoch == sum(model.revision for model in snapshot.models.values())
-        assert all(len(model.versions) == model.revision for model in snapshot.models.values())
     await promoting
+
+
+async def test_what_changed_since_an_epoch_is_read_alone(store: RegistryStore) -> None:
+    """The models that changed, each with the versions that serving may need, and nothing else."""
+    await applied(store, *LIVE, event("register", "other", model=spec("v1")))
+    assert set((await store.load()).models) == {"m", "other"}
+    assert set((await store.load(3)).models) == {"other"}
+    assert (await store.load(4)).models == {}
+    await applied(store, event("canary", version="v2", weight=5), event("register", model=spec("v3")))
+    snapshot = await store.load(4)
+    assert snapshot.epoch == 6
+    assert {name: set(model.versions) for name, model in snapshot.models.items()} == {"m": {"v1", "v2"}}
+    await applied(store, event("promote", version="v2"))
+    assert set((await store.load(6)).models["m"].versions) == {"v1", "v2"}, "v1 is the rollback target"
+    await applied(store, event("rollback"))
+    assert set((await store.load(7)).models["m"].versions) == {"v1"}
 
 
 async def test_the_audit_trail_tells_before_and_after(
@@ -285,16 +301,17 @@ async def test_a_lock_that_is_held_too_long_is_unavailable_and_not_for_ever(
         await hurried.close()
 
 
-async def test_a_thousand_models_of_ten_versions_are_loaded_whole(
+async def test_a_thousand_models_of_ten_versions_are_loaded_in_pieces(
     store: RegistryStore, connection: asyncpg.Connection
 ) -> None:
-    """In far less than this deadline, which is for a busy machine, and in pieces: other tasks run meanwhile."""
+    """In far less than this deadline, which is for a busy machine; other tasks run meanwhile."""
     await applied(store, *(event("register", model=spec(f"v{n}")) for n in range(10)))
+    await applied(store, event("promote", version="v0"), event("canary", version="v1", weight=10))
     versions = "model_name, version, spec, status, created_at"
     copied = f"'m' || n{versions.removeprefix('model_name')}"
     async with connection.transaction():
         for copy in (
-            "INSERT INTO models SELECT 'm' || n, revision, NULL, created_at FROM models",
+            "INSERT INTO models SELECT 'm' || n, revision, NULL, created_at, changed_epoch FROM models",
             f"INSERT INTO model_versions ({versions}) SELECT {copied} FROM model_versions",
             "INSERT INTO routes SELECT 'm' || n, revision, salt, ranges, event_id, created_at FROM routes",
         ):
@@ -312,7 +329,7 @@ async def test_a_thousand_models_of_ten_versions_are_loaded_whole(
         snapshot = await store.load()
     busy.cancel()
     assert len(snapshot.models) == 1000
-    assert all(len(model.versions) == 10 for model in snapshot.models.values())
+    assert all(set(model.versions) == {"v0", "v1"} for model in snapshot.models.values())
     assert turns >= 100
 
 

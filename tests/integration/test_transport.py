@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import aiokafka
 from aiokafka.structs import TopicPartition
 
-from streams.agents.predict import predict_agent
+from streams.agents.slices import slice_agent
 from streams.app import WorkerApp, worker_app
 from streams.ledger import Slice
 from streams.producing import BatchProducer, OutputBatch
@@ -69,7 +69,7 @@ async def running(
         ),
         on_fault=faults.append,
     )
-    predict_agent(app, settings.topic_requests, handle, slices_in_flight=8, on_fault=faults.append)
+    slice_agent(app, settings.topic_requests, handle, slices_in_flight=8, on_fault=faults.append)
     await app.start()
     try:
         yield app

@@ -21,7 +21,7 @@ from streams.metrics import MetricsBook
 from streams.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions
 from streams.producing import OutputBatch
 from streams.responses import OutputTopic
-from streams.serving import ServedVersion, ServingTable
+from streams.serving import ServedTables, ServedVersion, ServingTable
 from tests.serving import FakeRecord, RecordingBackend, record_of, served_model, served_version
 
 WAIT_SECONDS = 5.0
@@ -90,9 +90,10 @@ class Bench:
     def __init__(self, *versions: ServedVersion, stale: bool = False) -> None:
         self.output, self.cache = MemoryOutput(), MemoryCache()
         self.book = MetricsBook("w", "boot", datetime.now(UTC))
-        table = ServingTable(epoch=1, models={"m": served_model("m", 4, *versions)})
+        self.tables = ServedTables()
+        self.tables.swap(ServingTable(epoch=1, models={"m": served_model("m", 4, *versions)}))
         self.pipeline = Pipeline(
-            serving=lambda: table,
+            serving=self.tables,
             is_stale=lambda: stale,
             cache=self.cache,
             output=self.output,

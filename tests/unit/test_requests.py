@@ -85,7 +85,7 @@ def test_a_refusal_says_whom_it_refuses() -> None:
 def test_admits_a_good_request() -> None:
     """It has its version, revision, digest and cache key."""
     work = read_of()
-    admit(work, table_of(), now_ms=0)
+    admit(work, table_of(), now_ms=0, stale=False)
     assert (work.model_version, work.revision) == ("v1", 4)
     assert work.cache_key == b"headrace:pred:m:v1:" + work.digest
 
@@ -95,7 +95,7 @@ def test_equal_inputs_share_a_key() -> None:
     keys = []
     for value in ({"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 1, "y": 3}):
         work = read_of(input=value)
-        admit(work, table_of(), now_ms=0)
+        admit(work, table_of(), now_ms=0, stale=False)
         keys.append(work.cache_key)
     assert keys[0] == keys[1] != keys[2]
 
@@ -103,15 +103,15 @@ def test_equal_inputs_share_a_key() -> None:
 def test_refuses_what_cannot_be_served() -> None:
     """Unknown models, models without traffic, bad inputs and late requests each have their error."""
     with pytest.raises(UnknownModelError):
-        admit(read_of(model_name="other"), table_of(), now_ms=0)
+        admit(read_of(model_name="other"), table_of(), now_ms=0, stale=False)
     with pytest.raises(NoActiveVersionError):
-        admit(read_of(), table_of(active=False), now_ms=0)
+        admit(read_of(), table_of(active=False), now_ms=0, stale=False)
     with pytest.raises(InvalidInputError) as caught:
-        admit(read_of(input={"x": "text"}), table_of(), now_ms=0)
+        admit(read_of(input={"x": "text"}), table_of(), now_ms=0, stale=False)
     assert [detail.path for detail in caught.value.details] == ["/x"]
     late = read_of(deadline_ms=5)
     with pytest.raises(DeadlineExceededError):
-        admit(late, table_of(), now_ms=late.record.timestamp + 5)
+        admit(late, table_of(), now_ms=late.record.timestamp + 5, stale=False)
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:
@@ -120,7 +120,7 @@ def test_an_input_nested_too_deeply_is_refused() -> None:
     for _ in range(300):
         inner = [inner]
     with pytest.raises(InvalidRequestError, match="nested deeper"):
-        admit(read_of(input={"x": inner}), table_of(), now_ms=0)
+        admit(read_of(input={"x": inner}), table_of(), now_ms=0, stale=False)
 
 
 ANYTHING = st.recursive(
@@ -141,7 +141,7 @@ def test_every_object_is_admitted_or_refused(document: dict[str, Any]) -> None:
     work = Work(record_of(json.dumps(document).encode()))
     try:
         read(work, KNOWN, MAX_BYTES)
-        admit(work, table_of(), now_ms=0)
+        admit(work, table_of(), now_ms=0, stale=False)
     except MalformedRecordError:
         assert not work.request_id
     except HeadraceError:
@@ -171,7 +171,7 @@ def outcome(value: bytes, known_models: set[str]) -> tuple[Any, ...]:
     work = Work(record_of(value, timestamp=0))
     try:
         read(work, known_models, MAX_BYTES)
-        admit(work, table_of(input_schema={}), now_ms=0)
+        admit(work, table_of(input_schema={}), now_ms=0, stale=False)
     except HeadraceError as error:
         return type(error), str(error)
     return work.request_id, work.model_name, work.user_id, work.input, work.deadline_at_ms, work.digest
@@ -205,6 +205,6 @@ def test_they_agree_on_damaged_bytes(position: int, damage: bytes, insert: bool)
 def test_integers_beyond_64_bits_are_read_as_the_contract_says() -> None:
     """The model sees the floating-point number that the strict reader makes of it."""
     work = read_of(input={"x": 99999999999999999999})
-    admit(work, table_of(input_schema={}), now_ms=0)
+    admit(work, table_of(input_schema={}), now_ms=0, stale=False)
     assert work.input == {"x": 1e20}
     assert type(work.input["x"]) is float

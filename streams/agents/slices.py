@@ -1,4 +1,4 @@
-"""The agent on `predict-requests`."""
+"""The agent on a topic that is read in slices: requests, and promotions."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from streams.ledger import Slice
 SliceHandler = Callable[[Slice], Awaitable[None]]
 
 
-def predict_agent(
+def slice_agent(
     app: faust.App,
     topic: str,
     handle: SliceHandler,
@@ -21,9 +21,9 @@ def predict_agent(
 ) -> None:
     """Add the agent to an app.
 
-    Up to `slices_in_flight` slices are handled at once. A slice is acknowledged when `handle`
-    returns, and only then; when it raises, `on_fault` is told and must end the process, since the
-    slice comes again only to a process that starts anew.
+    Up to `slices_in_flight` slices are handled at once; with one, they are handled in order. A slice
+    is acknowledged when `handle` returns, and only then; when it raises, `on_fault` is told and must
+    end the process, since the slice comes again only to a process that starts anew.
     """
     slots = asyncio.Semaphore(slices_in_flight)
     handling: set[asyncio.Task[None]] = set()
@@ -39,11 +39,11 @@ def predict_agent(
         finally:
             slots.release()
 
-    async def predict(stream: Any) -> None:
+    async def read(stream: Any) -> None:
         async for event in stream.noack().events():
             await slots.acquire()
             task = asyncio.create_task(handle_one(event))
             handling.add(task)
             task.add_done_callback(handling.discard)
 
-    app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"))(predict)
+    app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"))(read)

@@ -1,0 +1,112 @@
+"""Deciding promotions: events in, results out, and a hint to the workers.
+
+One event after the other, in the topic's order. Each is decided in one transaction of the registry,
+then its result is written and the hint is sent, and only when the broker has the result is the event
+acknowledged. After a crash anywhere between, the event comes again: the registry repeats its result
+and changes nothing, and result and hint are sent again. So a result may be read twice, and is then
+recognised by its `event_id`.
+
+An event that is no event is refused by a result with a code; nothing stops the topic. While PostgreSQL
+is away the events wait.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from registry.broadcast import HintSender
+from registry.store import RegistryStore
+from schemas.errors import RegistryUnavailableError, RejectionCode
+from schemas.events import RouteHint
+from schemas.models import PromotionError, PromotionEvent, PromotionResult
+from streams.ledger import Record, Slice
+from streams.promotion_events import read_event
+
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 1.0
+
+SendResult = Callable[[PromotionResult, Record, str], Awaitable[None]]
+"""Write a result for a record, whose source is the text; returns when the broker has it."""
+
+
+class Control:
+    """Decides slices of `model-promotions`; `attempts` counts the decisions tried, for a watchdog."""
+
+    def __init__(
+        self, store: RegistryStore, hints: HintSender, send_result: SendResult, *, max_event_bytes: int
+    ) -> None:
+        self._store = store
+        self._hints = hints
+        self._send_result = send_result
+        self._max_event_bytes = max_event_bytes
+        self.attempts = 0
+
+    async def process(self, handled: Slice) -> None:
+        """Decide the events of a slice in their order; returns when the broker has all results."""
+        topic, partition = handled.partition
+        for record in handled.records:
+            result = await self._result(record)
+            log.info(
+                "promotion decided",
+                model_name=result.model_name,
+                action=result.action,
+                status=result.status,
+                code=result.error.code if result.error else None,
+                revision=result.revision,
+                actor=result.actor,
+                event_id=result.event_id,
+            )
+            sending = [self._send_result(result, record, f"{topic}/{partition}/{record.offset}")]
+            if result.status == "applied":
+                sending.append(announce(self._hints, result))
+            await asyncio.gather(*sending)
+
+    async def _result(self, record: Record) -> PromotionResult:
+        event = read_event(record.value, self._max_event_bytes, datetime.now(UTC))
+        if isinstance(event, PromotionResult):
+            return event
+        try:
+            return await self._decide(event)
+        except Exception:  # an event that nobody thought of must not stop the topic
+            log.exception("internal fault", event_id=event.event_id, offset=record.offset)
+            return _fault(event)
+
+    async def _decide(self, event: PromotionEvent) -> PromotionResult:
+        pause_seconds = FIRST_RETRY_SECONDS
+        while True:
+            self.attempts += 1
+            try:
+                return await self._store.apply(event)
+            except RegistryUnavailableError as error:
+                # Whether it was applied is unknown, and asking again is safe.
+                if pause_seconds == FIRST_RETRY_SECONDS:
+                    log.warning("registry not reachable; promotions wait", reason=str(error))
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
+
+
+async def announce(hints: HintSender, result: PromotionResult) -> None:
+    """Tell the workers of an applied promotion, if Redis takes it."""
+    await hints.send(RouteHint(model_name=result.model_name, revision=result.revision, epoch=result.epoch))
+
+
+def _fault(event: PromotionEvent) -> PromotionResult:
+    return PromotionResult(
+        event_id=event.event_id,
+        model_name=event.model_name,
+        action=event.action,
+        status="rejected",
+        revision=0,
+        route=None,
+        error=PromotionError(
+            code=RejectionCode.INVALID_EVENT,
+            message="this event met a fault inside Headrace and changed nothing; the control worker's log has it",
+        ),
+        applied_at=datetime.now(UTC),
+        actor=event.actor,
+    )

@@ -1,0 +1,61 @@
+"""PURE. Promotion events as they arrive, and the answer to what cannot be read as one."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
+from schemas.events import JsonObject
+from schemas.models import PromotionError, PromotionEvent, PromotionResult
+from schemas.wire import read_object
+
+MAX_PROBLEMS = 10
+# An id that is too long to be one is not repeated in full either.
+MAX_ECHO_CHARACTERS = 128
+
+
+def make_event(fields: JsonObject) -> PromotionEvent:
+    """An event from its fields.
+
+    Raises PromotionRejectedError (INVALID_EVENT), which names what is wrong.
+    """
+    try:
+        return PromotionEvent.model_validate(fields)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        told = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'event'}: {problem['msg']}"
+            for problem in problems[:MAX_PROBLEMS]
+        )
+        raise PromotionRejectedError(RejectionCode.INVALID_EVENT, told) from None
+
+
+def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionEvent | PromotionResult:
+    """The event that a record holds, or the refusal of what is none.
+
+    A refusal has what can be read of the event's id, model, action and actor, else "".
+    """
+    document: JsonObject = {}
+    try:
+        document = read_object(value, max_bytes)
+        return make_event(document)
+    except MalformedRecordError as error:
+        message = str(error)
+    except PromotionRejectedError as error:
+        message = error.message
+    return PromotionResult(
+        event_id=_text(document.get("event_id")),
+        model_name=_text(document.get("model_name")),
+        action=_text(document.get("action")),
+        status="rejected",
+        revision=0,
+        route=None,
+        error=PromotionError(code=RejectionCode.INVALID_EVENT, message=message),
+        applied_at=now,
+        actor=_text(document.get("actor")),
+    )
+
+
+def _text(value: Any) -> str:
+    return value[:MAX_ECHO_CHARACTERS] if isinstance(value, str) else ""
