@@ -46,7 +46,7 @@ def model_of(
         end = start + weight * BUCKETS // 100
         ranges.append(BucketRange(start=start, end=end, version=version))
         start = end
-    names = {*weights, *([previous] if previous else [])}
+    names = [*weights, *([previous] if previous else [])]
     versions = {name: RegisteredVersion(spec_of(name, schema), Status.PRODUCTION) for name in names}
     return RegisteredModel(name, revision, Route(salt=name, ranges=tuple(ranges)), versions, previous)
 
