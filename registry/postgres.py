@@ -48,7 +48,8 @@ def translated() -> Iterator[None]:
         raise
     except TimeoutError as error:
         raise RegistryUnavailableError("PostgreSQL does not answer in time") from error
-    except (asyncpg.InterfaceError, OSError) as error:
+    # A connection that the server closes at the moment in which it is used ends in an internal error.
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
 
 

@@ -1,0 +1,36 @@
+"""registry/postgres.py: what the driver raises is translated by what there is to do."""
+
+import asyncpg
+import pytest
+
+from registry.postgres import translated
+from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        # The server closed the connection at the moment in which it was used: met in a worker while
+        # PostgreSQL was stopped, which must not end it.
+        (asyncpg.InternalClientError("cannot switch to state 12"), RegistryUnavailableError),
+        (asyncpg.InterfaceError("connection is closed"), RegistryUnavailableError),
+        (asyncpg.AdminShutdownError("terminating"), RegistryUnavailableError),
+        (asyncpg.ReadOnlySQLTransactionError("a standby"), RegistryUnavailableError),
+        (ConnectionRefusedError("refused"), RegistryUnavailableError),
+        (TimeoutError(), RegistryUnavailableError),
+        (asyncpg.UndefinedTableError("no table"), SetupError),
+        (asyncpg.InvalidPasswordError("wrong"), SetupError),
+        (asyncpg.ClientConfigurationError("no DSN"), SetupError),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_errors_are_translated(raised: Exception, expected: type[HeadraceError]) -> None:
+    """Come back later, or change the set-up."""
+    with pytest.raises(expected), translated():
+        raise raised
+
+
+def test_a_broken_constraint_is_a_fault_of_ours() -> None:
+    """It is for the caller to know, and goes through."""
+    with pytest.raises(asyncpg.UniqueViolationError), translated():
+        raise asyncpg.UniqueViolationError("twice")
