@@ -71,10 +71,16 @@ def output_of(app: WorkerApp) -> BatchProducer:
     return producer
 
 
-def progress_of(app: WorkerApp) -> Progress:
-    """How far an app is; called from the watchdog's thread, so it only reads."""
+def consumer_of(app: WorkerApp) -> SliceConsumer:
+    """The app's consumer, from its start on."""
     consumer = app.consumer
     assert isinstance(consumer, SliceConsumer)
+    return consumer
+
+
+def progress_of(app: WorkerApp) -> Progress:
+    """How far an app is; called from the watchdog's thread, so it only reads."""
+    consumer = consumer_of(app)
     # A rebalance that does not end is no progress either.
     return Progress(
         waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,

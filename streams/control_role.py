@@ -3,6 +3,7 @@
 Several workers may have it: one of them reads the topic, and another one takes over when it ends.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from registry.broadcast import HintSender
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.agents.slices import slice_agent
-from streams.app import output_of, progress_of, worker_app
+from streams.app import WorkerApp, consumer_of, output_of, progress_of, worker_app
 from streams.background import OnFault
 from streams.control import Control
 from streams.identity import Identity
@@ -27,6 +28,8 @@ from streams.watchdog import Progress, Watchdog
 log = structlog.get_logger()
 
 EVENTS_A_SLICE = 100
+# Well within `shutdown_seconds`, in which another role of this process has to end too.
+STOP_SECONDS = 3.0
 
 
 @asynccontextmanager
@@ -76,5 +79,15 @@ async def control_role(settings: Settings, identity: Identity, on_fault: OnFault
         watchdog.start()
         log.info("deciding promotions", topic=settings.topic_promotions)
         yield
-        await app.stop()
+        await _stop(app)
         watchdog.stop()
+
+
+async def _stop(app: WorkerApp) -> None:
+    """Finish the event in hand; what waits for PostgreSQL is left to the next control worker."""
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.wait([stopping], timeout=STOP_SECONDS)
+    if not stopping.done():
+        log.warning("promotions are left waiting; they come again to the next control worker")
+        consumer_of(app).give_up()
+    await stopping

@@ -212,6 +212,12 @@ class SliceConsumer(Consumer):
         notify(self._waiting_for_ack)
         return True
 
+    def give_up(self) -> None:
+        """Wait no more for what is not acknowledged: it comes again, to whoever reads the topic then."""
+        self.ledger.forget()
+        self._unacked_messages.clear()
+        notify(self._waiting_for_ack)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (
             TP(*tp) for tp in self.ledger.partitions() if topics is None or tp in topics or tp.topic in topics
