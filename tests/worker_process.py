@@ -6,26 +6,27 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from schemas.events import JsonObject
 from streams.settings import Settings
 from tests.command import HEADRACE, environment
 
 DEADLINE_SECONDS = 30.0
+ALL_ROLES = "predict,control"
 
 
 class WorkerProcess:
-    """A worker with these settings in its environment; `close` ends it, whatever state it is in.
+    """A worker with these roles and settings; `close` ends it, whatever state it is in.
 
     Its log is read by a thread, so that it never waits for its reader.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, roles: str = ALL_ROLES) -> None:
         self._process = subprocess.Popen(
-            [HEADRACE, "worker"],
+            [HEADRACE, "worker", "--roles", roles],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -105,7 +106,10 @@ class WorkerProcess:
         raise AssertionError(f"the worker {state} and has not logged {event!r} {times} times:\n{written}")
 
 
-StartWorker = Callable[[Settings], WorkerProcess]
+class StartWorker(Protocol):
+    """The fixture `start_worker`."""
+
+    def __call__(self, settings: Settings, roles: str = ALL_ROLES) -> WorkerProcess: ...
 
 
 @contextmanager
@@ -113,8 +117,8 @@ def worker_processes() -> Iterator[StartWorker]:
     """What starts workers that end with the block; their logs are printed then, for a test that fails."""
     started: list[WorkerProcess] = []
 
-    def start(settings: Settings) -> WorkerProcess:
-        started.append(WorkerProcess(settings))
+    def start(settings: Settings, roles: str = ALL_ROLES) -> WorkerProcess:
+        started.append(WorkerProcess(settings, roles))
         return started[-1]
 
     try:
