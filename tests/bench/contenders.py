@@ -9,6 +9,7 @@ from pathlib import Path
 from .workload import Dialect
 
 PEERS = Path(__file__).with_name("peers")
+_HEADRACE = Path(sys.executable).with_name("headrace")
 
 
 class Answers(StrEnum):
@@ -67,7 +68,7 @@ def _cold_and_warm(one: Contender) -> list[Contender]:
 
 
 HEADRACE = _cold_and_warm(
-    Contender("headrace", "Headrace", (str(Path(sys.executable).with_name("headrace")), "worker"), 400_000)
+    Contender("headrace", "Headrace", (str(_HEADRACE), "worker", "--roles", "predict"), 400_000)
 )
 BARE = Contender("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 600_000, "aiokafka")
 BARE_DEFAULTS = replace(
