@@ -23,7 +23,7 @@ from schemas.errors import RegistryUnavailableError, RejectionCode
 from schemas.events import RouteHint
 from schemas.models import PromotionError, PromotionEvent, PromotionResult
 from streams.ledger import Record, Slice
-from streams.promotion_events import read_event
+from streams.promotion_events import bounded, read_event
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class Control:
         """Decide the events of a slice in their order; returns when the broker has all results."""
         topic, partition = handled.partition
         for record in handled.records:
-            result = await self._result(record)
+            result = bounded(await self._result(record))
             log.info(
                 "promotion decided",
                 model_name=result.model_name,

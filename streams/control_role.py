@@ -19,6 +19,7 @@ from streams.background import OnFault
 from streams.control import Control
 from streams.identity import Identity
 from streams.ledger import Record
+from streams.promotion_events import MAX_ECHO_CHARACTERS
 from streams.security import kafka_security, redis_options
 from streams.settings import Settings
 from streams.topics import partition_counts
@@ -53,7 +54,7 @@ async def control_role(settings: Settings, identity: Identity, on_fault: OnFault
         await output_of(app).kafka.send_and_wait(
             settings.topic_promotion_results,
             value=result.model_dump_json().encode(),
-            key=result.model_name.encode() or record.key,
+            key=_key(result, record),
             headers=[("headrace-source", source.encode()), ("content-type", b"application/json")],
         )
 
@@ -81,6 +82,13 @@ async def control_role(settings: Settings, identity: Identity, on_fault: OnFault
         yield
         await _stop(app)
         watchdog.stop()
+
+
+def _key(result: PromotionResult, record: Record) -> bytes | None:
+    """The model's name; the record's key where no name can be read, unless it is too long to be one."""
+    if result.model_name:
+        return result.model_name.encode()
+    return record.key if record.key is not None and len(record.key) <= MAX_ECHO_CHARACTERS else None
 
 
 async def _stop(app: WorkerApp) -> None:

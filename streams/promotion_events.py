@@ -13,6 +13,7 @@ from schemas.wire import read_object
 MAX_PROBLEMS = 10
 # An id that is too long to be one is not repeated in full either.
 MAX_ECHO_CHARACTERS = 128
+MAX_MESSAGE_CHARACTERS = 1000
 
 
 def make_event(fields: JsonObject) -> PromotionEvent:
@@ -55,6 +56,18 @@ def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionE
         applied_at=now,
         actor=_text(document.get("actor")),
     )
+
+
+def bounded(result: PromotionResult) -> PromotionResult:
+    """The result as it fits a topic, and a log, whatever the event holds.
+
+    An event of the largest size may be all actor, and a message may quote most of it; a result that its
+    topic refuses would stop the promotions for good.
+    """
+    error = result.error
+    if error is not None and len(error.message) > MAX_MESSAGE_CHARACTERS:
+        error = error.model_copy(update={"message": error.message[: MAX_MESSAGE_CHARACTERS - 1] + "…"})
+    return result.model_copy(update={"actor": result.actor[:MAX_ECHO_CHARACTERS], "error": error})
 
 
 def _text(value: Any) -> str:
