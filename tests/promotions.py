@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from schemas.events import JsonObject
 from schemas.models import PromotionEvent
 
 
@@ -23,10 +24,15 @@ def spec(version: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def document(action: Any, model_name: Any = "m", **fields: Any) -> JsonObject:
+    """An event with an id of its own, as JSON has it; a field that is `...` is left out."""
+    whole = {"event_id": str(uuid.uuid4()), "model_name": model_name, "action": action, "actor": "op"}
+    return {name: value for name, value in (whole | fields).items() if value is not ...}
+
+
 def event(action: str, model_name: str = "m", **fields: Any) -> PromotionEvent:
     """An event with an id of its own."""
-    document = {"event_id": str(uuid.uuid4()), "model_name": model_name, "action": action, "actor": "op"}
-    return PromotionEvent.model_validate(document | fields)
+    return PromotionEvent.model_validate(document(action, model_name, **fields))
 
 
 @asynccontextmanager

@@ -87,12 +87,22 @@ async def topic_log(bootstrap: str, *topics: str) -> AsyncIterator[TopicLog]:
 
 async def uncommitted_requests(settings: Settings, partitions: int) -> int:
     """How many requests there are beyond the offsets that the workers' group has committed."""
-    consumer: Any = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group_id, enable_auto_commit=False
+    return await _uncommitted(
+        settings.kafka_bootstrap, settings.group_id, settings.topic_requests, partitions
     )
+
+
+async def uncommitted_promotions(settings: Settings) -> int:
+    """How many promotion events there are beyond the offset that the control workers have committed."""
+    group_id = settings.control_group_id
+    return await _uncommitted(settings.kafka_bootstrap, group_id, settings.topic_promotions, 1)
+
+
+async def _uncommitted(bootstrap: str, group_id: str, topic: str, partitions: int) -> int:
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group_id, enable_auto_commit=False)
     await consumer.start()
     try:
-        consumer.assign([TopicPartition(settings.topic_requests, number) for number in range(partitions)])
+        consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
         ends = await consumer.end_offsets(consumer.assignment())
         return sum([end - (await consumer.committed(partition) or 0) for partition, end in ends.items()])
     finally:
