@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
 from schemas.models import PromotionEvent
+from streams.settings import Settings
 
 
 def spec(version: str, **fields: Any) -> dict[str, Any]:
@@ -33,6 +35,14 @@ def document(action: Any, model_name: Any = "m", **fields: Any) -> JsonObject:
 def event(action: str, model_name: str = "m", **fields: Any) -> PromotionEvent:
     """An event with an id of its own."""
     return PromotionEvent.model_validate(document(action, model_name, **fields))
+
+
+async def publish(settings: Settings, *events: PromotionEvent) -> None:
+    """Write events to their topic, one behind the other."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        for one in events:
+            body = one.model_dump_json(exclude_none=True).encode()
+            await producer.send_and_wait(settings.topic_promotions, body, key=one.model_name.encode())
 
 
 @asynccontextmanager

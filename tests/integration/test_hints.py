@@ -1,0 +1,252 @@
+"""Hints on a real Redis: heard, lost and missed; and workers that follow, with them and without."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import structlog
+from pydantic import SecretStr
+from redis.asyncio import Redis as RedisClient
+from structlog.typing import EventDict, WrappedLogger
+
+from deploy.local.redis import Redis
+from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
+from schemas.events import RouteHint
+from streams.client import PredictClient
+from streams.settings import Settings
+from tests.promotions import event, publish
+from tests.served_model import serve_model
+from tests.services import MakeTopics
+from tests.topic_log import topic_log
+from tests.worker_process import StartWorker
+
+# What is noticed after 2.5 s of silence, and the pause before the next connection, on a busy machine.
+DEADLINE_SECONDS = 20.0
+LOST = "hints are not heard; the registry is polled"
+SEND_TIMEOUT_SECONDS = 0.3
+# Far beyond every deadline: who follows within one has not waited for a poll.
+NO_POLLS = {"registry_poll_seconds": 600.0, "stale_after_seconds": 1000.0}
+
+
+class Heard:
+    """What a listener has told and logged so far."""
+
+    def __init__(self) -> None:
+        self.hints: list[RouteHint] = []
+        self.connections = 0
+        self.logged: list[str] = []
+        self._news = asyncio.Event()
+
+    def on_hint(self, hint: RouteHint) -> None:
+        self.hints.append(hint)
+        self._news.set()
+
+    def on_connected(self) -> None:
+        self.connections += 1
+        self._news.set()
+
+    def on_log(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        """A processor of structlog, the last one."""
+        self.logged.append(line["event"])
+        self._news.set()
+        raise structlog.DropEvent
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not holds():
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def listening(redis_url: str) -> AsyncIterator[Heard]:
+    """What a listener tells that runs until the block ends."""
+    heard = Heard()
+    before = structlog.get_config()
+    structlog.configure(processors=[heard.on_log])
+    listener = HintListener(redis_url, on_hint=heard.on_hint, on_connected=heard.on_connected)
+    running = asyncio.create_task(listener.run())
+    try:
+        yield heard
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        structlog.configure(**before)
+
+
+@pytest.fixture
+async def heard(own_redis: Redis) -> AsyncIterator[Heard]:
+    """Of a listener that is connected."""
+    async with listening(own_redis.url) as heard:
+        await heard.until(lambda: heard.connections == 1)
+        yield heard
+
+
+@pytest.fixture
+async def sender(own_redis: Redis) -> AsyncIterator[HintSender]:
+    """Of the control worker's kind, with less patience."""
+    sender = HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS)
+    yield sender
+    await sender.close()
+
+
+def hint(epoch: int) -> RouteHint:
+    return RouteHint(model_name="m", revision=epoch, epoch=epoch)
+
+
+async def test_a_hint_is_heard(heard: Heard, sender: HintSender) -> None:
+    """As it was sent, by every listener there is."""
+    sent = [hint(1), hint(2), hint(3)]
+    for one in sent:
+        assert await sender.send(one)
+    await heard.until(lambda: heard.hints == sent)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\xff",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"model_name": "m", "revision": 1}',
+        b'{"model_name": "m", "revision": 1, "epoch": -1}',
+        b'{"model_name": "m", "revision": 1, "epoch": "1"}',
+        b'{"model_name": 7, "revision": 1, "epoch": 1}',
+        b'{"model_name": "m", "revision": 1, "epoch": NaN}',
+        b'{"model_name": "m", "revision": 1, "epoch": 1, "more": "%b"}' % (b"x" * MAX_HINT_BYTES),
+        b"[" * 100_000,
+    ],
+    ids=lambda garbage: repr(garbage[:60]),
+)
+async def test_garbage_is_ignored(heard: Heard, sender: HintSender, own_redis: Redis, garbage: bytes) -> None:
+    """Anybody may write to the channel; the next hint is heard, and the connection is still the first one."""
+    async with RedisClient.from_url(own_redis.url) as client:
+        await client.publish(CHANNEL, garbage)
+    await sender.send(hint(1))
+    await heard.until(lambda: heard.hints == [hint(1)])
+    assert heard.connections == 1
+
+
+async def test_what_is_added_to_a_hint_is_ignored(heard: Heard, own_redis: Redis) -> None:
+    """A later version of the control worker may say more."""
+    async with RedisClient.from_url(own_redis.url) as client:
+        await client.publish(CHANNEL, b'{"model_name": "m", "revision": 1, "epoch": 1, "more": [1]}')
+    await heard.until(lambda: heard.hints == [hint(1)])
+
+
+async def test_a_redis_that_hangs_is_noticed_by_its_silence(
+    heard: Heard, sender: HintSender, own_redis: Redis
+) -> None:
+    """The connection stays open and says nothing; when Redis goes on the registry is read, and hints are heard."""
+    own_redis.pause()
+    await heard.until(lambda: LOST in heard.logged)
+    assert heard.connections == 1
+    own_redis.resume()
+    await heard.until(lambda: heard.connections == 2)
+    assert await sender.send(hint(1))
+    await heard.until(lambda: heard.hints == [hint(1)])
+
+
+async def test_a_redis_that_comes_back_is_heard_again(
+    heard: Heard, sender: HintSender, own_redis: Redis
+) -> None:
+    """Stopped in order or killed: its loss is told once, and each return with what it may have cost."""
+    for returns, end in enumerate((Redis.stop, Redis.kill), 1):
+        await asyncio.to_thread(end, own_redis)
+        await heard.until(partial(lambda times: heard.logged.count(LOST) == times, returns))
+        assert not await sender.send(hint(0))
+        await asyncio.to_thread(own_redis.start)
+        await heard.until(partial(lambda times: heard.connections == 1 + times, returns))
+        assert await sender.send(hint(returns))
+        await heard.until(partial(lambda epoch: heard.hints[-1:] == [hint(epoch)], returns))
+    assert heard.hints == [hint(1), hint(2)]
+
+
+async def test_a_listener_starts_without_redis(own_redis: Redis) -> None:
+    """A worker does not wait for it; hints are heard when it is there."""
+    own_redis.stop()
+    async with listening(own_redis.url) as heard:
+        await heard.until(lambda: heard.logged == [LOST])
+        await asyncio.to_thread(own_redis.start)
+        await heard.until(lambda: heard.connections == 1)
+
+
+@pytest.mark.parametrize("harm", [Redis.pause, Redis.stop], ids=["hanging", "stopped"])
+async def test_a_sender_waits_for_its_timeout_at_most(
+    sender: HintSender, own_redis: Redis, harm: Callable[[Redis], None]
+) -> None:
+    """Before its first connection and with one, again and again; no promotion waits longer for Redis."""
+    assert await sender.send(hint(1))
+    await asyncio.to_thread(harm, own_redis)
+    fresh = HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS)
+    for one in (sender, sender, fresh):
+        async with asyncio.timeout(SEND_TIMEOUT_SECONDS + 1.0):
+            assert not await one.send(hint(2))
+    async with asyncio.timeout(1.0):
+        await fresh.close()
+    own_redis.resume()
+
+
+async def versions_served(settings: Settings, model: str) -> set[str]:
+    """Who answers twenty users."""
+    async with PredictClient(settings) as client:
+        responses = await asyncio.gather(
+            *(client.predict(model, user_id=f"u{number}", input={"x": number}) for number in range(20))
+        )
+    return {response.model_version for response in responses}
+
+
+async def test_a_promotion_is_followed_at_once(
+    topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Through the control worker and its hint, and back again; nobody waits for a poll."""
+    model = await serve_model(database, tmp_path, canary_percent=20)
+    own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
+    settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS)
+    worker = start_worker(settings)
+    await worker.logged("hints are heard")
+    for swaps, (action, version) in enumerate((("promote", "v2"), ("rollback", "v1")), 2):
+        await publish(settings, event(action, model, version=version))
+        await worker.logged("serving table swapped", times=swaps)
+        assert await versions_served(settings, model) == {version}
+
+
+async def test_without_hints_a_promotion_is_followed_by_the_poll(
+    topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """The control worker's go to another Redis, and nobody is told that they are lost."""
+    model = await serve_model(database, tmp_path, canary_percent=20)
+    settings = await topics(
+        1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"), registry_poll_seconds=0.5
+    )
+    start_worker(settings, roles="control")
+    deaf = settings.model_copy(update={"redis_url": SecretStr(own_redis.url)})
+    worker = start_worker(deaf, roles="predict")
+    await worker.logged("hints are heard")
+    await publish(settings, event("promote", model, version="v2"))
+    await worker.logged("serving table swapped", times=2)
+    assert await versions_served(settings, model) == {"v2"}
+
+
+async def test_what_was_missed_is_read_when_hints_are_heard_again(
+    topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """A promotion while Redis is away has no hint; its return is one."""
+    model = await serve_model(database, tmp_path, canary_percent=20)
+    own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
+    settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS)
+    worker = start_worker(settings)
+    await worker.logged("hints are heard")
+    await asyncio.to_thread(own_redis.stop)
+    await publish(settings, event("promote", model, version="v2"))
+    async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
+        await log.until(lambda: log.of(settings.topic_promotion_results), "the result, without Redis")
+    assert await versions_served(settings, model) == {"v1", "v2"}
+    await asyncio.to_thread(own_redis.start)
+    await worker.logged("serving table swapped", times=2)
+    assert await versions_served(settings, model) == {"v2"}
