@@ -13,7 +13,7 @@ import asyncio
 import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -32,16 +32,14 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from schemas.wire import read_object
-from streams.kafka_errors import kafka_connection_errors, kafka_errors
-from streams.security import kafka_security
+from streams.kafka_errors import kafka_errors
+from streams.sending import open_producer
 from streams.settings import Settings
-from streams.tail import CONNECT_SECONDS, Tail, open_tail
+from streams.tail import Tail, open_tail
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_IN_FLIGHT = 1000
 _CLOSE_SECONDS = 5.0
-# Kafka counts the key and the headers too.
-_RECORD_OVERHEAD_BYTES = 16 * 1024
 
 Answer = PredictResponse | UnavailableError
 _Waiting = asyncio.Future[PredictResponse]
@@ -90,7 +88,9 @@ class PredictClient:
             # The reader first: nothing is sent before its response could be seen.
             tail = await opened.enter_async_context(open_tail(self._settings, self._settings.topic_responses))
             await opened.enter_async_context(self._reader(tail))
-            self._producer = await opened.enter_async_context(self._open_producer())
+            self._producer = await opened.enter_async_context(
+                open_producer(self._settings, self._settings.topic_requests, close_seconds=_CLOSE_SECONDS)
+            )
             self._resources = opened.pop_all()
         return self
 
@@ -248,29 +248,6 @@ class PredictClient:
             waiting.set_exception(
                 InternalError(f"the response to {request_id} breaks the contract: {problem['msg']}")
             )
-
-    @asynccontextmanager
-    async def _open_producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        topic = self._settings.topic_requests
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            enable_idempotence=True,
-            acks="all",
-            max_request_size=self._settings.max_record_bytes + _RECORD_OVERHEAD_BYTES,
-            request_timeout_ms=int(CONNECT_SECONDS * 1000),
-            **kafka_security(self._settings),
-        )
-        try:
-            with kafka_connection_errors(self._settings, topic):
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await producer.start()
-                    await producer.partitions_for(topic)
-            yield producer
-        finally:
-            # A broker that is gone would hold up the flush for as long as the request timeout.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await producer.stop()
 
 
 async def _response(

@@ -1,0 +1,189 @@
+"""The asynchronous client of operators: have a promotion event decided, by one of two ways.
+
+    async with PromotionClient(settings) as client:
+        decided = await client.decide(event)
+
+The way is Kafka: the event is published, a control worker decides it and publishes the result. When no
+result is there within `FALLBACK_SECONDS`, whatever the reason, the client gives the very same event to
+PostgreSQL too and takes the result that comes first. That is safe because an event is applied once,
+however often it arrives. So a control worker or a Kafka that is gone costs half a second, not the rollback.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Never, Self
+
+from schemas.errors import (
+    BrokerUnavailableError,
+    PromotionRejectedError,
+    RegistryUnavailableError,
+    RejectionCode,
+    SetupError,
+)
+from schemas.models import PromotionEvent, PromotionResult
+from schemas.wire import canonical
+from streams.promotion_events import read_event
+from streams.promotion_link import CLOSE_SECONDS, PromotionLink, seen
+from streams.security import redis_options
+from streams.settings import Settings
+
+FALLBACK_SECONDS = 0.5
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A result, and the way by which it came."""
+
+    result: PromotionResult
+    via: Literal["kafka", "postgresql"]
+
+
+class PromotionClient:
+    """Use it as an asynchronous context manager; it may serve many tasks at once.
+
+    Entering neither waits nor raises: the connection to Kafka is made in the background, and anew for
+    the next event when it was lost. `on_fallback` is told why, when an event is given to PostgreSQL too.
+    """
+
+    def __init__(self, settings: Settings, *, on_fallback: Callable[[str], None] = lambda _: None) -> None:
+        self._settings = settings
+        self._on_fallback = on_fallback
+        self._link: PromotionLink
+
+    async def __aenter__(self) -> Self:
+        self._link = PromotionLink(self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._link.close()
+
+    async def decide(
+        self, event: PromotionEvent, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> Decided:
+        """Have an event decided; a refusal is a result with status `rejected`.
+
+        Raises PromotionRejectedError for what cannot be sent as an event, and when neither way gives a
+        result BrokerUnavailableError, RegistryUnavailableError or SetupError. After one of these three
+        the event may have been applied; the same event may be sent again.
+        """
+        give_up_at = asyncio.get_running_loop().time() + timeout_seconds
+        value, event = _as_sent(event, self._settings.max_record_bytes)
+        if self._link.broken:
+            self._link = PromotionLink(self._settings)
+        by_kafka = _way(self._by_kafka(event, value))
+        ways = [by_kafka]
+        try:
+            await asyncio.wait(ways, timeout=min(FALLBACK_SECONDS, timeout_seconds))
+            failure = by_kafka.exception() if by_kafka.done() else None
+            if failure is not None or not by_kafka.done():
+                self._on_fallback(str(failure or f"no result from Kafka within {FALLBACK_SECONDS:g} s"))
+                ways.append(_way(self._by_postgresql(event)))
+            decided = await _first_result(ways, give_up_at)
+            return decided or _raise_neither(event, ways, timeout_seconds)
+        finally:
+            for way in ways:
+                way.cancel()
+            # A server that hangs must not hold up the result of the other.
+            await asyncio.wait(ways, timeout=CLOSE_SECONDS)
+
+    async def _by_kafka(self, event: PromotionEvent, value: bytes) -> Decided:
+        return Decided(await self._link.decide(event, value), "kafka")
+
+    async def _by_postgresql(self, event: PromotionEvent) -> Decided:
+        return Decided(await decide_directly(self._settings, event), "postgresql")
+
+
+async def decide_directly(settings: Settings, event: PromotionEvent) -> PromotionResult:
+    """Have an event decided in PostgreSQL, without Kafka, and tell the workers by Redis if it is there.
+
+    Raises PromotionRejectedError for what cannot be sent as an event; RegistryUnavailableError, after
+    which it may have been applied; SetupError.
+    """
+    # Late: most decisions come by Kafka, and this costs an operator a fifth of a second.
+    from registry.store import RegistryStore  # noqa: PLC0415
+
+    _, event = _as_sent(event, settings.max_record_bytes)
+    store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        result = await store.apply(event)
+        if result.status == "applied":
+            await _hint(settings, result)
+    finally:
+        await store.close()
+    return result
+
+
+async def _hint(settings: Settings, result: PromotionResult) -> None:
+    from registry.broadcast import HintSender  # noqa: PLC0415  # late, as above
+    from streams.control import announce  # noqa: PLC0415
+
+    # Certificates that cannot be used are no reason to hide a result: workers follow by their next poll.
+    with suppress(SetupError):
+        hints = HintSender(
+            settings.redis_url.get_secret_value(),
+            timeout_seconds=settings.redis_timeout_seconds,
+            connection_options=redis_options(settings),
+        )
+        try:
+            await announce(hints, result)
+        finally:
+            await hints.close()
+
+
+def _as_sent(event: PromotionEvent, max_bytes: int) -> tuple[bytes, PromotionEvent]:
+    """An event as bytes, and as it is read from them: both ways must decide the very same."""
+    try:
+        value = canonical(event.model_dump(mode="json", exclude_defaults=True))
+    except ValueError as error:
+        raise PromotionRejectedError(
+            RejectionCode.INVALID_EVENT, f"the event has no form in JSON ({error}); send it without that"
+        ) from None
+    read = read_event(value, max_bytes, datetime.now(UTC))
+    if isinstance(read, PromotionEvent):
+        return value, read
+    raise PromotionRejectedError(RejectionCode.INVALID_EVENT, read.error.message if read.error else "")
+
+
+def _way(deciding: Coroutine[Any, Any, Decided]) -> asyncio.Task[Decided]:
+    task = asyncio.create_task(deciding)
+    task.add_done_callback(seen)
+    return task
+
+
+async def _first_result(ways: Sequence[asyncio.Task[Decided]], give_up_at: float) -> Decided | None:
+    """The first result; None when all ways failed, or at the loop's time `give_up_at`."""
+    pending = set(ways)
+    while pending:
+        done, pending = await asyncio.wait(
+            pending,
+            timeout=max(0.0, give_up_at - asyncio.get_running_loop().time()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            return None
+        for way in done:
+            if way.exception() is None:
+                return way.result()
+    return None
+
+
+def _raise_neither(
+    event: PromotionEvent, ways: Sequence[asyncio.Task[Decided]], timeout_seconds: float
+) -> Never:
+    failures = [error for way in ways if way.done() and (error := way.exception())]
+    told = "; ".join(str(error) or repr(error) for error in failures)
+    if failures and all(isinstance(error, SetupError) for error in failures):
+        raise SetupError(told)
+    fate = f"it may have been applied: look at `headrace status {event.model_name}`"
+    if len(failures) == len(ways):
+        raise RegistryUnavailableError(f"{told}; {fate}") from failures[-1]
+    raise BrokerUnavailableError(
+        "; ".join(filter(None, [told, f"no result within {timeout_seconds:g} s", fate]))
+    )
