@@ -4,18 +4,21 @@ import asyncio
 
 import structlog
 
-from registry.leases import Lease, Leases
+from registry.leases import LEASE_SECONDS, Lease, Leases
 from schemas.errors import RegistryUnavailableError
 from streams.identity import Identity
 from streams.serving import ServedTables
 
 log = structlog.get_logger()
 
+# However seldom the registry is polled: who renews less often seems to be dead in between.
+MAX_RENEW_SECONDS = LEASE_SECONDS / 5
+
 
 async def keep_lease(
     leases: Leases, tables: ServedTables, identity: Identity, *, renew_seconds: float
 ) -> None:
-    """Renew the lease each `renew_seconds` and whenever this worker has come further.
+    """Renew the lease each `renew_seconds`, or more often, and whenever this worker has come further.
 
     It tells the table that all answers from now on are by: a change is told when the last slice
     that began before it is answered, not before. Ends when cancelled.
@@ -28,7 +31,7 @@ async def keep_lease(
         except RegistryUnavailableError as error:
             log.debug("lease not renewed", reason=str(error))
         try:
-            async with asyncio.timeout(renew_seconds):
+            async with asyncio.timeout(min(renew_seconds, MAX_RENEW_SECONDS)):
                 await tables.changed.wait()
         except TimeoutError:
             pass
