@@ -142,10 +142,11 @@ class ServingRefresher:
         models = {} if whole else dict(before.models)
         behind = {} if whole else dict(before.behind)
         unloaded: list[RegisteredModel] = []
+        for name in self._loads.keys() | self._retries.keys():
+            # What was begun for an older revision, or for a model that is there no more, is pointless.
+            if whole or name in snapshot.models:
+                self._give_up(name)
         for name, registered in snapshot.models.items():
-            if name in self._loads:
-                self._loads.pop(name).cancel()
-            self._retries.pop(name, None)
             served = before.models.get(name)
             versions = _loaded(registered, served)
             if len(versions) == len(registered.versions):
@@ -159,6 +160,11 @@ class ServingRefresher:
         self._swap(ServingTable(snapshot.epoch, models, behind), before.models if whole else snapshot.models)
         for registered in unloaded:
             self._begin_load(registered)
+
+    def _give_up(self, model_name: str) -> None:
+        if model_name in self._loads:
+            self._loads.pop(model_name).cancel()
+        self._retries.pop(model_name, None)
 
     def _begin_load(self, registered: RegisteredModel) -> None:
         name = registered.model_name

@@ -226,6 +226,26 @@ async def test_a_registry_that_went_back_is_read_whole(bench: Bench) -> None:
     assert (table.epoch, set(table.models)) == (1, {"m"})
 
 
+async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(bench: Bench) -> None:
+    """Neither what was being loaded then nor what was to be tried again is ever served."""
+    bench.registry.put({"v1": 100})
+    restored = dict(bench.registry.models)
+    await bench.follow()
+    bench.load.slow, bench.load.broken = {"v2": asyncio.Event()}, {"v3"}
+    bench.registry.put({"v3": 100}, name="failing")
+    await bench.follow()
+    bench.registry.put({"v2": 100}, name="loading")
+    await bench.refresher.refresh()
+    bench.registry.now, bench.registry.models = 1, restored
+    await bench.refresher.refresh()
+    bench.load.slow["v2"].set()
+    bench.load.broken = set()
+    bench.seconds += RETRY_LOAD_SECONDS
+    table = await bench.follow()
+    assert (table.epoch, set(table.models), table.behind) == (1, {"m"}, {})
+    assert bench.load.loaded.keys() == {"v1"}
+
+
 async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Bench) -> None:
     """Long before the next poll; one that is known already causes no read."""
     bench.registry.put({"v1": 100})
