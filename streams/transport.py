@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import aiokafka
+import structlog
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -45,6 +46,9 @@ from mode.utils.futures import notify
 from streams.fetched import take_over
 from streams.ledger import Ledger, Partition, Record, Slice
 from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
+
+# Faust's services log by the name of this module, and too much of it to be shown.
+log = structlog.get_logger("streams.partitions")
 
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
@@ -271,6 +275,7 @@ class SliceConsumer(Consumer):
         self.ledger.forget()
         self._slot_freed.set()
         await super().on_partitions_assigned(assigned, generation_id)
+        log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
     def assignment(self) -> set[TP]:
         return {TP(*tp) for tp in self.kafka.assignment()}

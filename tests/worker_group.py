@@ -24,7 +24,8 @@ class WorkerGroup:
     async def start(self, *names: str) -> list[WorkerProcess]:
         """Start workers at once and wait until they serve."""
         workers = [
-            self._start_worker(self.settings.model_copy(update={"worker_name": name})) for name in names
+            self._start_worker(self.settings.model_copy(update={"worker_name": name}), "predict")
+            for name in names
         ]
         await asyncio.gather(*(worker.ready() for worker in workers))
         return workers

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -51,6 +51,12 @@ class WorkerProcess:
     async def logged(self, event: str, *, times: int = 1) -> JsonObject:
         """Wait until it has logged an event so often; the last one's line."""
         return await asyncio.to_thread(self._wait_for, event, times)
+
+    def logged_again(self, event: str) -> Awaitable[JsonObject]:
+        """Wait until it has logged an event once more than it has by this call."""
+        with self._news:
+            times = sum(line.get("event") == event for line in map(_parsed, self._lines))
+        return self.logged(event, times=times + 1)
 
     async def ended(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for its end; the exit code, negative for a signal."""
