@@ -2,85 +2,35 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
-import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis as RedisClient
-from structlog.typing import EventDict, WrappedLogger
 
 from deploy.local.redis import Redis
-from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
+from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintSender
 from schemas.events import RouteHint
 from streams.client import PredictClient
 from streams.settings import Settings
+from tests.hint_log import HintLog, hint_log
 from tests.promotions import event, publish
 from tests.served_model import serve_model
 from tests.services import MakeTopics
 from tests.topic_log import topic_log
 from tests.worker_process import StartWorker
 
-# What is noticed after 2.5 s of silence, and the pause before the next connection, on a busy machine.
-DEADLINE_SECONDS = 20.0
 LOST = "hints are not heard; the registry is polled"
 SEND_TIMEOUT_SECONDS = 0.3
 # Far beyond every deadline: who follows within one has not waited for a poll.
 NO_POLLS = {"registry_poll_seconds": 600.0, "stale_after_seconds": 1000.0}
 
 
-class Heard:
-    """What a listener has told and logged so far."""
-
-    def __init__(self) -> None:
-        self.hints: list[RouteHint] = []
-        self.connections = 0
-        self.logged: list[str] = []
-        self._news = asyncio.Event()
-
-    def on_hint(self, hint: RouteHint) -> None:
-        self.hints.append(hint)
-        self._news.set()
-
-    def on_connected(self) -> None:
-        self.connections += 1
-        self._news.set()
-
-    def on_log(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        """A processor of structlog, the last one."""
-        self.logged.append(line["event"])
-        self._news.set()
-        raise structlog.DropEvent
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while not holds():
-                self._news.clear()
-                await self._news.wait()
-
-
-@asynccontextmanager
-async def listening(redis_url: str) -> AsyncIterator[Heard]:
-    """What a listener tells that runs until the block ends."""
-    heard = Heard()
-    before = structlog.get_config()
-    structlog.configure(processors=[heard.on_log])
-    listener = HintListener(redis_url, on_hint=heard.on_hint, on_connected=heard.on_connected)
-    running = asyncio.create_task(listener.run())
-    try:
-        yield heard
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        structlog.configure(**before)
-
-
 @pytest.fixture
-async def heard(own_redis: Redis) -> AsyncIterator[Heard]:
+async def heard(own_redis: Redis) -> AsyncIterator[HintLog]:
     """Of a listener that is connected."""
-    async with listening(own_redis.url) as heard:
+    async with hint_log(own_redis.url) as heard:
         await heard.until(lambda: heard.connections == 1)
         yield heard
 
@@ -97,7 +47,7 @@ def hint(epoch: int) -> RouteHint:
     return RouteHint(model_name="m", revision=epoch, epoch=epoch)
 
 
-async def test_a_hint_is_heard(heard: Heard, sender: HintSender) -> None:
+async def test_a_hint_is_heard(heard: HintLog, sender: HintSender) -> None:
     """As it was sent, by every listener there is."""
     sent = [hint(1), hint(2), hint(3)]
     for one in sent:
@@ -123,7 +73,9 @@ async def test_a_hint_is_heard(heard: Heard, sender: HintSender) -> None:
     ],
     ids=lambda garbage: repr(garbage[:60]),
 )
-async def test_garbage_is_ignored(heard: Heard, sender: HintSender, own_redis: Redis, garbage: bytes) -> None:
+async def test_garbage_is_ignored(
+    heard: HintLog, sender: HintSender, own_redis: Redis, garbage: bytes
+) -> None:
     """Anybody may write to the channel; the next hint is heard, and the connection is still the first one."""
     async with RedisClient.from_url(own_redis.url) as client:
         await client.publish(CHANNEL, garbage)
@@ -132,7 +84,7 @@ async def test_garbage_is_ignored(heard: Heard, sender: HintSender, own_redis: R
     assert heard.connections == 1
 
 
-async def test_what_is_added_to_a_hint_is_ignored(heard: Heard, own_redis: Redis) -> None:
+async def test_what_is_added_to_a_hint_is_ignored(heard: HintLog, own_redis: Redis) -> None:
     """A later version of the control worker may say more."""
     async with RedisClient.from_url(own_redis.url) as client:
         await client.publish(CHANNEL, b'{"model_name": "m", "revision": 1, "epoch": 1, "more": [1]}')
@@ -140,7 +92,7 @@ async def test_what_is_added_to_a_hint_is_ignored(heard: Heard, own_redis: Redis
 
 
 async def test_a_redis_that_hangs_is_noticed_by_its_silence(
-    heard: Heard, sender: HintSender, own_redis: Redis
+    heard: HintLog, sender: HintSender, own_redis: Redis
 ) -> None:
     """The connection stays open and says nothing; when Redis goes on the registry is read, and hints are heard."""
     own_redis.pause()
@@ -153,7 +105,7 @@ async def test_a_redis_that_hangs_is_noticed_by_its_silence(
 
 
 async def test_a_redis_that_comes_back_is_heard_again(
-    heard: Heard, sender: HintSender, own_redis: Redis
+    heard: HintLog, sender: HintSender, own_redis: Redis
 ) -> None:
     """Stopped in order or killed: its loss is told once, and each return with what it may have cost."""
     for returns, end in enumerate((Redis.stop, Redis.kill), 1):
@@ -170,7 +122,7 @@ async def test_a_redis_that_comes_back_is_heard_again(
 async def test_a_listener_starts_without_redis(own_redis: Redis) -> None:
     """A worker does not wait for it; hints are heard when it is there."""
     own_redis.stop()
-    async with listening(own_redis.url) as heard:
+    async with hint_log(own_redis.url) as heard:
         await heard.until(lambda: heard.logged == [LOST])
         await asyncio.to_thread(own_redis.start)
         await heard.until(lambda: heard.connections == 1)
