@@ -14,6 +14,7 @@ Time limits are the caller's, by `asyncio.timeout`; a call that is cancelled clo
 import asyncio
 import ssl
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import httpx
@@ -24,6 +25,8 @@ from workers.endpoints import check_endpoint
 CALLS_IN_FLIGHT = 8
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _EXCERPT_CHARACTERS = 200
+# For http, which httpx makes a context for too; it trusts nobody.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class ModelServer:
@@ -47,7 +50,6 @@ class ModelServer:
         self._max_response_bytes = max_response_bytes
         self._slots = asyncio.Semaphore(calls_in_flight)
         self._idle: list[httpx.AsyncClient] = []
-        self._tls = ssl.create_default_context()
         self._closed = False
 
     async def call(self, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
@@ -59,7 +61,7 @@ class ModelServer:
         async with self._slots:
             if self._closed:
                 raise BackendUnavailableError("the model was unloaded")
-            client = self._idle.pop() if self._idle else self._new_client()
+            client = self._idle.pop() if self._idle else await self._new_client()
             try:
                 response = await self._begin(client, method, self.url + path, content)
                 try:
@@ -112,9 +114,10 @@ class ModelServer:
             raise BackendFailedError(f"the model server broke off its answer: {_brief(error)}") from None
         return bytes(body)
 
-    def _new_client(self) -> httpx.AsyncClient:
+    async def _new_client(self) -> httpx.AsyncClient:
+        tls = await asyncio.to_thread(_trusted) if self.url.startswith("https:") else _NO_TLS
         return httpx.AsyncClient(
-            verify=self._tls,
+            verify=tls,
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
             headers={
                 "accept": "application/json",
@@ -125,6 +128,12 @@ class ModelServer:
             follow_redirects=False,
             trust_env=False,
         )
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The machine's certificate authorities. To read them takes 60 ms, for which no event loop should wait."""
+    return ssl.create_default_context()
 
 
 def _unavailable(error: httpx.HTTPError) -> BackendUnavailableError:

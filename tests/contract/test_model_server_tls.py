@@ -1,0 +1,80 @@
+"""workers/model_server.py over TLS: the machine's certificate authorities, read once and only when needed."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from schemas.errors import BackendUnavailableError
+from tests.certificates import Certificates, make_certificates
+from tests.http_server import answer
+from workers import model_server
+from workers.model_server import ModelServer
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_read_yet() -> Iterator[None]:
+    """Each test as in a process of its own."""
+    model_server._trusted.cache_clear()
+    yield
+    model_server._trusted.cache_clear()
+
+
+@pytest.fixture
+async def url(certificates: Certificates) -> AsyncIterator[str]:
+    """Of a server that answers `{}` over TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer({}))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v2/models/m"
+
+
+async def test_a_server_with_a_trusted_certificate_is_asked(
+    url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an authority that the machine trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    server = ModelServer(url)
+    assert await server.call("GET", "") == (200, b"{}")
+    await server.close()
+
+
+async def test_a_server_with_another_certificate_is_not_asked(
+    url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be anybody."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.other_ca))
+    server = ModelServer(url)
+    with pytest.raises(BackendUnavailableError, match="certificate"):
+        await server.call("GET", "")
+    await server.close()
+
+
+async def test_certificates_are_read_once_and_not_for_http(
+    url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with thousands of versions would stand still for minutes."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    plain = ModelServer("http://127.0.0.1:1/v2/models/m")
+    with pytest.raises(BackendUnavailableError):
+        await plain.call("GET", "")
+    assert model_server._trusted.cache_info().misses == 0
+    for _ in range(2):
+        server = ModelServer(url)
+        await server.call("GET", "")
+        await server.close()
+    assert model_server._trusted.cache_info().misses == 1
+    await plain.close()
