@@ -8,10 +8,10 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test bench bench-memory bench-startup demo docs clean
+.PHONY: help setup lock check format test bench bench-memory bench-startup bench-registry demo docs clean
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 setup: $(STAMP) ## make .venv with the pinned dependencies
 
@@ -55,6 +55,9 @@ bench-memory: $(STAMP) ## a worker's memory over two million requests
 
 bench-startup: $(STAMP) ## from a worker's start to its first response
 	@$(BIN)/python -m tests.bench.startup
+
+bench-registry: $(STAMP) ## a worker beside 1,000 models of 10 versions each
+	@$(BIN)/python -m tests.bench.registry_scale
 
 clean:
 	rm -rf build dist data
