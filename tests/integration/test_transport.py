@@ -192,6 +192,22 @@ async def test_batches_arrive_as_they_were_built(topics: MakeTopics) -> None:
     assert (two.key, two.value) == (None, None)
 
 
+async def test_without_active_partitions_nothing_is_taken(topics: MakeTopics) -> None:
+    """Between a revocation and the next assignment none is active; what was taken then would be thrown away."""
+    settings = await topics(partitions=1)
+    handled = Handled()
+    async with running(settings, handled) as app:
+        consumer = app.consumer
+        assert isinstance(consumer, SliceConsumer)
+        await produce(settings, 10)
+        await handled.until(lambda: len(handled.offsets) == 10)
+        await app._stop_fetcher()
+        await produce(settings, 20)
+        assert await consumer._getmany(set(), 5.0) == {}
+        taken = await consumer._getmany(consumer.assignment(), WAIT_SECONDS)
+        assert [records[0].offset for records in taken.values()] == [10]
+
+
 async def test_rebalances_lose_nothing(topics: MakeTopics) -> None:
     """While others join and leave again and again, every record is handed out to somebody."""
     settings = await topics(partitions=4)
