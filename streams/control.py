@@ -7,7 +7,7 @@ and changes nothing, and result and hint are sent again. So a result may be read
 recognised by its `event_id`.
 
 An event that is no event is refused by a result with a code; nothing stops the topic. While PostgreSQL
-is away the events wait.
+is away, or is no registry, the events wait.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import structlog
 
 from registry.broadcast import HintSender
 from registry.store import RegistryStore
-from schemas.errors import RegistryUnavailableError, RejectionCode
+from schemas.errors import RegistryUnavailableError, RejectionCode, SetupError
 from schemas.events import RouteHint
 from schemas.models import PromotionError, PromotionEvent, PromotionResult
 from streams.ledger import Record, Slice
@@ -82,8 +82,9 @@ class Control:
             self.attempts += 1
             try:
                 return await self._store.apply(event)
-            except RegistryUnavailableError as error:
-                # Whether it was applied is unknown, and asking again is safe.
+            # A registry that is not set up, as before a migration, is no fault of the event's. Whether an
+            # event was applied may be unknown, and asking again is safe.
+            except (RegistryUnavailableError, SetupError) as error:
                 if pause_seconds == FIRST_RETRY_SECONDS:
                     log.warning("registry not reachable; promotions wait", reason=str(error))
             await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
