@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test bench bench-memory bench-startup bench-registry demo docs clean
+.PHONY: help setup lock check format test faults-control bench bench-memory bench-startup bench-registry demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -43,6 +43,10 @@ docs: $(STAMP) ## write docs/schemas and docs/asyncapi.json anew from the models
 
 test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts itself
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests
+
+faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
+	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \
+	  tests/faults/test_control_dies.py tests/faults/test_postgres_outage.py
 
 demo: $(STAMP) ## two recommenders on MovieLens-100k, served live; until Ctrl-C, or DEMO_SECONDS=20
 	@$(BIN)/python -m deploy.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
