@@ -46,7 +46,7 @@ async def test_benchmark_of_rollbacks_plays_every_scenario(
         other_redis.kill()
     assert written.keys() >= FIGURES
     assert all(written[name] >= 0 for name in FIGURES)
-    assert 0 < written["command_start_ms"] <= written["command_p99_ms"]
+    assert written["command_start_ms"] > 0
     assert written["requests"] > 0
     assert written["wrong_version_after_confirm"] == 0
     assert written["rounds"].keys() == {scenario.name for scenario in SCENARIOS}
