@@ -38,6 +38,7 @@ RETRY_LOAD_SECONDS = 10.0
 RETIRE_GRACE_SECONDS = 10.0
 # Loads at once: more would share the same cores and disks.
 LOADS_AT_ONCE = 4
+POLL_JITTER = 0.5, 0.9
 MODELS_IN_A_LOG_LINE = 10
 
 LoadFailed = Callable[[str, str, int], None]
@@ -107,11 +108,15 @@ class ServingRefresher:
             await asyncio.wait(self._loads.values())
 
     async def run(self) -> None:
-        """Refresh at each poll, with jitter so that workers do not ask at once, and when woken."""
+        """Refresh at least each `poll_seconds`, and when woken.
+
+        With jitter, so that workers do not ask at once; and early enough that a change is served within
+        `poll_seconds` where no hint tells of it.
+        """
         reachable = True
         while True:
             try:
-                async with asyncio.timeout(self._poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # no secret
+                async with asyncio.timeout(self._poll_seconds * random.uniform(*POLL_JITTER)):  # noqa: S311  # no secret
                     await self._woken.wait()
             except TimeoutError:
                 pass
