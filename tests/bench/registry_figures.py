@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 
+# Routing may cost what the processor's caches cost when a thousand routes take turns in them, no more.
 LIMITS: Final[Mapping[str, float]] = {
     "cold_load_seconds": 2.0,
     "refresh_p99_ms": 20.0,
     "refresh_stall_ms": 5.0,
     "load_stall_ms": 5.0,
-    "routing_ratio": 1.1,
+    "routing_ratio": 1.25,
 }
 
 

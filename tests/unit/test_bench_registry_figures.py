@@ -38,7 +38,7 @@ def test_longest_counts_and_is_held_against_what_is_wanted() -> None:
     assert reached.keys() == LIMITS.keys()
 
 
-@pytest.mark.parametrize(("among_many_us", "ratio", "reached"), [(2.2, 1.1, True), (3.0, 1.5, False)])
+@pytest.mark.parametrize(("among_many_us", "ratio", "reached"), [(2.5, 1.25, True), (2.75, 1.375, False)])
 def test_routing_is_compared_by_its_quickest_repeats(
     among_many_us: float, ratio: float, *, reached: bool
 ) -> None:
