@@ -97,31 +97,58 @@ class PromotionClient:
         return Decided(await self._link.decide(event, value), "kafka")
 
     async def _by_postgresql(self, event: PromotionEvent) -> Decided:
-        return Decided(await decide_directly(self._settings, event), "postgresql")
+        result = await _apply(self._settings, event)
+        await send_hint(self._settings, result)
+        return Decided(result, "postgresql")
 
 
-async def decide_directly(settings: Settings, event: PromotionEvent) -> PromotionResult:
+async def decide_directly(
+    settings: Settings, event: PromotionEvent, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+) -> PromotionResult:
     """Have an event decided in PostgreSQL, without Kafka, and tell the workers by Redis if it is there.
+
+    Raises what `apply_directly` does.
+    """
+    result = await apply_directly(settings, event, timeout_seconds=timeout_seconds)
+    await send_hint(settings, result)
+    return result
+
+
+async def apply_directly(
+    settings: Settings, event: PromotionEvent, *, timeout_seconds: float
+) -> PromotionResult:
+    """Have an event decided in PostgreSQL; workers see it at their next poll, or by a hint.
 
     Raises PromotionRejectedError for what cannot be sent as an event; RegistryUnavailableError, after
     which it may have been applied; SetupError.
     """
-    # Late: most decisions come by Kafka, and this costs an operator a fifth of a second.
+    _, event = _as_sent(event, settings.max_record_bytes)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await _apply(settings, event)
+    except TimeoutError:
+        reason = f"no result from PostgreSQL within {timeout_seconds:g} s"
+    except RegistryUnavailableError as error:
+        reason = str(error)
+    raise RegistryUnavailableError(f"{reason}; {_fate(event)}")
+
+
+async def _apply(settings: Settings, event: PromotionEvent) -> PromotionResult:
+    # Late, as in `send_hint`: most decisions come by Kafka, and this costs an operator a fifth of a second.
     from registry.store import RegistryStore  # noqa: PLC0415
 
-    _, event = _as_sent(event, settings.max_record_bytes)
     store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
     try:
-        result = await store.apply(event)
-        if result.status == "applied":
-            await _hint(settings, result)
+        return await store.apply(event)
     finally:
         await store.close()
-    return result
 
 
-async def _hint(settings: Settings, result: PromotionResult) -> None:
-    from registry.broadcast import HintSender  # noqa: PLC0415  # late, as above
+async def send_hint(settings: Settings, result: PromotionResult) -> None:
+    """Tell the workers of a result that was applied, if Redis is there; a failure is only logged."""
+    if result.status != "applied":
+        return
+    from registry.broadcast import HintSender  # noqa: PLC0415
     from streams.control import announce  # noqa: PLC0415
 
     # Certificates that cannot be used are no reason to hide a result: workers follow by their next poll.
@@ -181,9 +208,12 @@ def _raise_neither(
     told = "; ".join(str(error) or repr(error) for error in failures)
     if failures and all(isinstance(error, SetupError) for error in failures):
         raise SetupError(told)
-    fate = f"it may have been applied: look at `headrace status {event.model_name}`"
     if len(failures) == len(ways):
-        raise RegistryUnavailableError(f"{told}; {fate}") from failures[-1]
+        raise RegistryUnavailableError(f"{told}; {_fate(event)}") from failures[-1]
     raise BrokerUnavailableError(
-        "; ".join(filter(None, [told, f"no result within {timeout_seconds:g} s", fate]))
+        "; ".join(filter(None, [told, f"no result within {timeout_seconds:g} s", _fate(event)]))
     )
+
+
+def _fate(event: PromotionEvent) -> str:
+    return f"it may have been applied: look at `headrace status {event.model_name}`"

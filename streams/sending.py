@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 
@@ -13,6 +13,8 @@ from streams.tail import CONNECT_SECONDS
 
 # Kafka counts the key and the headers too.
 _RECORD_OVERHEAD_BYTES = 16 * 1024
+# The loop itself holds its tasks only weakly.
+_STOPPING: set[asyncio.Task[None]] = set()
 
 
 @asynccontextmanager
@@ -21,8 +23,9 @@ async def open_producer(
 ) -> AsyncIterator[AIOKafkaProducer]:
     """A producer that is connected and knows `topic`.
 
-    At the end it waits at most `close_seconds` for what is not delivered yet. Raises
-    BrokerUnavailableError within 10 s, SetupError when there is no such topic.
+    At the end it waits at most `close_seconds` for what is not delivered yet; a broker that is gone would
+    hold that up for as long as the request timeout. The rest of the closing goes on in the background.
+    Raises BrokerUnavailableError within 10 s, SetupError when there is no such topic.
     """
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,
@@ -39,7 +42,7 @@ async def open_producer(
                 await producer.partitions_for(topic)
         yield producer
     finally:
-        # A broker that is gone would hold up the flush for as long as the request timeout.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(close_seconds):
-                await producer.stop()
+        stopping = asyncio.create_task(producer.stop())
+        _STOPPING.add(stopping)
+        stopping.add_done_callback(_STOPPING.discard)
+        await asyncio.wait([stopping], timeout=close_seconds)

@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.audit_views import history, route
 from streams.cli.config import config
 from streams.cli.init import init
 from streams.cli.predict import predict
-from streams.cli.registry_verbs import canary, promote, register, rollback
+from streams.cli.promotion_verbs import archive, canary, promote, register, reshuffle, rollback, split
 from streams.cli.registry_views import status, versions
 from streams.cli.schemas import schemas
 from streams.cli.top import top
@@ -35,10 +36,15 @@ app.command()(up)
 app.command()(init)
 app.command()(register)
 app.command()(canary)
+app.command()(split)
 app.command()(promote)
 app.command()(rollback)
+app.command()(archive)
+app.command()(reshuffle)
 app.command()(status)
 app.command()(versions)
+app.command()(history)
+app.command()(route)
 app.command()(worker)
 app.command()(predict)
 app.command()(top)

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from rich.console import Console
 
     from streams.settings import Settings
@@ -42,6 +44,29 @@ def quiet_libraries(settings: "Settings") -> None:
         configure_logging(level="debug", log_format=settings.log_format)
     else:
         logging.getLogger().addHandler(logging.NullHandler())
+
+
+def plain_warnings(settings: "Settings") -> None:
+    """Tell what our own modules warn of in a line on standard error, unless debugging tells it already.
+
+    To be called before what logs is used; it imports structlog, which would write to standard output.
+    """
+    import logging
+    import sys
+
+    import structlog
+
+    if settings.log_level != "debug":
+        structlog.configure(
+            processors=[_as_line],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+
+
+def _as_line(_logger: Any, _method: str, event: "MutableMapping[str, Any]") -> str:
+    reason = event.get("reason")
+    return f"headrace: {event['event']}" + (f" ({reason})" if reason else "")
 
 
 def _plain(value: Any) -> Any:

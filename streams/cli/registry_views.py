@@ -1,12 +1,15 @@
 """`headrace status`, `versions`: what the registry holds of a model."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registry_verbs import Model, with_store
+from streams.cli.registry_access import Model, registered, with_database
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from registry.postgres import Database
     from registry.snapshot import RegisteredModel
 
 BAR_CELLS = 40
@@ -16,14 +19,18 @@ STYLES = {"production": "green", "canary": "yellow", "staging": "dim"}
 def status(
     model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
-    """Show who gets a model's traffic, and where a rollback would go.
+    """Show who gets a model's traffic, where a rollback would go, and which workers live.
 
     With --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
-    [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}]}.
+    [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}], "workers": [{"worker",
+    "serves", "reason"}]}. A worker that does not serve this revision stays on an older one.
     """
+    import asyncio
+
     from streams.cli.output import console, print_json
 
-    model = _model(model_name, env_file, flags)
+    settings = command_settings(env_file, flags)
+    model, workers = asyncio.run(with_database(settings, lambda database: _status(database, model_name)))
     rows = _rows(model)
     if as_json:
         print_json(
@@ -35,9 +42,32 @@ def status(
                 "previous_production": model.previous_production,
                 "versions": rows,
                 "ranges": [part.model_dump() for part in model.route.ranges],
+                "workers": workers,
             }
         )
-        return
+    else:
+        _draw_status(console(), model, rows, workers)
+
+
+async def _status(database: "Database", model_name: str) -> tuple["RegisteredModel", list[dict[str, Any]]]:
+    from registry.leases import Leases
+    from registry.store import RegistryStore
+    from streams.rollout import rollout
+
+    model = await registered(database, model_name)
+    epoch = await RegistryStore(database).epoch()
+    seen = rollout(await Leases(database).live(), model_name, epoch)
+    serving = [{"worker": worker, "serves": True, "reason": ""} for worker in seen.serving]
+    behind = [{"worker": worker, "serves": False, "reason": reason} for worker, reason in seen.behind.items()]
+    return model, serving + behind
+
+
+def _draw_status(
+    terminal: "Console",
+    model: "RegisteredModel",
+    rows: Sequence[dict[str, Any]],
+    workers: Sequence[dict[str, Any]],
+) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -47,13 +77,20 @@ def status(
             table.add_row(
                 row["version"], row["status"], share, bar(row["weight"]), style=STYLES[row["status"]]
             )
-    terminal = console()
     terminal.print(f"{model.model_name}, revision {model.revision}, salt {model.route.salt}")
     terminal.print(table)
     if not model.route.ranges:
         terminal.print(f"nothing takes traffic yet: `headrace promote {model.model_name} VERSION`")
     if model.previous_production is not None:
         terminal.print(f"rollback target: {model.previous_production}")
+    serving = [worker["worker"] for worker in workers if worker["serves"]]
+    if serving:
+        terminal.print(f"served by {', '.join(serving)}")
+    for worker in workers:
+        if not worker["serves"]:
+            terminal.print(f"not yet by {worker['worker']}: {worker['reason']}", style="yellow")
+    if not workers:
+        terminal.print("no worker lives: `headrace worker`")
 
 
 def versions(
@@ -63,9 +100,12 @@ def versions(
 
     With --json: a list of the versions as they were registered, each with its "status" and "weight".
     """
+    import asyncio
+
     from streams.cli.output import console, print_json
 
-    model = _model(model_name, env_file, flags)
+    settings = command_settings(env_file, flags)
+    model = asyncio.run(with_database(settings, lambda database: registered(database, model_name)))
     if as_json:
         specs = (registered.spec.model_dump(mode="json") for registered in model.versions.values())
         print_json([spec | row for spec, row in zip(specs, _rows(model), strict=True)])
@@ -89,20 +129,6 @@ def bar(percent: float) -> str:
     if percent > 0:
         eighths = max(1, eighths)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def _model(model_name: str, env_file: Path | None, flags: list[str] | None) -> "RegisteredModel":
-    import asyncio
-
-    from schemas.errors import UnknownModelError
-
-    settings = command_settings(env_file, flags)
-    model = asyncio.run(with_store(settings, lambda store: store.find(model_name)))
-    if model is None:
-        raise UnknownModelError(
-            f"there is no model {model_name}; check the name, or `headrace register` its first version"
-        )
-    return model
 
 
 def _rows(model: "RegisteredModel") -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A version is shipped and taken back on the command line, against a real registry."""
+"""A version is shipped and taken back on the command line, against a real registry and without Kafka."""
 
 from pathlib import Path
 
@@ -34,6 +34,11 @@ async def live(settings: Settings) -> Settings:
     return settings
 
 
+async def direct(*arguments: str, settings: Settings, stdin: bytes = b"") -> Ended:
+    """A verb that changes a model, where the way of its event is not the subject."""
+    return await headrace(*arguments, "--direct", settings=settings, stdin=stdin)
+
+
 def refused(ended: Ended, code: str) -> None:
     assert ended.code == 2, ended
     assert ended.stderr.startswith(f"headrace: {code}: ")
@@ -45,38 +50,38 @@ async def test_a_version_is_registered_and_goes_live(settings: Settings, tmp_pat
     document = {"model_name": "m", "model": spec("v1")}
     file = tmp_path / "v1.json"
     file.write_bytes(orjson.dumps(document))
-    first = await headrace("register", "-f", str(file), settings=settings)
+    first = await direct("register", "-f", str(file), settings=settings)
     assert (first.code, first.stdout) == (0, "applied: m is at revision 1, nothing takes traffic yet\n")
     second = orjson.dumps(document | {"model": spec("v2")})
-    assert (await headrace("register", "-f", "-", stdin=second, settings=settings)).code == 0
-    promoted = await headrace("promote", "m", "v1", settings=settings)
+    assert (await direct("register", "-f", "-", stdin=second, settings=settings)).code == 0
+    promoted = await direct("promote", "m", "v1", settings=settings)
     assert promoted.stdout == "applied: m is at revision 3, v1 100%\n"
-    refused(await headrace("register", "-f", str(file), settings=settings), "VERSION_EXISTS")
+    refused(await direct("register", "-f", str(file), settings=settings), "VERSION_EXISTS")
 
 
 async def test_a_canary_is_raised_promoted_and_rolled_back(live: Settings) -> None:
     """The way of every release, and back; --json prints the result as on the topic."""
     (canary,) = (
-        await headrace("canary", "m", "v2", "5.25", "--actor", "bo", "--json", settings=live)
+        await direct("canary", "m", "v2", "5.25", "--actor", "bo", "--json", settings=live)
     ).documents
     assert (canary["status"], canary["revision"], canary["actor"]) == ("applied", 4, "bo")
     assert [part["version"] for part in canary["route"]["ranges"]] == ["v1", "v2"]
-    withdrawn = await headrace("rollback", "m", settings=live)
+    withdrawn = await direct("rollback", "m", settings=live)
     assert withdrawn.stdout == "applied: m is at revision 5, v1 100%\n"
-    promoted = await headrace("promote", "m", "v2", "--expected-revision", "5", settings=live)
+    promoted = await direct("promote", "m", "v2", "--expected-revision", "5", settings=live)
     assert promoted.stdout == "applied: m is at revision 6, v2 100%\n"
-    back = await headrace("rollback", "m", "--version", "v1", settings=live)
+    back = await direct("rollback", "m", "--version", "v1", settings=live)
     assert back.stdout == "applied: m is at revision 7, v1 100%\n"
 
 
 async def test_a_refusal_has_exit_code_2_its_code_and_a_sentence(live: Settings) -> None:
     """Whether the registry refuses, or the words make no event; with --json as the result says it."""
-    stale = await headrace("promote", "m", "v2", "--expected-revision", "1", settings=live)
+    stale = await direct("promote", "m", "v2", "--expected-revision", "1", settings=live)
     refused(stale, "STALE_REVISION")
-    refused(await headrace("canary", "m", "v2", "much", settings=live), "BAD_WEIGHT")
-    refused(await headrace("promote", "No Model", "v2", settings=live), "INVALID_EVENT")
-    refused(await headrace("register", "-f", "-", stdin=b"[]", settings=live), "INVALID_EVENT")
-    as_json = await headrace("rollback", "m", "--json", settings=live)
+    refused(await direct("canary", "m", "v2", "much", settings=live), "BAD_WEIGHT")
+    refused(await direct("promote", "No Model", "v2", settings=live), "INVALID_EVENT")
+    refused(await direct("register", "-f", "-", stdin=b"[]", settings=live), "INVALID_EVENT")
+    as_json = await direct("rollback", "m", "--json", settings=live)
     assert as_json.code == 2
     assert as_json.documents[-1]["status"] == "rejected"
     assert as_json.documents[-1]["error"]["code"] == "ILLEGAL_TRANSITION"
@@ -85,7 +90,7 @@ async def test_a_refusal_has_exit_code_2_its_code_and_a_sentence(live: Settings)
 async def test_a_registry_that_is_not_there_has_exit_code_3() -> None:
     """A script can tell it from a refusal and try again."""
     nowhere = Settings.model_validate({"postgres_dsn": "postgresql://127.0.0.1:1/headrace"})
-    ended = await headrace("promote", "m", "v1", settings=nowhere)
+    ended = await direct("promote", "m", "v1", settings=nowhere)
     assert ended.code == 3
     assert "127.0.0.1" in ended.stderr
 
@@ -94,7 +99,7 @@ async def test_a_promotion_of_unknown_fate_says_where_to_look(live: Settings, da
     """The connection died with the event on its way: sending it again blindly would be a second one."""
     connection = await asyncpg.connect(database)
     async with connection_killed_at_the_lock(connection):
-        ended = await headrace("promote", "m", "v2", settings=live)
+        ended = await direct("promote", "m", "v2", settings=live)
     await connection.close()
     assert ended.code == 3
     assert "may have been applied: look at `headrace status m`" in ended.stderr
@@ -102,7 +107,7 @@ async def test_a_promotion_of_unknown_fate_says_where_to_look(live: Settings, da
 
 async def test_status_draws_the_split(live: Settings) -> None:
     """Production and canaries as bars; programs get weights and ranges."""
-    await headrace("canary", "m", "v2", "25", settings=live)
+    await direct("canary", "m", "v2", "25", settings=live)
     drawn = (await headrace("status", "m", settings=live)).stdout.splitlines()
     assert drawn[0] == "m, revision 4, salt m"
     assert drawn[1].split() == ["v1", "production", "75%", "█" * 30]

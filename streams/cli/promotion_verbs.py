@@ -1,0 +1,144 @@
+"""`headrace register`, `canary`, `split`, `promote`, `rollback`, `archive`, `reshuffle`: what changes a model.
+
+Each function says in what its event differs from the others'; `promotion` makes a verb of it.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.deciding import promotion
+from streams.cli.registry_access import Model
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from schemas.events import JsonObject
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version.")]
+
+
+@promotion
+def register(
+    *,
+    file: Annotated[
+        Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
+    ],
+) -> dict[str, Any]:
+    """Add a version to a model; it takes no traffic yet. The first one makes the model.
+
+    The file holds {"model_name": …, "model": {"version": …, "framework": …, …}} as in a promotion event
+    (`headrace schemas` has its JSON Schema).
+    """
+    document = _read(file)
+    return {"model_name": document.get("model_name"), "model": document.get("model")}
+
+
+@promotion
+def canary(
+    model_name: Model,
+    version: Version,
+    weight: Annotated[
+        str, typer.Argument(metavar="WEIGHT", help="Percent of users, over 0 and under 100, two decimals.")
+    ],
+) -> dict[str, Any]:
+    """Give a version a part of production's traffic, or change that part.
+
+    Users that have the canary keep it when its weight is raised.
+    """
+    return {"model_name": model_name, "version": version, "weight": _number(weight)}
+
+
+@promotion
+def split(
+    model_name: Model,
+    weights: Annotated[
+        list[str],
+        typer.Argument(metavar="VERSION=WEIGHT", help="Versions, each with its percent of users, like v2=5."),
+    ],
+) -> dict[str, Any]:
+    """Give several canaries their weights at once; production keeps the rest.
+
+    A canary that is not named loses its traffic.
+    """
+    return {"model_name": model_name, "weights": _weights(weights)}
+
+
+@promotion
+def promote(model_name: Model, version: Version) -> dict[str, Any]:
+    """Give a version all traffic. The former production is archived and stays ready for a rollback."""
+    return {"model_name": model_name, "version": version}
+
+
+@promotion
+def rollback(
+    model_name: Model,
+    *,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            help="An archived version to give all traffic, or one canary to stop.",
+            show_default=False,
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    """Stop all canaries; without a canary running, go back to the previous production."""
+    return {"model_name": model_name, "version": version}
+
+
+@promotion
+def archive(model_name: Model, version: Version) -> dict[str, Any]:
+    """Put away a version that takes no traffic. Only a rollback that names it brings it back."""
+    return {"model_name": model_name, "version": version}
+
+
+@promotion
+def reshuffle(
+    model_name: Model,
+    salt: Annotated[str, typer.Argument(metavar="SALT", help="A word of your choice, not used before.")],
+) -> dict[str, Any]:
+    """Assign every user anew, for the next experiment; the weights stay as they are."""
+    return {"model_name": model_name, "salt": salt}
+
+
+def _read(file: Path) -> "JsonObject":
+    from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
+    from schemas.wire import read_object
+
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return read_object(content)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+    except MalformedRecordError as error:
+        raise PromotionRejectedError(RejectionCode.INVALID_EVENT, f"{file}: {error}") from None
+
+
+def _weights(given: list[str]) -> "dict[str, Decimal]":
+    from schemas.errors import PromotionRejectedError, RejectionCode
+
+    weights: dict[str, Decimal] = {}
+    for each in given:
+        version, _, weight = each.rpartition("=")
+        if not version or version in weights:
+            raise PromotionRejectedError(
+                RejectionCode.BAD_WEIGHT, f"{each}: write VERSION=WEIGHT, like v2=5, once for each version"
+            )
+        weights[version] = _number(weight)
+    return weights
+
+
+def _number(weight: str) -> "Decimal":
+    from decimal import Decimal, InvalidOperation
+
+    from schemas.errors import PromotionRejectedError, RejectionCode
+
+    try:
+        return Decimal(weight)
+    except InvalidOperation:
+        raise PromotionRejectedError(
+            RejectionCode.BAD_WEIGHT, f"{weight} is no number; write percent without a sign, like 5 or 12.5"
+        ) from None
