@@ -18,11 +18,11 @@ class Scenario:
 
 
 ALL_WELL: Final = Scenario("all_well", "all well", 1000.0)
-DIRECT: Final = Scenario("direct", "written to PostgreSQL directly", 1000.0)
-COMMAND: Final = Scenario("command", "by the command, from its start", 1000.0)
-CONTROL_KILLED: Final = Scenario("control_killed", "the control worker is killed", 1000.0)
-REDIS_DOWN: Final = Scenario("redis_down", "Redis is down", 2500.0)
-HINTS_LOST: Final = Scenario("hints_lost", "hints are lost", 2500.0)
+DIRECT: Final = Scenario("direct", "direct", 1000.0)
+COMMAND: Final = Scenario("command", "command", 1000.0)
+CONTROL_KILLED: Final = Scenario("control_killed", "control killed", 1000.0)
+REDIS_DOWN: Final = Scenario("redis_down", "Redis down", 2500.0)
+HINTS_LOST: Final = Scenario("hints_lost", "hints lost", 2500.0)
 SCENARIOS: Final = (ALL_WELL, DIRECT, COMMAND, CONTROL_KILLED, REDIS_DOWN, HINTS_LOST)
 
 
