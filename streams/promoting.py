@@ -210,10 +210,13 @@ def _raise_neither(
         raise SetupError(told)
     if len(failures) == len(ways):
         raise RegistryUnavailableError(f"{told}; {_fate(event)}") from failures[-1]
+    # The event may be on the topic, where a control worker finds it whenever it comes.
+    fate = _fate(event, later=True)
     raise BrokerUnavailableError(
-        "; ".join(filter(None, [told, f"no result within {timeout_seconds:g} s", _fate(event)]))
+        "; ".join(filter(None, [told, f"no result within {timeout_seconds:g} s", fate]))
     )
 
 
-def _fate(event: PromotionEvent) -> str:
-    return f"it may have been applied: look at `headrace status {event.model_name}`"
+def _fate(event: PromotionEvent, *, later: bool = False) -> str:
+    still = ", or may still be" if later else ""
+    return f"it may have been applied{still}: look at `headrace status {event.model_name}`"

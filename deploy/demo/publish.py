@@ -59,7 +59,10 @@ def promotion_events(production: ModelSpec, canary: ModelSpec) -> list[Promotion
 
 
 async def publish(settings: Settings, events: Iterable[PromotionEvent]) -> None:
-    """Apply the events in order, as the command line does; raises PromotionRejectedError."""
+    """Apply the events in order, as `headrace` does with `--direct`: nobody decides over Kafka yet.
+
+    Raises PromotionRejectedError.
+    """
     store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
     try:
         for event in events:

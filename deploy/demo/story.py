@@ -52,8 +52,10 @@ def what_to_try(headrace: Path, env_file: Path, worker_pid: int) -> str:
     commands = [
         f"status {MODEL_NAME}",
         f"canary {MODEL_NAME} {ALS} 50",
-        f"rollback {MODEL_NAME}",
+        f"rollback {MODEL_NAME} --wait",
         f"promote {MODEL_NAME} {ALS}",
+        f"history {MODEL_NAME}",
+        f"route {MODEL_NAME} --user u1",
         f"predict {MODEL_NAME} --user u1 --input '{{\"user_idx\": 0}}'",
         "top",
     ]

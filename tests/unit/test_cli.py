@@ -33,6 +33,14 @@ def test_registering_the_verbs_imports_nothing_heavy() -> None:
     assert HEAVY & set(ended.stdout.split()) == set()
 
 
+def test_a_rollback_over_kafka_imports_nothing_that_it_does_not_need() -> None:
+    """It is on its way in a quarter of a second; databases and drawing are for when they are asked for."""
+    used = "streams.cli.main, streams.promoting, streams.settings_sources, registry.routing"
+    listing = f"import sys, {used}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    ended = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert HEAVY & set(ended.stdout.split()) == {"aiokafka", "asyncio", "orjson", "pydantic"}
+
+
 @pytest.mark.parametrize(
     ("error", "exit_code", "code"),
     [

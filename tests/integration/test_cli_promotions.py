@@ -1,0 +1,185 @@
+"""The verbs that change a model, through a real control worker, and how they wait for the workers."""
+
+import asyncio
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from registry.leases import Lease, Leases
+from registry.postgres import Database
+from streams.settings import Settings
+from tests.command import HEADRACE, environment, headrace
+from tests.promotions import event, spec
+from tests.served_model import apply, serve_model, spec_of
+from tests.services import MakeTopics
+from tests.worker_process import StartWorker
+
+FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
+NOBODY = "no worker lives"
+# Nobody listens on this reserved port.
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+async def settings(topics: MakeTopics, database: str, tmp_path: Path) -> Settings:
+    """Topics and a registry of the test's own, with model `m`: v1 in production, v2 and v3 in staging."""
+    await apply(
+        database,
+        *(event("register", model=spec(version)) for version in ("v1", "v2", "v3")),
+        event("promote", version="v1"),
+    )
+    return await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
+
+
+async def test_every_verb_goes_through_the_control_worker(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    """A model's whole life by events on the topic; the results say so."""
+    worker = start_worker(settings, roles="control")
+    await worker.ready()
+    verbs = [
+        ("split", "m", "v2=10", "v3=20.5"),
+        ("reshuffle", "m", "autumn"),
+        ("canary", "m", "v2", "50"),
+        ("promote", "m", "v2"),
+        ("rollback", "m"),
+        ("archive", "m", "v3"),
+    ]
+    ways = set()
+    for revision, verb in enumerate(verbs, start=5):
+        ended = await headrace(*verb, "--actor", "ann", "--json", settings=settings)
+        (document,) = ended.documents
+        # A busy machine may take the other way as well; the event is decided once in any case.
+        assert ended.stderr == "" or FALLBACK in ended.stderr
+        assert (document["status"], document["revision"]) == ("applied", revision)
+        assert (document["action"], document["actor"]) == (verb[0], "ann")
+        ways.add(document["via"])
+        await worker.logged("promotion decided", times=revision - 4)
+    assert "kafka" in ways
+    refused = await headrace("archive", "m", "v1", settings=settings)
+    assert refused.code == 2
+    assert "headrace: ILLEGAL_TRANSITION: v1 is in production" in refused.stderr
+
+
+async def test_a_split_names_each_version_once_with_a_weight(settings: Settings) -> None:
+    """What is no VERSION=WEIGHT is refused before anything is sent."""
+    for wrong in (("v2",), ("v2=much",), ("v2=5", "v2=6"), ("=5",)):
+        ended = await headrace("split", "m", *wrong, settings=settings)
+        assert ended.code == 2
+        assert ended.stderr.startswith("headrace: BAD_WEIGHT: ")
+
+
+async def test_without_a_control_worker_the_fallback_is_told(settings: Settings) -> None:
+    """The result is the same, and standard error says that nobody decided it over Kafka."""
+    ended = await headrace("rollback", "m", "--json", settings=settings)
+    assert ended.stderr.startswith(f"headrace: {FALLBACK}\n")
+    assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "ILLEGAL_TRANSITION")
+    ended = await headrace("canary", "m", "v2", "5", "--wait", "--json", settings=settings)
+    assert (ended.code, ended.documents[0]["via"]) == (0, "postgresql")
+    assert ended.documents[0]["workers"] == {"serving": [], "behind": {}}
+    assert FALLBACK in ended.stderr
+    assert NOBODY in ended.stderr
+    directly = await headrace("rollback", "m", "--direct", settings=settings)
+    assert (directly.code, directly.stderr) == (0, "")
+
+
+async def test_what_cannot_be_reached_has_exit_code_3(settings: Settings) -> None:
+    """Neither Kafka nor PostgreSQL: what is known of the event's fate is told."""
+    away = Settings.model_validate(
+        settings.model_dump()
+        | {"kafka_bootstrap": NOWHERE, "postgres_dsn": f"postgresql://{NOWHERE}/headrace"}
+    )
+    ended = await headrace("rollback", "m", "--json", settings=away)
+    assert ended.code == 3
+    assert ended.documents[-1]["error"]["code"] == "UNAVAILABLE"
+    assert "may have been applied: look at `headrace status m`" in ended.stderr
+
+
+async def test_applied_but_not_to_be_seen_has_exit_code_3(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    """PostgreSQL is out of reach from here: the promotion stands, and that is what is told."""
+    await start_worker(settings, roles="control").ready()
+    away = Settings.model_validate(
+        settings.model_dump() | {"postgres_dsn": f"postgresql://{NOWHERE}/headrace"}
+    )
+    ended = await headrace("canary", "m", "v2", "5", "--wait", "--json", settings=away)
+    result, failure = ended.documents
+    assert (ended.code, result["status"], result["via"]) == (3, "applied", "kafka")
+    assert "revision 5 is applied, but which workers" in failure["error"]["message"]
+
+
+async def test_wait_ends_when_every_worker_answers_by_the_result(
+    topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Two workers follow; `status` names them; one that cannot load a version is named with the reason."""
+    model = await serve_model(database, tmp_path)
+    settings = await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
+    for name in ("w-1", "w-2"):
+        worker = start_worker(settings.model_copy(update={"worker_name": name}))
+        await worker.ready()
+    await apply(
+        database,
+        event("register", model, model=spec_of(tmp_path, "v2")),
+        event(
+            "register", model, model=spec_of(tmp_path, "v1") | {"version": "bad", "artifact_sha256": "0" * 64}
+        ),
+    )
+    ended = await headrace("canary", model, "v2", "5", "--wait", "--timeout", "60", settings=settings)
+    assert ended.code == 0
+    assert ended.stdout == (
+        f"applied: {model} is at revision 5, v1 95%, v2 5%\nserved by every live worker: w-1, w-2\n"
+    )
+    arguments = ("canary", model, "bad", "50", "--wait", "--timeout", "2")
+    ended = await headrace(*arguments, "--json", settings=settings)
+    result, failure = ended.documents
+    assert (ended.code, failure["error"]["code"]) == (3, "WORKERS_BEHIND")
+    assert (result["status"], result["workers"]["serving"]) == ("applied", [])
+    assert "bad cannot be loaded" in result["workers"]["behind"]["w-1"]
+    assert "2 of 2 live workers do not answer by it after 2 s:" in ended.stderr
+    assert "\n  w-2: bad cannot be loaded" in ended.stderr
+    status = await headrace("status", model, settings=settings)
+    assert "not yet by w-1: bad cannot be loaded" in status.stdout
+    assert (await headrace("rollback", model, "--wait", "--timeout", "60", settings=settings)).code == 0
+    (status_document,) = (await headrace("status", model, "--json", settings=settings)).documents
+    assert status_document["workers"] == [
+        {"worker": name, "serves": True, "reason": ""} for name in ("w-1", "w-2")
+    ]
+
+
+async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
+    """Who has it and who is behind, in place; the end stays on the screen in words."""
+    await apply(database, event("register", model=spec("v1")))
+    registry = await Database.connect(database)
+    await Leases(registry).renew(Lease("w-ready", "boot", epoch=10**6))
+    await Leases(registry).renew(Lease("w-slow", "boot", epoch=1))
+    await registry.close()
+    settings = Settings.model_validate({"postgres_dsn": database})
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(HEADRACE, "promote", "m", "v1", "--direct", "--wait", "--timeout", "0.3"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment(settings) | {"TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    drawn = await asyncio.wait_for(asyncio.to_thread(_all_of, ours), 60)
+    os.close(ours)
+    assert await process.wait() == 3
+    assert "1/2" in drawn
+    assert "w-ready: serves it" in drawn
+    assert "w-slow: it has followed the registry to epoch 1, this is 2" in drawn
+    assert "applied, but 1 of 2 live workers does not answer by it after 0.3 s:" in drawn
+
+
+def _all_of(terminal: int) -> str:
+    written = b""
+    # A terminal that nobody has open any more is an error to read.
+    try:
+        while chunk := os.read(terminal, 4096):
+            written += chunk
+    except OSError:
+        pass
+    return written.decode()
