@@ -22,7 +22,7 @@ from streams.tail import open_tail
 T = TypeVar("T")
 
 # What is not delivered by then was decided in another way, or is told to be of unknown fate.
-CLOSE_SECONDS = 0.5
+CLOSE_SECONDS = 0.1
 
 
 class PromotionLink:

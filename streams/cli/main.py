@@ -1,9 +1,10 @@
 """The entry point of `headrace`: verbs, and what their errors mean to a script.
 
 Exit codes: 0 done · 1 the verb failed or cannot start as configured · 2 refused, or used wrongly ·
-3 a service cannot be reached, or did not answer in time · 130 interrupted. `predict` adds 4: answered, but
-some with an error. With `--json` the last line on standard output of a verb that failed is
-`{"error": {"code": …, "message": …}}`; wrong usage is told in words only.
+3 a service cannot be reached or did not answer in time, or workers do not serve a change in time (`--wait`) ·
+130 interrupted. `predict` adds 4: answered, but some with an error. With `--json` the last line on standard
+output of a verb that failed is `{"error": {"code": …, "message": …}}`, and that of a refused change its
+result, which has `error` too; wrong usage is told in words only.
 """
 
 import sys
