@@ -109,6 +109,7 @@ class HintListener:
                 if now - heard_at > SILENCE_SECONDS:
                     raise TimeoutError(f"nothing heard for {SILENCE_SECONDS} s")
                 await subscription.ping()
+                _end_if_cancelled()
                 continue
             heard_at = now
             if message["type"] == "subscribe":
@@ -125,6 +126,13 @@ class HintListener:
             log.debug("not a hint", size_bytes=len(data))
             return
         self._on_hint(hint)
+
+
+def _end_if_cancelled() -> None:
+    """`asyncio.wait_for` of Python 3.11, by which Redis is written to, may swallow a cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _client(redis_url: str, timeout_seconds: float, options: Mapping[str, Any]) -> Redis:

@@ -10,11 +10,12 @@ from pydantic import SecretStr
 from redis.asyncio import Redis as RedisClient
 
 from deploy.local.redis import Redis
-from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintSender
+from registry import broadcast
+from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
 from schemas.events import RouteHint
 from streams.client import PredictClient
 from streams.settings import Settings
-from tests.hint_log import HintLog, hint_log
+from tests.hint_log import DEADLINE_SECONDS, HintLog, hint_log
 from tests.promotions import event, publish
 from tests.served_model import serve_model
 from tests.services import MakeTopics
@@ -126,6 +127,21 @@ async def test_a_listener_starts_without_redis(own_redis: Redis) -> None:
         await heard.until(lambda: heard.logged == [LOST])
         await asyncio.to_thread(own_redis.start)
         await heard.until(lambda: heard.connections == 1)
+
+
+async def test_a_listener_ends_whenever_it_is_told(own_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a ping too: a worker that ends waits for it."""
+    monkeypatch.setattr(broadcast, "PING_SECONDS", 0.0)
+    for turns in range(60):
+        connected = asyncio.Event()
+        listener = HintListener(own_redis.url, on_hint=lambda _: None, on_connected=connected.set)
+        listening = asyncio.create_task(listener.run())
+        await asyncio.wait_for(connected.wait(), DEADLINE_SECONDS)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        listening.cancel()
+        _, running = await asyncio.wait([listening], timeout=DEADLINE_SECONDS)
+        assert not running
 
 
 @pytest.mark.parametrize("harm", [Redis.pause, Redis.stop], ids=["hanging", "stopped"])
