@@ -14,7 +14,9 @@ from registry.history import history
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.settings import Settings
-from tests.group_members import expire_members
+from streams.transport import COMMIT_INTERVAL_SECONDS
+from streams.worker import EXIT_FAULT
+from tests.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.hint_log import hint_log
 from tests.promotion_steps import COMMIT, LOCK, STEPS, held, install, until_ended
 from tests.promotions import event, publish, spec
@@ -96,6 +98,9 @@ async def kill_in_transaction(plane: Plane, step: str, go: Go) -> None:
     async with held(plane.dsn, step) as hold:
         worker = await go()
         backend = await hold.backend()
+        if step == LOCK:
+            # By then, what was acknowledged too early is committed.
+            await asyncio.sleep(1.5 * COMMIT_INTERVAL_SECONDS)
         await plane.kill(worker)
         await hold.release()
         await until_ended(plane.dsn, backend)
@@ -255,6 +260,25 @@ async def test_a_control_worker_is_killed_with_a_result_on_its_way(
             worker.kill()
             await worker.ended()
             own_kafka.resume()
+        assert await expire_members(settings, settings.control_group_id) == 1
+        survivor = start_worker(settings, roles="control")
+        await plane.until_decided(len(LIFE))
+        await check_end(plane, survivor)
+
+
+async def test_a_result_that_cannot_be_written_is_not_lost(
+    topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker
+) -> None:
+    """Its event is not acknowledged: the worker ends, and the next one tells what was decided."""
+    settings = await topics(1, postgres_dsn=database, redis_url=own_redis.url)
+    await set_message_limits(settings, {settings.topic_promotion_results: 100})
+    async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
+        plane = Plane(settings, own_redis, log)
+        await publish(settings, *LIFE)
+        assert await start_worker(settings, roles="control").ended() == EXIT_FAULT
+        assert await uncommitted_promotions(settings) == len(LIFE)
+        assert await plane.epoch() == 1
+        await set_message_limits(settings, {settings.topic_promotion_results: DEFAULT_MESSAGE_BYTES})
         assert await expire_members(settings, settings.control_group_id) == 1
         survivor = start_worker(settings, roles="control")
         await plane.until_decided(len(LIFE))

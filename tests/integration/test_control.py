@@ -10,7 +10,6 @@ import orjson
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer, ConsumerRecord
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from registry.history import history
 from registry.snapshot import RegisteredModel
@@ -19,7 +18,7 @@ from schemas.events import JsonObject
 from schemas.models import PromotionResult
 from schemas.wire import MAX_RECORD_BYTES
 from streams.settings import Settings
-from streams.topics import administration
+from tests.administration import DEFAULT_MESSAGE_BYTES, set_message_limits
 from tests.bad_promotions import CASES, LARGEST_EVENT_BYTES, LIFE, Case, encoded
 from tests.promotions import document, event, spec
 from tests.served_model import apply
@@ -32,7 +31,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 PUBLISHED = jsonschema_rs.Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "docs/schemas/PromotionResult.json").read_text())
 )
-DEFAULT_MESSAGE_BYTES = 1_048_588
 MODELS = ("m", "first", "idle", "new", "nobody")
 
 
@@ -104,7 +102,12 @@ async def bench(stack: StackAddresses) -> AsyncIterator[Bench]:
     async with own_database(stack) as dsn, own_topics(stack) as make_topics:
         await apply(dsn, *LIFE, event("register", "busy", model=spec("v1")))
         settings = await make_topics(1, postgres_dsn=dsn)
-        await set_limits(settings)
+        # The events' topic takes what the worker does not, that of the results what Kafka takes by default.
+        limits = {
+            settings.topic_promotions: LARGEST_EVENT_BYTES,
+            settings.topic_promotion_results: DEFAULT_MESSAGE_BYTES,
+        }
+        await set_message_limits(settings, limits)
         store = await RegistryStore.connect(dsn)
         producer = AIOKafkaProducer(
             bootstrap_servers=settings.kafka_bootstrap, max_request_size=LARGEST_EVENT_BYTES
@@ -116,21 +119,6 @@ async def bench(stack: StackAddresses) -> AsyncIterator[Bench]:
                 yield Bench(settings, store, log, producer, worker)
         await producer.stop()
         await store.close()
-
-
-async def set_limits(settings: Settings) -> None:
-    """The events' topic takes what the worker does not, that of the results what Kafka takes by default."""
-    limits = {
-        settings.topic_promotions: LARGEST_EVENT_BYTES,
-        settings.topic_promotion_results: DEFAULT_MESSAGE_BYTES,
-    }
-    async with administration(settings) as admin:
-        resources = [
-            ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(limit)})
-            for topic, limit in limits.items()
-        ]
-        for response in await admin.alter_configs(resources):
-            assert {code for code, *_ in response.resources} == {0}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.encode("ascii", "replace").decode())

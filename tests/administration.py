@@ -1,12 +1,17 @@
-"""The members of a consumer group, as the broker sees them."""
+"""What tests change on the broker: the members of a group, and what topics take."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from streams.settings import Settings
 from streams.topics import administration
+
+# Kafka's own default.
+DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 async def expire_members(settings: Settings, group_id: str) -> int:
@@ -21,3 +26,14 @@ async def expire_members(settings: Settings, group_id: str) -> int:
             if left.error_code:
                 raise for_code(left.error_code)
     return len(member_ids)
+
+
+async def set_message_limits(settings: Settings, limits: Mapping[str, int]) -> None:
+    """Let topics take batches of so many bytes."""
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(limit)})
+        for topic, limit in limits.items()
+    ]
+    async with administration(settings) as admin:
+        for response in await admin.alter_configs(resources):
+            assert {code for code, *_ in response.resources} == {0}
