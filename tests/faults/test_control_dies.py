@@ -14,7 +14,6 @@ from registry.history import history
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.settings import Settings
-from streams.transport import COMMIT_INTERVAL_SECONDS
 from streams.worker import EXIT_FAULT
 from tests.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.hint_log import hint_log
@@ -98,9 +97,6 @@ async def kill_in_transaction(plane: Plane, step: str, go: Go) -> None:
     async with held(plane.dsn, step) as hold:
         worker = await go()
         backend = await hold.backend()
-        if step == LOCK:
-            # By then, what was acknowledged too early is committed.
-            await asyncio.sleep(1.5 * COMMIT_INTERVAL_SECONDS)
         await plane.kill(worker)
         await hold.release()
         await until_ended(plane.dsn, backend)
