@@ -67,7 +67,8 @@ async def test_promotions_wait_and_predictions_do_not(
         await asyncio.to_thread(own_postgres.start)
         results = await results_of(log, group.settings, len(waiting))
         await traffic.until_answered(
-            lambda response: response.model_version == "v2" and not response.stale, "fresh, by v2"
+            lambda response: response.revision == results[-1].revision and not response.stale,
+            "fresh, by the last promotion",
         )
         first = len(traffic.sent)
         await traffic.until_answered()
