@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from registry.leases import LEASE_SECONDS, Lease, Leases
-from schemas.errors import RegistryUnavailableError
+from schemas.errors import RegistryUnavailableError, SetupError
 from streams.identity import Identity
 from streams.serving import ServedTables
 
@@ -28,7 +28,7 @@ async def keep_lease(
         table = tables.oldest()
         try:
             await leases.renew(Lease(identity.worker, identity.boot_id, table.epoch, table.behind))
-        except RegistryUnavailableError as error:
+        except (RegistryUnavailableError, SetupError) as error:
             log.debug("lease not renewed", reason=str(error))
         try:
             async with asyncio.timeout(min(renew_seconds, MAX_RENEW_SECONDS)):
@@ -41,5 +41,5 @@ async def end_lease(leases: Leases, identity: Identity) -> None:
     """Say that this worker lives no more, if the registry can be reached."""
     try:
         await leases.end(identity.worker, identity.boot_id)
-    except RegistryUnavailableError as error:
+    except (RegistryUnavailableError, SetupError) as error:
         log.info("lease not ended; it runs out by itself", reason=str(error))

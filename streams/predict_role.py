@@ -108,21 +108,23 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
             timeout_seconds=settings.redis_timeout_seconds,
             connection_options=redis_options(settings),
         )
-        await app.start()
-        watchdog.start()
+        # Before the first slice and after the last one: whoever waits for this worker to follow a change
+        # must know of it as long as it answers.
         async with background(
             on_fault,
             refresher.run(),
             listener.run(),
             keep_lease(leases, tables, identity, renew_seconds=settings.registry_poll_seconds),
-            _publish(settings, app, book),
         ):
-            log.info("serving", epoch=tables.current.epoch, models=len(tables.current.models))
-            yield
+            await app.start()
+            watchdog.start()
+            async with background(on_fault, _publish(settings, app, book)):
+                log.info("serving", epoch=tables.current.epoch, models=len(tables.current.models))
+                yield
+            await app.stop()
+            watchdog.stop()
+            await pipeline.close()
         await end_lease(leases, identity)
-        await app.stop()
-        watchdog.stop()
-        await pipeline.close()
 
 
 async def _pipeline_options(settings: Settings) -> PipelineOptions:

@@ -19,7 +19,7 @@ import structlog
 
 from registry.snapshot import RegisteredModel, Snapshot
 from registry.store import RegistryStore
-from schemas.errors import HeadraceError, RegistryUnavailableError
+from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
 from schemas.models import ModelSpec
 from streams.serving import (
@@ -123,7 +123,8 @@ class ServingRefresher:
             self._woken.clear()
             try:
                 await self.refresh()
-            except RegistryUnavailableError as error:
+            except (RegistryUnavailableError, SetupError) as error:
+                # A password that was changed, or a right that was taken, is no reason to serve nobody.
                 if reachable:
                     log.warning("registry not reachable; serving goes on as it was", reason=str(error))
                 reachable = False

@@ -17,7 +17,8 @@ from streams.client import PredictClient
 from streams.identity import Identity
 from streams.leasing import end_lease, keep_lease
 from streams.serving import ServedTables, ServingTable
-from tests.promotions import event
+from tests.http_server import HttpRequest, http_server, serve_doubler
+from tests.promotions import event, spec
 from tests.served_model import apply, serve_model, spec_of
 from tests.services import MakeTopics
 from tests.topic_log import topic_log
@@ -27,6 +28,8 @@ DEADLINE_SECONDS = 20.0
 ME = Identity("w-1", "boot-1")
 # Far beyond the deadline.
 SELDOM_SECONDS = 600.0
+# The input that a model server keeps waiting.
+HELD = 21
 
 
 @pytest.fixture
@@ -196,6 +199,38 @@ async def test_a_worker_lives_from_its_start_to_its_end(
     assert [(lease.worker, lease.epoch, lease.behind) for lease in live] == [("w-1", 2, {})]
     worker.terminate()
     assert await worker.ended() == 0
+    assert await leases.live() == []
+
+
+async def test_a_worker_that_drains_is_still_known(
+    topics: MakeTopics, database: str, leases: Leases, start_worker: StartWorker
+) -> None:
+    """Who waits for a change must know of it until its last answer, which may be by an older route."""
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        if request.path.endswith("/infer") and request.json()["inputs"][0]["data"] == [HELD]:
+            called.set()
+            await release.wait()
+        await serve_doubler(request, writer)
+
+    settings = await topics(1, postgres_dsn=database)
+    async with http_server(hold) as url:
+        model = spec("v1", endpoint=f"{url}/v2/models/m", timeout_ms=60_000)
+        await apply(database, event("register", model=model), event("promote", version="v1"))
+        worker = start_worker(settings, roles="predict")
+        await worker.ready()
+        async with PredictClient(settings) as client, asyncio.timeout(DEADLINE_SECONDS):
+            answered = asyncio.create_task(client.predict("m", user_id="u", input={"x": HELD}))
+            await called.wait()
+            worker.terminate()
+            await worker.logged("shutting down")
+            await apply(database, event("register", model=spec("v2")))
+            # It follows the registry too: the new epoch is that of its answers when the held one is out.
+            assert [lease.epoch for lease in await leases.live()] == [2]
+            release.set()
+            assert (await answered).predictions == 2 * HELD
+        assert await worker.ended() == 0
     assert await leases.live() == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry.snapshot import RegisteredModel, RegisteredVersion, Snapshot
 from registry.store import RegistryStore
-from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError
+from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import JsonObject, RouteHint
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.refresh import RETRY_LOAD_SECONDS, ServingRefresher
@@ -56,7 +56,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.now = 0
-        self.down = False
+        self.failure: Exception | None = None
+        self.failed = asyncio.Event()
         self.models: dict[str, tuple[int, RegisteredModel]] = {}
 
     def put(self, weights: dict[str, int], *, name: str = "m", **fields: Any) -> None:
@@ -65,8 +66,9 @@ class Registry:
         self.models[name] = self.now, model_of(name, self.now, weights, **fields)
 
     async def epoch(self) -> int:
-        if self.down:
-            raise RegistryUnavailableError("down")
+        if self.failure is not None:
+            self.failed.set()
+            raise self.failure
         return self.now
 
     async def load(self, since_epoch: int = -1) -> Snapshot:
@@ -269,14 +271,32 @@ async def test_what_is_not_read_for_long_is_stale(bench: Bench) -> None:
     await bench.follow()
     bench.seconds += 5.0
     assert not bench.refresher.is_stale()
-    bench.registry.down = True
+    bench.registry.failure = RegistryUnavailableError("down")
     bench.seconds += 0.1
     with pytest.raises(RegistryUnavailableError):
         await bench.refresher.refresh()
     assert bench.refresher.is_stale()
-    bench.registry.down = False
+    bench.registry.failure = None
     await bench.follow()
     assert not bench.refresher.is_stale()
+
+
+async def test_a_registry_that_refuses_us_ends_nothing(bench: Bench) -> None:
+    """A password that was changed while a worker ran: it serves on, and follows when it is let in again."""
+    bench.registry.put({"v1": 100})
+    await bench.follow()
+    bench.registry.failure = SetupError("wrong password")
+    running = asyncio.create_task(bench.refresher.run())
+    async with asyncio.timeout(10):
+        bench.refresher.wake()
+        await bench.registry.failed.wait()
+        bench.registry.failure = None
+        bench.registry.put({"v1": 100})
+        bench.refresher.wake()
+        while bench.tables.current.epoch < 2:
+            bench.tables.changed.clear()
+            await bench.tables.changed.wait()
+    running.cancel()
 
 
 def test_the_oldest_table_in_use_is_known() -> None:
