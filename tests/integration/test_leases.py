@@ -216,7 +216,7 @@ async def test_a_worker_that_drains_is_still_known(
 
     settings = await topics(1, postgres_dsn=database)
     async with http_server(hold) as url:
-        model = spec("v1", endpoint=f"{url}/v2/models/m", timeout_ms=60_000)
+        model = spec("v1", endpoint=f"{url}/v2/models/m", timeout_ms=60_000, cache_ttl_seconds=0)
         await apply(database, event("register", model=model), event("promote", version="v1"))
         worker = start_worker(settings, roles="predict")
         await worker.ready()
