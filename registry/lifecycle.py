@@ -19,15 +19,13 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 
+from registry.registration import check_version
 from registry.routing import reallocate, weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.events import JsonObject
-from schemas.json_schema import compile_schema
 from schemas.models import Action, PromotionEvent, Route, Status
 
 FULL = Decimal(100)
-JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Part(Enum):
@@ -171,18 +169,7 @@ def _check_fields(event: PromotionEvent) -> None:
     if unwanted := present - needed - OPTIONAL_FIELDS.get(event.action, frozenset()):
         raise _invalid(f"{event.action} takes no {_listed(unwanted)}; leave it out, or choose another action")
     if event.model is not None:
-        _check_schema("input_schema", event.model.input_schema)
-        _check_schema("output_schema", event.model.output_schema)
-
-
-def _check_schema(name: str, schema: JsonObject) -> None:
-    dialect = schema.get("$schema", JSON_SCHEMA_DIALECT)
-    if dialect != JSON_SCHEMA_DIALECT:
-        raise _invalid(f"{name} is written for {dialect}; write it for {JSON_SCHEMA_DIALECT}")
-    try:
-        compile_schema(schema)
-    except ValueError as error:
-        raise _invalid(f"{name} is no JSON Schema 2020-12: {error}") from None
+        check_version(event.model)
 
 
 def _named(model: RegisteredModel, event: PromotionEvent) -> list[str]:

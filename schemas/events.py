@@ -114,6 +114,10 @@ class PredictResponse(WireModel):
     cached: bool
     revision: Annotated[int, Field(ge=0)]
     stale: bool = Field(description="The worker has not read the registry for over 5 seconds.")
+    fallback: bool = Field(
+        default=False,
+        description="The user's own version failed to answer; `model_version` is production's, which did.",
+    )
 
 
 class Histogram(WireModel):
@@ -157,6 +161,14 @@ class MetricsDelta(WireModel):
     batch_size: Histogram
     load_failures: Annotated[int, Field(ge=0)] = Field(
         default=0, description="How often this version could not be loaded; its model kept its older route."
+    )
+    fallbacks: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default={},
+        description="Requests of this version that production answered in its place, by the code of what "
+        "failed. They count in `requests` of production, not here.",
+    )
+    breaker_opened: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="How often the worker began to spare the model server its calls."
     )
 
 

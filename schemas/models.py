@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from schemas.events import JsonObject, ModelName, UtcTime, VersionName, WireModel
+from schemas.mapping import Mapping
 
 BUCKETS = 10_000
 
@@ -45,6 +46,68 @@ class StalePolicy(StrEnum):
     FAIL = "fail"
 
 
+class RequestForm(StrEnum):
+    """How a batch is written for a server with TensorFlow Serving's REST.
+
+    `row` makes each input an object of `instances`; `value` makes the one value in it an instance, for
+    models with one unnamed input; `column` writes `inputs`, each tensor with its whole batch.
+    """
+
+    ROW = "row"
+    VALUE = "value"
+    COLUMN = "column"
+
+
+# A part of a path: nothing in it leads elsewhere.
+ServerSideName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+
+
+class ServerOptions(WireModel):
+    """How a model server is asked.
+
+    With `model`, `endpoint` is the server's address and the model's path is put together from both
+    names; without it, `endpoint` is the model's own URL.
+    """
+
+    model: ServerSideName | None = Field(default=None, description="The model's name at the server.")
+    version: ServerSideName | None = Field(
+        default=None, description="Its version at the server; absent = the server chooses."
+    )
+    max_calls: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=32, description="Calls in flight at most; each worker finds how many of them serve best."
+    )
+    connect_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        default=500, description="Limit of making a connection, within timeout_ms."
+    )
+    form: Annotated[RequestForm, Field(strict=False)] = Field(
+        default=RequestForm.ROW,
+        description="`tensorflow` only: `instances` of objects (`row`) or of bare values (`value`), or "
+        "`inputs` by tensor (`column`).",
+    )
+    signature_name: ServerSideName | None = Field(
+        default=None, description="`tensorflow` only: the signature; absent = the server's default."
+    )
+
+    @model_validator(mode="after")
+    def _version_is_of_a_model(self) -> Self:
+        if self.version is not None and self.model is None:
+            raise ValueError("server.version needs server.model; without it, endpoint is the model's own URL")
+        return self
+
+
+class Example(WireModel):
+    """One input, and where they are known its predictions."""
+
+    input: JsonObject
+    predictions: Any = None
+
+
+class Fallback(StrEnum):
+    """Who answers when a version's backend fails."""
+
+    PRODUCTION = "production"
+
+
 class ModelSpec(WireModel):
     """An immutable model version as an operator registers it (`model` in action `register`).
 
@@ -56,6 +119,14 @@ class ModelSpec(WireModel):
     artifact_uri: str | None = None
     artifact_sha256: Sha256 | None = None
     endpoint: str | None = None
+    server: ServerOptions = ServerOptions()
+    mapping: Mapping | None = Field(
+        default=None, description="Declared tensors, for `onnx`, `open-inference` and `tensorflow`."
+    )
+    example: Example | None = Field(
+        default=None,
+        description="Checked against both schemas and the mapping when the version is registered.",
+    )
     input_schema: JsonObject = Field(description="JSON Schema 2020-12 of a request's input.")
     output_schema: JsonObject = Field(description="JSON Schema 2020-12 of a response's predictions.")
     metrics: dict[str, Any] = Field(default={}, description="Offline figures: accuracy, latency_p50_ms, …")
@@ -64,6 +135,16 @@ class ModelSpec(WireModel):
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         default=2000, description="Limit of one call to the backend."
+    )
+    max_batch: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Examples in one call at most; absent = 2048 for `onnx` and 256 for model servers. "
+        "A `torchserve` call has always one: that server makes batches of calls.",
+    )
+    fallback: Annotated[Fallback, Field(strict=False)] | None = Field(
+        default=None,
+        description="`production`: what this version's backend fails to answer is answered by the version "
+        "in production, and marked `fallback`.",
     )
     stale_policy: Annotated[StalePolicy, Field(strict=False)] = Field(
         default=StalePolicy.SERVE_STALE,
@@ -79,6 +160,8 @@ class ModelSpec(WireModel):
                 raise ValueError("framework onnx needs artifact_uri and artifact_sha256")
         elif self.endpoint is None:
             raise ValueError(f"framework {self.framework} needs endpoint")
+        if self.framework is Framework.TORCHSERVE and self.mapping is not None:
+            raise ValueError("framework torchserve sends the input as it is; it takes no mapping")
         return self
 
 

@@ -155,6 +155,18 @@ NO_SPECS: Sequence[Any] = (
     *(spec("v9", cache_ttl_seconds=value) for value in NO_SECONDS),
     *(spec("v9", timeout_ms=value) for value in NO_MILLISECONDS),
     spec("v9", stale_policy="maybe"),
+    *(spec("v9", max_batch=value) for value in (0, 4097, "8")),
+    *(spec("v9", fallback=value) for value in ("v1", True)),
+    *(spec("v9", server={"model": name}) for name in ("", "..", "a/b", "a?b", 7)),
+    spec("v9", server={"version": "1"}),
+    spec("v9", server={"max_calls": 0}),
+    spec("v9", server={"form": "rows"}),
+    spec("v9", mapping={"inputs": {}}),
+    spec("v9", mapping={"inputs": {"x": {"datatype": "INT65"}}}),
+    spec("v9", mapping={"inputs": {"x": {"datatype": "INT64", "shape": [-2]}}}),
+    spec("v9", framework="torchserve", mapping={"inputs": {"x": {"datatype": "INT64"}}}),
+    spec("v9", mapping={"inputs": {"x": {"datatype": "INT64"}}}, example={"input": {"x": "1"}}),
+    spec("v9", example={"input": 7}),
     spec("v9", created_by=7),
 )
 

@@ -1,0 +1,64 @@
+"""PURE: what a version must hold to be registered, beyond the form of its event.
+
+A version never changes and may be promoted at any time, so that what cannot work is refused here,
+with a sentence for whoever registers it, and not found out by users.
+"""
+
+from schemas.errors import PromotionRejectedError, RejectionCode
+from schemas.events import JsonObject
+from schemas.json_schema import Validator, compile_schema, details
+from schemas.mapping import Mapping, schema_of
+from schemas.models import Example, ModelSpec, RequestForm
+
+MAX_TOLD = 3
+JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def check_version(spec: ModelSpec) -> None:
+    """Raises PromotionRejectedError (INVALID_EVENT) for a version that could not answer."""
+    accepts = _compiled("input_schema", spec.input_schema)
+    promises = _compiled("output_schema", spec.output_schema)
+    if spec.mapping is not None:
+        _check_mapping(spec.mapping)
+    if spec.server.form is RequestForm.VALUE and spec.mapping is not None and len(spec.mapping.inputs) != 1:
+        raise _invalid("server.form value sends one value alone; map one input, or choose row or column")
+    if spec.example is not None:
+        _check_example(spec.example, spec.mapping, accepts, promises)
+
+
+def _compiled(name: str, schema: JsonObject) -> Validator:
+    dialect = schema.get("$schema", JSON_SCHEMA_DIALECT)
+    if dialect != JSON_SCHEMA_DIALECT:
+        raise _invalid(f"{name} is written for {dialect}; write it for {JSON_SCHEMA_DIALECT}")
+    try:
+        return compile_schema(schema)
+    except ValueError as error:
+        raise _invalid(f"{name} is no JSON Schema 2020-12: {error}") from None
+
+
+def _check_mapping(mapping: Mapping) -> None:
+    tensors = [tensor.tensor or key for key, tensor in mapping.inputs.items()]
+    outputs = list(mapping.outputs.values())
+    for kind, names in (("inputs", tensors), ("outputs", outputs)):
+        if len(set(names)) < len(names):
+            raise _invalid(f"mapping.{kind} name one tensor twice; give each its own")
+
+
+def _check_example(
+    example: Example, mapping: Mapping | None, accepts: Validator, promises: Validator
+) -> None:
+    _check("example.input does not match input_schema", accepts, example.input)
+    if mapping is not None:
+        _check("example.input does not fit the mapping", compile_schema(schema_of(mapping)), example.input)
+    if example.predictions is not None:
+        _check("example.predictions do not match output_schema", promises, example.predictions)
+
+
+def _check(problem: str, validator: Validator, value: object) -> None:
+    found = [f"{detail.path or 'it'}: {detail.message}" for detail in details(validator, value)]
+    if found:
+        raise _invalid(f"{problem}: {'; '.join(found[:MAX_TOLD])}")
+
+
+def _invalid(message: str) -> PromotionRejectedError:
+    return PromotionRejectedError(RejectionCode.INVALID_EVENT, message)

@@ -1,0 +1,88 @@
+"""How a version's JSON becomes tensors, where the names alone do not say it.
+
+PURE. A declared tensor is a JSON Schema of one example's value, so that whoever registers a version
+learns whether its example fits before any model server is asked.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from schemas.events import JsonObject, WireModel
+
+TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# Any size is -1, as in the metadata of model servers.
+Size = Annotated[int, Field(ge=-1)]
+
+
+class Datatype(StrEnum):
+    """Element types by their names in the Open Inference Protocol."""
+
+    BOOL = "BOOL"
+    BYTES = "BYTES"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+
+
+class TensorMapping(WireModel):
+    """The tensor that the value at one key of `input` becomes."""
+
+    tensor: TensorName | None = Field(default=None, description="Its name at the model; absent = the key.")
+    datatype: Annotated[Datatype, Field(strict=False)]
+    shape: Annotated[tuple[Size, ...], Field(strict=False, max_length=8)] = Field(
+        default=(), description="Of one example, without the batch dimension; -1 = any size."
+    )
+
+
+class Mapping(WireModel):
+    """The tensors of a version, declared; without it they are the model's own, by their names."""
+
+    inputs: Annotated[dict[str, TensorMapping], Field(min_length=1)] = Field(
+        description="By key of `input`; other keys are not sent."
+    )
+    outputs: dict[str, TensorName] = Field(
+        default={},
+        description="Key of `predictions` to the model's output; one alone is the prediction itself. "
+        "Empty = all outputs, by their names.",
+    )
+
+
+def schema_of(mapping: Mapping) -> JsonObject:
+    """The JSON Schema of inputs that fit the declared tensors."""
+    return {
+        "type": "object",
+        "required": list(mapping.inputs),
+        "properties": {key: _value_schema(tensor) for key, tensor in mapping.inputs.items()},
+    }
+
+
+def _value_schema(tensor: TensorMapping) -> JsonObject:
+    schema = _element_schema(tensor.datatype)
+    for size in reversed(tensor.shape):
+        schema = {"type": "array", "items": schema}
+        if size >= 0:
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
+
+
+def _element_schema(datatype: Datatype) -> JsonObject:
+    if datatype is Datatype.BOOL:
+        return {"type": "boolean"}
+    if datatype is Datatype.BYTES:
+        return {"type": "string"}
+    if datatype.startswith("FP"):
+        return {"type": "number"}
+    bits = int(datatype.removeprefix("U").removeprefix("INT"))
+    if datatype.startswith("U"):
+        return {"type": "integer", "minimum": 0, "maximum": 2**bits - 1}
+    return {"type": "integer", "minimum": -(2 ** (bits - 1)), "maximum": 2 ** (bits - 1) - 1}
