@@ -16,7 +16,7 @@ from schemas.errors import SetupError
 
 from . import venvs
 from .broker import Broker
-from .contenders import ALL, BARE, HEADRACE, Contender
+from .contenders import ALL, BARE, HEADRACE, PEERS, Contender
 from .contest import Contest, Round
 from .entry import BUILD, console, entry
 from .figures import document
@@ -63,7 +63,7 @@ def _venvs(
 ) -> dict[str, Path]:
     taking_part = [*contenders, *(LATENCY_CONTENDERS if with_latency else ())]
     names = sorted({contender.venv for contender in taking_part if contender.venv is not None})
-    return {name: venvs.ensure(name, BUILD / "venvs", report) for name in names}
+    return {name: venvs.ensure(PEERS / f"{name}.txt", BUILD / "venvs", report) for name in names}
 
 
 async def _run(
