@@ -13,6 +13,7 @@ HeadraceError
 │   └── AnswerAndDeadLetterError   answer with `error` and keep the record as a dead letter
 │       ├── BackendUnavailableError
 │       ├── BackendFailedError
+│       │   └── BackendBrokenError
 │       ├── InvalidOutputError
 │       └── InternalError
 ├── PromotionRejectedError     tell the operator; the state did not change
@@ -115,6 +116,10 @@ class BackendFailedError(AnswerAndDeadLetterError):
     """The model server answered, but not with predictions."""
 
     code = ErrorCode.BACKEND_ERROR
+
+
+class BackendBrokenError(BackendFailedError):
+    """The model server answered as none does that works, which speaks against it and not against the input."""
 
 
 class InvalidOutputError(AnswerAndDeadLetterError):

@@ -4,12 +4,23 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from schemas.errors import AnswerError, DeadlineExceededError, InternalError, MalformedRecordError
+from schemas.errors import (
+    AnswerError,
+    BackendFailedError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidOutputError,
+    MalformedRecordError,
+)
 from streams.ledger import Slice
 from streams.metrics import MetricsBook
 from streams.requests import DEADLINE_PASSED, Work, is_overdue
 from streams.responses import Outbox
 from streams.serving import ServedVersion
+
+# What speaks against a version or its server, and not against the request.
+FALL_BACK_ON = BackendUnavailableError, BackendFailedError, InvalidOutputError
 
 FAULT = "a fault inside Headrace; see its log"
 
@@ -44,24 +55,40 @@ class Answering:
         else:
             tally.cache_misses += count
         tally.latency_ms.add(latency_ms, count)
+        for work in works:
+            if work.failure is not None:
+                self._fell_back(work, work.failure)
         for timestamp, times in Counter([work.record.timestamp for work in works]).items():
             tally.end_to_end_ms.add(now_ms - timestamp, times)
 
-    def results(self, works: list[Work], results: Mapping[bytes, bytes | AnswerError]) -> None:
-        """Answer the requests of one flight."""
+    def results(
+        self,
+        version: ServedVersion,
+        works: list[Work],
+        results: Mapping[bytes, bytes | AnswerError],
+        *,
+        may_fall_back: bool,
+    ) -> list[Work]:
+        """Answer the requests of one flight, and return those that production is to answer."""
         good: list[Work] = []
         predictions: list[bytes] = []
+        left: list[Work] = []
         for work in works:
             result = results[work.cache_key]
-            if isinstance(result, AnswerError):
-                self.error(work, result)
-            else:
+            if not isinstance(result, AnswerError):
                 good.append(work)
                 predictions.append(result)
+            elif work.failure is not None:
+                # Production failed too: what the user's own version said is the answer.
+                self.error(work, work.failure)
+            elif may_fall_back and isinstance(result, FALL_BACK_ON):
+                work.failure = result
+                left.append(work)
+            else:
+                self.error(work, result)
         if good:
-            version = good[0].version
-            assert version is not None  # it has predictions
             self.predictions(version, good, predictions, cached=False)
+        return left
 
     def expire(self, works: list[Work]) -> list[Work]:
         """Answer those whose deadline has passed; returns the others."""
@@ -92,6 +119,10 @@ class Answering:
 
     def malformed(self, work: Work, error: MalformedRecordError) -> None:
         self._keep(work, error.code, error)
+
+    def _fell_back(self, work: Work, failure: AnswerError) -> None:
+        own = self._book.of(work.model_name, work.model_version, work.revision)
+        own.fell_back(failure.code)
 
     def _keep(self, work: Work, code: str, error: Exception) -> None:
         """Nobody can be answered: the record is kept, and counted under no model."""

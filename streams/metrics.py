@@ -18,10 +18,12 @@ class Tally:
     __slots__ = (
         "backend_ms",
         "batch_size",
+        "breaker_opened",
         "cache_hits",
         "cache_misses",
         "end_to_end_ms",
         "errors",
+        "fallbacks",
         "latency_ms",
         "load_failures",
         "ok",
@@ -39,10 +41,16 @@ class Tally:
         self.backend_ms = HistogramBuilder()
         self.batch_size = HistogramBuilder()
         self.load_failures = 0
+        self.fallbacks: dict[str, int] = {}
+        self.breaker_opened = 0
 
     def failed(self, code: str) -> None:
         """Count one record that got no predictions; MALFORMED_RECORD is one that got no answer at all."""
         self.errors[code] = self.errors.get(code, 0) + 1
+
+    def fell_back(self, code: str) -> None:
+        """Count one record of this version that production answered, by what had failed."""
+        self.fallbacks[code] = self.fallbacks.get(code, 0) + 1
 
     @property
     def requests(self) -> int:
@@ -58,15 +66,21 @@ class MetricsBook:
         self._window_start = opened_at
         self._next_seq = 0
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._revisions: dict[tuple[str, str], int] = {}
 
     def of(self, model_name: str, model_version: str, revision: int) -> Tally:
         """The tally of a version; `model_version` "" is for requests that reached none."""
         key = (model_name, model_version)
         tally = self._tallies.get(key)
         if tally is None:
-            tally = self._tallies[key] = Tally(revision)
-        tally.revision = max(tally.revision, revision)
+            tally = self._tallies[key] = Tally(self._revisions.get(key, 0))
+        if revision > tally.revision:
+            tally.revision = self._revisions[key] = revision
         return tally
+
+    def meter(self, model_name: str, model_version: str) -> "VersionMeter":
+        """Counts what happens between a version and its backend."""
+        return VersionMeter(self, model_name, model_version)
 
     def load_failed(self, model_name: str, model_version: str, revision: int) -> None:
         """Count a version that could not be loaded on this worker."""
@@ -96,5 +110,30 @@ class MetricsBook:
                 backend_ms=tally.backend_ms.taken(),
                 batch_size=tally.batch_size.taken(),
                 load_failures=tally.load_failures,
+                fallbacks=tally.fallbacks,
+                breaker_opened=tally.breaker_opened,
             )
             self._next_seq += 1
+
+
+class VersionMeter:
+    """One version's backend, in the book; its revision is that of the requests counted last."""
+
+    def __init__(self, book: MetricsBook, model_name: str, model_version: str) -> None:
+        self._book = book
+        self._model_name = model_name
+        self._model_version = model_version
+
+    def called(self, batch_size: int, seconds: float) -> None:
+        """A batch came back, with predictions or without."""
+        tally = self._tally
+        tally.batch_size.add(batch_size)
+        tally.backend_ms.add(seconds * 1000)
+
+    def breaker_opened(self) -> None:
+        """From now on nobody calls, for a while."""
+        self._tally.breaker_opened += 1
+
+    @property
+    def _tally(self) -> Tally:
+        return self._book.of(self._model_name, self._model_version, 0)

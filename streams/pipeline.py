@@ -14,6 +14,7 @@ INTERNAL; elsewhere it leaves `process`, the process ends, and the slice comes a
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -37,11 +38,12 @@ from streams.metrics import MetricsBook
 from streams.requests import Work, admit, read
 from streams.responses import Outbox, Output, OutputTopic
 from streams.serving import ServedVersion, ServingTable
-from workers.isolate import infer_each
 
 log = structlog.get_logger()
 
 MAX_PREDICTIONS_BYTES = 900_000
+# Inputs of one version that are answered together: a whole slice.
+MAX_FLIGHT = 2048
 # Ids, names, an error's details, the carried headers.
 RESPONSE_ROOM_BYTES = 32 * 1024
 
@@ -80,13 +82,29 @@ _Misses = dict[ServedVersion, list[Work]]
 
 
 class _Flight:
-    """One backend call; `landed` is done when every key has predictions as JSON, or an error."""
+    """Inputs of one version that are inferred together, each for all requests that hold it.
 
-    __slots__ = ("landed", "results")
+    `landed` is done when every key has predictions as JSON, or an error. `gives_up_at`, Unix time in
+    seconds, is when the last of the requests is overdue.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("boarding", "gives_up_at", "inputs", "keys", "landed", "results", "version")
+
+    def __init__(self, version: ServedVersion) -> None:
+        self.version = version
+        self.keys: list[bytes] = []
+        self.inputs: list[JsonObject] = []
+        self.gives_up_at = 0.0
+        self.boarding = True
         self.landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.results: dict[bytes, bytes | AnswerError] = {}
+
+    def takes(self, work: Work) -> bool:
+        """Whether it lands in time for a request, as far as that can be promised."""
+        gives_up_at = math.inf if work.deadline_at_ms is None else work.deadline_at_ms / 1000
+        if self.boarding:
+            self.gives_up_at = max(self.gives_up_at, gives_up_at)
+        return gives_up_at <= self.gives_up_at
 
 
 class Pipeline:
@@ -110,6 +128,12 @@ class Pipeline:
         self._options = options
         self._in_flight: dict[bytes, _Flight] = {}
         self._flying: set[asyncio.Task[None]] = set()
+        self._flights_landed = 0
+
+    @property
+    def flights_landed(self) -> int:
+        """How many calls have ended: progress, also while no slice is done."""
+        return self._flights_landed
 
     async def process(self, handled: Slice) -> None:
         """Answer every record of a slice; returns when the broker has all outputs."""
@@ -128,13 +152,7 @@ class Pipeline:
         stale = self._is_stale()
         answering = Answering(handled, outbox, self._metrics, stale=stale)
         admitted = self._admit_all(handled, table, answering, stale=stale)
-        hits, misses = await self._look_up(admitted)
-        flights = self._take_off(misses)
-        for version, (works, predictions) in hits.items():
-            answering.predictions(version, works, predictions, cached=True)
-        await outbox.flush()
-        if flights:
-            await asyncio.gather(*(self._land(flight, works, answering) for flight, works in flights.items()))
+        await self._serve(admitted, table, answering)
         await outbox.delivered()
 
     async def close(self) -> None:
@@ -142,6 +160,20 @@ class Pipeline:
         for task in self._flying:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
+
+    async def _serve(
+        self, admitted: Mapping[ServedVersion, list[Work]], table: ServingTable, answering: Answering
+    ) -> None:
+        """Answer admitted requests, those of each version by it."""
+        hits, misses = await self._look_up(admitted)
+        flights = self._take_off(misses)
+        for version, (works, predictions) in hits.items():
+            answering.predictions(version, works, predictions, cached=True)
+        await answering.outbox.flush()
+        if flights:
+            await asyncio.gather(
+                *(self._land(flight, works, table, answering) for flight, works in flights.items())
+            )
 
     def _admit_all(
         self, handled: Slice, table: ServingTable, answering: Answering, *, stale: bool
@@ -190,46 +222,42 @@ class Pipeline:
         return hits, misses
 
     def _take_off(self, misses: _Misses) -> dict[_Flight, list[Work]]:
-        """Join the calls that are already under way, and start one call for each version's others."""
+        """Join the calls that are already under way, and make calls for each version's others."""
         waiting: dict[_Flight, list[Work]] = {}
         for version, works in misses.items():
-            mine = _Flight()
-            keys: list[bytes] = []
-            inputs: list[JsonObject] = []
+            mine = _Flight(version)
+            made = [mine]
             for work in works:
                 key = work.cache_key
                 flight = self._in_flight.get(key)
-                if flight is None:
+                if flight is None or not flight.takes(work):
+                    if len(mine.keys) == MAX_FLIGHT:
+                        mine = _Flight(version)
+                        made.append(mine)
                     flight = self._in_flight[key] = mine
-                    keys.append(key)
-                    inputs.append(work.input)
+                    flight.takes(work)
+                    mine.keys.append(key)
+                    mine.inputs.append(work.input)
                 if flight in waiting:
                     waiting[flight].append(work)
                 else:
                     waiting[flight] = [work]
-            if keys:
-                task = asyncio.create_task(self._infer(version, works[0].revision, mine, keys, inputs))
-                self._flying.add(task)
-                task.add_done_callback(self._flying.discard)
+            for flight in made:
+                flight.boarding = False
+                if flight.keys:
+                    task = asyncio.create_task(self._infer(flight))
+                    self._flying.add(task)
+                    task.add_done_callback(self._flying.discard)
         return waiting
 
-    async def _infer(
-        self,
-        version: ServedVersion,
-        revision: int,
-        flight: _Flight,
-        keys: list[bytes],
-        inputs: list[JsonObject],
-    ) -> None:
+    async def _infer(self, flight: _Flight) -> None:
         fresh: list[tuple[bytes, bytes]] = []
-        started = time.perf_counter()
+        version, keys = flight.version, flight.keys
+        # From Unix time, which deadlines are in, to that of the loop; a moment later, so that by then the
+        # requests are overdue rather than failed.
+        gives_up_at = asyncio.get_running_loop().time() + flight.gives_up_at - time.time() + 0.01
         try:
-            outcomes = await infer_each(
-                version.backend, inputs, timeout_seconds=version.spec.timeout_ms / 1000
-            )
-            tally = self._metrics.of(version.model_name, version.spec.version, revision)
-            tally.backend_ms.add((time.perf_counter() - started) * 1000)
-            tally.batch_size.add(len(inputs))
+            outcomes = await version.dispatcher.infer(flight.inputs, gives_up_at=gives_up_at)
             for key, outcome in zip(keys, outcomes, strict=True):
                 result = self._checked(version, outcome)
                 flight.results[key] = result
@@ -242,11 +270,14 @@ class Pipeline:
                 fault = InternalError(FAULT)
                 flight.results = dict.fromkeys(keys, fault) | flight.results
             flight.landed.set_result(None)
+            self._flights_landed += 1
             # Until the cache has them, equal inputs find them here.
             if fresh and version.spec.cache_ttl_seconds:
                 await self._cache.set_many(fresh, version.spec.cache_ttl_seconds)
             for key in keys:
-                del self._in_flight[key]
+                # A later flight may have taken its place, for requests with more time.
+                if self._in_flight[key] is flight:
+                    del self._in_flight[key]
 
     def _checked(self, version: ServedVersion, outcome: Any) -> bytes | AnswerError:
         if isinstance(outcome, AnswerError):
@@ -259,7 +290,9 @@ class Pipeline:
             return InvalidOutputError(f"predictions have {len(predictions)} bytes; at most {limit} are sent")
         return predictions
 
-    async def _land(self, flight: _Flight, works: list[Work], answering: Answering) -> None:
+    async def _land(
+        self, flight: _Flight, works: list[Work], table: ServingTable, answering: Answering
+    ) -> None:
         """Answer when the call is done, or each request at its deadline."""
         while not flight.landed.done():
             deadlines = [work.deadline_at_ms for work in works if work.deadline_at_ms is not None]
@@ -270,5 +303,26 @@ class Pipeline:
                 await answering.outbox.flush()
                 if not works:
                     return
-        answering.results(answering.expire(works), flight.results)
+        version = flight.version
+        production = table.models[version.model_name].production if version.falls_back else None
+        may_fall_back = production is not None and production is not version
+        left = answering.results(
+            version, answering.expire(works), flight.results, may_fall_back=may_fall_back
+        )
         await answering.outbox.flush()
+        if production is not None and left:
+            await self._fall_back(left, production, table, answering)
+
+    async def _fall_back(
+        self, works: list[Work], production: ServedVersion, table: ServingTable, answering: Answering
+    ) -> None:
+        """Have production answer what another version failed to."""
+        able: list[Work] = []
+        for work in works:
+            if production.input_is_valid(work.input):
+                work.cache_key = production.cache_prefix + work.digest
+                able.append(work)
+            else:
+                assert work.failure is not None  # that is why it is here
+                answering.error(work, work.failure)
+        await self._serve({production: able}, table, answering)

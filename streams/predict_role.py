@@ -10,6 +10,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -33,7 +34,7 @@ from streams.serving import ServedTables
 from streams.settings import Settings
 from streams.topics import check_partition_counts, message_limits, partition_counts
 from streams.transport import TransportOptions
-from streams.watchdog import Watchdog
+from streams.watchdog import Progress, Watchdog
 from workers.cache import PredictionCache
 
 log = structlog.get_logger()
@@ -87,7 +88,8 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
             on_fault=on_fault,
         )
         watchdog = Watchdog(
-            lambda: progress_of(app),
+            # On a slow model server a slice may take long, and calls end all the same.
+            lambda: _progress(progress_of(app), pipeline),
             lambda: max(settings.watchdog_seconds, 2 * tables.current.longest_timeout_seconds()),
         )
         gc.collect()
@@ -125,6 +127,10 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
             watchdog.stop()
             await pipeline.close()
         await end_lease(leases, identity)
+
+
+def _progress(consumed: Progress, pipeline: Pipeline) -> Progress:
+    return replace(consumed, done=consumed.done + pipeline.flights_landed)
 
 
 async def _pipeline_options(settings: Settings) -> PipelineOptions:
@@ -181,6 +187,7 @@ async def _refresher(
         tables,
         BackendLoader(settings),
         on_load_failed=book.load_failed,
+        meter_of=book.meter,
         poll_seconds=settings.registry_poll_seconds,
         stale_after_seconds=settings.stale_after_seconds,
     )

@@ -30,12 +30,11 @@ from streams.serving import (
     ServedVersion,
     ServingTable,
 )
-from workers.backend import Backend
+from workers.dispatch import Meter
 
 log = structlog.get_logger()
 
 RETRY_LOAD_SECONDS = 10.0
-RETIRE_GRACE_SECONDS = 10.0
 # Loads at once: more would share the same cores and disks.
 LOADS_AT_ONCE = 4
 POLL_JITTER = 0.5, 0.9
@@ -55,6 +54,7 @@ class ServingRefresher:
         load_backend: LoadBackend,
         *,
         on_load_failed: LoadFailed,
+        meter_of: Callable[[str, str], Meter],
         poll_seconds: float,
         stale_after_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -63,6 +63,7 @@ class ServingRefresher:
         self._tables = tables
         self._load_backend = load_backend
         self._on_load_failed = on_load_failed
+        self._meter_of = meter_of
         self._poll_seconds = poll_seconds
         self._stale_after_seconds = stale_after_seconds
         self._clock = clock
@@ -71,7 +72,7 @@ class ServingRefresher:
         self._load_slots = asyncio.Semaphore(LOADS_AT_ONCE)
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, tuple[float, RegisteredModel]] = {}
-        self._retiring: list[tuple[float, Backend]] = []
+        self._retiring: list[ServedVersion] = []
 
     def is_stale(self) -> bool:
         """Whether the registry was not read for `stale_after_seconds`."""
@@ -140,8 +141,8 @@ class ServingRefresher:
         for load in loads:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
-        await _close(version.backend for version in self._tables.current.versions())
-        await _close(backend for _, backend in self._retiring)
+        await _close(self._tables.current.versions())
+        await _close(self._retiring)
 
     def _follow(self, snapshot: Snapshot, *, whole: bool) -> None:
         before = self._tables.current
@@ -188,7 +189,7 @@ class ServingRefresher:
         name = registered.model_name
         served = self._tables.current.models.get(name)
         versions = _loaded(registered, served)
-        fresh: list[Backend] = []
+        fresh: list[ServedVersion] = []
         reason = ""
         async with self._load_slots:
             try:
@@ -197,13 +198,13 @@ class ServingRefresher:
                         continue
                     try:
                         versions[version] = await self._load_version(name, at.spec)
-                        fresh.append(versions[version].backend)
+                        fresh.append(versions[version])
                     except Exception as error:  # noqa: BLE001  # whatever it is, this version cannot be served here
                         reason = f"{version} cannot be loaded: {error}"
                         self._tell(registered, version, error)
                         if served is not None and served.loaded:
                             break
-                        versions[version] = _stand_in(name, at.spec)
+                        versions[version] = self._stand_in(name, at.spec)
             except BaseException:  # cancelled: what was loaded for it is needed no more
                 await _close(fresh)
                 raise
@@ -225,10 +226,17 @@ class ServingRefresher:
         backend = await self._load_backend(model_name, spec)
         try:
             await backend.warm()
-            return ServedVersion.of(model_name, spec, backend)
+            return ServedVersion.of(model_name, spec, backend, self._meter_of(model_name, spec.version))
         except BaseException:  # a cancelled load too must leave no backend open
             await backend.close()
             raise
+
+    def _stand_in(self, model_name: str, spec: ModelSpec) -> ServedVersion:
+        """What answers for a version that could not be loaded, where there is no older route to stay on."""
+        # Its schemas may be what is wrong with it.
+        anything = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
+        backend = NotLoaded(f"{spec.version} is not loaded on this worker; its log says why")
+        return ServedVersion.of(model_name, anything, backend, self._meter_of(model_name, spec.version))
 
     def _tell(self, registered: RegisteredModel, version: str, error: Exception) -> None:
         name = registered.model_name
@@ -247,28 +255,24 @@ class ServingRefresher:
         """Serve by another table, which differs from the current one in these models."""
         before = self._tables.current
         self._tables.swap(table)
-        # A slice that began with the table before may use what is no longer served until its calls
-        # have timed out.
-        now = self._clock()
         for name in names:
             served, now_served = before.models.get(name), table.models.get(name)
             if served is None:
                 continue
             kept = set() if now_served is None else set(now_served.versions.values())
-            self._retiring += [
-                (now + version.spec.timeout_ms / 1000 + RETIRE_GRACE_SECONDS, version.backend)
-                for version in served.versions.values()
-                if version not in kept
-            ]
+            self._retiring += [version for version in served.versions.values() if version not in kept]
         changed = [name for name in names if table.models.get(name) is not before.models.get(name)]
         if changed:
             log.info("serving table swapped", epoch=table.epoch, models=changed[:MODELS_IN_A_LOG_LINE])
 
     async def _close_retired(self) -> None:
-        now = self._clock()
-        due = [backend for close_at, backend in self._retiring if close_at <= now]
-        self._retiring = [(close_at, backend) for close_at, backend in self._retiring if close_at > now]
-        await _close(due)
+        """Close what is no longer served once no slice that began before is being answered by it."""
+        if not self._retiring:
+            return
+        in_use = self._tables.versions_in_use()
+        unused = [version for version in self._retiring if version not in in_use]
+        self._retiring = [version for version in self._retiring if version in in_use]
+        await _close(unused)
 
 
 def _loaded(registered: RegisteredModel, served: ServedModel | None) -> dict[str, ServedVersion]:
@@ -284,14 +288,6 @@ def _loaded(registered: RegisteredModel, served: ServedModel | None) -> dict[str
     }
 
 
-def _stand_in(model_name: str, spec: ModelSpec) -> ServedVersion:
-    """What answers for a version that could not be loaded, where there is no older route to stay on."""
-    # Its schemas may be what is wrong with it.
-    anything = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
-    backend = NotLoaded(f"{spec.version} is not loaded on this worker; its log says why")
-    return ServedVersion.of(model_name, anything, backend)
-
-
-async def _close(backends: Iterable[Backend]) -> None:
-    for backend in backends:
-        await backend.close()
+async def _close(versions: Iterable[ServedVersion]) -> None:
+    for version in versions:
+        await version.dispatcher.close()

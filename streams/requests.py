@@ -8,6 +8,7 @@ import msgspec
 from pydantic import ValidationError
 
 from schemas.errors import (
+    AnswerError,
     DeadlineExceededError,
     InvalidRequestError,
     MalformedRecordError,
@@ -60,6 +61,8 @@ class Work:
     digest = b""
     """Hexadecimal, once the input is known to be valid."""
     cache_key = b""
+    failure: AnswerError | None = None
+    """What became of it at its own version, when production is to answer it."""
 
     def __init__(self, record: Record) -> None:
         self.record = record

@@ -73,18 +73,22 @@ class Outbox:
         cached: bool,
         stale: bool,
     ) -> None:
-        """Answer requests of one version with predictions, each given as JSON; `now_ms` is Unix time."""
+        """Answer requests with predictions of one version, each given as JSON; `now_ms` is Unix time.
+
+        The requests are all of that version, or all of others for which it answers.
+        """
+        common: JsonObject = {
+            "model_name": version.model_name,
+            "model_version": version.spec.version,
+            "latency_ms": latency_ms,
+            "cached": cached,
+            "revision": works[0].revision,
+            "stale": stale,
+        }
+        if works[0].failure is not None:
+            common["fallback"] = True
         # All that is the same is written once; the rest is put in by the parts that differ.
-        shared = orjson.dumps(
-            {
-                "model_name": version.model_name,
-                "model_version": version.spec.version,
-                "latency_ms": latency_ms,
-                "cached": cached,
-                "revision": works[0].revision,
-                "stale": stale,
-            }
-        )[:-1]
+        shared = orjson.dumps(common)[:-1]
         prefix, add, as_json = self._source_prefix, self._answers.add, orjson.dumps
         for work, prediction in zip(works, predictions, strict=True):
             record = work.record

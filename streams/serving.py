@@ -22,19 +22,26 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
-from schemas.models import ModelSpec, StalePolicy
+from schemas.models import Fallback, Framework, ModelSpec, StalePolicy, Status
 from workers.backend import Backend
+from workers.dispatch import Dispatcher, Meter
+
+# A session runs one batch at a time; the next one is at hand when it is done.
+ONNX_CALLS = 2
+ONNX_BATCH = 2048
+SERVER_BATCH = 256
 
 LoadBackend = Callable[[str, ModelSpec], Awaitable[Backend]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedVersion:
-    """A version that can answer: its schemas compiled, its backend warm."""
+    """A version that can answer: its schemas compiled, its backend warm and behind its dispatcher."""
 
     model_name: str
     spec: ModelSpec
     backend: Backend
+    dispatcher: Dispatcher
     cache_prefix: bytes
     input_validator: Validator
     output_validator: Validator
@@ -43,7 +50,7 @@ class ServedVersion:
     fails_when_stale: bool
 
     @classmethod
-    def of(cls, model_name: str, spec: ModelSpec, backend: Backend) -> "ServedVersion":
+    def of(cls, model_name: str, spec: ModelSpec, backend: Backend, meter: Meter) -> "ServedVersion":
         """Compile the schemas of a version; raises ArtifactError when one is no JSON Schema."""
         try:
             accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
@@ -53,6 +60,14 @@ class ServedVersion:
             model_name=model_name,
             spec=spec,
             backend=backend,
+            dispatcher=Dispatcher(
+                backend,
+                name=f"{model_name} {spec.version}",
+                max_batch=_max_batch(spec),
+                max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
+                timeout_seconds=spec.timeout_ms / 1000,
+                meter=meter,
+            ),
             cache_prefix=f"headrace:pred:{model_name}:{spec.version}:".encode(),
             input_validator=accepts,
             output_validator=promises,
@@ -60,6 +75,11 @@ class ServedVersion:
             output_is_valid=promises.is_valid,
             fails_when_stale=spec.stale_policy is StalePolicy.FAIL,
         )
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether production answers what this version's backend fails to."""
+        return self.spec.fallback is Fallback.PRODUCTION
 
     def refuse_input(self, value: JsonObject) -> InvalidInputError:
         """The error that says what is wrong with an input that is not valid."""
@@ -76,6 +96,12 @@ class ServedVersion:
         )
 
 
+def _max_batch(spec: ModelSpec) -> int:
+    if spec.framework is Framework.TORCHSERVE:
+        return 1
+    return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
     """A model's route over its served versions: `targets[i]` has the buckets up to `ends[i]`."""
@@ -86,6 +112,7 @@ class ServedModel:
     ends: tuple[int, ...]
     targets: tuple[ServedVersion, ...]
     versions: Mapping[str, ServedVersion]
+    production: ServedVersion | None
 
     @classmethod
     def of(cls, registered: RegisteredModel, versions: Mapping[str, ServedVersion]) -> "ServedModel":
@@ -98,6 +125,14 @@ class ServedModel:
             ends=table.ends,
             targets=tuple(versions[version] for version in table.versions),
             versions=versions,
+            production=next(
+                (
+                    versions[version]
+                    for version, at in registered.versions.items()
+                    if at.status is Status.PRODUCTION
+                ),
+                None,
+            ),
         )
 
     @property
@@ -182,3 +217,7 @@ class ServedTables:
         """No answer from now on is by an older table than this."""
         # Those in use are in the order of their first use, which is that of their age.
         return next(iter(self._slices), self.current)
+
+    def versions_in_use(self) -> set[ServedVersion]:
+        """Every version that is served now, or by which a slice is still being answered."""
+        return set().union(*(table.versions() for table in (self.current, *self._slices)))

@@ -79,6 +79,13 @@ class Settings(BaseModel):
     backend_hosts: str = Field(
         "", description="host[:port],… that versions may name as endpoint; empty = loopback"
     )
+    backend_networks: str = Field(
+        "", description="10.0.0.0/8,… not public, in which those hosts may be all the same"
+    )
+    backend_tokens: SecretStr = Field(
+        SecretStr(""), description="host[:port]=TOKEN,… for model servers, sent as bearer tokens"
+    )
+    backend_ssl_cafile: str | None = Field(None, description="CA bundle; the system's when unset")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -46,6 +46,21 @@ class RecordingBackend:
         self.closed = True
 
 
+@dataclass
+class RecordingMeter:
+    """Remembers what it is told."""
+
+    batches: list[int] = field(default_factory=list)
+    opened: int = 0
+
+    def called(self, batch_size: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.batches.append(batch_size)
+
+    def breaker_opened(self) -> None:
+        self.opened += 1
+
+
 def spec_of(version: str, input_schema: JsonObject | None = None, **fields: Any) -> ModelSpec:
     """A version as it could be registered; its artifact is never loaded."""
     return ModelSpec.model_validate(
@@ -68,7 +83,7 @@ def served_version(
     input_schema: JsonObject | None = None,
     **fields: Any,
 ) -> ServedVersion:
-    return ServedVersion.of(model_name, spec_of(version, input_schema, **fields), backend)
+    return ServedVersion.of(model_name, spec_of(version, input_schema, **fields), backend, RecordingMeter())
 
 
 def served_model(

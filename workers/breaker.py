@@ -40,15 +40,20 @@ class Breaker:
 CLOSED = Breaker()
 
 
+def refuses(breaker: Breaker, now: float) -> bool:
+    """Whether no call may go now; what else `admit` would say, without asking for a call."""
+    return breaker.phase is not Phase.CLOSED and now < breaker.retry_at
+
+
 def admit(breaker: Breaker, now: float, config: BreakerConfig) -> tuple[Breaker, bool]:
     """May a call go now? An admitted call in phase half-open is the probe.
 
     Everyone who is admitted reports back by `succeeded` or `failed`.
     """
+    if refuses(breaker, now):
+        return breaker, False
     if breaker.phase is Phase.CLOSED:
         return breaker, True
-    if now < breaker.retry_at:
-        return breaker, False
     return replace(breaker, phase=Phase.HALF_OPEN, retry_at=now + config.open_seconds), True
 
 

@@ -2,7 +2,8 @@
 
 A good batch is one call. A bad example among n costs about 2 log2(n) further calls. There is an
 end to it: after `MAX_CALLS` calls, or twice the timeout, the parts that are not settled fail as
-they are, the smallest parts that there were.
+they are, the smallest parts that there were. When all of the first calls failed, a few examples are
+tried alone: if they fail too, it is the model that is at fault and no example, and all fail.
 """
 
 import asyncio
@@ -15,6 +16,9 @@ from schemas.events import JsonObject
 from workers.backend import Backend
 
 MAX_CALLS = 128
+# The whole, its halves, quarters and eighths.
+SUSPICIOUS_CALLS = 15
+TRIED_ALONE = 8
 
 
 async def infer_each(
@@ -30,7 +34,7 @@ async def infer_each(
     settled: list[Any] = [None] * len(inputs)
     # Parts of the batch, each with what its examples get when it cannot be tried any more.
     parts: deque[tuple[range, AnswerAndDeadLetterError | None]] = deque([(range(len(inputs)), None)])
-    calls = 0
+    calls, answered = 0, False
     while parts:
         part, error = parts.popleft()
         remaining = end - loop.time()
@@ -46,12 +50,26 @@ async def infer_each(
                 if len(part) > 1:
                     middle = len(part) // 2
                     parts += [(part[:middle], failed), (part[middle:], failed)]
-                    continue
-                error = failed
+                else:
+                    settled[part.start] = failed
+                if not answered and calls == SUSPICIOUS_CALLS:
+                    parts.extendleft((range(at, at + 1), failed) for at in _scattered(len(inputs)))
+                elif not answered and calls == SUSPICIOUS_CALLS + TRIED_ALONE:
+                    calls = MAX_CALLS
+                continue
             else:
+                answered = True
                 for index, prediction in zip(part, predictions, strict=True):
                     settled[index] = prediction
                 continue
         for index in part:
-            settled[index] = error
+            # One that was tried alone may be settled.
+            if settled[index] is None:
+                settled[index] = error
     return settled
+
+
+def _scattered(count: int) -> list[int]:
+    """Some indices over all of `count`, in no rhythm that examples might have."""
+    step = max(1, count // TRIED_ALONE)
+    return [at * step + at % step for at in range(min(count, TRIED_ALONE))]

@@ -1,73 +1,129 @@
 """HTTP calls to a model server, for every backend that is remote.
 
 Each call in flight has an httpx client with one connection to itself: one client shared by many
-calls gets slower the more they are, since it searches its pool for each. Redirects are not
-followed, proxies and credentials of the environment are not used.
+calls gets slower the more they are, since it searches its pool for each. Connections are kept warm.
 
-A request is sent a second time only where the server cannot have answered it: when no connection
-could be made, and when a connection that had served before is reset before the answer begins, as
-servers do with connections that idle, and some after another request's 500.
+A request is sent again only as `workers/retrying.py` allows: when no connection could be made; when
+one that had served before is reset before the answer begins, as servers do with connections that
+idle, and some after another request's 500; and after the statuses by which servers and gateways say that
+nobody worked on it. All of it within the caller's time and a budget.
 
-Time limits are the caller's, by `asyncio.timeout`; a call that is cancelled closes its connection.
+A call that is cancelled closes its connection.
 """
 
 import asyncio
-import ssl
-from collections.abc import Sequence
-from functools import cache
+import random
+from collections.abc import Collection
 from typing import Any
 
 import httpx
 
-from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
-from workers.endpoints import check_endpoint
+from schemas.errors import (
+    ArtifactError,
+    BackendBrokenError,
+    BackendFailedError,
+    BackendUnavailableError,
+    UnavailableError,
+)
+from workers.connections import new_client
+from workers.endpoints import Outbound
+from workers.retrying import (
+    MAX_TRIES,
+    RetryBudget,
+    earned,
+    is_retried,
+    pause_seconds,
+    read_retry_after,
+    spent,
+)
+from workers.server_answers import OK, failure_of, is_busy, told
 
-CALLS_IN_FLIGHT = 8
+CALLS_IN_FLIGHT = 32
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _EXCERPT_CHARACTERS = 200
-# For http, which httpx makes a context for too; it trusts nobody.
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class ModelServer:
-    """A server at an endpoint that is allowed; raises ArtifactError and SetupError otherwise."""
+    """A server at an endpoint that is allowed; raises ArtifactError and SetupError otherwise.
+
+    `faults` are statuses that are a fault of the model at this server, whatever they are elsewhere:
+    they are not retried.
+    """
 
     def __init__(
         self,
         endpoint: str,
-        allowed_hosts: Sequence[str] = (),
+        outbound: Outbound,
         *,
         calls_in_flight: int = CALLS_IN_FLIGHT,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
+        connect_timeout_seconds: float | None = None,
+        faults: Collection[int] = (),
     ) -> None:
-        self.url = check_endpoint(endpoint, allowed_hosts)
+        self.url = outbound.check(endpoint)
         try:
             httpx.URL(self.url)
         except httpx.InvalidURL:
             raise ArtifactError(
                 "endpoint has characters that no URL has; write http://HOST:PORT/PATH"
             ) from None
+        # A list of tokens that cannot be read shows when the version is loaded.
+        outbound.token(self.url)
+        self._outbound = outbound
         self._max_response_bytes = max_response_bytes
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._faults = faults
         self._slots = asyncio.Semaphore(calls_in_flight)
         self._idle: list[httpx.AsyncClient] = []
+        self._budget = RetryBudget()
         self._closed = False
 
-    async def call(self, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+    async def predict(self, path: str, content: bytes, *, until: float) -> bytes:
+        """What the server answers with status 200 to a request for predictions.
+
+        Raises BackendUnavailableError when nobody answers or the model is not there, BackendFailedError
+        when the request is refused, and BackendBrokenError for every other answer. No retry begins that
+        would end after `until`, in the loop's time.
+        """
+        status, body = await self.call("POST", path, content, until=until)
+        if status != OK:
+            raise failure_of(status, body, self._faults)
+        return body
+
+    async def look(
+        self, path: str = "", content: bytes | None = None, *, within_seconds: float
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to `GET`, or `POST` with a content, before the model is in use.
+
+        Raises UnavailableError when there is no answer, or one that says to come later.
+        """
+        method = "GET" if content is None else "POST"
+        until = asyncio.get_running_loop().time() + within_seconds
+        try:
+            async with asyncio.timeout(within_seconds):
+                status, body = await self.call(method, path, content, until=until)
+        except TimeoutError:
+            raise UnavailableError(f"the model server does not answer within {within_seconds:g} s") from None
+        except (BackendUnavailableError, BackendFailedError) as error:
+            raise UnavailableError(str(error)) from None
+        if is_busy(status):
+            raise UnavailableError(told(status, body))
+        return status, body
+
+    async def call(
+        self, method: str, path: str, content: bytes | None = None, *, until: float
+    ) -> tuple[int, bytes]:
         """The status and body of the answer to a request below the endpoint's URL.
 
-        Raises BackendUnavailableError when there is no answer, BackendFailedError when it breaks
-        off or is too big.
+        Raises BackendUnavailableError when there is no answer, BackendBrokenError when it breaks off or
+        is too big.
         """
         async with self._slots:
             if self._closed:
                 raise BackendUnavailableError("the model was unloaded")
             client = self._idle.pop() if self._idle else await self._new_client()
             try:
-                response = await self._begin(client, method, self.url + path, content)
-                try:
-                    return response.status_code, await self._read(response)
-                finally:
-                    await response.aclose()
+                return await self._try(client, method, self.url + path, content, until)
             finally:
                 if self._closed:
                     await client.aclose()
@@ -80,26 +136,55 @@ class ModelServer:
         while self._idle:
             await self._idle.pop().aclose()
 
-    async def _begin(
-        self, client: httpx.AsyncClient, method: str, url: str, content: bytes | None
-    ) -> httpx.Response:
-        """The response, its body unread, of the first or the second try."""
-        connected = False
+    async def _try(
+        self, client: httpx.AsyncClient, method: str, url: str, content: bytes | None, until: float
+    ) -> tuple[int, bytes]:
+        self._budget = earned(self._budget)
+        tries = 0
+        while True:
+            tries += 1
+            connected = False
 
-        async def note_connecting(event: str, _: dict[str, Any]) -> None:
-            nonlocal connected
-            connected = connected or event == "connection.connect_tcp.started"
+            async def note_connecting(event: str, _: dict[str, Any]) -> None:
+                nonlocal connected
+                connected = connected or event == "connection.connect_tcp.complete"
 
-        request = client.build_request(method, url, content=content, extensions={"trace": note_connecting})
-        try:
-            return await client.send(request, stream=True)
-        except httpx.HTTPError as error:
-            if connected and not isinstance(error, httpx.ConnectError):
-                raise _unavailable(error) from None
-        try:
-            return await client.send(request, stream=True)
-        except httpx.HTTPError as error:
-            raise _unavailable(error) from None
+            request = client.build_request(
+                method, url, content=content, extensions={"trace": note_connecting}
+            )
+            failure: BackendUnavailableError | None = None
+            status, body = 0, b""
+            try:
+                response = await client.send(request, stream=True)
+            except httpx.HTTPError as error:
+                failure = BackendUnavailableError(f"the model server does not answer: {_brief(error)}")
+                if connected:
+                    # The server may be at work on it.
+                    raise failure from None
+                refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                pause = pause_seconds(tries, random.random()) if refused else 0.0  # noqa: S311  # no secret
+            else:
+                try:
+                    body = await self._read(response)
+                finally:
+                    await response.aclose()
+                status = response.status_code
+                retry_after = read_retry_after(response.headers.get("retry-after"))
+                if status in self._faults or not is_retried(status, retry_after):
+                    return status, body
+                pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret
+            if asyncio.get_running_loop().time() + pause >= until or not self._may_retry(tries):
+                if failure is not None:
+                    raise failure
+                return status, body
+            await asyncio.sleep(pause)
+
+    def _may_retry(self, tries: int) -> bool:
+        left = spent(self._budget)
+        if tries >= MAX_TRIES or left is None:
+            return False
+        self._budget = left
+        return True
 
     async def _read(self, response: httpx.Response) -> bytes:
         body = bytearray()
@@ -107,37 +192,17 @@ class ModelServer:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > self._max_response_bytes:
-                    raise BackendFailedError(
+                    raise BackendBrokenError(
                         f"the model server answered more than {self._max_response_bytes} bytes"
                     )
         except httpx.HTTPError as error:
-            raise BackendFailedError(f"the model server broke off its answer: {_brief(error)}") from None
+            raise BackendBrokenError(f"the model server broke off its answer: {_brief(error)}") from None
         return bytes(body)
 
     async def _new_client(self) -> httpx.AsyncClient:
-        tls = await asyncio.to_thread(_trusted) if self.url.startswith("https:") else _NO_TLS
-        return httpx.AsyncClient(
-            verify=tls,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-            headers={
-                "accept": "application/json",
-                "accept-encoding": "identity",
-                "content-type": "application/json",
-            },
-            timeout=None,  # noqa: S113 - the caller's asyncio.timeout bounds the call as a whole
-            follow_redirects=False,
-            trust_env=False,
+        return await new_client(
+            self.url, self._outbound, connect_timeout_seconds=self._connect_timeout_seconds
         )
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """The machine's certificate authorities. To read them takes 60 ms, for which no event loop should wait."""
-    return ssl.create_default_context()
-
-
-def _unavailable(error: httpx.HTTPError) -> BackendUnavailableError:
-    return BackendUnavailableError(f"the model server does not answer: {_brief(error)}")
 
 
 def _brief(error: httpx.HTTPError) -> str:

@@ -21,7 +21,18 @@ import structlog
 
 from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.tensors import STRING, Shape, Tensor, TensorSpec, alike, to_predictions, to_tensors, to_values
+from schemas.mapping import Mapping as InputMapping
+from workers.tensors import (
+    STRING,
+    Shape,
+    Tensor,
+    TensorSpec,
+    alike,
+    declared,
+    to_predictions,
+    to_tensors,
+    to_values,
+)
 
 log = structlog.get_logger()
 
@@ -43,24 +54,35 @@ _WARM_UP_BATCH = 2
 class OnnxBackend:
     """One ONNX model, loaded; get one by `load`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, executor: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        executor: ThreadPoolExecutor,
+        mapping: InputMapping | None = None,
+    ) -> None:
         self._session = session
         self._executor = executor
-        self._inputs = [TensorSpec(node.name, *_tensor_type("input", node)) for node in session.get_inputs()]
-        self._outputs = [node.name for node in session.get_outputs()]
-        for node in session.get_outputs():
-            _tensor_type("output", node)
+        own = [TensorSpec(node.name, *_tensor_type("input", node)) for node in session.get_inputs()]
+        self._inputs = own if mapping is None else _mapped(own, declared(mapping))
+        self._chosen = {} if mapping is None else mapping.outputs
+        outputs = {node.name: _tensor_type("output", node) for node in session.get_outputs()}
+        if missing := set(self._chosen.values()) - outputs.keys():
+            raise ArtifactError(
+                f"the model has no output {', '.join(sorted(missing))} that the mapping names"
+            )
+        self._outputs = list(self._chosen.values() or outputs)
 
     @classmethod
-    async def load(cls, path: Path, *, threads: int) -> Self:
+    async def load(cls, path: Path, *, threads: int, mapping: InputMapping | None = None) -> Self:
         """Load the model at `path` with that many threads for one run.
 
-        Raises ArtifactError when it is no ONNX model that can be served here.
+        Raises ArtifactError when it is no ONNX model that can be served here, or has other tensors than
+        the mapping says.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
         loop = asyncio.get_running_loop()
         try:
-            return cls(await loop.run_in_executor(executor, _open, path, threads), executor)
+            return cls(await loop.run_in_executor(executor, _open, path, threads), executor, mapping)
         except BaseException:
             executor.shutdown(wait=False)
             raise
@@ -120,7 +142,9 @@ class OnnxBackend:
     def _predict_alike(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
         tensors = self._run(to_tensors(self._inputs, inputs), options)
         named = zip(self._outputs, tensors, strict=True)
-        return to_predictions({name: to_values(name, tensor, len(inputs)) for name, tensor in named})
+        return to_predictions(
+            {name: to_values(name, tensor, len(inputs)) for name, tensor in named}, self._chosen
+        )
 
     def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Tensor]:
         try:
@@ -128,6 +152,23 @@ class OnnxBackend:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no root of their own
             raise BackendFailedError(f"the model failed: {_brief(error)}") from None
         return tensors
+
+
+def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The declared tensors, which must be the model's own; raises ArtifactError when they are not."""
+    types = {spec.name: (spec.dtype, spec.shape) for spec in own}
+    for spec in mapped:
+        dtype, shape = types.pop(spec.name, (None, ()))
+        fits = len(shape) == len(spec.shape) and all(
+            size in (None, said) for size, said in zip(shape, spec.shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            raise ArtifactError(
+                f"the mapping of {spec.key!r} is no input of the model by name, type and shape"
+            )
+    if types:
+        raise ArtifactError(f"the mapping leaves out the model's input {', '.join(sorted(types))}")
+    return list(mapped)
 
 
 def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -5,25 +5,19 @@ it, flat or nested as servers may send it. The first dimension is the batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
 
-from schemas.errors import ArtifactError, BackendFailedError
+from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
-from workers.tensors import STRING, TensorSpec, to_predictions, to_tensors
+from workers.server_answers import excerpt, read_object
+from workers.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("bool"),
-    "BYTES": STRING,
-    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    **{f"INT{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{f"UINT{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-}
-_DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
+_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _SCHEMA_DTYPES: dict[str, np.dtype[Any]] = {
     "boolean": np.dtype("bool"),
     "integer": np.dtype("int64"),
@@ -31,50 +25,59 @@ _SCHEMA_DTYPES: dict[str, np.dtype[Any]] = {
     "string": STRING,
 }
 _NUMBER_TYPES = frozenset({int, float})
-_EXCERPT_CHARACTERS = 200
 
 
-def write_request(request_id: str, specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> bytes:
-    """The body that asks for predictions; raises BackendFailedError when an input does not fit."""
-    return orjson.dumps(
-        {
-            "id": request_id,
-            "inputs": [
-                {
-                    "name": name,
-                    "datatype": _DATATYPES[tensor.dtype],
-                    "shape": tensor.shape,
-                    "data": tensor.ravel().tolist() if tensor.dtype == STRING else tensor.ravel(),
-                }
-                for name, tensor in to_tensors(specs, inputs).items()
-            ],
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+def write_request(
+    request_id: str,
+    specs: Sequence[TensorSpec],
+    inputs: Sequence[JsonObject],
+    outputs: Mapping[str, str] | None = None,
+) -> bytes:
+    """The body that asks for predictions; raises BackendFailedError when an input does not fit.
+
+    `outputs` are the chosen ones, by their keys in the prediction; the others are not asked for.
+    """
+    document: JsonObject = {
+        "id": request_id,
+        "inputs": [
+            {
+                "name": name,
+                "datatype": _DATATYPES[tensor.dtype],
+                "shape": tensor.shape,
+                "data": tensor.ravel().tolist() if tensor.dtype == STRING else tensor.ravel(),
+            }
+            for name, tensor in to_tensors(specs, inputs).items()
+        ],
+    }
+    if outputs:
+        document["outputs"] = [{"name": name} for name in outputs.values()]
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def read_response(body: bytes, request_id: str, count: int) -> list[Any]:
-    """The predictions for `count` examples.
+def read_response(
+    body: bytes, request_id: str, count: int, outputs: Mapping[str, str] | None = None
+) -> list[Any]:
+    """The predictions for `count` examples, of the chosen outputs or of all.
 
-    Raises BackendFailedError unless the answer is whole: an answer to this request, outputs by
+    Raises BackendBrokenError unless the answer is whole: an answer to this request, outputs by
     different names, each with one value of the shape it says for each example.
     """
-    document = _read_object(body)
+    document = read_object(body)
     if document.get("id", request_id) not in (request_id, None):
-        raise BackendFailedError("the model server answered another request")
-    outputs = document.get("outputs")
-    if not isinstance(outputs, list) or not outputs:
-        raise BackendFailedError(f"the model server answered without outputs: {excerpt(body)}")
+        raise BackendBrokenError("the model server answered another request")
+    answered = document.get("outputs")
+    if not isinstance(answered, list) or not answered:
+        raise BackendBrokenError(f"the model server answered without outputs: {excerpt(body)}")
     named: dict[str, list[Any]] = {}
-    for output in outputs:
+    for output in answered:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name in named:
-            raise BackendFailedError("the model server answered outputs without a name each of their own")
+            raise BackendBrokenError("the model server answered outputs without a name each of their own")
         try:
             named[name] = _read_values(output, count)
         except (ValueError, TypeError) as error:
-            raise BackendFailedError(f"output {name!r} of the model server {error}") from None
-    return to_predictions(named)
+            raise BackendBrokenError(f"output {name!r} of the model server {error}") from None
+    return to_predictions(named, outputs)
 
 
 def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
@@ -83,7 +86,7 @@ def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
     Raises ArtifactError when neither tells an input's type.
     """
     try:
-        described = _read_object(body).get("inputs")
+        described = read_object(body).get("inputs")
     except BackendFailedError:
         described = None
     if not isinstance(described, list) or not described:
@@ -107,28 +110,6 @@ def read_schema(input_schema: JsonObject) -> list[TensorSpec]:
     return [_spec_of_schema(name, schema) for name, schema in properties.items()]
 
 
-def excerpt(body: bytes) -> str:
-    """What a server says in a few words: its `error` or `detail`, else how its answer begins."""
-    text: Any = body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = None
-    if isinstance(document, dict):
-        text = document.get("error") or document.get("detail") or text
-    return "".join(filter(str.isprintable, str(text)))[:_EXCERPT_CHARACTERS]
-
-
-def _read_object(body: bytes) -> JsonObject:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
-        raise BackendFailedError(f"the model server answered no JSON object: {excerpt(body)}")
-    return document
-
-
 def _spec_of_schema(name: str, schema: Any) -> TensorSpec:
     rank = 0
     while isinstance(schema, dict) and schema.get("type") == "array":
@@ -144,7 +125,7 @@ def _spec_of_schema(name: str, schema: Any) -> TensorSpec:
 def _read_spec(tensor: JsonObject) -> TensorSpec:
     name, shape = tensor["name"], tensor["shape"]
     sizes = tuple(int(size) if size >= 0 else None for size in shape[1:])
-    return TensorSpec(name, _DTYPES[tensor["datatype"]], sizes)
+    return TensorSpec(name, DTYPES[tensor["datatype"]], sizes)
 
 
 def _read_values(output: JsonObject, count: int) -> list[Any]:

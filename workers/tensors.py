@@ -17,13 +17,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import BackendFailedError
+from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
+from schemas.mapping import Mapping as InputMapping
 
 Tensor = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
 STRING: np.dtype[Any] = np.dtype(object)
+
+# By their names in the Open Inference Protocol.
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("bool"),
+    "BYTES": STRING,
+    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +41,31 @@ class TensorSpec:
     """One input of a model.
 
     `shape` is that of one example, without the batch dimension; None stands for any size. Strings
-    have the dtype STRING.
+    have the dtype STRING. Its value is at `key` of a request's input, which is its name unless a
+    mapping says otherwise.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape
+    mapped_key: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name if self.mapped_key is None else self.mapped_key
+
+
+def declared(mapping: InputMapping) -> list[TensorSpec]:
+    """The tensors that a version declares for its inputs."""
+    return [
+        TensorSpec(
+            tensor.tensor or key,
+            DTYPES[tensor.datatype],
+            tuple(size if size >= 0 else None for size in tensor.shape),
+            key,
+        )
+        for key, tensor in mapping.inputs.items()
+    ]
 
 
 def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dict[str, Tensor]:
@@ -47,9 +76,10 @@ def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dic
     tensors: dict[str, Tensor] = {}
     for spec in specs:
         try:
-            values = [example[spec.name] for example in inputs]
+            key = spec.key
+            values = [example[key] for example in inputs]
         except KeyError:
-            raise BackendFailedError(f"the model needs an input {spec.name!r}") from None
+            raise BackendFailedError(f"the model needs an input {key!r}") from None
         tensors[spec.name] = _to_tensor(spec, values)
     return tensors
 
@@ -63,12 +93,23 @@ def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[lis
         return [list(range(len(inputs)))]
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
     for index, example in enumerate(inputs):
-        groups[tuple(_sizes(example.get(spec.name)) for spec in open_specs)].append(index)
+        groups[tuple(_sizes(example.get(spec.key)) for spec in open_specs)].append(index)
     return list(groups.values())
 
 
-def to_predictions(outputs: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """One prediction for each example from each output's values: bare for one output, else by name."""
+def to_predictions(
+    outputs: Mapping[str, Sequence[Any]], chosen: Mapping[str, str] | None = None
+) -> list[Any]:
+    """One prediction for each example from each output's values: bare for one output, else by name.
+
+    `chosen` are the outputs of a mapping, by their keys in the prediction. Raises BackendBrokenError when
+    one of them is missing.
+    """
+    if chosen:
+        try:
+            outputs = {key: outputs[name] for key, name in chosen.items()}
+        except KeyError as error:
+            raise BackendBrokenError(f"the model has no output {error}") from None
     if len(outputs) == 1:
         return list(next(iter(outputs.values())))
     return [dict(zip(outputs, values, strict=True)) for values in zip(*outputs.values(), strict=True)]
@@ -146,4 +187,4 @@ def _sizes(value: Any) -> tuple[int, ...]:
 def _misfit(spec: TensorSpec) -> str:
     kind = "string" if spec.dtype == STRING else spec.dtype.name
     shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
-    return f"input {spec.name!r} must be {kind} of shape [{shape}] for each example"
+    return f"input {spec.key!r} must be {kind} of shape [{shape}] for each example"

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from schemas.events import JsonObject
 from schemas.models import ModelSpec
 from streams.loading import BackendLoader
 from streams.logs import configure_logging
+from streams.metrics import MetricsBook
 from streams.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.refresh import ServingRefresher
 from streams.serving import LoadBackend, ServedModel, ServedTables
@@ -156,7 +158,13 @@ async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRef
     store = await RegistryStore.connect(dsn)
     tables = ServedTables()
     refresher = ServingRefresher(
-        store, tables, load, on_load_failed=lambda *_: None, poll_seconds=1.0, stale_after_seconds=5.0
+        store,
+        tables,
+        load,
+        on_load_failed=lambda *_: None,
+        meter_of=MetricsBook("bench", "bench", datetime.now(UTC)).meter,
+        poll_seconds=1.0,
+        stale_after_seconds=5.0,
     )
     try:
         await refresher.refresh()

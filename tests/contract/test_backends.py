@@ -12,12 +12,12 @@ import pytest
 
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
+from tests.backends import open_inference
 from tests.http_server import http_server, serve_doubler
 from tests.models import save_doubler
 from workers.backend import Backend
 from workers.isolate import infer_each
 from workers.onnx import OnnxBackend
-from workers.open_inference import OpenInferenceBackend
 
 SLOW: JsonObject = {"x": 10**15}
 BAD: JsonObject = {"x": "no number"}
@@ -32,7 +32,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await made.close()
     else:
         async with http_server(serve_doubler) as url:
-            made = OpenInferenceBackend(f"{url}/v2/models/doubler", {}, max_batch=100)
+            made = open_inference(f"{url}/v2/models/doubler")
             yield made
             await made.close()
 

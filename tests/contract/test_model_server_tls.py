@@ -1,4 +1,4 @@
-"""workers/model_server.py over TLS: the machine's certificate authorities, read once and only when needed."""
+"""workers/connections.py over TLS: the machine's certificate authorities, read once and only when needed."""
 
 import asyncio
 import ssl
@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from schemas.errors import BackendUnavailableError
+from schemas.errors import UnavailableError
+from tests.backends import model_server
 from tests.certificates import Certificates, make_certificates
 from tests.http_server import answer
-from workers import model_server
-from workers.model_server import ModelServer
+from workers import connections
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(autouse=True)
 def nothing_read_yet() -> Iterator[None]:
     """Each test as in a process of its own."""
-    model_server._trusted.cache_clear()
+    connections._trusted.cache_clear()
     yield
-    model_server._trusted.cache_clear()
+    connections._trusted.cache_clear()
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ async def test_a_server_with_a_trusted_certificate_is_asked(
 ) -> None:
     """Of an authority that the machine trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
-    server = ModelServer(url)
-    assert await server.call("GET", "") == (200, b"{}")
+    server = model_server(url)
+    assert await server.look(within_seconds=30) == (200, b"{}")
     await server.close()
 
 
@@ -57,9 +57,9 @@ async def test_a_server_with_another_certificate_is_not_asked(
 ) -> None:
     """It may be anybody."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.other_ca))
-    server = ModelServer(url)
-    with pytest.raises(BackendUnavailableError, match="certificate"):
-        await server.call("GET", "")
+    server = model_server(url)
+    with pytest.raises(UnavailableError, match="certificate"):
+        await server.look(within_seconds=30)
     await server.close()
 
 
@@ -68,13 +68,13 @@ async def test_certificates_are_read_once_and_not_for_http(
 ) -> None:
     """A worker with thousands of versions would stand still for minutes."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
-    plain = ModelServer("http://127.0.0.1:1/v2/models/m")
-    with pytest.raises(BackendUnavailableError):
-        await plain.call("GET", "")
-    assert model_server._trusted.cache_info().misses == 0
+    plain = model_server("http://127.0.0.1:1/v2/models/m")
+    with pytest.raises(UnavailableError):
+        await plain.look(within_seconds=30)
+    assert connections._trusted.cache_info().misses == 0
     for _ in range(2):
-        server = ModelServer(url)
-        await server.call("GET", "")
+        server = model_server(url)
+        await server.look(within_seconds=30)
         await server.close()
-    assert model_server._trusted.cache_info().misses == 1
+    assert connections._trusted.cache_info().misses == 1
     await plain.close()

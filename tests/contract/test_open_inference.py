@@ -10,7 +10,10 @@ import pytest
 
 from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError, UnavailableError
 from schemas.events import JsonObject
+from tests.backends import open_inference
 from tests.http_server import METADATA, Handler, HttpRequest, answer, doubled, http_server, serve_doubler
+from tests.serving import RecordingMeter
+from workers.dispatch import Dispatcher
 from workers.open_inference import OpenInferenceBackend
 
 INPUTS: list[JsonObject] = [{"x": 1}, {"x": 2}]
@@ -27,7 +30,7 @@ async def served(handler: Handler, **options: Any) -> AsyncIterator[OpenInferenc
         return await handler(request, writer)
 
     async with http_server(serve) as url:
-        backend = OpenInferenceBackend(f"{url}/v2/models/doubler", {}, **options)
+        backend = open_inference(f"{url}/v2/models/doubler", **options)
         await backend.warm()
         yield backend
         await backend.close()
@@ -80,7 +83,7 @@ async def test_a_server_without_metadata_is_asked_by_the_schema() -> None:
 
         async with http_server(handle) as url:
             schema = {"properties": {"x": {"type": "integer"}}}
-            backend = OpenInferenceBackend(f"{url}/v2/models/doubler", schema)
+            backend = open_inference(f"{url}/v2/models/doubler", schema)
             await backend.warm()
             assert await infer(backend) == [2, 4]
             await backend.close()
@@ -92,7 +95,7 @@ async def test_a_server_without_metadata_is_asked_by_the_schema() -> None:
 async def test_warming_tells_a_missing_model_from_a_busy_server(status: int, error: type[Exception]) -> None:
     """One needs an operator, the other time."""
     async with http_server(answering(answer({"error": "in its own words"}, status))) as url:
-        backend = OpenInferenceBackend(f"{url}/v2/models/doubler", {})
+        backend = open_inference(f"{url}/v2/models/doubler")
         with pytest.raises(error, match="in its own words"):
             await backend.warm()
         await backend.close()
@@ -101,7 +104,7 @@ async def test_warming_tells_a_missing_model_from_a_busy_server(status: int, err
 async def test_no_server_at_all() -> None:
     """Warming says so; so does a prediction, after the server went away."""
     async with http_server(serve_doubler) as url:
-        backend = OpenInferenceBackend(f"{url}/v2/models/doubler", {})
+        backend = open_inference(f"{url}/v2/models/doubler")
         await backend.warm()
     with pytest.raises(BackendUnavailableError):
         await infer(backend)
@@ -112,7 +115,7 @@ async def test_no_server_at_all() -> None:
 
 async def test_unwarmed_it_is_unavailable() -> None:
     """Without the types of the inputs nothing is sent."""
-    backend = OpenInferenceBackend("http://127.0.0.1:9/v2/models/doubler", {})
+    backend = open_inference("http://127.0.0.1:9/v2/models/doubler")
     with pytest.raises(BackendUnavailableError, match="not asked yet"):
         await infer(backend)
     await backend.close()
@@ -122,11 +125,13 @@ async def test_unwarmed_it_is_unavailable() -> None:
     ("status", "error"),
     [
         (400, BackendFailedError),
-        (404, BackendFailedError),
+        (413, BackendFailedError),
         (422, BackendFailedError),
         (500, BackendFailedError),
         (501, BackendFailedError),
         (204, BackendFailedError),
+        (401, BackendUnavailableError),
+        (404, BackendUnavailableError),
         (429, BackendUnavailableError),
         (502, BackendUnavailableError),
         (503, BackendUnavailableError),
@@ -161,7 +166,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
     async with http_server(elsewhere) as other:
         location = answer(b"", status, f"location: {other}/v2/models/doubler/infer\r\n")
         async with served(answering(location)) as backend:
-            with pytest.raises(BackendFailedError, match=f"answered {status}"):
+            with pytest.raises(BackendUnavailableError, match=f"answered {status}.*not followed"):
                 await infer(backend)
     assert reached == []
 
@@ -277,26 +282,15 @@ async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
         in_flight -= 1
         writer.write(answer(doubled(request)))
 
-    async with served(handle, max_batch=10, calls_in_flight=3) as backend:
+    async with served(handle) as backend:
+        dispatcher = Dispatcher(
+            backend, name="m v1", max_batch=10, max_calls=3, timeout_seconds=30, meter=RecordingMeter()
+        )
         numbers = list(range(205))
-        answers = await backend.infer([{"x": number} for number in numbers], timeout_seconds=30)
+        answers = await dispatcher.infer([{"x": number} for number in numbers])
     assert answers == [2 * number for number in numbers]
     assert most == 3
     assert len(connections) == 3
-
-
-async def test_one_failed_part_fails_the_batch() -> None:
-    """With that part's error, and the other parts are given up."""
-
-    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
-        if request.json()["inputs"][0]["data"] == [13]:
-            writer.write(answer({"error": "unlucky"}, 400))
-        else:
-            await asyncio.Event().wait()
-
-    async with served(handle, max_batch=1) as backend:
-        with pytest.raises(BackendFailedError, match="unlucky"):
-            await backend.infer([{"x": 1}, {"x": 13}, {"x": 2}], timeout_seconds=30)
 
 
 async def test_wrong_batches_are_refused() -> None:
@@ -311,9 +305,9 @@ async def test_wrong_batches_are_refused() -> None:
 async def test_endpoints_are_checked() -> None:
     """The backend itself refuses what is not allowed, before any call."""
     with pytest.raises(ArtifactError, match="HEADRACE_BACKEND_HOSTS"):
-        OpenInferenceBackend("http://10.0.0.1/v2/models/m", {})
+        open_inference("http://10.0.0.1/v2/models/m")
     with pytest.raises(ArtifactError, match="characters"):
-        OpenInferenceBackend("http://127.0.0.1/v2/\x7f", {})
+        open_inference("http://127.0.0.1/v2/\x7f")
 
 
 async def test_the_environment_sends_us_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

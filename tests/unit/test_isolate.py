@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.isolate import MAX_CALLS, infer_each
+from workers.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infer_each
 
 
 class Doubler:
@@ -62,13 +62,23 @@ async def test_exactly_the_bad_fail(count: int, data: st.DataObject) -> None:
 
 
 async def test_a_broken_backend_is_asked_a_bounded_number_of_times() -> None:
-    """When everything fails, everyone is told so after `MAX_CALLS` calls."""
+    """When everything fails, everyone is told so soon: a broken model is not asked a hundred times."""
     backend = Doubler(bad=set(range(1000)))
     settled = await infer_each(backend, batch(1000), timeout_seconds=60)
     assert all(isinstance(outcome, BackendFailedError) for outcome in settled)
     assert len(settled) == 1000
-    assert len(backend.calls) == MAX_CALLS
+    assert len(backend.calls) == SUSPICIOUS_CALLS + TRIED_ALONE
     assert backend.longest_timeout_seconds == 60
+
+
+async def test_many_bad_examples_are_no_broken_backend() -> None:
+    """A quarter of them, everywhere: those that are reached within `MAX_CALLS` are answered."""
+    backend = Doubler(bad=set(range(0, 64, 4)))
+    settled = await infer_each(backend, batch(64), timeout_seconds=60)
+    assert [outcome for outcome in settled if not isinstance(outcome, BackendFailedError)] == [
+        2 * number for number in range(64) if number % 4
+    ]
+    assert len(backend.calls) <= MAX_CALLS
 
 
 async def test_the_end_of_time_ends_it() -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from schemas.errors import ArtifactError, BackendFailedError
 from schemas.events import JsonObject
 from workers.open_inference_messages import (
-    excerpt,
     read_metadata,
     read_response,
     read_schema,
     write_request,
 )
+from workers.server_answers import excerpt
 from workers.tensors import STRING, TensorSpec
 
 

@@ -13,7 +13,7 @@ from schemas.events import JsonObject, RouteHint
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.refresh import RETRY_LOAD_SECONDS, ServingRefresher
 from streams.serving import ServedTables, ServingTable
-from tests.serving import RecordingBackend, spec_of
+from tests.serving import RecordingBackend, RecordingMeter, spec_of
 
 
 class Loader:
@@ -87,6 +87,7 @@ class Bench:
             cast("RegistryStore", self.registry),
             self.tables,
             self.load,
+            meter_of=lambda *_: RecordingMeter(),
             on_load_failed=lambda *failure: self.failures.append(failure),
             poll_seconds=60.0,
             stale_after_seconds=5.0,

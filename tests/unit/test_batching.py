@@ -1,0 +1,55 @@
+"""workers/batching.py: which inputs go together."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.batching import BatchQueue, Caller, Part
+
+
+def caller(count: int, gives_up_at: float = math.inf, first: int = 0) -> Caller:
+    return Caller([{"x": number} for number in range(first, first + count)], gives_up_at)
+
+
+def queue_of(*callers: Caller) -> BatchQueue:
+    queue = BatchQueue()
+    for each in callers:
+        queue.add(each)
+    return queue
+
+
+def numbers(batch: list[Part]) -> list[int]:
+    return [value["x"] for part in batch for value in part.inputs]
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 40))
+def test_every_input_goes_once_and_in_order(sizes: list[int], max_batch: int) -> None:
+    """Batches are full but for the last, whatever came together."""
+    starts = [sum(sizes[:at]) for at in range(len(sizes))]
+    queue = queue_of(*(caller(size, first=start) for size, start in zip(sizes, starts, strict=True)))
+    batches = []
+    while queue:
+        batches.append(numbers(queue.take(max_batch)))
+    assert [number for batch in batches for number in batch] == list(range(sum(sizes)))
+    assert all(len(batch) == max_batch for batch in batches[:-1])
+
+
+def test_who_is_late_or_gone_is_left_out() -> None:
+    """The others of the batch do not notice."""
+    late, gone, patient = caller(2, gives_up_at=5.0), caller(2), caller(2, gives_up_at=5.1, first=10)
+    queue = queue_of(late, gone, patient)
+    gone.gone = True
+    assert [part.caller for part in queue.drop_late(now=5.0)] == [late, gone]
+    assert numbers(queue.take(10)) == [10, 11]
+    assert not queue
+
+
+def test_a_caller_is_settled_by_its_last_part() -> None:
+    """In any order of its parts, each outcome in its place."""
+    one = caller(5)
+    queue = queue_of(one)
+    first, second = queue.take(3), queue.take(3)
+    assert not one.settle(second[0].start, ["d", "e"])
+    assert one.settle(first[0].start, ["a", "b", "c"])
+    assert one.outcomes == ["a", "b", "c", "d", "e"]

@@ -1,0 +1,68 @@
+"""From a version that names an endpoint to the backend that calls it."""
+
+from schemas.errors import ArtifactError
+from schemas.json_schema import compile_schema
+from schemas.mapping import schema_of
+from schemas.models import Framework, ModelSpec
+from workers.backend import Backend
+from workers.endpoints import Outbound
+from workers.model_server import ModelServer
+from workers.open_inference import OpenInferenceBackend
+from workers.tensorflow import TensorflowBackend
+from workers.tensors import declared
+from workers.torchserve import FAULTS, TorchServeBackend
+
+# framework -> the model's path at its server, and that of one of its versions.
+_PATHS = {
+    Framework.OPEN_INFERENCE: ("/v2/models/{model}", "/versions/{version}"),
+    Framework.TENSORFLOW: ("/v1/models/{model}", "/versions/{version}"),
+    Framework.TORCHSERVE: ("/predictions/{model}", "/{version}"),
+}
+
+
+def remote_backend(spec: ModelSpec, outbound: Outbound) -> Backend:
+    """The backend of a version that a model server answers.
+
+    Raises ArtifactError when its endpoint may not be called, SetupError when the settings that say so
+    cannot be read.
+    """
+    server = ModelServer(
+        model_url(spec),
+        outbound,
+        calls_in_flight=spec.server.max_calls,
+        connect_timeout_seconds=spec.server.connect_timeout_ms / 1000,
+        faults=FAULTS if spec.framework is Framework.TORCHSERVE else (),
+    )
+    mapping = spec.mapping
+    outputs = tensors = fits = None
+    if mapping is not None:
+        outputs = mapping.outputs
+        tensors = {key: tensor.tensor or key for key, tensor in mapping.inputs.items()}
+        fits = compile_schema(schema_of(mapping))
+    match spec.framework:
+        case Framework.OPEN_INFERENCE:
+            specs = [] if mapping is None else declared(mapping)
+            return OpenInferenceBackend(server, spec.input_schema, declared=specs, outputs=outputs)
+        case Framework.TENSORFLOW:
+            return TensorflowBackend(
+                server,
+                form=spec.server.form,
+                signature_name=spec.server.signature_name,
+                tensors=tensors,
+                outputs=outputs,
+                fits=fits,
+            )
+        case Framework.TORCHSERVE:
+            example = None if spec.example is None else spec.example.input
+            return TorchServeBackend(server, example=example)
+    raise ArtifactError(f"framework {spec.framework} has no model server")
+
+
+def model_url(spec: ModelSpec) -> str:
+    """The URL of the model at its server: the endpoint itself, unless the version names a model there."""
+    assert spec.endpoint is not None  # every framework but onnx needs one
+    if spec.server.model is None:
+        return spec.endpoint
+    path, of_version = _PATHS[spec.framework]
+    url = spec.endpoint.rstrip("/") + path.format(model=spec.server.model)
+    return url if spec.server.version is None else url + of_version.format(version=spec.server.version)

@@ -1,0 +1,72 @@
+"""Models behind TensorFlow Serving, or behind a server with the same REST (KServe's version 1).
+
+The model's own URL is `http://HOST:PORT/v1/models/NAME[/versions/V]`: `GET` on it gives its state, `POST`
+to it with `:predict` the predictions.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError, UnavailableError
+from schemas.events import JsonObject
+from schemas.json_schema import Validator
+from schemas.models import RequestForm
+from workers.model_server import ModelServer
+from workers.server_answers import OK, told
+from workers.tensorflow_messages import read_response, read_status, write_request
+
+_WARM_SECONDS = 5.0
+
+
+class TensorflowBackend:
+    """One model of a server.
+
+    `tensors` are the names of its inputs by the keys of `input`, and `outputs` those of its outputs by the
+    keys of a prediction, where a version maps them; `fits` then says which inputs fit its tensors.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        *,
+        form: RequestForm = RequestForm.ROW,
+        signature_name: str | None = None,
+        tensors: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+        fits: Validator | None = None,
+    ) -> None:
+        self._server = server
+        self._form = form
+        self._signature_name = signature_name
+        self._tensors = tensors
+        self._outputs = outputs
+        self._fits = fits
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        """See `workers/backend.py`; one call."""
+        if not inputs:
+            return []
+        if self._fits is not None and not all(map(self._fits.is_valid, inputs)):
+            raise BackendFailedError("an input does not fit the tensors of the version's mapping")
+        content = write_request(self._form, self._signature_name, self._tensors, inputs)
+        until = asyncio.get_running_loop().time() + timeout_seconds
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                body = await self._server.predict(":predict", content, until=until)
+        except TimeoutError:
+            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+        return read_response(body, len(inputs), self._outputs)
+
+    async def warm(self) -> None:
+        """Ask whether the model is there and can be asked; raises UnavailableError and ArtifactError."""
+        status, body = await self._server.look(within_seconds=_WARM_SECONDS)
+        if status == 404:
+            raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
+        reason = read_status(body) if status == OK else None
+        if reason is not None:
+            raise UnavailableError(f"{self._server.url} cannot be asked yet: {reason}")
+
+    async def close(self) -> None:
+        """Close the connections; `infer` fails from now on. Idempotent."""
+        await self._server.close()

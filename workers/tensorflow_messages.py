@@ -1,0 +1,110 @@
+"""PURE. Messages of TensorFlow Serving's REST (version 1 of its API): inputs in, predictions out.
+
+`row` and `value` send `instances`, one entry for each example, and get `predictions` in the same order.
+`column` sends `inputs`, for each tensor its whole batch, and gets `outputs`: by name, or bare where
+there is one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from schemas.errors import BackendBrokenError, BackendFailedError
+from schemas.events import JsonObject
+from schemas.models import RequestForm
+from workers.server_answers import excerpt, read_object
+from workers.tensors import to_predictions
+
+
+def write_request(
+    form: RequestForm,
+    signature_name: str | None,
+    tensors: Mapping[str, str] | None,
+    inputs: Sequence[JsonObject],
+) -> bytes:
+    """The body that asks for predictions; raises BackendFailedError when an input does not fit.
+
+    `tensors` are the model's input names by the keys of `input`; without them, they are the same.
+    """
+    document: JsonObject = {} if signature_name is None else {"signature_name": signature_name}
+    named = inputs if tensors is None else [_renamed(tensors, example) for example in inputs]
+    if form is RequestForm.ROW:
+        document["instances"] = named
+    elif form is RequestForm.VALUE:
+        document["instances"] = [_only_value(example) for example in named]
+    else:
+        names = named[0].keys()
+        if any(example.keys() != names for example in named):
+            raise BackendFailedError("the inputs of one batch have different keys")
+        document["inputs"] = {name: [example[name] for example in named] for name in names}
+    return orjson.dumps(document)
+
+
+def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = None) -> list[Any]:
+    """The predictions for `count` examples, of the chosen outputs or of all.
+
+    Raises BackendBrokenError unless the answer has one prediction for each example.
+    """
+    document = read_object(body)
+    rows = document.get("predictions")
+    if isinstance(rows, list):
+        predictions = [_chosen(row, outputs) for row in rows] if outputs else rows
+    else:
+        predictions = _read_columns(document.get("outputs"), count, outputs, body)
+    if len(predictions) != count:
+        raise BackendBrokenError(
+            f"the model server answered {len(predictions)} predictions for {count} inputs"
+        )
+    return predictions
+
+
+def read_status(body: bytes) -> str | None:
+    """Why the model cannot be asked, by what the server says of its state; None when it can.
+
+    TensorFlow Serving tells the state of each version, servers with the same REST whether it is ready.
+    """
+    try:
+        document = read_object(body)
+    except BackendBrokenError:
+        return None
+    versions = document.get("model_version_status")
+    if isinstance(versions, list) and versions:
+        states = [version.get("state") for version in versions if isinstance(version, dict)]
+        return None if "AVAILABLE" in states else f"its state is {', '.join(map(str, states))}"
+    return "it is not ready" if str(document.get("ready", True)).lower() == "false" else None
+
+
+def _renamed(tensors: Mapping[str, str], example: JsonObject) -> JsonObject:
+    try:
+        return {name: example[key] for key, name in tensors.items()}
+    except KeyError as error:
+        raise BackendFailedError(f"the model needs an input {error}") from None
+
+
+def _only_value(example: JsonObject) -> Any:
+    if len(example) != 1:
+        raise BackendFailedError(f"the model takes one value alone, and the input has {len(example)} keys")
+    return next(iter(example.values()))
+
+
+def _chosen(row: Any, outputs: Mapping[str, str]) -> Any:
+    if not isinstance(row, dict):
+        # One output has no name in this form.
+        row = dict.fromkeys(outputs.values(), row) if len(outputs) == 1 else {}
+    try:
+        picked = {key: row[name] for key, name in outputs.items()}
+    except KeyError as error:
+        raise BackendBrokenError(f"the model has no output {error}") from None
+    return next(iter(picked.values())) if len(picked) == 1 else picked
+
+
+def _read_columns(columns: Any, count: int, outputs: Mapping[str, str] | None, body: bytes) -> list[Any]:
+    if isinstance(columns, list):
+        return columns
+    if not isinstance(columns, dict) or not columns:
+        raise BackendBrokenError(f"the model server answered without predictions: {excerpt(body)}")
+    for name, values in columns.items():
+        if not isinstance(values, list) or len(values) != count:
+            raise BackendBrokenError(f"output {name!r} of the model server has not one value for each input")
+    return to_predictions(columns, outputs)

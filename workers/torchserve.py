@@ -1,0 +1,63 @@
+"""Models behind TorchServe.
+
+The model's own URL is `http://HOST:PORT/predictions/NAME[/V]`. A call has one example, the request's
+`input` as it is, and its answer is the prediction; TorchServe makes batches of the calls that it gets at
+once. A 503 is any fault of the model's handler there, and no sign that nobody worked on the request.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from schemas.errors import ArtifactError, BackendUnavailableError
+from schemas.events import JsonObject
+from workers.model_server import ModelServer
+from workers.server_answers import read_value, told
+
+FAULTS = frozenset({503})
+_WARM_SECONDS = 5.0
+
+
+class TorchServeBackend:
+    """One model of a server; `example` is an input of it to warm up with."""
+
+    def __init__(self, server: ModelServer, *, example: JsonObject | None = None) -> None:
+        self._server = server
+        self._example = example
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        """See `workers/backend.py`; as many calls at once as there are inputs."""
+        until = asyncio.get_running_loop().time() + timeout_seconds
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                if len(inputs) == 1:
+                    return [await self._predict(inputs[0], until)]
+                async with asyncio.TaskGroup() as calls:
+                    tasks = [calls.create_task(self._predict(value, until)) for value in inputs]
+        except TimeoutError:
+            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def warm(self) -> None:
+        """Predict the example; without one there is no harmless question, and nothing is asked.
+
+        Raises UnavailableError when the server does not answer, ArtifactError when it has no such model.
+        """
+        if self._example is None:
+            return
+        status, body = await self._server.look(
+            content=orjson.dumps(self._example), within_seconds=_WARM_SECONDS
+        )
+        if status == 404:
+            raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
+
+    async def close(self) -> None:
+        """Close the connections; `infer` fails from now on. Idempotent."""
+        await self._server.close()
+
+    async def _predict(self, example: JsonObject, until: float) -> Any:
+        return read_value(await self._server.predict("", orjson.dumps(example), until=until))
