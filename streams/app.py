@@ -6,6 +6,7 @@ from collections.abc import Callable
 import faust
 from mode.supervisors import CrashingSupervisor
 
+from streams.ledger import WHOLE
 from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 from streams.transport import (
     COMMIT_INTERVAL_SECONDS,
@@ -51,7 +52,7 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
         datadir=tempfile.gettempdir(),
         # The ledger bounds what is handed out, so the buffer is never full: a full one makes the
         # fetcher sleep for a second.
-        stream_buffer_maxsize=options.max_outstanding + 1,
+        stream_buffer_maxsize=options.max_outstanding * WHOLE + 1,
         stream_publish_on_commit=False,
         store="memory://",
         table_standby_replicas=0,

@@ -68,7 +68,14 @@ async def control_role(settings: Settings, identity: Identity, on_fault: OnFault
         )
         opened.push_async_callback(hints.close)
         control = Control(store, hints, send_result, max_event_bytes=settings.max_record_bytes)
-        slice_agent(app, settings.topic_promotions, control.process, slices_in_flight=1, on_fault=on_fault)
+        slice_agent(
+            app,
+            settings.topic_promotions,
+            control.process,
+            slices_in_flight=1,
+            in_order=True,
+            on_fault=on_fault,
+        )
 
         def progress() -> Progress:
             # To wait for PostgreSQL is no standstill: each attempt counts.

@@ -5,6 +5,7 @@ committed only when all before it are done. Whatever was handed out under an ear
 counts for nothing: its records come again, to whoever holds the partition then.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+WHOLE = 256
+"""What a slice weighs that has all the records or bytes that one may have."""
+
+
 class Partition(NamedTuple):
     """Equal to, and hashed like, the topic-partition tuples of aiokafka and Faust."""
 
@@ -42,7 +47,19 @@ class Slice:
     generation: int
     received_at: float
     """Monotonic seconds."""
+    weight: int = WHOLE
     acknowledged: bool = False
+
+
+def weight_of(records: Sequence[Record], whole_records: int, whole_bytes: int) -> int:
+    """How much of a whole slice these are, from 1 to `WHOLE`, by their number or their bytes."""
+    count = len(records)
+    # To look at many records costs more than it tells.
+    if 4 * count >= whole_records:
+        return WHOLE
+    size = sum([len(record.value or b"") for record in records])
+    part = max(count / whole_records, size / whole_bytes)
+    return max(1, min(WHOLE, math.ceil(WHOLE * part)))
 
 
 class Ledger:
@@ -52,13 +69,13 @@ class Ledger:
         self._queues: dict[Partition, deque[Slice]] = {}
         self._committable: dict[Partition, int] = {}
         self.outstanding = 0
-        """Slices that were handed out and are not acknowledged."""
+        """The weight of the slices that were handed out and are not acknowledged."""
         self.acknowledged_total = 0
 
     def hand_out(self, handed: Slice) -> None:
         """Note a slice; its offsets follow those of the partition's slices before it."""
         self._queues.setdefault(handed.partition, deque()).append(handed)
-        self.outstanding += 1
+        self.outstanding += handed.weight
 
     def acknowledge(self, done: Slice) -> None:
         """Note that all outputs of a slice are delivered. Repeats and forgotten slices do nothing."""
@@ -66,7 +83,7 @@ class Ledger:
         if done.acknowledged or queue is None or done not in queue:
             return
         done.acknowledged = True
-        self.outstanding -= 1
+        self.outstanding -= done.weight
         self.acknowledged_total += 1
         while queue and queue[0].acknowledged:
             self._committable[done.partition] = queue.popleft().records[-1].offset + 1

@@ -14,9 +14,10 @@ Invariants:
 2. A slice is acknowledged only after the delivery of all its outputs, by the agent; nothing here
    acknowledges on an exception.
 3. Slices of an earlier assignment are forgotten: acknowledging them changes nothing.
-4. At most `max_outstanding` slices are handed out and not acknowledged, so at most
-   `max_outstanding * slice_max_records` records, and one fetched buffer for each partition behind
-   them, are in memory.
+4. What is handed out and not acknowledged weighs at most `max_outstanding` whole slices and one more,
+   so at most about so many times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched
+   buffer for each partition behind them, are in memory. Of small slices there may be many: those that
+   wait for a slow model server keep no others from being worked on.
 5. The producer is idempotent and waits for all in-sync replicas.
 
 This rests on private names of faust-streaming and aiokafka, which are pinned exactly;
@@ -44,7 +45,7 @@ from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
 from streams.fetched import take_over
-from streams.ledger import Ledger, Partition, Record, Slice
+from streams.ledger import WHOLE, Ledger, Partition, Record, Slice, weight_of
 from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 
 # Faust's services log by the name of this module, and too much of it to be shown.
@@ -155,7 +156,7 @@ class SliceConsumer(Consumer):
                 await _arrival(fetcher, remaining)
 
     async def _slot_is_free(self, timeout: float) -> bool:
-        limit = self.transport.options.max_outstanding
+        limit = self.transport.options.max_outstanding * WHOLE
         if self.ledger.outstanding >= limit:
             self._slot_freed.clear()
             try:
@@ -166,11 +167,13 @@ class SliceConsumer(Consumer):
 
     def _to_message(self, tp: TP, record: Sequence[Record]) -> ConsumerMessage:
         first, last = record[0], record[-1]
+        options = self.transport.options
         handed = Slice(
             partition=Partition(*tp),
             records=record,
             generation=self.app.consumer_generation_id,
             received_at=time.monotonic(),
+            weight=weight_of(record, options.slice_max_records, options.fetch_max_bytes),
         )
         self.ledger.hand_out(handed)
         return ConsumerMessage(

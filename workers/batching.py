@@ -8,6 +8,7 @@ has gone, is left out, which changes nothing for the others of the batch.
 Times are seconds of any one monotonic clock, handed in as `now`.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,12 +57,14 @@ class BatchQueue:
 
     def __init__(self) -> None:
         self._parts: deque[Part] = deque()
+        self._first_deadline = math.inf
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def add(self, caller: Caller) -> None:
         self._parts.append(Part(caller, 0, len(caller.inputs)))
+        self._first_deadline = min(self._first_deadline, caller.gives_up_at)
 
     def take(self, max_batch: int) -> list[Part]:
         """The next batch: the oldest inputs, at most `max_batch`."""
@@ -69,6 +72,8 @@ class BatchQueue:
         room = max_batch
         while room and self._parts:
             part = self._parts.popleft()
+            if part.caller.gone:
+                continue
             count = part.stop - part.start
             if count > room:
                 middle = part.start + room
@@ -79,11 +84,18 @@ class BatchQueue:
         return batch
 
     def drop_late(self, now: float) -> list[Part]:
-        """Take out those for whom an answer would come too late, or not be heard."""
-        late = [part for part in self._parts if part.caller.gone or part.caller.gives_up_at <= now]
-        if late:
-            dropped = set(map(id, late))
-            self._parts = deque(part for part in self._parts if id(part) not in dropped)
+        """Take out those for whom an answer would come too late."""
+        if now < self._first_deadline:
+            return []
+        waiting, self._parts = self._parts, deque()
+        late = []
+        self._first_deadline = math.inf
+        for part in waiting:
+            if part.caller.gives_up_at <= now:
+                late.append(part)
+            else:
+                self._parts.append(part)
+                self._first_deadline = min(self._first_deadline, part.caller.gives_up_at)
         return late
 
     def take_all(self) -> list[Part]:

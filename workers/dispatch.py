@@ -123,6 +123,9 @@ class Dispatcher:
             # Whether the server is back is tried out on one example.
             probing = self._breaker.phase is Phase.HALF_OPEN
             batch = self._queue.take(1 if probing else self._max_batch)
+            if not batch:
+                # Whoever waited has gone.
+                return
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(self._ended)

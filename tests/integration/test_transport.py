@@ -9,7 +9,7 @@ from aiokafka.structs import TopicPartition
 
 from streams.agents.slices import slice_agent
 from streams.app import WorkerApp, worker_app
-from streams.ledger import Slice
+from streams.ledger import WHOLE, Slice
 from streams.producing import BatchProducer, OutputBatch
 from streams.settings import Settings
 from streams.transport import SliceConsumer, TransportOptions
@@ -126,7 +126,7 @@ async def test_an_open_slice_holds_back_the_commit(topics: MakeTopics) -> None:
         assert isinstance(consumer, SliceConsumer)
         async with asyncio.timeout(WAIT_SECONDS):
             # An acknowledgement gives no signal of its own; each turn of the loop lets it come.
-            while consumer.ledger.outstanding > 1:  # noqa: ASYNC110  # see above
+            while consumer.ledger.outstanding > first.weight:  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0)
         await consumer.commit()
         assert await committed(settings) is None
@@ -143,16 +143,31 @@ async def test_no_more_is_handed_out_than_allowed(topics: MakeTopics) -> None:
         await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING)
         consumer = app.consumer
         assert isinstance(consumer, SliceConsumer)
-        assert consumer.ledger.outstanding == MAX_OUTSTANDING
+        assert consumer.ledger.outstanding == MAX_OUTSTANDING * WHOLE
         handled.release(handled.slices[0])
         await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING + 1)
-        assert consumer.ledger.outstanding == MAX_OUTSTANDING
+        assert consumer.ledger.outstanding == MAX_OUTSTANDING * WHOLE
         assert consumer.lag() == 100 - 10 * (MAX_OUTSTANDING + 1)
         handled.hold = False
         for held in list(handled.slices):
             handled.release(held)
         await handled.until(lambda: len(handled.offsets) == 100)
     assert handled.offsets == list(range(100))
+
+
+async def test_small_slices_that_wait_keep_no_others_back(topics: MakeTopics) -> None:
+    """Those of a model server that hangs: far more of them than whole slices are worked on at once."""
+    settings = await topics(partitions=1)
+    handled = Handled(hold=True)
+    count = 5 * MAX_OUTSTANDING
+    async with running(settings, handled, slice_max_records=1000):
+        for number in range(1, count + 1):
+            await produce(settings, 1)
+            await handled.until(lambda number=number: len(handled.offsets) == number)  # type: ignore[misc]  # bound now
+        assert len(handled.slices) == count
+        for held in handled.slices:
+            handled.release(held)
+    assert await committed(settings) == count
 
 
 async def test_a_restart_goes_on_where_it_was(topics: MakeTopics) -> None:

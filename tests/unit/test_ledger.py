@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ledger import Ledger, Partition, Slice
+from streams.ledger import WHOLE, Ledger, Partition, Slice, weight_of
 
 PARTITION = Partition("requests", 0)
 
@@ -39,7 +39,7 @@ def test_never_commits_past_an_open_record(sizes: list[int], random: object) -> 
         unfinished = [one for one in slices if not one.acknowledged]
         first_open = unfinished[0].records[0].offset if unfinished else start
         assert (ledger.committable(PARTITION) or 0) == first_open
-        assert ledger.outstanding == len(unfinished)
+        assert ledger.outstanding == WHOLE * len(unfinished)
     assert ledger.committable(PARTITION) == start
 
 
@@ -62,7 +62,7 @@ def test_acknowledging_twice_counts_once() -> None:
     ledger.hand_out(second)
     ledger.acknowledge(first)
     ledger.acknowledge(first)
-    assert (ledger.outstanding, ledger.committable(PARTITION)) == (1, 2)
+    assert (ledger.outstanding, ledger.committable(PARTITION)) == (WHOLE, 2)
 
 
 def test_what_was_forgotten_is_not_committed() -> None:
@@ -75,7 +75,7 @@ def test_what_was_forgotten_is_not_committed() -> None:
     new = slice_of(0, 2, generation=2)
     ledger.hand_out(new)
     ledger.acknowledge(old)
-    assert (ledger.outstanding, ledger.committable(PARTITION)) == (1, None)
+    assert (ledger.outstanding, ledger.committable(PARTITION)) == (WHOLE, None)
 
 
 def test_offsets_with_holes_are_no_gaps() -> None:
@@ -85,3 +85,14 @@ def test_offsets_with_holes_are_no_gaps() -> None:
     ledger.hand_out(holed)
     ledger.acknowledge(holed)
     assert ledger.committable(PARTITION) == 10
+
+
+def test_a_slice_weighs_by_its_records_or_its_bytes() -> None:
+    """Whichever is more; never nothing, and never more than a whole one."""
+    small, large = FakeRecord(0, value=b"x"), FakeRecord(0, value=b"x" * 1000)
+    assert weight_of([small], 2000, 1_000_000) == 1
+    assert weight_of([FakeRecord(0, value=None)], 2000, 1_000_000) == 1
+    assert weight_of([small] * 250, 2000, 1_000_000) == WHOLE // 8
+    assert weight_of([large] * 125, 2000, 1_000_000) == WHOLE // 8
+    assert weight_of([small] * 500, 2000, 1_000_000) == WHOLE
+    assert weight_of([large] * 2, 2000, 1000) == WHOLE
