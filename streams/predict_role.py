@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from registry.broadcast import HintListener
 from registry.leases import Leases
@@ -22,6 +21,7 @@ from registry.store import RegistryStore
 from streams.agents.slices import slice_agent
 from streams.app import WorkerApp, output_of, progress_of, worker_app
 from streams.background import OnFault, background
+from streams.deltas import DeltaSender
 from streams.identity import Identity
 from streams.leasing import end_lease, keep_lease
 from streams.loading import BackendLoader
@@ -97,8 +97,10 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
 
+        deltas = DeltaSender(book, settings.topic_metrics)
+
         async def send_last_deltas(*_: object, **__: object) -> None:
-            await _send_deltas(settings, app, book)
+            await deltas.send(output_of(app).kafka)
 
         # By then every slice is answered, and the producer is still there.
         app.on_before_shutdown.connect(send_last_deltas)
@@ -120,7 +122,7 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
         ):
             await app.start()
             watchdog.start()
-            async with background(on_fault, _publish(settings, app, book)):
+            async with background(on_fault, _publish(settings, app, deltas)):
                 log.info("serving", epoch=tables.current.epoch, models=len(tables.current.models))
                 yield
             await app.stop()
@@ -149,24 +151,10 @@ async def _pipeline_options(settings: Settings) -> PipelineOptions:
     )
 
 
-async def _publish(settings: Settings, app: WorkerApp, book: MetricsBook) -> None:
+async def _publish(settings: Settings, app: WorkerApp, deltas: DeltaSender) -> None:
     while True:
         await asyncio.sleep(settings.metrics_interval_seconds)
-        await _send_deltas(settings, app, book)
-
-
-async def _send_deltas(settings: Settings, app: WorkerApp, book: MetricsBook) -> None:
-    producer = output_of(app).kafka
-    for delta in book.close_window(datetime.now(UTC)):
-        try:
-            # Not awaited: a delta that is lost shows as a gap in `seq`.
-            await producer.send(
-                settings.topic_metrics,
-                value=delta.model_dump_json().encode(),
-                key=delta.model_name.encode(),
-            )
-        except KafkaError as error:
-            log.warning("metrics not sent", reason=repr(error))
+        await deltas.send(output_of(app).kafka)
 
 
 @asynccontextmanager

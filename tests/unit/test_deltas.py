@@ -1,0 +1,66 @@
+"""streams/deltas.py: every delta is handed to the producer, whatever interrupts the sending."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
+
+from schemas.events import MetricsDelta
+from streams.deltas import DeltaSender
+from streams.metrics import MetricsBook
+
+
+class Producer:
+    """Takes what it is sent once its gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.refuse: set[int] = set()
+        self.taken: list[int] = []
+
+    async def send(self, topic: str, value: bytes, key: bytes) -> None:
+        assert topic == "metrics"
+        self.asked.set()
+        await self.gate.wait()
+        delta = MetricsDelta.model_validate_json(value)
+        assert key == delta.model_name.encode()
+        if delta.seq in self.refuse:
+            raise KafkaTimeoutError
+        self.taken.append(delta.seq)
+
+
+def counted(book: MetricsBook, *versions: str) -> None:
+    for version in versions:
+        book.of("m", version, 1).ok += 1
+
+
+def sender() -> tuple[MetricsBook, DeltaSender, Any]:
+    book = MetricsBook("w", "boot", datetime.now(UTC))
+    return book, DeltaSender(book, "metrics"), Producer()
+
+
+async def test_a_cancelled_sending_is_finished_by_the_next() -> None:
+    """As at a worker's end, when its first deltas still wait for the topic's metadata."""
+    book, deltas, producer = sender()
+    counted(book, "v1", "v2")
+    sending = asyncio.create_task(deltas.send(cast("AIOKafkaProducer", producer)))
+    await producer.asked.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    counted(book, "v1")
+    producer.gate.set()
+    await deltas.send(cast("AIOKafkaProducer", producer))
+    assert producer.taken == [0, 1, 2]
+
+
+async def test_what_the_producer_refuses_is_a_gap() -> None:
+    """It holds back nothing behind it."""
+    book, deltas, producer = sender()
+    producer.gate.set()
+    producer.refuse = {0}
+    counted(book, "v1", "v2")
+    await deltas.send(cast("AIOKafkaProducer", producer))
+    assert producer.taken == [1]
