@@ -4,6 +4,7 @@ PURE. A declared tensor is a JSON Schema of one example's value, so that whoever
 learns whether its example fits before any model server is asked.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -62,26 +63,35 @@ def schema_of(mapping: Mapping) -> JsonObject:
     return {
         "type": "object",
         "required": list(mapping.inputs),
-        "properties": {key: _value_schema(tensor) for key, tensor in mapping.inputs.items()},
+        "properties": {
+            key: value_schema(tensor.datatype, tensor.shape) for key, tensor in mapping.inputs.items()
+        },
     }
 
 
-def _value_schema(tensor: TensorMapping) -> JsonObject:
-    schema = _element_schema(tensor.datatype)
-    for size in reversed(tensor.shape):
+def value_schema(datatype: Datatype, shape: Sequence[int], *, bounded: bool = True) -> JsonObject:
+    """The JSON Schema of one example's value for a tensor.
+
+    `shape` is without the batch dimension, -1 is any size. `bounded` schemas say what an integer's type
+    holds, which is worth saying of what goes in.
+    """
+    schema = _element_schema(datatype, bounded=bounded)
+    for size in reversed(shape):
         schema = {"type": "array", "items": schema}
         if size >= 0:
             schema |= {"minItems": size, "maxItems": size}
     return schema
 
 
-def _element_schema(datatype: Datatype) -> JsonObject:
+def _element_schema(datatype: Datatype, *, bounded: bool) -> JsonObject:
     if datatype is Datatype.BOOL:
         return {"type": "boolean"}
     if datatype is Datatype.BYTES:
         return {"type": "string"}
     if datatype.startswith("FP"):
         return {"type": "number"}
+    if not bounded:
+        return {"type": "integer"}
     bits = int(datatype.removeprefix("U").removeprefix("INT"))
     if datatype.startswith("U"):
         return {"type": "integer", "minimum": 0, "maximum": 2**bits - 1}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from schemas.events import JsonObject
+from workers.description import ModelDescription
 
 
 class Backend(Protocol):
@@ -27,4 +28,15 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of sessions, pools and threads. Idempotent."""
+        ...
+
+
+class DescribedBackend(Backend, Protocol):
+    """A backend that is asked about its model too, before the version is registered."""
+
+    async def describe(self) -> ModelDescription | None:
+        """What the model says of itself, None where it does not tell; comes after `warm`.
+
+        Raises UnavailableError.
+        """
         ...

@@ -12,6 +12,7 @@ there is nothing else.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +23,7 @@ import structlog
 from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
+from workers.description import DescribedTensor, ModelDescription, chosen
 from workers.tensors import (
     STRING,
     Shape,
@@ -71,6 +73,10 @@ class OnnxBackend:
                 f"the model has no output {', '.join(sorted(missing))} that the mapping names"
             )
         self._outputs = list(self._chosen.values() or outputs)
+        self._described = ModelDescription(
+            tuple(map(DescribedTensor.of, self._inputs)),
+            chosen([_described(node) for node in session.get_outputs()], self._chosen),
+        )
 
     @classmethod
     async def load(cls, path: Path, *, threads: int, mapping: InputMapping | None = None) -> Self:
@@ -116,6 +122,10 @@ class OnnxBackend:
         for name, output in zip(self._outputs, outputs, strict=True):
             if output.shape[:1] != (_WARM_UP_BATCH,):
                 raise ArtifactError(_no_batch("output", name, list(output.shape)))
+
+    async def describe(self) -> ModelDescription:
+        """See `workers/backend.py`; by the file alone."""
+        return self._described
 
     async def close(self) -> None:
         """Let the thread end after what it runs; `infer` fails from now on. Idempotent."""
@@ -198,6 +208,11 @@ def _tensor_type(kind: str, node: onnxruntime.NodeArg) -> tuple[np.dtype[Any], S
     if fixed or (kind == "input" and not node.shape):
         raise ArtifactError(_no_batch(kind, node.name, node.shape))
     return dtype, tuple(size if isinstance(size, int) else None for size in node.shape[1:])
+
+
+def _described(node: onnxruntime.NodeArg) -> DescribedTensor:
+    described = DescribedTensor.of(TensorSpec(node.name, *_tensor_type("output", node)))
+    return described if node.shape else replace(described, shape=None)
 
 
 def _no_batch(kind: str, name: str, shape: Sequence[Any]) -> str:

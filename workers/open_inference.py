@@ -11,8 +11,14 @@ from typing import Any
 
 from schemas.errors import ArtifactError, BackendUnavailableError
 from schemas.events import JsonObject
+from workers.description import ModelDescription
 from workers.model_server import ModelServer
-from workers.open_inference_messages import read_metadata, read_response, write_request
+from workers.open_inference_messages import (
+    read_description,
+    read_metadata,
+    read_response,
+    write_request,
+)
 from workers.server_answers import OK, told
 from workers.tensors import TensorSpec, alike
 
@@ -65,6 +71,11 @@ class OpenInferenceBackend:
         if status == 404:
             raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
         self._inputs = self._declared or read_metadata(body if status == OK else b"{}", self._input_schema)
+
+    async def describe(self) -> ModelDescription | None:
+        """See `workers/backend.py`; by the server's metadata."""
+        status, body = await self._server.look(within_seconds=_WARM_SECONDS)
+        return read_description(body, self._declared, self._outputs) if status == OK else None
 
     async def close(self) -> None:
         """Close the connections; `infer` fails from now on. Idempotent."""

@@ -6,6 +6,7 @@ it, flat or nested as servers may send it. The first dimension is the batch.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 
 from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
+from workers.description import DescribedTensor, ModelDescription, chosen
 from workers.server_answers import excerpt, read_object
 from workers.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
 
@@ -95,6 +97,24 @@ def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
         return [_read_spec(tensor) for tensor in described]
     except (KeyError, TypeError, ValueError):
         raise ArtifactError(f"the model server's metadata cannot be read: {excerpt(body)}") from None
+
+
+def read_description(
+    body: bytes, declared: Sequence[TensorSpec], outputs: Mapping[str, str] | None = None
+) -> ModelDescription | None:
+    """The model as its server describes it, with the keys of the version's mapping; None where it does not.
+
+    `declared` are the mapping's inputs, `outputs` its outputs by key.
+    """
+    keys = {spec.name: spec.key for spec in declared}
+    try:
+        document = read_object(body)
+        inputs = [DescribedTensor.of(_read_spec(tensor)) for tensor in document["inputs"]]
+        answered = [DescribedTensor.of(_read_spec(tensor)) for tensor in document.get("outputs") or ()]
+        mapped = tuple(replace(tensor, key=keys.get(tensor.name, tensor.name)) for tensor in inputs)
+        return ModelDescription(mapped, chosen(answered, outputs)) if mapped else None
+    except (BackendFailedError, KeyError, TypeError, ValueError):
+        return None
 
 
 def read_schema(input_schema: JsonObject) -> list[TensorSpec]:

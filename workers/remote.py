@@ -4,7 +4,7 @@ from schemas.errors import ArtifactError
 from schemas.json_schema import compile_schema
 from schemas.mapping import schema_of
 from schemas.models import Framework, ModelSpec
-from workers.backend import Backend
+from workers.backend import DescribedBackend
 from workers.endpoints import Outbound
 from workers.model_server import ModelServer
 from workers.open_inference import OpenInferenceBackend
@@ -20,7 +20,7 @@ _PATHS = {
 }
 
 
-def remote_backend(spec: ModelSpec, outbound: Outbound) -> Backend:
+def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
     """The backend of a version that a model server answers.
 
     Raises ArtifactError when its endpoint may not be called, SetupError when the settings that say so

@@ -12,9 +12,10 @@ from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailable
 from schemas.events import JsonObject
 from schemas.json_schema import Validator
 from schemas.models import RequestForm
+from workers.description import ModelDescription
 from workers.model_server import ModelServer
 from workers.server_answers import OK, told
-from workers.tensorflow_messages import read_response, read_status, write_request
+from workers.tensorflow_messages import read_description, read_response, read_status, write_request
 
 _WARM_SECONDS = 5.0
 
@@ -66,6 +67,13 @@ class TensorflowBackend:
         reason = read_status(body) if status == OK else None
         if reason is not None:
             raise UnavailableError(f"{self._server.url} cannot be asked yet: {reason}")
+
+    async def describe(self) -> ModelDescription | None:
+        """See `workers/backend.py`; by the signature in the server's `/metadata`, which not all have."""
+        status, body = await self._server.look("/metadata", within_seconds=_WARM_SECONDS)
+        if status != OK:
+            return None
+        return read_description(body, self._signature_name, self._tensors, self._outputs)
 
     async def close(self) -> None:
         """Close the connections; `infer` fails from now on. Idempotent."""

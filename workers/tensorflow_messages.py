@@ -6,15 +6,29 @@ there is one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
+from schemas.mapping import Datatype
 from schemas.models import RequestForm
+from workers.description import DescribedTensor, ModelDescription, chosen
 from workers.server_answers import excerpt, read_object
 from workers.tensors import to_predictions
+
+_DEFAULT_SIGNATURE = "serving_default"
+_DATATYPES = {
+    "DT_BOOL": Datatype.BOOL,
+    "DT_STRING": Datatype.BYTES,
+    "DT_HALF": Datatype.FP16,
+    "DT_FLOAT": Datatype.FP32,
+    "DT_DOUBLE": Datatype.FP64,
+    **{f"DT_INT{bits}": Datatype(f"INT{bits}") for bits in (8, 16, 32, 64)},
+    **{f"DT_UINT{bits}": Datatype(f"UINT{bits}") for bits in (8, 16, 32, 64)},
+}
 
 
 def write_request(
@@ -47,11 +61,13 @@ def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = N
     Raises BackendBrokenError unless the answer has one prediction for each example.
     """
     document = read_object(body)
-    rows = document.get("predictions")
+    columns = document.get("outputs")
+    # The batch of the one output is bare in either form.
+    rows = columns if isinstance(columns, list) else document.get("predictions")
     if isinstance(rows, list):
         predictions = [_chosen(row, outputs) for row in rows] if outputs else rows
     else:
-        predictions = _read_columns(document.get("outputs"), count, outputs, body)
+        predictions = _read_columns(columns, count, outputs, body)
     if len(predictions) != count:
         raise BackendBrokenError(
             f"the model server answered {len(predictions)} predictions for {count} inputs"
@@ -73,6 +89,37 @@ def read_status(body: bytes) -> str | None:
         states = [version.get("state") for version in versions if isinstance(version, dict)]
         return None if "AVAILABLE" in states else f"its state is {', '.join(map(str, states))}"
     return "it is not ready" if str(document.get("ready", True)).lower() == "false" else None
+
+
+def read_description(
+    body: bytes,
+    signature_name: str | None,
+    tensors: Mapping[str, str] | None,
+    outputs: Mapping[str, str] | None,
+) -> ModelDescription | None:
+    """The signature by the server's metadata, with the keys of the version's mapping; None where it is not told.
+
+    `tensors` are the model's input names, and `outputs` its output names, by those keys.
+    """
+    keys = {name: key for key, name in (tensors or {}).items()}
+    try:
+        signatures = read_object(body)["metadata"]["signature_def"]["signature_def"]
+        signature = signatures[signature_name or _DEFAULT_SIGNATURE]
+        inputs = [_read_tensor(*entry) for entry in signature["inputs"].items()]
+        answered = [_read_tensor(*entry) for entry in signature["outputs"].items()]
+    except (BackendBrokenError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+    mapped = tuple(replace(tensor, key=keys.get(tensor.name, tensor.name)) for tensor in inputs)
+    return ModelDescription(mapped, chosen(answered, outputs)) if mapped else None
+
+
+def _read_tensor(name: str, told: JsonObject) -> DescribedTensor:
+    # Sizes are strings, as 64-bit integers are in the JSON form of Protocol Buffers.
+    shape = told.get("tensor_shape", {})
+    sizes = [int(size.get("size", 0)) for size in shape.get("dim", ())]
+    # Without a batch dimension nothing can be said of one example.
+    known = tuple(size if size >= 0 else None for size in sizes[1:]) if sizes else None
+    return DescribedTensor(name, name, _DATATYPES[told["dtype"]], known)
 
 
 def _renamed(tensors: Mapping[str, str], example: JsonObject) -> JsonObject:
@@ -100,8 +147,6 @@ def _chosen(row: Any, outputs: Mapping[str, str]) -> Any:
 
 
 def _read_columns(columns: Any, count: int, outputs: Mapping[str, str] | None, body: bytes) -> list[Any]:
-    if isinstance(columns, list):
-        return columns
     if not isinstance(columns, dict) or not columns:
         raise BackendBrokenError(f"the model server answered without predictions: {excerpt(body)}")
     for name, values in columns.items():

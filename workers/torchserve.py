@@ -55,6 +55,9 @@ class TorchServeBackend:
         if status == 404:
             raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
 
+    async def describe(self) -> None:
+        """See `workers/backend.py`; TorchServe knows nothing of what its handlers take and give."""
+
     async def close(self) -> None:
         """Close the connections; `infer` fails from now on. Idempotent."""
         await self._server.close()
