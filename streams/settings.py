@@ -72,9 +72,6 @@ class Settings(BaseModel):
     shutdown_seconds: Seconds = Field(9.0, description="SIGTERM drains for so long, then the process ends")
     watchdog_seconds: Seconds = Field(60.0, description="the process ends after so long without progress")
     metrics_interval_seconds: Seconds = 1.0
-    artifact_dir: str | None = Field(
-        None, description="where fetched models are kept; a cache folder when unset"
-    )
     onnx_threads: Positive = Field(1, description="threads of one ONNX Runtime session")
     backend_hosts: str = Field(
         "", description="host[:port],… that versions may name as endpoint; empty = loopback"
@@ -88,6 +85,25 @@ class Settings(BaseModel):
     backend_ssl_cafile: str | None = Field(None, description="CA bundle; the system's when unset")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    # Model files
+    artifact_dir: str | None = Field(
+        None, description="where fetched models are kept; a cache folder when unset"
+    )
+    artifact_max_bytes: Positive = Field(4 * 1024**3, description="larger model files are refused")
+    artifact_cache_bytes: Positive = Field(
+        20 * 1024**3, description="of kept model files; those unused longest go first"
+    )
+    artifact_hosts: str = Field(
+        "", description="host[:port],… that versions may name in http(s) URIs; empty = loopback"
+    )
+    artifact_tokens: SecretStr = Field(
+        SecretStr(""), description="host[:port]=TOKEN,… for http(s) URIs, sent as bearer tokens"
+    )
+    s3_endpoint: str | None = Field(None, description="http(s)://host[:port]; Amazon S3 when unset")
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = Field(None, description="requests are not signed when unset")
+    s3_secret_access_key: SecretStr | None = None
 
     @field_validator("postgres_dsn")
     @classmethod
@@ -110,6 +126,15 @@ class Settings(BaseModel):
             raise ValueError("certificates are always checked; remove ssl_cert_reqs and ssl_check_hostname")
         return url
 
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = _url(SecretStr(url), "http", "https")
+            if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+                raise ValueError("write http(s)://HOST[:PORT], without a user and a query")
+        return url
+
     @model_validator(mode="after")
     def _security_is_whole(self) -> Self:
         if self.kafka_security_protocol.startswith("SASL") and not (
@@ -123,6 +148,8 @@ class Settings(BaseModel):
             raise ValueError("HEADRACE_KAFKA_SSL_KEYFILE needs HEADRACE_KAFKA_SSL_CERTFILE")
         if self.redis_ssl_keyfile and not self.redis_ssl_certfile:
             raise ValueError("HEADRACE_REDIS_SSL_KEYFILE needs HEADRACE_REDIS_SSL_CERTFILE")
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("HEADRACE_S3_ACCESS_KEY_ID and HEADRACE_S3_SECRET_ACCESS_KEY go together")
         files = (self.redis_ssl_cafile, self.redis_ssl_certfile)
         if any(files) and not self.redis_url.get_secret_value().startswith("rediss://"):
             raise ValueError("HEADRACE_REDIS_SSL_… needs a HEADRACE_REDIS_URL that begins with rediss://")

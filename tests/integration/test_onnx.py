@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError
 from tests.models import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
-from workers.artifacts import fetch
+from workers.artifact_sources import ArtifactSources
+from workers.artifacts import ArtifactStore
 from workers.isolate import infer_each
 from workers.onnx import OnnxBackend
 
@@ -258,6 +259,7 @@ async def test_a_fetched_model_has_no_data_beside_it(load: Load, tmp_path: Path)
     path = external_model(tmp_path / "model", "data.bin")
     (path.parent / "data.bin").write_bytes(np.ones(2, np.float32).tobytes())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    fetched = await fetch(path.as_uri(), digest, tmp_path / "cache")
-    with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
-        await load(fetched)
+    store = ArtifactStore(tmp_path / "cache", ArtifactSources(), max_bytes=10**9, cache_bytes=10**9)
+    async with store.fetched(path.as_uri(), digest) as fetched:
+        with pytest.raises(ArtifactError, match="no ONNX model that loads here"):
+            await load(fetched)

@@ -174,3 +174,23 @@ def test_a_missing_env_file_is_a_refusal(tmp_path: Path) -> None:
     """A file that was asked for by name is not silently left out."""
     with pytest.raises(SetupError, match="cannot be read: No such file"):
         load_settings(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["minio:9000", "ftp://minio", "http://", f"http://me:{PASSWORD}@minio", f"http://minio?{PASSWORD}"],
+)
+def test_an_s3_endpoint_is_an_address_and_nothing_more(endpoint: str) -> None:
+    """Credentials have settings of their own, in which they are masked."""
+    with pytest.raises(SetupError, match=r"HEADRACE_S3_ENDPOINT \(environment\)") as refusal:
+        of(environment={"HEADRACE_S3_ENDPOINT": endpoint})
+    assert PASSWORD not in str(refusal.value)
+
+
+def test_credentials_of_s3_go_together() -> None:
+    """One without the other would be no credentials, which is something else."""
+    both = {"HEADRACE_S3_ACCESS_KEY_ID": "id", "HEADRACE_S3_SECRET_ACCESS_KEY": PASSWORD}
+    assert PASSWORD not in str(of(environment=both).settings)
+    for name, value in both.items():
+        with pytest.raises(SetupError, match="go together"):
+            of(environment={name: value})

@@ -1,0 +1,38 @@
+"""From a version's `artifact_uri` to what reads it, by its scheme."""
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from schemas.errors import ArtifactError
+from workers.artifact_source import ArtifactSource, LocalFile
+from workers.endpoints import Outbound
+from workers.http_files import HttpFile
+from workers.s3 import S3Server
+
+ARTIFACT_HOSTS = "HEADRACE_ARTIFACT_HOSTS"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSources:
+    """What the operator of the workers allows them to fetch, and how they are known there."""
+
+    web: Outbound = field(default=Outbound(setting=ARTIFACT_HOSTS))
+    s3: S3Server = field(default=S3Server())
+
+    def __call__(self, uri: str) -> ArtifactSource:
+        """The file of a URI; raises ArtifactError when it is none that may be fetched, and SetupError."""
+        try:
+            scheme = urlsplit(uri).scheme
+        except ValueError:
+            raise ArtifactError("artifact_uri is not a URI; write SCHEME://…") from None
+        if scheme == "file":
+            return LocalFile.of(uri)
+        if scheme == "s3":
+            return self.s3.object(uri)
+        if scheme in ("http", "https"):
+            return HttpFile.of(uri, self.web)
+        # The rest is withheld: it may hold credentials.
+        raise ArtifactError(
+            f"artifact_uri has scheme {scheme!r}; write file:///PATH, s3://BUCKET/KEY, https://HOST/PATH "
+            "or mlflow:/NAME/VERSION"
+        )

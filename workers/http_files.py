@@ -1,0 +1,124 @@
+"""Files of web servers, over HTTP and HTTPS.
+
+Only what the operator of the workers allows is asked (`workers/connections.py`): no other hosts, no
+redirects, no proxies of the environment, certificates always verified. A URL holds no credentials;
+tokens come from the settings, and go over TLS or to this machine only.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import httpx
+
+from schemas.errors import ArtifactError, UnavailableError
+from workers.artifact_source import CHUNK_BYTES, ArtifactStream
+from workers.connections import new_client
+from workers.endpoints import Outbound
+
+CONNECT_SECONDS = 10.0
+_BUSY = frozenset({408, 425, 429})
+_NOT_SHOWN_BEYOND = 200
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFile:
+    """The file at `url`, which `outbound` allows; `denied` says what to do where access is denied.
+
+    `name` is what it is called in errors. `headers` go with the request and are shown to nobody.
+    """
+
+    url: str
+    outbound: Outbound
+    uri: str
+    denied: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, uri: str, outbound: Outbound) -> "HttpFile":
+        """The file at an http or https URL; raises ArtifactError when that may not be asked, and SetupError."""
+        url = checked_url(uri, outbound)
+        if outbound.token(url) is not None and not is_private(url):
+            raise ArtifactError(f"{uri} has a token in HEADRACE_ARTIFACT_TOKENS, which goes over https only")
+        return cls(url, outbound, uri, "put a token for its host into HEADRACE_ARTIFACT_TOKENS")
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[ArtifactStream, None]:
+        async with asked(self.url, self.outbound, self.uri, self.headers) as response:
+            refuse_status(response.status_code, self.uri, self.denied)
+            length = response.headers.get("content-length", "")
+            yield ArtifactStream(int(length) if length.isdecimal() else None, _chunks(response, self.uri))
+
+
+@asynccontextmanager
+async def asked(
+    url: str, outbound: Outbound, shown: str, headers: Mapping[str, str]
+) -> AsyncGenerator[httpx.Response, None]:
+    """The answer to GET, its body unread; raises UnavailableError when there is none."""
+    async with await new_client(url, outbound, connect_timeout_seconds=CONNECT_SECONDS) as client:
+        request = client.build_request("GET", url, headers={"accept": "*/*", **headers})
+        del request.headers["content-type"]
+        try:
+            response = await client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"{shown}: the server does not answer: {_brief(error)}") from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+
+def checked_url(url: str, outbound: Outbound) -> str:
+    """The URL as it may be asked for; raises ArtifactError when it may not, and SetupError."""
+    try:
+        allowed = outbound.check(url)
+        httpx.URL(allowed)
+    except ArtifactError as error:
+        raise ArtifactError(f"artifact_uri: {error}") from None
+    except httpx.InvalidURL:
+        raise ArtifactError("artifact_uri has characters that no URL has; write https://HOST/PATH") from None
+    return allowed
+
+
+def is_private(url: str) -> bool:
+    """Whether a secret can go there unread by others: over TLS, or on this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_status(status: int, shown: str, denied: str) -> None:
+    """Raises ArtifactError or UnavailableError for what is no success."""
+    if status == httpx.codes.OK:
+        return
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise ArtifactError(f"{shown}: access is denied (status {status}); {denied}")
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        raise ArtifactError(f"{shown} is not there (status {status})")
+    if httpx.codes.is_redirect(status):
+        # Where to is withheld: it may be a signed address.
+        raise ArtifactError(
+            f"{shown} leads elsewhere (status {status}), and redirects are not followed; "
+            "register the address that it leads to"
+        )
+    if status in _BUSY or httpx.codes.is_server_error(status):
+        raise UnavailableError(f"{shown}: the server answers with status {status}; try again later")
+    raise ArtifactError(f"{shown}: the server answers with status {status}, which is no file")
+
+
+async def _chunks(response: httpx.Response, shown: str) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in response.aiter_raw(CHUNK_BYTES):
+            yield chunk
+    except httpx.HTTPError as error:
+        raise UnavailableError(f"{shown}: the server broke off: {_brief(error)}") from None
+
+
+def _brief(error: httpx.HTTPError) -> str:
+    return (str(error) or type(error).__name__)[:_NOT_SHOWN_BEYOND]
