@@ -19,6 +19,7 @@ from registry.postgres import Database
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion, Snapshot
 from schemas.errors import PromotionRejectedError, RejectionCode
+from schemas.event_body import event_body
 from schemas.events import rfc3339
 from schemas.models import (
     BucketRange,
@@ -29,7 +30,7 @@ from schemas.models import (
     Route,
     Status,
 )
-from schemas.wire import canonical, digest
+from schemas.wire import digest
 
 # Models that are fetched at once. Between two fetches other tasks run.
 MODELS_A_FETCH = 10
@@ -176,13 +177,7 @@ async def _write(
 
 
 def _body_digest(event: PromotionEvent) -> str:
-    # Without defaults: a field that a later version adds does not change the digest of older events.
-    try:
-        body = canonical(event.model_dump(mode="json", exclude_defaults=True))
-    except ValueError as error:
-        raise PromotionRejectedError(
-            RejectionCode.INVALID_EVENT, f"the event has no form in JSON ({error}); send it without that"
-        ) from None
+    body = event_body(event)
     if NUL.search(body):
         raise PromotionRejectedError(
             RejectionCode.INVALID_EVENT, "the event holds a NUL character (\\u0000); send it without"

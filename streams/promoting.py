@@ -24,8 +24,8 @@ from schemas.errors import (
     RejectionCode,
     SetupError,
 )
+from schemas.event_body import event_body
 from schemas.models import PromotionEvent, PromotionResult
-from schemas.wire import canonical
 from streams.promotion_events import read_event
 from streams.promotion_link import CLOSE_SECONDS, PromotionLink, seen
 from streams.security import redis_options
@@ -166,12 +166,7 @@ async def send_hint(settings: Settings, result: PromotionResult) -> None:
 
 def _as_sent(event: PromotionEvent, max_bytes: int) -> tuple[bytes, PromotionEvent]:
     """An event as bytes, and as it is read from them: both ways must decide the very same."""
-    try:
-        value = canonical(event.model_dump(mode="json", exclude_defaults=True))
-    except ValueError as error:
-        raise PromotionRejectedError(
-            RejectionCode.INVALID_EVENT, f"the event has no form in JSON ({error}); send it without that"
-        ) from None
+    value = event_body(event)
     read = read_event(value, max_bytes, datetime.now(UTC))
     if isinstance(read, PromotionEvent):
         return value, read
