@@ -62,20 +62,13 @@ class Outbound:
             address = address.ipv4_mapped
         if host == "localhost":
             return address.is_loopback
-        if address.is_global and not address.is_multicast:
-            return True
-        return any(address in network for network in self._networks())
+        return _is_public(address) or any(address in network for network in self._networks())
 
     def token(self, endpoint: str) -> str | None:
         """The bearer token for an endpoint; raises SetupError for a list that cannot be read."""
         _, host, port, _ = _split(endpoint)
-        for entry in filter(None, self.tokens.get_secret_value().split(",")):
-            where, separator, token = entry.strip().partition("=")
-            if not separator or not token:
-                raise SetupError("a list of tokens has an entry that is not host[:port]=TOKEN")
-            if _host_and_port(where, "a list of tokens") in {(host, None), (host, port)}:
-                return token
-        return None
+        listed = list(map(_place_and_token, filter(None, self.tokens.get_secret_value().split(","))))
+        return next((token for place, token in listed if place in {(host, None), (host, port)}), None)
 
     def _networks(self) -> list[Network]:
         try:
@@ -114,8 +107,27 @@ def _host_and_port(entry: str, setting: str) -> HostAndPort:
     return host, port
 
 
+def _place_and_token(entry: str) -> tuple[HostAndPort, str]:
+    where, _, token = entry.strip().partition("=")
+    try:
+        place = _host_and_port(where, "a list of tokens")
+    except SetupError:
+        place = None
+    # Nothing of it is quoted, and what no header may hold is seen here: either could show a token.
+    if place is None or not token or not (token.isascii() and token.isprintable()):
+        raise SetupError("a list of tokens has an entry that is not host[:port]=TOKEN")
+    return place, token
+
+
 def _carries_more(parts: SplitResult) -> bool:
     return parts.username is not None or parts.password is not None or bool(parts.query or parts.fragment)
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and (address.is_site_local or address.sixtofour is not None):
+        return False
+    # Reserved are, among others, those by which a gateway leads to IPv4 (RFC 6052), private or not.
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _is_loopback(host: str) -> bool:

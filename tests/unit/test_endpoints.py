@@ -1,9 +1,10 @@
 """workers/endpoints.py: which addresses a registered version can make a worker call."""
 
 import pytest
+from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError
-from workers.endpoints import check_endpoint
+from workers.endpoints import Outbound, check_endpoint
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,89 @@ def test_a_list_that_cannot_be_read_stops_the_start(entry: str) -> None:
     """The entry is named, and what to write."""
     with pytest.raises(SetupError, match="write host or host:port"):
         check_endpoint("http://127.0.0.1/v2/models/m", [entry])
+
+
+NETWORKS = ["10.0.0.0/8", "fd00::/8"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+        "::",
+        "192.168.0.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "224.0.0.1",
+        "ff02::1",
+        "240.0.0.1",
+        "255.255.255.255",
+    ],
+)
+def test_what_is_not_public_is_not_called_under_a_listed_name(address: str) -> None:
+    """Private, link-local, loopback, unspecified, multicast, reserved; also inside an IPv6 address."""
+    for networks in ([], NETWORKS):
+        assert not Outbound(["models.example.test"], networks).may_connect("models.example.test", address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8"])
+def test_what_is_public_is_called(address: str) -> None:
+    """In no network that anybody needs to list."""
+    assert Outbound(["models.example.test"]).may_connect("models.example.test", address)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"])
+def test_networks_of_the_operator_are_called(address: str) -> None:
+    """And only those."""
+    assert Outbound(["models.example.test"], NETWORKS).may_connect("models.example.test", address)
+    assert not Outbound(["models.example.test"]).may_connect("models.example.test", address)
+
+
+def test_addresses_by_number_were_checked_as_such() -> None:
+    """Who lists an address means it; localhost is this machine, whatever a hosts file says."""
+    assert Outbound(["10.0.0.1"]).may_connect("10.0.0.1", "10.0.0.1")
+    for networks in ([], NETWORKS):
+        assert Outbound(networks=networks).may_connect("localhost", "127.0.0.1")
+        assert Outbound(networks=networks).may_connect("localhost", "::1")
+        assert not Outbound(networks=networks).may_connect("localhost", "10.0.0.1")
+        assert not Outbound(networks=networks).may_connect("localhost", "8.8.8.8")
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/33", "10.0.0.1/8", "private", ""])
+def test_networks_that_cannot_be_read_stop_the_start(network: str) -> None:
+    """The setting is named, and what to write; before anything is called."""
+    with pytest.raises(SetupError, match="HEADRACE_BACKEND_NETWORKS"):
+        Outbound(networks=[network]).check("http://127.0.0.1/v2/models/m")
+
+
+def test_a_token_goes_with_its_host_and_port() -> None:
+    """The first that fits; others get none. What follows the first equals sign is all its own."""
+    outbound = Outbound(tokens=SecretStr("a.test:8443=first==, a.test=second,[::1]:9=third,"))
+    assert outbound.token("https://A.test:8443/v2") == "first=="
+    assert outbound.token("http://a.test/v2") == "second"
+    assert outbound.token("http://[::1]:9/v2") == "third"
+    assert outbound.token("http://[::1]:8/v2") is None
+    assert outbound.token("http://b.a.test/v2") is None
+    assert "second" not in repr(outbound)
+
+
+@pytest.mark.parametrize(
+    "entry", ["secret", "a.test=", "=secret", "a.test=se\ncret", "a.test=s\xe9cret", "a.test=x,se/cret=="]
+)
+def test_tokens_that_cannot_be_read_stop_the_start_unquoted(entry: str) -> None:
+    """Also what no header may hold: the HTTP library would quote it in its error."""
+    for endpoint in ("http://a.test/v2", "http://b.test/v2"):
+        with pytest.raises(SetupError, match=r"host\[:port\]=TOKEN") as refusal:
+            Outbound(tokens=SecretStr("z.test=fine," + entry)).token(endpoint)
+        assert "cret" not in str(refusal.value)
