@@ -18,6 +18,8 @@ _REFUSED = frozenset({400, 413, 415, 422})
 # The model, or our way to it, is not there: another request would fare no better.
 _NOT_THERE = frozenset({401, 403, 404, 405, 410})
 _EXCERPT_CHARACTERS = 200
+# What is longer is no message for people, and not worth reading as JSON.
+_MAX_ERROR_BYTES = 64 * 1024
 
 
 def failure_of(
@@ -50,7 +52,7 @@ def excerpt(body: bytes) -> str:
     """What a server says in a few words: its `error`, `detail` or `message`, else how its answer begins."""
     text: Any = body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace")
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body) if len(body) <= _MAX_ERROR_BYTES else None
     except orjson.JSONDecodeError:
         document = None
     if isinstance(document, dict):

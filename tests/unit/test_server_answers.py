@@ -1,0 +1,70 @@
+"""workers/server_answers.py: what a model server's answer means, and what of it is told."""
+
+import orjson
+import pytest
+
+from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
+from workers.server_answers import excerpt, failure_of, read_object, read_value
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        *((status, BackendFailedError) for status in (400, 413, 415, 422)),
+        *((status, BackendUnavailableError) for status in (301, 307, 401, 403, 404, 405, 410)),
+        *((status, BackendUnavailableError) for status in (429, 502, 503, 504)),
+        *((status, BackendBrokenError) for status in (201, 204, 409, 418, 500, 501, 505, 599)),
+    ],
+)
+def test_statuses_speak_against_the_request_the_server_or_nobody(status: int, error: type[Exception]) -> None:
+    """Refused for its content, not to be had, or broken: each is another error."""
+    failure = failure_of(status, b'{"error": "why"}')
+    assert type(failure) is error
+    assert str(failure).startswith(f"the model server answered {status}: why")
+
+
+def test_a_fault_of_the_model_is_one_whatever_its_status() -> None:
+    """A server that says 503 for it is not unavailable."""
+    assert type(failure_of(503, b"", {503})) is BackendBrokenError
+    assert type(failure_of(502, b"", {503})) is BackendUnavailableError
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"error": "one", "message": "two"}', "one"),
+        (b'{"detail": [{"loc": ["x"]}]}', "[{'loc': ['x']}]"),
+        (b'{"code": 503, "message": "three"}', "three"),
+        (b'{"error": ""}', '{"error": ""}'),
+        (b"[1]", "[1]"),
+        (b"plain\r\nwords\x1b[31m\x00", "plainwords[31m"),
+        (b"\xff\xfe", "��"),
+        (b"", ""),
+    ],
+)
+def test_a_server_is_quoted_in_its_own_words(body: bytes, told: str) -> None:
+    """Without what could break a log line or a terminal."""
+    assert excerpt(body) == told
+
+
+def test_a_long_answer_is_cut_and_a_huge_one_not_read() -> None:
+    """Neither a traceback nor megabytes of JSON travel on; the beginning does."""
+    assert len(excerpt(orjson.dumps({"error": "x" * 1000}))) == 200
+    assert excerpt(orjson.dumps({"error": "x" * 100_000})).startswith('{"error":"xxx')
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"<html>", b"NaN", b'{"y": NaN}', b'{"y": Infinity}', b"\xff", b"[" * 5000]
+)
+def test_what_is_no_json_is_broken(body: bytes) -> None:
+    """NaN and Infinity are no JSON."""
+    with pytest.raises(BackendBrokenError, match="no JSON"):
+        read_value(body)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"y"', b"1"])
+def test_what_is_no_object_is_broken_where_one_is_needed(body: bytes) -> None:
+    """It is a value all the same."""
+    assert read_value(body) == orjson.loads(body)
+    with pytest.raises(BackendBrokenError, match="no JSON object"):
+        read_object(body)
