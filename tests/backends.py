@@ -1,12 +1,15 @@
 """Backends of model servers for tests, as the loader makes them but for their limits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.events import JsonObject
+from schemas.models import RequestForm
 from workers.endpoints import Outbound
 from workers.model_server import CALLS_IN_FLIGHT, MAX_RESPONSE_BYTES, ModelServer
 from workers.open_inference import OpenInferenceBackend
+from workers.tensorflow import TensorflowBackend
+from workers.torchserve import FAULTS, TorchServeBackend
 
 
 def model_server(
@@ -32,3 +35,19 @@ def open_inference(
 ) -> OpenInferenceBackend:
     """The backend of a model at this URL."""
     return OpenInferenceBackend(model_server(url, **server_options), input_schema or {})
+
+
+def tensorflow(
+    url: str,
+    form: RequestForm = RequestForm.ROW,
+    *,
+    options: Mapping[str, Any] | None = None,
+    **server_options: Any,
+) -> TensorflowBackend:
+    """The backend of a model at this URL; `options` are its own."""
+    return TensorflowBackend(model_server(url, **server_options), form=form, **(options or {}))
+
+
+def torchserve(url: str, example: JsonObject | None = None, **server_options: Any) -> TorchServeBackend:
+    """The backend of a model at this URL."""
+    return TorchServeBackend(model_server(url, faults=FAULTS, **server_options), example=example)

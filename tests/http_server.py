@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,12 @@ async def http_server(handler: Handler) -> AsyncIterator[str]:
                 if request is None or await handler(request, writer) is False:
                     return
         except (ConnectionError, asyncio.CancelledError):
-            return
+            writer.transport.abort()
         finally:
-            serving.discard(task)
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            serving.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -59,6 +61,7 @@ async def http_server(handler: Handler) -> AsyncIterator[str]:
         server.close()
         for task in serving:
             task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> HttpRequest | None:
@@ -90,19 +93,46 @@ METADATA = {
 }
 
 
-def doubled(request: HttpRequest) -> Any:
-    """The answer of a model that doubles its input `x`, in the Open Inference Protocol."""
+def asked(request: HttpRequest) -> list[Any]:
+    """The `x` of each example that predictions are asked for, in whichever protocol the path is of."""
     document = request.json()
+    if request.path.endswith(":predict"):
+        if "inputs" in document:
+            columns: list[Any] = document["inputs"]["x"]
+            return columns
+        return [row["x"] if isinstance(row, dict) else row for row in document["instances"]]
+    if request.path.startswith("/predictions/"):
+        return [document["x"]]
     (tensor,) = document["inputs"]
-    y = {"name": "y", "datatype": "INT64", "shape": tensor["shape"], "data": [2 * x for x in tensor["data"]]}
+    data: list[Any] = tensor["data"]
+    return data
+
+
+def predicted(request: HttpRequest, predictions: list[Any]) -> Any:
+    """The answer with these predictions, in the protocol of the request's path."""
+    document = request.json()
+    if request.path.endswith(":predict"):
+        return {"outputs" if "inputs" in document else "predictions": predictions}
+    if request.path.startswith("/predictions/"):
+        return predictions[0]
+    y = {"name": "y", "datatype": "INT64", "shape": [len(predictions)], "data": predictions}
     return {"model_name": "doubler", "id": document["id"], "outputs": [y]}
 
 
+def doubled(request: HttpRequest) -> Any:
+    """The answer of a model that doubles its input `x`."""
+    return predicted(request, [2 * x for x in asked(request)])
+
+
 async def serve_doubler(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
-    """The doubler, at any path; above a million it never answers."""
+    """The doubler, at any path; above a million it never answers, and what is no number is its fault."""
     if request.method == "GET":
         writer.write(answer(METADATA))
-    elif max(request.json()["inputs"][0]["data"], default=0) > 1_000_000:
+    elif not all(type(x) is int for x in asked(request)):
+        # TorchServe says so of any fault.
+        status = 503 if request.path.startswith("/predictions/") else 400
+        writer.write(answer({"error": "x must be a number"}, status))
+    elif max(asked(request), default=0) > 1_000_000:
         await asyncio.Event().wait()
     else:
         writer.write(answer(doubled(request)))

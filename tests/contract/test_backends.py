@@ -6,35 +6,50 @@ What it is asked above a million takes it longer than any test waits.
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from tests.backends import open_inference
+from schemas.models import RequestForm
+from tests.backends import open_inference, tensorflow, torchserve
 from tests.http_server import http_server, serve_doubler
 from tests.models import save_doubler
+from tests.serving import RecordingMeter
 from workers.backend import Backend
+from workers.dispatch import Dispatcher
 from workers.isolate import infer_each
 from workers.onnx import OnnxBackend
+from workers.torchserve import TorchServeBackend
 
 SLOW: JsonObject = {"x": 10**15}
 BAD: JsonObject = {"x": "no number"}
 
 
-@pytest.fixture(params=["onnx", "open-inference"])
+KINDS = "onnx", "open-inference", "tensorflow row", "tensorflow value", "tensorflow column", "torchserve"
+
+
+@asynccontextmanager
+async def loaded(kind: str, folder: Path) -> AsyncIterator[Backend]:
+    if kind == "onnx":
+        yield await OnnxBackend.load(save_doubler(folder / "m.onnx"), threads=1)
+        return
+    async with http_server(serve_doubler) as url:
+        if kind == "open-inference":
+            yield open_inference(f"{url}/v2/models/doubler")
+        elif kind == "torchserve":
+            yield torchserve(f"{url}/predictions/doubler", {"x": 1})
+        else:
+            yield tensorflow(f"{url}/v1/models/doubler", RequestForm(kind.removeprefix("tensorflow ")))
+
+
+@pytest.fixture(params=KINDS)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    made: Backend
-    if request.param == "onnx":
-        made = await OnnxBackend.load(save_doubler(tmp_path / "m.onnx"), threads=1)
+    async with loaded(request.param, tmp_path) as made:
         yield made
         await made.close()
-    else:
-        async with http_server(serve_doubler) as url:
-            made = open_inference(f"{url}/v2/models/doubler")
-            yield made
-            await made.close()
 
 
 @pytest.fixture
@@ -103,6 +118,47 @@ async def test_a_cancelled_call_hurts_nobody(warm_backend: Backend) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+
+
+@pytest.fixture
+def dispatcher(warm_backend: Backend) -> Dispatcher:
+    """As a worker makes it: TorchServe makes its own batches."""
+    return Dispatcher(
+        warm_backend,
+        name="m v1",
+        max_batch=1 if isinstance(warm_backend, TorchServeBackend) else 64,
+        max_calls=8,
+        timeout_seconds=30,
+        meter=RecordingMeter(),
+    )
+
+
+async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatcher) -> None:
+    """However their inputs were mixed into batches; a bad one fails alone."""
+    callers: list[list[JsonObject]] = [
+        [{"x": first + step} for step in range(1 + first % 37)] for first in range(0, 2000, 50)
+    ]
+    callers[3].insert(1, BAD)
+    answers = await asyncio.gather(*(dispatcher.infer(inputs) for inputs in callers))
+    for inputs, outcomes in zip(callers, answers, strict=True):
+        for example, outcome in zip(inputs, outcomes, strict=True):
+            if example == BAD:
+                assert isinstance(outcome, BackendFailedError)
+            else:
+                assert outcome == 2 * example["x"]
+
+
+async def test_dispatched_a_deadline_is_the_calls(dispatcher: Dispatcher) -> None:
+    """It ends the call, and the next one is answered; so does a caller that goes."""
+    loop = asyncio.get_running_loop()
+    (outcome,) = await dispatcher.infer([SLOW], gives_up_at=loop.time() + 0.2)
+    assert isinstance(outcome, BackendUnavailableError)
+    gone = asyncio.create_task(dispatcher.infer([SLOW], gives_up_at=loop.time() + 1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await dispatcher.infer([{"x": 1}]) == [2]
 
 
 async def test_closed_it_fails_and_can_be_closed_again(backend: Backend) -> None:

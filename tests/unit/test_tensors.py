@@ -8,9 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from schemas.errors import BackendFailedError
+from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
-from workers.tensors import STRING, Shape, TensorSpec, alike, to_predictions, to_tensors, to_values
+from schemas.mapping import Mapping as InputMapping
+from workers.tensors import (
+    STRING,
+    Shape,
+    TensorSpec,
+    alike,
+    declared,
+    to_predictions,
+    to_tensors,
+    to_values,
+)
 
 # All integer types, and double precision.
 NUMBERS = [np.dtype(code) for code in "bhilBHILd"]
@@ -154,3 +164,57 @@ def test_outputs_of_another_batch_are_refused(tensor: np.ndarray[Any, Any]) -> N
     """An output belongs to the batch by its first dimension."""
     with pytest.raises(BackendFailedError, match="first dimension must be 2"):
         to_values("y", tensor, 2)
+
+
+def test_declared_tensors_take_their_values_from_the_mapped_keys() -> None:
+    """The name at the model is the key unless another is given; a size of -1 is open."""
+    mapping = InputMapping.model_validate(
+        {
+            "inputs": {
+                "age": {"tensor": "input_1", "datatype": "FP32"},
+                "tokens": {"datatype": "INT64", "shape": [-1, 2]},
+            }
+        }
+    )
+    specs = declared(mapping)
+    assert [(spec.name, spec.key, spec.shape) for spec in specs] == [
+        ("input_1", "age", ()),
+        ("tokens", "tokens", (None, 2)),
+    ]
+    inputs: list[JsonObject] = [
+        {"age": 4, "tokens": [[1, 2]], "more": 1},
+        {"age": 5.5, "tokens": [[3, 4]]},
+        {"age": 6, "tokens": []},
+    ]
+    assert alike(specs, inputs) == [[0, 1], [2]]
+    tensors = to_tensors(specs, inputs[:2])
+    assert tensors["input_1"].dtype == np.float32
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        "input_1": [4.0, 5.5],
+        "tokens": [[[1, 2]], [[3, 4]]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        ({"input_1": 4}, "needs an input 'age'"),
+        ({"age": "4"}, r"input 'age' must be float32 of shape \[\]"),
+        ({"age": [4]}, r"input 'age' must be float32 of shape \[\]"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_the_users_key(example: JsonObject, told: str) -> None:
+    """They know nothing of the model's names."""
+    specs = [TensorSpec("input_1", np.dtype("float32"), (), "age")]
+    with pytest.raises(BackendFailedError, match=told):
+        to_tensors(specs, [{"age": 1}, example])
+
+
+def test_chosen_outputs_have_the_versions_names() -> None:
+    """One alone is the prediction itself; one that the model has not speaks against the server."""
+    outputs: dict[str, list[Any]] = {"y": [1, 2], "z": ["a", "b"]}
+    assert to_predictions(outputs, {"mine": "z"}) == ["a", "b"]
+    assert to_predictions(outputs, {"p": "z", "q": "y"}) == [{"p": "a", "q": 1}, {"p": "b", "q": 2}]
+    assert to_predictions(outputs, {}) == to_predictions(outputs)
+    with pytest.raises(BackendBrokenError, match="no output 'missing'"):
+        to_predictions(outputs, {"p": "missing"})
