@@ -65,7 +65,9 @@ class Settings(BaseModel):
     worker_name: str | None = Field(None, description="unique and stable; host name and pid when unset")
     max_record_bytes: Positive = 1024 * 1024
     slice_max_records: Positive = Field(2000, description="records that are worked on as one")
-    slices_in_flight: Positive = Field(8, description="slices a worker works on at once")
+    slices_in_flight: Positive = Field(
+        8, description="whole slices, or as much in smaller ones, worked on at once"
+    )
     fetch_max_bytes: Positive = Field(1024 * 1024, description="bytes fetched from a partition at once")
     registry_poll_seconds: Seconds = Field(1.0, description="how often the registry's epoch is read")
     stale_after_seconds: Seconds = Field(5.0, description="answers say stale after so long without")
@@ -134,6 +136,15 @@ class Settings(BaseModel):
             if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
                 raise ValueError("write http(s)://HOST[:PORT], without a user and a query")
         return url
+
+    @model_validator(mode="after")
+    def _polls_keep_answers_fresh(self) -> Self:
+        if self.registry_poll_seconds >= self.stale_after_seconds:
+            raise ValueError(
+                f"HEADRACE_REGISTRY_POLL_SECONDS={self.registry_poll_seconds:g} must be less than "
+                f"HEADRACE_STALE_AFTER_SECONDS={self.stale_after_seconds:g}, or all answers say stale"
+            )
+        return self
 
     @model_validator(mode="after")
     def _security_is_whole(self) -> Self:

@@ -91,9 +91,10 @@ def test_each_wrong_value_is_one_line_that_names_its_variable_and_origin() -> No
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_PASSWORD": PASSWORD}, "KAFKA_SASL_USERNAME"),
         ({"KAFKA_SSL_KEYFILE": "k.pem", "KAFKA_SSL_KEYFILE_PASSWORD": PASSWORD}, "KAFKA_SSL_CERTFILE"),
         ({"REDIS_SSL_KEYFILE": "k.pem"}, "HEADRACE_REDIS_SSL_CERTFILE"),
+        ({"REGISTRY_POLL_SECONDS": "5"}, "HEADRACE_STALE_AFTER_SECONDS=5"),
     ],
 )
-def test_unsafe_or_half_security_is_refused_without_its_secret(values: dict[str, str], told: str) -> None:
+def test_what_does_not_go_together_is_refused_without_its_secret(values: dict[str, str], told: str) -> None:
     """What would weaken TLS or is half configured is refused; no message holds a password."""
     with pytest.raises(SetupError) as refusal:
         of(environment={f"HEADRACE_{name}": value for name, value in values.items()})
