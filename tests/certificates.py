@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and certificates for this machine signed by it."""
+"""A certificate authority of the test's own, and certificates signed by it: for this machine, and for SERVER_NAME."""
 
 import shutil
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 KEY_PASSWORD = "of-the-key"
+SERVER_NAME = "models.test"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Certificates:
     other_ca: Path
     server_certificate: Path
     server_key: Path
+    expired_certificate: Path
+    """The server's, until yesterday."""
     client_certificate: Path
     client_key: Path
     """Encrypted with KEY_PASSWORD."""
@@ -36,15 +39,20 @@ def make_certificates(folder: Path) -> Certificates:
             *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
             *("-addext", "keyUsage=critical,keyCertSign", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
         )
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "extensions").write_text(f"subjectAltName=IP:127.0.0.1,DNS:{SERVER_NAME}\n")
     for name in ("server", "client"):
         openssl(
             *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
             *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
         )
+    for name, days, certificate in (
+        ("server", "2", "server"),
+        ("server", "-1", "expired"),
+        ("client", "2", "client"),
+    ):
         openssl(
-            *("x509", "-req", "-days", "2", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-extfile", "extensions", "-out", f"{name}.pem"),
+            *("x509", "-req", "-days", days, "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-extfile", "extensions", "-out", f"{certificate}.pem"),
         )
     openssl(
         *("pkcs8", "-topk8", "-in", "client.key", "-out", "client-locked.key"),
@@ -55,6 +63,7 @@ def make_certificates(folder: Path) -> Certificates:
         other_ca=folder / "other-ca.pem",
         server_certificate=folder / "server.pem",
         server_key=folder / "server.key",
+        expired_certificate=folder / "expired.pem",
         client_certificate=folder / "client.pem",
         client_key=folder / "client-locked.key",
     )

@@ -1,6 +1,7 @@
 """An HTTP server that does what a test says, to the byte, and a model behind it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ Handler = Callable[[HttpRequest, asyncio.StreamWriter], Awaitable[bool | None]]
 
 
 @asynccontextmanager
-async def http_server(handler: Handler) -> AsyncIterator[str]:
-    """The base URL of a server on a free port."""
+async def http_server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """The base URL of a server on a free port; `tls` may be given another certificate while it serves."""
     connections = 0
     serving: set[asyncio.Task[Any]] = set()
 
@@ -53,10 +54,10 @@ async def http_server(handler: Handler) -> AsyncIterator[str]:
                 await writer.wait_closed()
             serving.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         host, port = server.sockets[0].getsockname()
-        yield f"http://{host}:{port}"
+        yield f"{'http' if tls is None else 'https'}://{host}:{port}"
     finally:
         server.close()
         for task in serving:

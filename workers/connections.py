@@ -6,6 +6,7 @@ that what is called is what was checked.
 """
 
 import asyncio
+import math
 import socket
 import ssl
 from collections.abc import Iterable
@@ -75,12 +76,13 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         loop = asyncio.get_running_loop()
+        end = math.inf if timeout is None else loop.time() + timeout
         try:
             async with asyncio.timeout(timeout):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError:
             raise httpcore.ConnectTimeout(f"{host} is not resolved in time") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from None
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         allowed = [address for address in addresses if self._outbound.may_connect(host, address)]
@@ -88,13 +90,15 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(
                 f"{host} is {', '.join(addresses)}, which is not public; list its network in HEADRACE_BACKEND_NETWORKS"
             )
-        failure: httpcore.ConnectError | None = None
-        for address in allowed:
+        failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
+        for place, address in enumerate(allowed):
+            # One that says nothing must leave time for the others.
+            share = None if timeout is None else max(0.0, end - loop.time()) / (len(allowed) - place)
             try:
                 return await self._network.connect_tcp(
-                    address, port, timeout=timeout, local_address=local_address, socket_options=socket_options
+                    address, port, timeout=share, local_address=local_address, socket_options=socket_options
                 )
-            except httpcore.ConnectError as error:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         assert failure is not None  # there is at least one address
         raise failure

@@ -67,8 +67,7 @@ class ModelServer:
             raise ArtifactError(
                 "endpoint has characters that no URL has; write http://HOST:PORT/PATH"
             ) from None
-        # A list of tokens that cannot be read shows when the version is loaded.
-        outbound.token(self.url)
+        self._token = (outbound.token(self.url) or "").encode()
         self._outbound = outbound
         self._max_response_bytes = max_response_bytes
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -170,6 +169,9 @@ class ModelServer:
                     await response.aclose()
                 status = response.status_code
                 retry_after = read_retry_after(response.headers.get("retry-after"))
+                if status != OK and self._token:
+                    # Some servers quote what they refuse.
+                    body = body.replace(self._token, b"***")
                 if status in self._faults or not is_retried(status, retry_after):
                     return status, body
                 pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret
@@ -187,14 +189,16 @@ class ModelServer:
         return True
 
     async def _read(self, response: httpx.Response) -> bytes:
+        limit = self._max_response_bytes
+        too_big = BackendBrokenError(f"the model server answered more than {limit} bytes")
+        if int(response.headers.get("content-length", 0)) > limit:
+            raise too_big
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) > self._max_response_bytes:
-                    raise BackendBrokenError(
-                        f"the model server answered more than {self._max_response_bytes} bytes"
-                    )
+                if len(body) > limit:
+                    raise too_big
         except httpx.HTTPError as error:
             raise BackendBrokenError(f"the model server broke off its answer: {_brief(error)}") from None
         return bytes(body)

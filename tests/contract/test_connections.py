@@ -1,0 +1,282 @@
+"""workers/connections.py: whom a name leads to, who gets a token, and whose certificate is believed.
+
+What a name server says cannot be had for real here: the event loop's resolver says it in its place.
+"""
+
+import asyncio
+import inspect
+import socket
+import ssl
+from asyncio import StreamWriter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import httpx
+import pytest
+from httpcore._async.connection import AsyncHTTPConnection
+from pydantic import SecretStr
+
+from schemas.errors import AnswerError, BackendUnavailableError, SetupError
+from tests.certificates import SERVER_NAME, Certificates, make_certificates
+from tests.http_server import HttpRequest, answer, http_server
+from workers import connections
+from workers.endpoints import Outbound
+from workers.model_server import ModelServer
+
+LOOPBACK = "127.0.0.0/8"
+TOKEN = "t0ken-that-nobody-sees"
+
+Resolve = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> ssl.SSLContext:
+    """A server's, for this machine and SERVER_NAME."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+    return context
+
+
+@pytest.fixture
+async def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """What makes every name resolve to these addresses, or raise the error."""
+
+    def set_answer(*addresses: str | Exception) -> None:
+        async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+            found = []
+            for address in addresses:
+                if isinstance(address, Exception):
+                    raise address
+                found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)))
+            return found
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+    return set_answer
+
+
+@asynccontextmanager
+async def recording(
+    response: bytes = answer({}), tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[HttpRequest]]]:
+    """The URL of a server that always answers so, and what it is asked."""
+    requests: list[HttpRequest] = []
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        requests.append(request)
+        writer.write(response)
+
+    async with http_server(handle, tls) as url:
+        yield url, requests
+
+
+def named(url: str) -> str:
+    """The same URL under SERVER_NAME."""
+    return url.replace("127.0.0.1", SERVER_NAME)
+
+
+@contextmanager
+def deaf(address: str, port: int) -> Iterator[int]:
+    """The port of a socket that nobody gets a connection to: its queue is full, and packets are not answered."""
+    with socket.socket() as listening, ExitStack() as waiting:
+        listening.bind((address, port))
+        listening.listen(0)
+        bound: tuple[str, int] = listening.getsockname()
+        for _ in range(3):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.connect(bound)
+        yield bound[1]
+
+
+async def ask(
+    url: str,
+    outbound: Outbound,
+    *,
+    within_seconds: float = 30.0,
+    connect_timeout_seconds: float | None = None,
+) -> bytes:
+    """The body of what a server answers to a request for predictions."""
+    server = ModelServer(url, outbound, connect_timeout_seconds=connect_timeout_seconds)
+    try:
+        async with asyncio.timeout(within_seconds):
+            until = asyncio.get_running_loop().time() + within_seconds
+            return await server.predict("/infer", b"{}", until=until)
+    finally:
+        await server.close()
+
+
+def listed(*networks: str, **fields: Any) -> Outbound:
+    return Outbound([SERVER_NAME], networks, **fields)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.1.2.3", "0.0.0.0", "fe80::1"])
+async def test_a_listed_name_leads_to_nothing_private(resolve: Resolve, address: str) -> None:
+    """Whoever may change its name server would reach whatever the worker reaches."""
+    resolve(address)
+    async with recording() as (url, requests):
+        with pytest.raises(BackendUnavailableError, match=r"not public; list its network in HEADRACE_BACK"):
+            await ask(named(url), listed("10.128.0.0/9"))
+    assert requests == []
+
+
+async def test_a_network_of_the_operator_is_called(resolve: Resolve) -> None:
+    """Under the listed name, and only at the address in that network."""
+    resolve("169.254.169.254", "127.0.0.1", "10.1.2.3")
+    async with recording() as (url, requests):
+        assert await ask(named(url), listed(LOOPBACK)) == b"{}"
+    (request,) = requests
+    assert request.headers["host"] == named(url).removeprefix("http://")
+
+
+async def test_a_name_is_checked_at_each_connection(resolve: Resolve) -> None:
+    """It may lead elsewhere the next time."""
+    resolve("127.0.0.1")
+    async with recording(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}") as (url, _):
+        server = ModelServer(named(url), listed(LOOPBACK))
+        until = asyncio.get_running_loop().time() + 30
+        assert await server.predict("/infer", b"{}", until=until) == b"{}"
+        resolve("169.254.169.254")
+        with pytest.raises(BackendUnavailableError, match=r"169\.254\.169\.254, which is not public"):
+            await server.predict("/infer", b"{}", until=until)
+        await server.close()
+
+
+async def test_the_next_address_is_tried(resolve: Resolve) -> None:
+    """Of a name with several, of which the first does not listen."""
+    resolve("127.0.0.2", "127.0.0.1")
+    async with recording() as (url, requests):
+        assert await ask(named(url), listed(LOOPBACK)) == b"{}"
+    assert len(requests) == 1
+
+
+async def test_an_address_that_says_nothing_leaves_time_for_the_next(resolve: Resolve) -> None:
+    """A host whose packets are lost, as with IPv6 where it leads nowhere."""
+    resolve("127.0.0.2", "127.0.0.1")
+    async with recording() as (url, requests):
+        port = int(url.rpartition(":")[2])
+        with deaf("127.0.0.2", port):
+            body = await ask(named(url), listed(LOOPBACK), connect_timeout_seconds=1.0)
+    assert body == b"{}"
+    assert len(requests) == 1
+
+
+async def test_a_connection_that_is_not_made_ends_in_time(resolve: Resolve) -> None:
+    """Within connect_timeout_ms for each try, whatever the call's own time is."""
+    resolve("127.0.0.2")
+    with deaf("127.0.0.2", 0) as port:
+        url = f"http://{SERVER_NAME}:{port}"
+        with pytest.raises(BackendUnavailableError, match="ConnectTimeout"):
+            await ask(url, listed(LOOPBACK), within_seconds=20, connect_timeout_seconds=0.1)
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label")])
+async def test_a_name_that_is_not_resolved(resolve: Resolve, error: Exception) -> None:
+    """Is unavailable, as a server that is down."""
+    resolve(error)
+    with pytest.raises(BackendUnavailableError, match=f"{SERVER_NAME} cannot be resolved"):
+        await ask(f"http://{SERVER_NAME}:1", listed())
+
+
+async def test_a_resolver_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is part of making the connection."""
+
+    async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    with pytest.raises(BackendUnavailableError, match="not resolved in time"):
+        await ask(f"http://{SERVER_NAME}:1", listed(), connect_timeout_seconds=0.05)
+
+
+async def test_a_token_goes_to_its_host_only() -> None:
+    """Not to another port of it, nor to where a redirect leads."""
+    async with recording() as (other, others):
+        redirect = answer(b"", 307, f"location: {other}/infer\r\n")
+        async with recording(redirect) as (url, requests):
+            outbound = Outbound(tokens=SecretStr(f"{url.removeprefix('http://')}={TOKEN}"))
+            with pytest.raises(BackendUnavailableError, match="not followed"):
+                await ask(url, outbound)
+            assert requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+            assert others == []
+            await ask(other, outbound)
+            assert "authorization" not in others[0].headers
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 503])
+async def test_a_token_is_in_no_error(status: int) -> None:
+    """Also where a server quotes it, whose errors travel to users, dead letters and logs."""
+    quoting = answer({"error": f"no right with Bearer {TOKEN}"}, status)
+    async with recording(quoting) as (url, _):
+        outbound = Outbound(tokens=SecretStr(f"127.0.0.1={TOKEN}"))
+        with pytest.raises(AnswerError, match=r"no right with Bearer \*\*\*") as failure:
+            await ask(url, outbound)
+        assert TOKEN not in str(failure.value)
+        server = ModelServer(url, outbound)
+        assert TOKEN.encode() not in (await server.call("GET", "", until=0.0))[1]
+        await server.close()
+
+
+async def test_a_name_is_that_of_the_certificate(
+    resolve: Resolve, certificates: Certificates, tls: ssl.SSLContext
+) -> None:
+    """Not only its authority counts: whoever has any certificate of it could answer otherwise."""
+    resolve("127.0.0.1")
+    async with recording(tls=tls) as (url, requests):
+        port = url.rpartition(":")[2]
+        assert await ask(named(url), listed(LOOPBACK, ca_file=str(certificates.ca))) == b"{}"
+        outbound = Outbound(["other.test"], [LOOPBACK], ca_file=str(certificates.ca))
+        with pytest.raises(BackendUnavailableError, match="Hostname mismatch"):
+            await ask(f"https://other.test:{port}", outbound)
+    assert len(requests) == 1
+
+
+async def test_an_expired_certificate_is_not_believed(
+    certificates: Certificates, tls: ssl.SSLContext
+) -> None:
+    """Nor is the request sent a second time; with a new one the server is asked again."""
+    outbound = Outbound(ca_file=str(certificates.ca))
+    async with recording(tls=tls) as (url, requests):
+        tls.load_cert_chain(certificates.expired_certificate, certificates.server_key)
+        with pytest.raises(BackendUnavailableError, match="certificate has expired"):
+            await ask(url, outbound)
+        assert requests == []
+        tls.load_cert_chain(certificates.server_certificate, certificates.server_key)
+        assert await ask(url, outbound) == b"{}"
+
+
+async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """As a fault of the settings, and not of the server."""
+    for content in (None, "no certificate"):
+        bundle = tmp_path / f"{content}.pem"
+        if content is not None:
+            bundle.write_text(content)
+        with pytest.raises(SetupError, match=f"cannot be read from {bundle}"):
+            await ask("https://127.0.0.1:1", Outbound(ca_file=str(bundle)))
+
+
+def test_httpx_sends_through_the_pool_that_is_put_in() -> None:
+    """`_pool` of its transport is private: read workers/connections.py again beside a release that fails here."""
+    assert version("httpx").startswith("0.28.")
+    assert version("httpcore").startswith("1.0.")
+    sending = inspect.getsource(httpx.AsyncHTTPTransport.handle_async_request)
+    assert "await self._pool.handle_async_request(req)" in sending
+    assert "await self._pool.aclose()" in inspect.getsource(httpx.AsyncHTTPTransport.aclose)
+    connecting = inspect.getsource(AsyncHTTPConnection._connect)
+    assert "await self._network_backend.connect_tcp(" in connecting
+    # By this event workers/model_server.py knows a new connection from one that had served before.
+    assert 'Trace("connect_tcp", logger, request, kwargs)' in connecting
+    assert list(inspect.signature(httpcore.AnyIOBackend.connect_tcp).parameters) == list(
+        inspect.signature(connections._CheckedNetwork.connect_tcp).parameters
+    )
