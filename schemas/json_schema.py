@@ -1,6 +1,7 @@
 """JSON Schema 2020-12 as versions declare it: compiled once, never fetched from elsewhere."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 import jsonschema_rs
@@ -32,15 +33,20 @@ def compile_schema(schema: JsonObject) -> Validator:
 
 def details(validator: Validator, value: Any) -> list[ErrorDetail]:
     """Up to ten things that are wrong with a value, each with its JSON pointer (RFC 6901)."""
-    found = []
-    for error in validator.iter_errors(value):
-        message = error.message
-        if len(message) > MAX_MESSAGE_CHARACTERS:
-            message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
-        found.append(ErrorDetail(path=_pointer(error.instance_path), message=message))
-        if len(found) == MAX_DETAILS:
-            break
-    return found
+    return [_detail(error) for error in islice(validator.iter_errors(value), MAX_DETAILS)]
+
+
+def type_errors(validator: Validator, value: Any) -> list[ErrorDetail]:
+    """`details`, but only of what is of another type than is demanded, whatever its size or content."""
+    wrong = (error for error in validator.iter_errors(value) if error.schema_path[-1:] == ["type"])
+    return [_detail(error) for error in islice(wrong, MAX_DETAILS)]
+
+
+def _detail(error: Any) -> ErrorDetail:
+    message = error.message
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+    return ErrorDetail(path=_pointer(error.instance_path), message=message)
 
 
 def _pointer(path: list[str | int]) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.audit_views import history, route
+from streams.cli.check import check
 from streams.cli.config import config
 from streams.cli.init import init
 from streams.cli.predict import predict
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(init)
+app.command()(check)
 app.command()(register)
 app.command()(canary)
 app.command()(split)

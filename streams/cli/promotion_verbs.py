@@ -3,19 +3,17 @@
 Each function says in what its event differs from the others'; `promotion` makes a verb of it.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams.cli.deciding import promotion
+from streams.cli.registration import read_registration
 from streams.cli.registry_access import Model
 
 if TYPE_CHECKING:
     from decimal import Decimal
-
-    from schemas.events import JsonObject
 
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version.")]
 
@@ -32,8 +30,7 @@ def register(
     The file holds {"model_name": …, "model": {"version": …, "framework": …, …}} as in a promotion event
     (`headrace schemas` has its JSON Schema).
     """
-    document = _read(file)
-    return {"model_name": document.get("model_name"), "model": document.get("model")}
+    return read_registration(file)
 
 
 @promotion
@@ -102,19 +99,6 @@ def reshuffle(
 ) -> dict[str, Any]:
     """Assign every user anew, for the next experiment; the weights stay as they are."""
     return {"model_name": model_name, "salt": salt}
-
-
-def _read(file: Path) -> "JsonObject":
-    from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
-    from schemas.wire import read_object
-
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return read_object(content)
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
-    except MalformedRecordError as error:
-        raise PromotionRejectedError(RejectionCode.INVALID_EVENT, f"{file}: {error}") from None
 
 
 def _weights(given: list[str]) -> "dict[str, Decimal]":

@@ -1,0 +1,55 @@
+"""PURE. Whether predictions are those that were expected, as far as numbers of a computation can be."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from schemas.events import ErrorDetail
+
+# Wider than what another processor or a number written with four digits makes of a 32-bit result.
+RELATIVE_TOLERANCE = 1e-3
+ABSOLUTE_TOLERANCE = 1e-6
+
+
+def differences(expected: Any, actual: Any, path: str = "") -> Iterator[ErrorDetail]:
+    """Where two predictions differ, each with its JSON pointer (RFC 6901).
+
+    Whole numbers agree only when they are equal, as ids and classes do; others within a tolerance.
+    """
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key in expected | actual:
+            step = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            if key not in actual:
+                yield ErrorDetail(path=step, message="is missing")
+            elif key not in expected:
+                yield ErrorDetail(path=step, message="is not expected")
+            else:
+                yield from differences(expected[key], actual[key], step)
+    elif isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            yield ErrorDetail(path=path, message=f"has {len(actual)} values, not {len(expected)}")
+            return
+        for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
+            yield from differences(one, other, f"{path}/{index}")
+    elif not _agree(expected, actual):
+        yield ErrorDetail(path=path, message=f"is {_shown(actual)}, not {_shown(expected)}")
+
+
+def _agree(expected: Any, actual: Any) -> bool:
+    if isinstance(expected, bool) or isinstance(actual, bool):
+        return expected is actual
+    if isinstance(expected, float | int) and isinstance(actual, float | int):
+        if isinstance(expected, int) and isinstance(actual, int):
+            return expected == actual
+        return math.isclose(expected, actual, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
+    return bool(expected == actual)
+
+
+def _shown(value: Any) -> str:
+    """In few characters, for messages."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    shown = orjson.dumps(value).decode()
+    return shown if len(shown) <= 60 else f"{shown[:59]}…"
