@@ -10,8 +10,8 @@ from workers.backend import Backend
 
 BATCH_SIZES = 1, 8, 32
 # So many calls, or so long, for one size.
-MAX_CALLS = 1000
-MAX_SECONDS = 1.5
+MAX_CALLS = 500
+MAX_SECONDS = 1.0
 # The part of that which goes before, uncounted: pools and buffers are filled by then.
 WARM_UP = 0.1
 
