@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test faults-control bench bench-memory bench-startup bench-registry bench-rollback demo docs clean
+.PHONY: help setup lock check format test test-servers faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -44,6 +44,10 @@ docs: $(STAMP) ## write docs/schemas and docs/asyncapi.json anew from the models
 test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts itself
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests
 
+test-servers: $(STAMP) ## every backend on real model servers, each in an environment of its own below build/
+	@$(BIN)/python -m tests.servers.environments
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/servers
+
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \
 	  tests/faults/test_control_dies.py tests/faults/test_postgres_outage.py
@@ -65,6 +69,9 @@ bench-registry: $(STAMP) ## a worker beside 1,000 models of 10 versions each
 
 bench-rollback: $(STAMP) ## from an operator's call to the last answer by the old version; BENCH_ROUNDS=200
 	@$(BIN)/python -m tests.bench.rollback
+
+bench-backends: $(STAMP) ## beside direct clients of real model servers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
+	@$(BIN)/python -m tests.bench.backends
 
 clean:
 	rm -rf build dist data

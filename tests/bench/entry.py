@@ -20,18 +20,17 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 
 
-def entry(main: Callable[[], None]) -> int:
-    """Run `main`; returns the exit code. A SIGTERM ends it as Ctrl-C does, with all that it started."""
+def entry(main: Callable[[], int | None]) -> int:
+    """Run `main`; returns its exit code, or 0. A SIGTERM ends it as Ctrl-C does, with all that it started."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # It tells of every topic that the broker makes a moment after it has promised to.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        main()
+        return main() or 0
     except KeyboardInterrupt:
         return 130
     except (HeadraceError, WrongAnswerError) as error:
         Console(stderr=True, highlight=False).print(f"bench: {error}", markup=False)
         return 1
-    return 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from .backends_figures import Row
 from .contenders import ALL
 from .contest import Round
 from .figures import medians
@@ -49,4 +50,40 @@ def ratio_table(targets: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, target in targets.items():
         limit = f"≥ {target['at_least']:.2f}" if "at_least" in target else f"≤ {target['at_most']:.2f}"
         table.add_row(name, f"{target['is']:.2f}", limit, "reached" if target["reached"] else "missed")
+    return table
+
+
+def backend_table(rows: Sequence[Row]) -> Table:
+    table = Table(title="model servers: examples a second, and milliseconds", title_justify="left")
+    for column in (
+        "",
+        "direct",
+        "batched",
+        "Headrace",
+        "ratio",
+        "p50 direct",
+        "worker",
+        "p99 well",
+        "other hangs",
+        "rise",
+    ):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for row in rows:
+        figures = row.figures()
+
+        def shown(name: str, form: str, figures: Mapping[str, float] = figures) -> str:
+            return f"{figures[name]:{form}}" if name in figures else ""
+
+        table.add_row(
+            f"{row.name} ({row.server})" + (f"\nnot run: {row.not_run}" if row.not_run else ""),
+            shown("direct_unbatched_per_second", ",.0f"),
+            shown("direct_batched_per_second", ",.0f"),
+            shown("headrace_per_second", ",.0f"),
+            shown("ratio_vs_direct_batched", ".2f"),
+            shown("direct_p50_ms", ".2f"),
+            shown("worker_p50_ms", ".2f"),
+            shown("well_p99_ms", ".1f"),
+            shown("hung_p99_ms", ".1f"),
+            shown("other_version_p99_rise", "+.0%"),
+        )
     return table
