@@ -11,7 +11,6 @@ is away, or is no registry, the events wait.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -19,16 +18,14 @@ import structlog
 
 from registry.broadcast import HintSender
 from registry.store import RegistryStore
-from schemas.errors import RegistryUnavailableError, RejectionCode, SetupError
+from schemas.errors import RejectionCode
 from schemas.events import RouteHint
 from schemas.models import PromotionError, PromotionEvent, PromotionResult
 from streams.ledger import Record, Slice
+from streams.patience import until_reachable
 from streams.promotion_events import bounded, read_event
 
 log = structlog.get_logger()
-
-FIRST_RETRY_SECONDS = 0.1
-MAX_RETRY_SECONDS = 1.0
 
 SendResult = Callable[[PromotionResult, Record, str], Awaitable[None]]
 """Write a result for a record, whose source is the text; returns when the broker has it."""
@@ -77,18 +74,11 @@ class Control:
             return _fault(event)
 
     async def _decide(self, event: PromotionEvent) -> PromotionResult:
-        pause_seconds = FIRST_RETRY_SECONDS
-        while True:
+        async def apply() -> PromotionResult:
             self.attempts += 1
-            try:
-                return await self._store.apply(event)
-            # A registry that is not set up, as before a migration, is no fault of the event's. Whether an
-            # event was applied may be unknown, and asking again is safe.
-            except (RegistryUnavailableError, SetupError) as error:
-                if pause_seconds == FIRST_RETRY_SECONDS:
-                    log.warning("registry not reachable; promotions wait", reason=str(error))
-            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-            pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
+            return await self._store.apply(event)
+
+        return await until_reachable(apply, waiting="promotions")
 
 
 async def announce(hints: HintSender, result: PromotionResult) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.events import MetricsDelta
-from streams.histogram import SCALE, merge, quantile
+from schemas.histogram import SCALE, merge, quantile
 
 WINDOW_SECONDS = 10.0
 _REMEMBERED_SEQS = 1000

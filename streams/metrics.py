@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from schemas.events import MetricsDelta
-from streams.histogram import HistogramBuilder
+from schemas.histogram import HistogramBuilder
 
 
 class Tally:

@@ -62,6 +62,7 @@ class Settings(BaseModel):
     # Worker
     group_id: str = "headrace-predict"
     control_group_id: str = "headrace-control"
+    monitor_group_id: str = "headrace-monitor"
     worker_name: str | None = Field(None, description="unique and stable; host name and pid when unset")
     max_record_bytes: Positive = 1024 * 1024
     slice_max_records: Positive = Field(2000, description="records that are worked on as one")
@@ -88,24 +89,25 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
+    # Metrics
+    metrics_keep_10s_hours: Positive = Field(6, description="of windows of 10 s")
+    metrics_keep_1m_days: Positive = Field(7, description="of windows of 1 min")
+    metrics_keep_1h_days: Positive = Field(400, description="of windows of 1 h")
+
     # Model files
-    artifact_dir: str | None = Field(
-        None, description="where fetched models are kept; a cache folder when unset"
-    )
-    artifact_max_bytes: Positive = Field(4 * 1024**3, description="larger model files are refused")
-    artifact_cache_bytes: Positive = Field(
-        20 * 1024**3, description="of kept model files; those unused longest go first"
-    )
-    artifact_hosts: str = Field(
-        "", description="host[:port],… that versions may name in http(s) URIs; empty = loopback"
-    )
-    artifact_tokens: SecretStr = Field(
-        SecretStr(""), description="host[:port]=TOKEN,… for http(s) URIs, sent as bearer tokens"
-    )
+    artifact_dir: str | None = Field(None, description="of fetched ones; a cache folder when unset")
+    artifact_max_bytes: Positive = Field(4 * 1024**3, description="a larger one is refused")
+    artifact_cache_bytes: Positive = Field(20 * 1024**3, description="beyond it the longest unused ones go")
+    artifact_hosts: str = Field("", description="host[:port],… allowed in http(s) URIs; empty = loopback")
+    artifact_tokens: SecretStr = Field(SecretStr(""), description="host[:port]=TOKEN,… sent as bearer tokens")
     s3_endpoint: str | None = Field(None, description="http(s)://host[:port]; Amazon S3 when unset")
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = Field(None, description="requests are not signed when unset")
     s3_secret_access_key: SecretStr | None = None
+    mlflow_url: str | None = Field(None, description="http(s)://host[:port][/path] of a tracking server")
+    mlflow_token: SecretStr | None = Field(None, description="bearer token, instead of name and password")
+    mlflow_username: str | None = None
+    mlflow_password: SecretStr | None = None
 
     @field_validator("postgres_dsn")
     @classmethod
@@ -128,7 +130,7 @@ class Settings(BaseModel):
             raise ValueError("certificates are always checked; remove ssl_cert_reqs and ssl_check_hostname")
         return url
 
-    @field_validator("s3_endpoint")
+    @field_validator("s3_endpoint", "mlflow_url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None:
@@ -161,6 +163,8 @@ class Settings(BaseModel):
             raise ValueError("HEADRACE_REDIS_SSL_KEYFILE needs HEADRACE_REDIS_SSL_CERTFILE")
         if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
             raise ValueError("HEADRACE_S3_ACCESS_KEY_ID and HEADRACE_S3_SECRET_ACCESS_KEY go together")
+        if (self.mlflow_username is None) != (self.mlflow_password is None):
+            raise ValueError("HEADRACE_MLFLOW_USERNAME and HEADRACE_MLFLOW_PASSWORD go together")
         files = (self.redis_ssl_cafile, self.redis_ssl_certfile)
         if any(files) and not self.redis_url.get_secret_value().startswith("rediss://"):
             raise ValueError("HEADRACE_REDIS_SSL_… needs a HEADRACE_REDIS_URL that begins with rediss://")

@@ -20,6 +20,7 @@ import structlog
 from streams.background import OnFault
 from streams.control_role import control_role
 from streams.identity import Identity
+from streams.monitor_role import monitor_role
 from streams.predict_role import predict_role
 from streams.settings import Settings
 
@@ -35,7 +36,7 @@ Role = Callable[[Settings, Identity, OnFault], AbstractAsyncContextManager[None]
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
 
-ROLES: Mapping[str, Role] = {"predict": predict_role, "control": control_role}
+ROLES: Mapping[str, Role] = {"predict": predict_role, "control": control_role, "monitor": monitor_role}
 
 
 class Worker:

@@ -95,6 +95,7 @@ async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
                 "redis_url": stack.redis_url,
                 "group_id": f"group-{mark}",
                 "control_group_id": f"control-{mark}",
+                "monitor_group_id": f"monitor-{mark}",
                 **names,
                 **settings,
             }

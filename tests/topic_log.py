@@ -98,6 +98,12 @@ async def uncommitted_promotions(settings: Settings) -> int:
     return await _uncommitted(settings.kafka_bootstrap, group_id, settings.topic_promotions, 1)
 
 
+async def uncommitted_metrics(settings: Settings, partitions: int) -> int:
+    """How many deltas there are beyond the offsets that the monitors have committed."""
+    group_id = settings.monitor_group_id
+    return await _uncommitted(settings.kafka_bootstrap, group_id, settings.topic_metrics, partitions)
+
+
 async def _uncommitted(bootstrap: str, group_id: str, topic: str, partitions: int) -> int:
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group_id, enable_auto_commit=False)
     await consumer.start()

@@ -16,6 +16,7 @@ from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
 from streams.cli.init import init
+from streams.cli.metrics import metrics
 from streams.cli.predict import predict
 from streams.cli.promotion_verbs import archive, canary, promote, register, reshuffle, rollback, split
 from streams.cli.registry_views import status, versions
@@ -51,6 +52,7 @@ app.command()(route)
 app.command()(worker)
 app.command()(predict)
 app.command()(top)
+app.command()(metrics)
 app.command()(config)
 app.command()(schemas)
 

@@ -10,14 +10,15 @@ from streams.cli.options import EnvFile, SetFlags
 def worker(
     *,
     roles: Annotated[
-        str, typer.Option(help="What it does, comma-separated: predict, control.")
-    ] = "predict,control",
+        str, typer.Option(help="What it does, comma-separated: predict, control, monitor.")
+    ] = "predict,control,monitor",
     env_file: EnvFile = None,
     flags: SetFlags = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds.
 
-    Roles: predict answers requests; control decides promotions, one of all workers that have it at a time.
+    Roles: predict answers requests; control decides promotions, one of all workers that have it at a
+    time; monitor adds up what the workers count, for `headrace metrics`.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""streams/histogram.py: exact counts, bounded error, exact merging."""
+"""schemas/histogram.py: exact counts, bounded error, exact merging."""
 
 import math
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Histogram
-from streams.histogram import HistogramBuilder, bucket_index, merge, quantile
+from schemas.histogram import HistogramBuilder, bucket_index, merge, quantile
 
 VALUES = st.lists(st.floats(min_value=1e-6, max_value=1e9), min_size=1, max_size=300)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Histogram, MetricsDelta
-from streams.histogram import HistogramBuilder
+from schemas.histogram import HistogramBuilder
 from streams.live_view import WINDOW_SECONDS, LiveView
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

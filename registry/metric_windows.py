@@ -1,0 +1,132 @@
+"""The workers' metrics in PostgreSQL: windows of three resolutions, each delta in them once."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import orjson
+
+from registry.postgres import Database
+from schemas.events import MetricsDelta
+from schemas.windows import Life, Mark, Totals, Window, WindowKey, fresh, lost, total, windows_of
+
+# Marks of workers that ended long ago; their deltas are not in the topic any more.
+FORGET_MARKS_SECONDS = 30 * 24 * 3600.0
+
+# One reader of a partition at a time, also while an assignment changes hands.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('metrics:' || $1 || ':' || $2, 0))"
+_MARKS = """
+    SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1 AND partition = $2
+"""
+_PUT_MARK = """
+    INSERT INTO metric_marks (topic, partition, worker, boot_id, first_seq, last_seq, seen, marked_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now())
+    ON CONFLICT (topic, partition, worker, boot_id) DO UPDATE
+    SET last_seq = excluded.last_seq, seen = excluded.seen, marked_at = excluded.marked_at
+"""
+_GET_WINDOWS = """
+    SELECT w.resolution_seconds, w.window_start, w.model_name, w.model_version, w.totals
+    FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::text[])
+        AS k (resolution_seconds, window_start, model_name, model_version)
+    JOIN metric_windows w USING (resolution_seconds, window_start, model_name, model_version)
+"""
+_PUT_WINDOWS = """
+    INSERT INTO metric_windows (resolution_seconds, window_start, model_name, model_version, totals)
+    SELECT * FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::text[], $5::jsonb[])
+    ON CONFLICT (model_name, resolution_seconds, window_start, model_version) DO UPDATE
+    SET totals = excluded.totals
+"""
+_READ = """
+    SELECT resolution_seconds, window_start, model_name, model_version, totals FROM metric_windows
+    WHERE model_name = $1 AND resolution_seconds = $2 AND window_start >= $3 AND window_start < $4
+    ORDER BY window_start, model_version
+"""
+_ALL_MARKS = "SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1"
+_FORGET_WINDOWS = """
+    DELETE FROM metric_windows WHERE resolution_seconds = $1 AND window_start < now() - make_interval(secs => $2)
+"""
+_FORGET_MARKS = "DELETE FROM metric_marks WHERE marked_at < now() - make_interval(secs => $1)"
+
+
+class MetricWindows:
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, topic: str, partition: int, deltas: Sequence[MetricsDelta]) -> list[MetricsDelta]:
+        """Add what was not added before, in one transaction, and return it."""
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(_LOCK, topic, str(partition))
+            marks = {
+                (row["worker"], row["boot_id"]): Mark(row["first_seq"], row["last_seq"], row["seen"])
+                for row in await connection.fetch(_MARKS, topic, partition)
+            }
+            new, moved = fresh(deltas, marks)
+            if not new:
+                return []
+            added = windows_of(new)
+            columns = _columns(list(added))
+            known = {
+                _key(row): Totals.model_validate(orjson.loads(row["totals"]))
+                for row in await connection.fetch(_GET_WINDOWS, *columns)
+            }
+            sums = [
+                total([known[key], *parts] if key in known else parts).model_dump_json()
+                for key, parts in added.items()
+            ]
+            await connection.execute(_PUT_WINDOWS, *columns, sums)
+            await connection.executemany(
+                _PUT_MARK,
+                [
+                    (topic, partition, *life, mark.first_seq, mark.last_seq, mark.seen)
+                    for life, mark in moved.items()
+                ],
+            )
+        return new
+
+    async def read(
+        self, model_name: str, resolution_seconds: int, since: datetime, until: datetime
+    ) -> list[Window]:
+        """The windows of a model that begin from `since` to before `until`, in their order."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_READ, model_name, resolution_seconds, since, until)
+        return [
+            Window(
+                resolution_seconds=row["resolution_seconds"],
+                start=row["window_start"],
+                model_name=row["model_name"],
+                model_version=row["model_version"],
+                totals=Totals.model_validate(orjson.loads(row["totals"])),
+            )
+            for row in rows
+        ]
+
+    async def lost_deltas(self, topic: str) -> Mapping[Life, int]:
+        """The workers' lives of which deltas never came, with how many; those on their way count too."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_ALL_MARKS, topic)
+        marks: dict[Life, list[Mark]] = defaultdict(list)
+        for row in rows:
+            marks[row["worker"], row["boot_id"]].append(Mark(row["first_seq"], row["last_seq"], row["seen"]))
+        return {life: missing for life, each in marks.items() if (missing := lost(each))}
+
+    async def forget(self, keep_seconds: Mapping[int, float]) -> None:
+        """Delete the windows that are older than their resolution is kept, and marks of long ago."""
+        async with self._database.connection() as connection:
+            for resolution_seconds, seconds in keep_seconds.items():
+                await connection.execute(_FORGET_WINDOWS, resolution_seconds, seconds)
+            await connection.execute(_FORGET_MARKS, FORGET_MARKS_SECONDS)
+
+
+def _columns(keys: Sequence[WindowKey]) -> list[list[object]]:
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def _key(row: Mapping[str, object]) -> WindowKey:
+    return WindowKey(
+        row["resolution_seconds"],  # type: ignore[arg-type]  # as the table has them
+        row["window_start"],  # type: ignore[arg-type]
+        row["model_name"],  # type: ignore[arg-type]
+        row["model_version"],  # type: ignore[arg-type]
+    )

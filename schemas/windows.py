@@ -1,0 +1,178 @@
+"""PURE. Metrics of a version over windows of time, merged from the deltas of all workers.
+
+Everything in a window adds up, so windows of any length are exact sums of what the workers counted.
+A delta belongs to the windows in which it began; it is a second long, so a window is at most that blurred.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from schemas.events import Histogram, MetricsDelta, UtcTime, WireModel
+from schemas.histogram import SCALE, HistogramBuilder, merge, quantile
+
+RESOLUTIONS_SECONDS = (10, 60, 3600)
+
+Count = Annotated[int, Field(ge=0)]
+_EMPTY = HistogramBuilder().taken()
+_COUNTS = ("requests", "ok", "cache_hits", "cache_misses", "load_failures", "breaker_opened")
+_BY_CODE = ("errors", "fallbacks")
+_HISTOGRAMS = ("latency_ms", "end_to_end_ms", "backend_ms", "batch_size")
+
+
+class Totals(WireModel):
+    """What was counted for one version, as in a MetricsDelta, by any number of workers."""
+
+    requests: Count = 0
+    ok: Count = 0
+    errors: dict[str, Count] = Field(default={})
+    fallbacks: dict[str, Count] = Field(default={})
+    cache_hits: Count = 0
+    cache_misses: Count = 0
+    load_failures: Count = 0
+    breaker_opened: Count = 0
+    latency_ms: Histogram = _EMPTY
+    end_to_end_ms: Histogram = _EMPTY
+    backend_ms: Histogram = _EMPTY
+    batch_size: Histogram = _EMPTY
+
+    @property
+    def failed(self) -> int:
+        """Requests whose own version did not answer them well: errors, and what production answered instead."""
+        return sum(self.errors.values()) + sum(self.fallbacks.values())
+
+    @property
+    def asked(self) -> int:
+        """Requests that were routed to this version, whoever answered."""
+        return self.requests + sum(self.fallbacks.values())
+
+    @property
+    def error_share(self) -> float:
+        return self.failed / self.asked if self.asked else 0.0
+
+    @property
+    def cache_hit_share(self) -> float | None:
+        """None when the cache was not asked."""
+        lookups = self.cache_hits + self.cache_misses
+        return self.cache_hits / lookups if lookups else None
+
+    def latency_quantile_ms(self, q: float) -> float:
+        return quantile(self.latency_ms, q)
+
+
+class WindowKey(NamedTuple):
+    """A window of a version; `model_version` is "" for requests that reached none."""
+
+    resolution_seconds: int
+    start: datetime
+    model_name: str
+    model_version: str
+
+
+class Window(WireModel):
+    """A window with what was counted in it."""
+
+    resolution_seconds: int
+    start: UtcTime
+    model_name: str
+    model_version: str
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the deltas of one worker's life were read in one partition, where they are in order.
+
+    `seen` deltas from `first_seq` to `last_seq`: what is between and was not seen is in other partitions,
+    or lost.
+    """
+
+    first_seq: int
+    last_seq: int
+    seen: int
+
+
+Life = tuple[str, str]
+"""A worker and its boot_id."""
+
+
+def total(parts: Iterable[Totals | MetricsDelta]) -> Totals:
+    """The sum of all; raises ValueError when histograms of different scales meet."""
+    parts = list(parts)
+    summed: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in _COUNTS}
+    summed |= {name: _sum_by_code(getattr(part, name) for part in parts) for name in _BY_CODE}
+    summed |= {name: merge(getattr(part, name) for part in parts) for name in _HISTOGRAMS}
+    return Totals.model_construct(**summed)
+
+
+def read_delta(value: bytes | None) -> MetricsDelta:
+    """A record's delta; raises ValueError for what is none, or does not merge with the others."""
+    delta = MetricsDelta.model_validate_json(value or b"")
+    for name in _HISTOGRAMS:
+        histogram: Histogram = getattr(delta, name)
+        if histogram.count and histogram.scale != SCALE:
+            raise ValueError(f"{name} is counted at scale {histogram.scale}, not {SCALE}")
+    return delta
+
+
+def fresh(
+    deltas: Iterable[MetricsDelta], marks: Mapping[Life, Mark]
+) -> tuple[list[MetricsDelta], dict[Life, Mark]]:
+    """The deltas of one partition that were not read before, and the marks that change by them.
+
+    Within a partition the deltas of a worker's life are in order, so what is not beyond its mark is a repeat.
+    """
+    moved: dict[Life, Mark] = {}
+    new: list[MetricsDelta] = []
+    for delta in deltas:
+        life = (delta.worker, delta.boot_id)
+        mark = moved.get(life) or marks.get(life)
+        if mark is None:
+            moved[life] = Mark(delta.seq, delta.seq, 1)
+        elif delta.seq > mark.last_seq:
+            moved[life] = Mark(mark.first_seq, delta.seq, mark.seen + 1)
+        else:
+            continue
+        new.append(delta)
+    return new, moved
+
+
+def lost(marks: Iterable[Mark]) -> int:
+    """How many deltas of one worker's life were in no partition, by its marks in all of them.
+
+    A life begins with seq 0; deltas that are still on their way count until they come.
+    """
+    marks = list(marks)
+    return max(mark.last_seq for mark in marks) + 1 - sum(mark.seen for mark in marks) if marks else 0
+
+
+def windows_of(deltas: Iterable[MetricsDelta]) -> dict[WindowKey, list[MetricsDelta]]:
+    """The deltas by the windows of each resolution that they belong to."""
+    windows: dict[WindowKey, list[MetricsDelta]] = {}
+    for delta in deltas:
+        for resolution in RESOLUTIONS_SECONDS:
+            key = WindowKey(
+                resolution,
+                window_start(delta.window_start, resolution),
+                delta.model_name,
+                delta.model_version,
+            )
+            windows.setdefault(key, []).append(delta)
+    return windows
+
+
+def window_start(at: datetime, resolution_seconds: int) -> datetime:
+    """The beginning of the window that a moment is in: whole multiples since 1970, UTC."""
+    seconds = int(at.timestamp())
+    return datetime.fromtimestamp(seconds - seconds % resolution_seconds, UTC)
+
+
+def _sum_by_code(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    summed: dict[str, int] = {}
+    for part in parts:
+        for code, times in part.items():
+            summed[code] = summed.get(code, 0) + times
+    return summed

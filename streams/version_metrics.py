@@ -1,0 +1,85 @@
+"""PURE. What `headrace metrics` says of each version: figures of a span of time, and how two versions differ."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+from schemas.events import Histogram
+from schemas.histogram import quantile
+from schemas.windows import Totals, Window, total
+
+# A span is read in the finest windows of which there are not too many.
+_LONGEST = ((10, timedelta(minutes=30)), (60, timedelta(days=2)))
+_COARSEST_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One version over a span; times in milliseconds, shares from 0 to 1, None where nothing was measured."""
+
+    requests: int
+    requests_per_second: float
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    end_to_end_p50_ms: float | None
+    end_to_end_p99_ms: float | None
+    backend_p50_ms: float | None
+    backend_p99_ms: float | None
+    cache_hit_share: float | None
+    error_share: float
+    errors: Mapping[str, int]
+    fallbacks: Mapping[str, int]
+    load_failures: int
+    breaker_opened: int
+
+
+def resolution_for(span: timedelta) -> int:
+    """In windows of how many seconds a span is read."""
+    return next((resolution for resolution, longest in _LONGEST if span <= longest), _COARSEST_SECONDS)
+
+
+def by_version(windows: Iterable[Window]) -> dict[str, Totals]:
+    """The sum of each version's windows, by its name; "" are the requests that reached none."""
+    parts: dict[str, list[Totals]] = defaultdict(list)
+    for window in windows:
+        parts[window.model_version].append(window.totals)
+    return {version: total(parts[version]) for version in sorted(parts)}
+
+
+def figures(totals: Totals, span_seconds: float) -> Figures:
+    """The figures of a version that was counted over so long."""
+    return Figures(
+        requests=totals.requests,
+        requests_per_second=totals.requests / span_seconds,
+        p50_ms=_quantile(totals.latency_ms, 0.5),
+        p90_ms=_quantile(totals.latency_ms, 0.9),
+        p99_ms=_quantile(totals.latency_ms, 0.99),
+        p999_ms=_quantile(totals.latency_ms, 0.999),
+        end_to_end_p50_ms=_quantile(totals.end_to_end_ms, 0.5),
+        end_to_end_p99_ms=_quantile(totals.end_to_end_ms, 0.99),
+        backend_p50_ms=_quantile(totals.backend_ms, 0.5),
+        backend_p99_ms=_quantile(totals.backend_ms, 0.99),
+        cache_hit_share=totals.cache_hit_share,
+        error_share=totals.error_share,
+        errors=dict(sorted(totals.errors.items())),
+        fallbacks=dict(sorted(totals.fallbacks.items())),
+        load_failures=totals.load_failures,
+        breaker_opened=totals.breaker_opened,
+    )
+
+
+def difference(first: Figures, second: Figures) -> dict[str, float]:
+    """By how much each number of the second is more than the first's, where both have one."""
+    differences = {}
+    for field in fields(Figures):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(one, int | float) and isinstance(other, int | float):
+            differences[field.name] = other - one
+    return differences
+
+
+def _quantile(histogram: Histogram, q: float) -> float | None:
+    return quantile(histogram, q) if histogram.count else None

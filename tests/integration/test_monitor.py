@@ -1,0 +1,195 @@
+"""The role `monitor` on the real stack: what it adds up is what was answered, through restarts and outages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from registry.metric_windows import MetricWindows
+from registry.postgres import Database
+from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
+from streams.settings import Settings
+from streams.version_metrics import by_version
+from tests.command import headrace
+from tests.served_model import serve_model
+from tests.services import MakeTopics
+from tests.topic_log import topic_log, uncommitted_metrics
+from tests.unit.test_windows import NOON, delta
+from tests.worker_process import StartWorker
+
+PARTITIONS = 4
+REQUESTS = 1000
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+async def windows(database: str) -> AsyncIterator[MetricWindows]:
+    """The windows of an empty registry."""
+    opened = await Database.connect(database)
+    yield MetricWindows(opened)
+    await opened.close()
+
+
+async def counted(windows: MetricWindows, model: str, resolution_seconds: int = 10) -> dict[str, Totals]:
+    """What the windows of today have of a model, by version."""
+    now = datetime.now(UTC)
+    read = await windows.read(model, resolution_seconds, now - timedelta(hours=25), now + timedelta(hours=1))
+    return by_version(read)
+
+
+async def until_counted(windows: MetricWindows, model: str, requests: int) -> dict[str, Totals]:
+    """The totals when they have so many requests."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            found = await counted(windows, model)
+            if sum(each.requests for each in found.values()) >= requests:
+                return found
+
+
+async def send(settings: Settings, model: str, first: int, count: int) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        deliveries = [
+            await producer.send(
+                settings.topic_requests,
+                orjson.dumps(
+                    {
+                        "request_id": str(number),
+                        "model_name": model,
+                        "user_id": f"u{number}",
+                        "input": {"x": number % 300},
+                    }
+                ),
+                partition=number % PARTITIONS,
+            )
+            for number in range(first, first + count)
+        ]
+        await asyncio.gather(*deliveries)
+
+
+async def test_totals_are_what_was_answered(
+    topics: MakeTopics,
+    database: str,
+    windows: MetricWindows,
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    """Both sides are counted; the monitor is killed in between, and reads everything once more at the end."""
+    model = await serve_model(database, tmp_path, canary_percent=30)
+    settings = await topics(
+        PARTITIONS,
+        postgres_dsn=database,
+        artifact_dir=str(tmp_path / "artifacts"),
+        metrics_interval_seconds=0.1,
+    )
+    worker, monitor = start_worker(settings, "predict"), start_worker(settings, "monitor")
+    await asyncio.gather(worker.ready(), monitor.ready())
+    async with topic_log(settings.kafka_bootstrap, settings.topic_responses) as log:
+        await send(settings, model, 0, REQUESTS)
+        await until_counted(windows, model, REQUESTS)
+        monitor.kill()
+        await monitor.ended()
+        await send(settings, model, REQUESTS, REQUESTS)
+        second = start_worker(settings, "monitor")
+        await second.ready()
+        await until_counted(windows, model, 2 * REQUESTS)
+        worker.terminate()
+        second.terminate()
+        assert [await worker.ended(), await second.ended()] == [0, 0]
+        # In a group of its own, it reads every delta again.
+        again = settings.model_copy(update={"monitor_group_id": f"again-{settings.monitor_group_id}"})
+        third = start_worker(again, "monitor")
+        await third.ready()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await uncommitted_metrics(again, PARTITIONS):
+                pass
+        third.terminate()
+        assert await third.ended() == 0
+        await log.to_end()
+        answers = [orjson.loads(record.value) for record in log.of(settings.topic_responses)]
+
+    assert len(answers) == 2 * REQUESTS
+    for resolution_seconds in RESOLUTIONS_SECONDS:
+        found = await counted(windows, model, resolution_seconds)
+        whole = total(found.values())
+        assert whole.requests == whole.latency_ms.count == 2 * REQUESTS
+        assert whole.cache_hits == sum(answer["cached"] for answer in answers)
+        for version in ("v1", "v2"):
+            assert found[version].ok == sum(answer["model_version"] == version for answer in answers)
+    assert await windows.lost_deltas(settings.topic_metrics) == {}
+
+    ended = await headrace("metrics", model, "--since", "1h", "--json", settings=settings)
+    assert ended.code == 0, ended.stderr
+    (document,) = ended.documents
+    assert sum(each["requests"] for each in document["versions"].values()) == 2 * REQUESTS
+    assert document["difference"]["requests"] == found["v2"].requests - found["v1"].requests
+    assert document["lost_deltas"] == 0
+    shown = await headrace("metrics", model, settings=settings)
+    assert "p99.9 ms" in shown.stdout
+    assert "difference" in shown.stdout
+
+
+async def test_windows_and_marks_change_together(windows: MetricWindows) -> None:
+    """What is added again, by whomever, adds nothing; two readers of one partition take turns."""
+    deltas = [delta(seq, at=NOON + timedelta(seconds=seq)) for seq in range(20)]
+    added = await asyncio.gather(*(windows.add("metrics", 0, deltas) for _ in range(3)))
+    assert sorted(map(len, added)) == [0, 0, 20]
+    assert await windows.add("metrics", 0, deltas[:5]) == []
+    read = await windows.read("m", 10, NOON, NOON + timedelta(hours=1))
+    assert [window.totals.requests for window in read] == [10, 10]
+    assert [
+        window.totals.requests for window in await windows.read("m", 3600, NOON, NOON + timedelta(hours=1))
+    ] == [20]
+    assert await windows.lost_deltas("metrics") == {}
+    await windows.add("metrics", 0, [delta(23)])
+    assert await windows.lost_deltas("metrics") == {("w", "b"): 3}
+    await windows.add("metrics", 1, [delta(20), delta(22)])
+    assert await windows.lost_deltas("metrics") == {("w", "b"): 1}
+
+
+async def test_old_windows_are_forgotten_by_their_resolution(windows: MetricWindows) -> None:
+    """Each is kept as long as its setting says."""
+    now = datetime.now(UTC)
+    await windows.add("metrics", 0, [delta(0, at=now - timedelta(hours=2)), delta(1, at=now)])
+    await windows.forget({10: 3600.0, 60: 3 * 3600.0, 3600: 3 * 3600.0})
+    kept = {
+        resolution: len(await windows.read("m", resolution, now - timedelta(days=1), now + timedelta(days=1)))
+        for resolution in RESOLUTIONS_SECONDS
+    }
+    assert kept == {10: 1, 60: 2, 3600: 2}
+
+
+async def test_a_record_that_is_no_delta_holds_up_none(
+    topics: MakeTopics, database: str, windows: MetricWindows, start_worker: StartWorker
+) -> None:
+    """It is told and left out."""
+    settings = await topics(1, postgres_dsn=database)
+    monitor = start_worker(settings, "monitor")
+    await monitor.ready()
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        for value in (b"{", None, b"[]", delta(at=datetime.now(UTC)).model_dump_json().encode()):
+            await producer.send_and_wait(settings.topic_metrics, value, key=b"m", partition=0)
+    assert (await until_counted(windows, "m", 1))["v1"].requests == 1
+    assert len(await monitor.logged("a record is no metrics delta")) > 0
+    monitor.terminate()
+    assert await monitor.ended() == 0
+
+
+async def test_a_model_without_metrics_and_one_that_is_none(
+    topics: MakeTopics, database: str, tmp_path: Path
+) -> None:
+    """The one is told what may be missing, the other that there is no such model; a wrong span is refused."""
+    settings = await topics(1, postgres_dsn=database)
+    model = await serve_model(database, tmp_path)
+    ended = await headrace("metrics", model, settings=settings)
+    assert ended.code == 0
+    assert f"Nothing was counted for {model}" in ended.stdout
+    ended = await headrace("metrics", "nobody", settings=settings)
+    assert ended.code == 2
+    assert "UNKNOWN_MODEL" in ended.stderr
+    ended = await headrace("metrics", model, "--since", "yesterday", settings=settings)
+    assert ended.code == 2
+    assert "15m" in ended.stderr
