@@ -5,9 +5,11 @@ import signal
 import subprocess
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from deploy.local.java import find_java
 from deploy.local.service import HOST
@@ -96,11 +98,11 @@ class Triton(_OpenInference):
     death_signal = signal.SIGTERM
 
     def kill(self) -> None:
-        pid = self.pid if self.running else None
+        shared = _shared_memory(self._family())
         super().kill()
-        # What it shares with those processes would stay in memory.
-        for shared in Path("/dev/shm").glob(f"pytrtion{pid}-*"):
-            shared.unlink()
+        # Nobody else would: those who share it remove it when they end in order.
+        for path in shared:
+            path.unlink(missing_ok=True)
 
     def environment(self) -> Mapping[str, str]:
         # The part of Triton that runs Python takes any libpython that it finds.
@@ -187,6 +189,15 @@ class TorchServe(ModelServerProcess):
             for version in response.json()
             for worker in version["workers"] or [{"status": ""}]
         )
+
+
+def _shared_memory(processes: Sequence[psutil.Process]) -> set[Path]:
+    """The files of POSIX shared memory that processes have mapped."""
+    paths: set[str] = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            paths.update(mapped.path for mapped in process.memory_maps())
+    return {Path(path) for path in paths if path.startswith("/dev/shm/")}
 
 
 def _torchserve_models() -> dict[str, dict[str, object]]:

@@ -17,13 +17,15 @@ _ITEMS = 1682
 _TOP = 10
 
 
-class OutOfRangeError(Exception):
-    """A fault in the model."""
+class FaultError(Exception):
+    """What a model raises."""
 
 
 def double(numbers: Sequence[int], times: int = 1) -> list[int]:
     if FAULT in numbers:
-        raise OutOfRangeError(f"{FAULT} is out of range")
+        raise FaultError(f"{FAULT} is out of range")
+    if any(type(number) is not int for number in numbers):
+        raise FaultError("not all are integers")
     return [number * 2**times for number in numbers]
 
 
