@@ -55,7 +55,8 @@ def ensure(requirements: Path, folder: Path, report: Callable[[str], None]) -> P
 
 def _python() -> str:
     if sys.version_info[:2] <= _NEWEST:
-        return sys.executable
+        # Scripts of one environment call its Python by different names.
+        return str(Path(sys.executable).resolve())
     for minor in range(_NEWEST[1], 10, -1):
         found = shutil.which(f"python3.{minor}")
         # A version manager has commands of that name for versions that are not there.
@@ -73,7 +74,7 @@ def _run(command: list[str]) -> None:
         return
     for text, reason in _LACKING.items():
         if text in ended.stderr:
-            raise LackingError(f"{reason}: {' '.join(ended.stderr.split())}")
+            raise LackingError(reason)
     raise SetupError(f"`{' '.join(command)}` failed:\n{ended.stderr.strip()}")
 
 
