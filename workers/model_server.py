@@ -121,13 +121,17 @@ class ModelServer:
             if self._closed:
                 raise BackendUnavailableError("the model was unloaded")
             client = self._idle.pop() if self._idle else await self._new_client()
+            kept = False
             try:
-                return await self._try(client, method, self.url + path, content, until)
+                answer = await self._try(client, method, self.url + path, content, until)
+                kept = not self._closed
             finally:
-                if self._closed:
-                    await client.aclose()
-                else:
+                # One whose call was cancelled, while it connects for example, never connects again.
+                if kept:
                     self._idle.append(client)
+                else:
+                    await client.aclose()
+            return answer
 
     async def close(self) -> None:
         """Close the connections that are idle, and the others when their calls end. Idempotent."""

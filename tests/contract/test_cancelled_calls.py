@@ -1,0 +1,53 @@
+"""workers/model_server.py when calls are given up: the next ones go through, whenever it was."""
+
+import asyncio
+from asyncio import StreamWriter
+
+import pytest
+
+from tests.backends import model_server
+from tests.http_server import HttpRequest, answer, http_server
+
+WAIT_SECONDS = 10.0
+
+
+@pytest.mark.parametrize("turns", range(30))
+async def test_a_call_that_is_cancelled_while_it_connects(turns: int) -> None:
+    """At each turn of the loop; the connection that was never made is not waited for."""
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        writer.write(answer({}))
+
+    async with http_server(handle) as url:
+        server = model_server(url)
+        call = asyncio.create_task(server.look(within_seconds=WAIT_SECONDS))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        assert await server.look(within_seconds=WAIT_SECONDS) == (200, b"{}")
+        await server.close()
+
+
+async def test_a_call_that_is_cancelled_while_it_is_answered() -> None:
+    """Its connection is closed, so that the rest of its answer is nobody else's."""
+    begun, connections = asyncio.Event(), []
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        connections.append(request.connection)
+        whole = answer({"connection": request.connection})
+        if request.connection == 1:
+            writer.write(whole[:-5])
+            begun.set()
+            await asyncio.Event().wait()
+        writer.write(whole)
+
+    async with http_server(handle) as url:
+        server = model_server(url)
+        call = asyncio.create_task(server.look(within_seconds=WAIT_SECONDS))
+        await asyncio.wait_for(begun.wait(), WAIT_SECONDS)
+        call.cancel()
+        await asyncio.wait([call])
+        assert await server.look(within_seconds=WAIT_SECONDS) == (200, b'{"connection":2}')
+        assert connections == [1, 2]
+        await server.close()
