@@ -83,7 +83,10 @@ class ArtifactStore:
                 async with self._incoming() as incoming:
                     actual, _ = await self._receive(source, incoming, on_progress)
                     if actual != sha256:
-                        raise ArtifactError(f"{source.uri} has SHA-256 {actual}, but {sha256} is registered")
+                        raise ArtifactError(
+                            f"{source.uri} has SHA-256 {actual}, but {sha256} is registered; put the file "
+                            "that was meant there, or register the digest of this one"
+                        )
                     await self._on_disk(incoming.keep, held)
             yield held.path
 

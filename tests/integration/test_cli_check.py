@@ -342,13 +342,13 @@ async def serve_tensorflow(request: HttpRequest, writer: StreamWriter) -> None:
 async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
     """By its signature; what is not answered in time is refused, and larger batches than max_batch not tried."""
     async with http_server(serve_tensorflow) as url:
-        large = served("tensorflow", url, server={"model": "doubler"}, timeout_ms=1000)
+        large = served("tensorflow", url, server={"model": "doubler"}, timeout_ms=3000)
         late = await check(tmp_path, large, "--json")
         large["model"]["max_batch"] = 8
         ended = await check(tmp_path, large, "--json")
         absent = await check(tmp_path, served("tensorflow", url, server={"model": "other"}), "--json")
     assert (late.code, late.documents[0]["error"]["code"]) == (2, "BACKEND_UNAVAILABLE")
-    assert "within timeout_ms, 1000 ms; raise timeout_ms, or lower max_batch" in late.stderr
+    assert "within timeout_ms, 3000 ms; raise timeout_ms, or lower max_batch" in late.stderr
     (document,) = ended.documents
     assert (ended.code, document["example"]["predictions"], document["warnings"]) == (0, 42, [])
     assert document["output_schema"] == {"type": "integer"}
