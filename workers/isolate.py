@@ -45,8 +45,9 @@ async def infer_each(
                     inputs[part.start : part.stop], timeout_seconds=min(timeout_seconds, remaining)
                 )
             except BackendUnavailableError as unavailable:
-                error, calls = unavailable, MAX_CALLS
+                error, calls = _bare(unavailable), MAX_CALLS
             except BackendFailedError as failed:
+                _bare(failed)
                 if len(part) > 1:
                     middle = len(part) // 2
                     parts += [(part[:middle], failed), (part[middle:], failed)]
@@ -67,6 +68,12 @@ async def infer_each(
             if settled[index] is None:
                 settled[index] = error
     return settled
+
+
+def _bare(error: AnswerAndDeadLetterError) -> AnswerAndDeadLetterError:
+    """The error without the frames that it passed, which hold it, and the answers that they read."""
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _scattered(count: int) -> list[int]:

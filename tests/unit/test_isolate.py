@@ -1,6 +1,8 @@
 """workers/isolate.py: bad examples fail alone, and failing has an end."""
 
+import gc
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,3 +100,37 @@ async def test_a_backend_that_is_lost_is_not_asked_again(lost_at: int) -> None:
     assert any(isinstance(outcome, BackendUnavailableError) for outcome in settled)
     for number, outcome in enumerate(settled):
         assert isinstance(outcome, BackendUnavailableError | BackendFailedError) or outcome == 2 * number
+
+
+class Garbler(Doubler):
+    """Reads answers that are none; `answers` refers to those that are still held."""
+
+    class Answer(bytearray):
+        """What was read."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__(bad=set())
+        self._error = error
+        self.answers: list[weakref.ref[Garbler.Answer]] = []
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        body = self.Answer(b"garbage")
+        self.answers.append(weakref.ref(body))
+        try:
+            return [int(body)]
+        except ValueError:
+            raise self._error("garbage") from None
+
+
+@pytest.mark.parametrize("error", [BackendUnavailableError, BackendFailedError])
+async def test_an_error_holds_nothing_of_what_was_read(error: type[Exception]) -> None:
+    """It may be kept for a while, and big answers would be as long, or longer: until the collector comes by."""
+    backend = Garbler(error)
+    gc.disable()
+    try:
+        outcomes = await infer_each(backend, batch(4), timeout_seconds=5)
+        assert [type(outcome) for outcome in outcomes] == [error] * 4
+        assert backend.answers
+        assert all(answer() is None for answer in backend.answers)
+    finally:
+        gc.enable()
