@@ -20,7 +20,7 @@ import structlog
 from streams.background import OnFault
 from streams.control_role import control_role
 from streams.identity import Identity
-from streams.monitor_role import monitor_role
+from streams.monitoring.role import monitor_role
 from streams.predict_role import predict_role
 from streams.settings import Settings
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from schemas.windows import Window
+    from streams.monitoring.version_metrics import Figures
     from streams.settings import Settings
-    from streams.version_metrics import Figures
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -46,7 +46,7 @@ def metrics(
     from schemas.events import rfc3339
     from schemas.windows import window_start
     from streams.cli.output import console, print_json
-    from streams.version_metrics import by_version, difference, figures, resolution_for
+    from streams.monitoring.version_metrics import by_version, difference, figures, resolution_for
 
     span = read_span(since)
     settings = command_settings(env_file, flags)

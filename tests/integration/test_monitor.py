@@ -13,7 +13,7 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
 from streams.settings import Settings
-from streams.version_metrics import by_version
+from streams.monitoring.version_metrics import by_version
 from tests.command import headrace
 from tests.served_model import serve_model
 from tests.services import MakeTopics

@@ -11,7 +11,7 @@ from registry.postgres import Database
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.background import OnFault, background
 from streams.identity import Identity
-from streams.monitor import Monitor
+from streams.monitoring.monitor import Monitor
 from streams.ordered_reading import ordered_app, reading
 from streams.settings import Settings
 from streams.topics import partition_counts

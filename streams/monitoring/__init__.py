@@ -1,0 +1,1 @@
+"""The role `monitor`: what the workers count, added up, and what follows from it."""
