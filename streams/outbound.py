@@ -8,6 +8,7 @@ from streams.settings import Settings
 from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts import ArtifactStore
 from workers.endpoints import Outbound
+from workers.mlflow import MlflowServer
 from workers.s3 import S3Server
 
 
@@ -37,7 +38,16 @@ def artifact_sources(settings: Settings) -> ArtifactSources:
         secret_access_key=settings.s3_secret_access_key,
         ca_file=settings.backend_ssl_cafile,
     )
-    return ArtifactSources(web=web, s3=s3)
+    mlflow = None
+    if settings.mlflow_url is not None:
+        mlflow = MlflowServer(
+            settings.mlflow_url,
+            token=settings.mlflow_token,
+            username=settings.mlflow_username,
+            password=settings.mlflow_password,
+            ca_file=settings.backend_ssl_cafile,
+        )
+    return ArtifactSources(web=web, s3=s3, mlflow=mlflow)
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:

@@ -7,6 +7,7 @@ from schemas.errors import ArtifactError
 from workers.artifact_source import ArtifactSource, LocalFile
 from workers.endpoints import Outbound
 from workers.http_files import HttpFile
+from workers.mlflow import MlflowServer, MlflowVersion
 from workers.s3 import S3Server
 
 ARTIFACT_HOSTS = "HEADRACE_ARTIFACT_HOSTS"
@@ -18,6 +19,7 @@ class ArtifactSources:
 
     web: Outbound = field(default=Outbound(setting=ARTIFACT_HOSTS))
     s3: S3Server = field(default=S3Server())
+    mlflow: MlflowServer | None = None
 
     def __call__(self, uri: str) -> ArtifactSource:
         """The file of a URI; raises ArtifactError when it is none that may be fetched, and SetupError."""
@@ -31,8 +33,14 @@ class ArtifactSources:
             return self.s3.object(uri)
         if scheme in ("http", "https"):
             return HttpFile.of(uri, self.web)
+        if scheme == "mlflow":
+            return self.mlflow_version(uri)
         # The rest is withheld: it may hold credentials.
         raise ArtifactError(
             f"artifact_uri has scheme {scheme!r}; write file:///PATH, s3://BUCKET/KEY, https://HOST/PATH "
             "or mlflow:/NAME/VERSION"
         )
+
+    def mlflow_version(self, uri: str) -> MlflowVersion:
+        """The model version of a URI `mlflow:/NAME/VERSION`; raises ArtifactError for another."""
+        return MlflowVersion.of(uri, self.mlflow, self)

@@ -57,7 +57,9 @@ async def asked(
     url: str, outbound: Outbound, shown: str, headers: Mapping[str, str]
 ) -> AsyncGenerator[httpx.Response, None]:
     """The answer to GET, its body unread; raises UnavailableError when there is none."""
-    async with await new_client(url, outbound, connect_timeout_seconds=CONNECT_SECONDS) as client:
+    # A query is ours alone: no version may name one.
+    address = url.partition("?")[0]
+    async with await new_client(address, outbound, connect_timeout_seconds=CONNECT_SECONDS) as client:
         request = client.build_request("GET", url, headers={"accept": "*/*", **headers})
         del request.headers["content-type"]
         try:

@@ -69,22 +69,31 @@ class Options:
 
 
 def promotion(fields_of: Callable[..., dict[str, Any]]) -> Callable[..., None]:
-    """A verb from a function that returns its event's own fields; the action has the function's name."""
+    """A verb from a function that returns its event's own fields; the action has the function's name.
+
+    Unless the fields have an `action`. A parameter `settings` is given the command's settings.
+    """
     own, shared = inspect.signature(fields_of), inspect.signature(Options)
 
     @functools.wraps(fields_of)
     def verb(**given: Any) -> None:
         options = Options(**{name: given.pop(name) for name in shared.parameters})
-        _promote({"action": fields_of.__name__, **fields_of(**given)}, options)
+        settings = command_settings(options.env_file, options.flags)
+        if "settings" in own.parameters:
+            given["settings"] = settings
+        _promote(settings, {"action": fields_of.__name__, **fields_of(**given)}, options)
 
-    parameters = [*own.parameters.values(), *shared.parameters.values()]
+    parameters = [
+        *(each for name, each in own.parameters.items() if name != "settings"),
+        *shared.parameters.values(),
+    ]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     verb.__annotations__ = {each.name: each.annotation for each in parameters}
     verb.__doc__ = f"{inspect.getdoc(fields_of)}\n{_HOW}"
     return verb
 
 
-def _promote(fields: dict[str, Any], options: Options) -> None:
+def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> None:
     """Have an event decided, tell the result, and end with its exit code."""
     import asyncio
     import uuid
@@ -92,7 +101,6 @@ def _promote(fields: dict[str, Any], options: Options) -> None:
     from streams.cli.output import quiet_libraries
     from streams.promotion_events import make_event
 
-    settings = command_settings(options.env_file, options.flags)
     quiet_libraries(settings)
     why = {
         "reason": options.reason,

@@ -15,6 +15,7 @@ import typer
 from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
+from streams.cli.importing import import_
 from streams.cli.init import init
 from streams.cli.metrics import metrics
 from streams.cli.predict import predict
@@ -39,6 +40,7 @@ app.command()(up)
 app.command()(init)
 app.command()(check)
 app.command()(register)
+app.command("import")(import_)
 app.command()(canary)
 app.command()(split)
 app.command()(promote)

@@ -181,16 +181,24 @@ def test_a_missing_env_file_is_a_refusal(tmp_path: Path) -> None:
     "endpoint",
     ["minio:9000", "ftp://minio", "http://", f"http://me:{PASSWORD}@minio", f"http://minio?{PASSWORD}"],
 )
-def test_an_s3_endpoint_is_an_address_and_nothing_more(endpoint: str) -> None:
+@pytest.mark.parametrize("name", ["HEADRACE_S3_ENDPOINT", "HEADRACE_MLFLOW_URL"])
+def test_the_address_of_a_store_is_nothing_more(name: str, endpoint: str) -> None:
     """Credentials have settings of their own, in which they are masked."""
-    with pytest.raises(SetupError, match=r"HEADRACE_S3_ENDPOINT \(environment\)") as refusal:
-        of(environment={"HEADRACE_S3_ENDPOINT": endpoint})
+    with pytest.raises(SetupError, match=rf"{name} \(environment\)") as refusal:
+        of(environment={name: endpoint})
     assert PASSWORD not in str(refusal.value)
 
 
-def test_credentials_of_s3_go_together() -> None:
+@pytest.mark.parametrize(
+    ("public", "secret"),
+    [
+        ("HEADRACE_S3_ACCESS_KEY_ID", "HEADRACE_S3_SECRET_ACCESS_KEY"),
+        ("HEADRACE_MLFLOW_USERNAME", "HEADRACE_MLFLOW_PASSWORD"),
+    ],
+)
+def test_names_and_their_secrets_go_together(public: str, secret: str) -> None:
     """One without the other would be no credentials, which is something else."""
-    both = {"HEADRACE_S3_ACCESS_KEY_ID": "id", "HEADRACE_S3_SECRET_ACCESS_KEY": PASSWORD}
+    both = {public: "name", secret: PASSWORD}
     assert PASSWORD not in str(of(environment=both).settings)
     for name, value in both.items():
         with pytest.raises(SetupError, match="go together"):

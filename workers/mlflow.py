@@ -1,0 +1,184 @@
+"""Model versions of an MLflow registry: `mlflow:/NAME/VERSION`.
+
+The tracking server is asked over its REST interface where a version's files are: with itself, which hands
+them out (`mlflow-artifacts:`), in S3, or on this machine. The files elsewhere are fetched as any other is.
+The server's address and credentials are the operator's settings.
+"""
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+import orjson
+from pydantic import SecretStr
+
+from schemas.errors import ArtifactError, UnavailableError
+from schemas.events import JsonObject
+from workers.artifact_source import ArtifactSource, ArtifactStream
+from workers.endpoints import Outbound
+from workers.http_files import HttpFile
+from workers.mlmodel import MAX_MLMODEL_BYTES, MlModel, read_mlmodel
+
+_URI = re.compile(r"mlflow:/([^/:]+)/([0-9]+)")
+_API = "/api/2.0/mlflow"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_ANSWER_SECONDS = 30.0
+_DENIED = "see HEADRACE_MLFLOW_TOKEN, or HEADRACE_MLFLOW_USERNAME and HEADRACE_MLFLOW_PASSWORD"
+# The operator named the server, so it may be at any address.
+_ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowServer:
+    """A tracking server, and who we are there: by a bearer token, or by name and password, or nobody."""
+
+    url: str
+    token: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: str | None = None
+
+    async def ask(self, path: str, shown: str, **parameters: str) -> JsonObject:
+        """The answer of the REST interface.
+
+        Raises ArtifactError when it has none or denies it, UnavailableError when it does not answer.
+        """
+        file = self._file(f"{_API}/{path}?{urlencode(parameters, quote_via=quote)}", shown)
+        content = await read_small(file, _MAX_ANSWER_BYTES)
+        try:
+            answer = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ArtifactError(f"{shown}: {self.url} does not answer as an MLflow server does")
+        return answer
+
+    def artifact(self, path: str, shown: str) -> HttpFile:
+        """A file that the server hands out."""
+        return self._file(f"{_ARTIFACTS}/{quote(path)}", shown)
+
+    def _file(self, path_and_query: str, shown: str) -> HttpFile:
+        # The host is listed with its port, so no credentials of the settings go anywhere else.
+        outbound = Outbound(
+            hosts=[urlsplit(self.url).netloc],
+            networks=_ANYWHERE,
+            ca_file=self.ca_file,
+            setting="HEADRACE_MLFLOW_URL",
+        )
+        return HttpFile(self.url.rstrip("/") + path_and_query, outbound, shown, _DENIED, self._headers())
+
+    def _headers(self) -> Mapping[str, str]:
+        if self.token is not None:
+            return {"authorization": f"Bearer {self.token.get_secret_value()}"}
+        if self.username is not None and self.password is not None:
+            pair = f"{self.username}:{self.password.get_secret_value()}"
+            return {"authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowVersion:
+    """One version of a model in the registry; `source_of` finds its files where they are not with the server."""
+
+    uri: str
+    name: str
+    number: str
+    server: MlflowServer
+    source_of: Callable[[str], ArtifactSource]
+
+    @classmethod
+    def of(
+        cls, uri: str, server: MlflowServer | None, source_of: Callable[[str], ArtifactSource]
+    ) -> "MlflowVersion":
+        """The version of a URI; raises ArtifactError for what is none, and where no server is set."""
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise ArtifactError("artifact_uri is no model version of MLflow; write mlflow:/NAME/VERSION")
+        if server is None:
+            raise ArtifactError(f"{uri} needs the address of an MLflow server in HEADRACE_MLFLOW_URL")
+        return cls(uri, unquote(match[1]), match[2], server, source_of)
+
+    async def details(self) -> JsonObject:
+        """The registry's own entry; raises as `MlflowServer.ask`."""
+        answer = await self.server.ask("model-versions/get", self.uri, name=self.name, version=self.number)
+        return _object(answer.get("model_version"))
+
+    async def run(self, run_id: str) -> JsonObject:
+        """The run that made the version; raises as `MlflowServer.ask`."""
+        answer = await self.server.ask("runs/get", f"{self.uri}: run {run_id}", run_id=run_id)
+        return _object(answer.get("run"))
+
+    async def mlmodel(self) -> MlModel:
+        """What its `MLmodel` says; raises ArtifactError and UnavailableError."""
+        return (await self._locate())[1]
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[ArtifactStream, None]:
+        location, mlmodel = await self._locate()
+        async with self._below(location, mlmodel.onnx_path).open() as stream:
+            yield stream
+
+    async def _locate(self) -> tuple[str, MlModel]:
+        """Where the files are, and what they are."""
+        answer = await self.server.ask(
+            "model-versions/get-download-uri", self.uri, name=self.name, version=self.number
+        )
+        location = answer.get("artifact_uri")
+        if not isinstance(location, str) or not location:
+            raise ArtifactError(f"{self.uri} has no files: MLflow names no place for them")
+        content = await read_small(self._below(location, "MLmodel"), MAX_MLMODEL_BYTES)
+        # 1 MiB of YAML takes a second.
+        return location, await asyncio.to_thread(read_mlmodel, content, self.uri)
+
+    def _below(self, location: str, path: str) -> ArtifactSource:
+        """A file in the version's folder; raises ArtifactError when nothing here reads such a place."""
+        base = location.rstrip("/")
+        try:
+            parts = urlsplit(base)
+        except ValueError:
+            raise ArtifactError(f"{self.uri}: MLflow names a place for it that is no URI") from None
+        if parts.scheme == "mlflow-artifacts":
+            if parts.netloc and parts.netloc != urlsplit(self.server.url).netloc:
+                raise ArtifactError(
+                    f"{self.uri} is with another server, {parts.hostname}, which is not asked"
+                )
+            return self.server.artifact(f"{unquote(parts.path).strip('/')}/{path}", self.uri)
+        if parts.scheme == "s3":
+            return self.source_of(f"{base}/{path}")
+        if parts.scheme in ("file", "http", "https"):
+            return self.source_of(f"{base}/{quote(path)}")
+        if not parts.scheme and base.startswith("/"):
+            return self.source_of(Path(base, path).as_uri())
+        raise ArtifactError(
+            f"{self.uri} has its files in {parts.scheme or 'a folder'}:, from where nothing is fetched; have the "
+            "MLflow server hand them out (--serve-artifacts)"
+        )
+
+
+async def read_small(source: ArtifactSource, max_bytes: int) -> bytes:
+    """A file that fits into memory; raises ArtifactError when it does not, and what its source raises."""
+    content = bytearray()
+    try:
+        async with (
+            asyncio.timeout(_ANSWER_SECONDS),
+            source.open() as stream,
+            aclosing(stream.chunks) as chunks,
+        ):
+            async for chunk in chunks:
+                content += chunk
+                if len(content) > max_bytes:
+                    raise ArtifactError(f"{source.uri}: more than {max_bytes} bytes about it are not read")
+    except TimeoutError:
+        raise UnavailableError(f"{source.uri}: no answer within {_ANSWER_SECONDS:g} s") from None
+    return bytes(content)
+
+
+def _object(value: Any) -> JsonObject:
+    return value if isinstance(value, dict) else {}

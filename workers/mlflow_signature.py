@@ -1,0 +1,210 @@
+"""PURE. The JSON Schemas of a model whose `MLmodel` has a signature beside what the file itself declares.
+
+The file decides what keys and types there are, since by it predictions are made. The signature adds what
+the file leaves open: sizes, and the names and the order of the columns that become one vector. A side of
+the signature that does not fit the file is left out, with a note that says so.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from schemas.events import JsonObject
+from schemas.mapping import Datatype
+from workers.description import DescribedTensor, ModelDescription
+from workers.mlmodel import MlModel
+from workers.tensors import Shape
+
+
+class _Kind(StrEnum):
+    """What may stand for what: nobody takes text for a number."""
+
+    BOOLEAN = "boolean"
+    NUMBER = "number"
+    STRING = "string"
+
+
+_COLUMN_KINDS = {
+    "boolean": _Kind.BOOLEAN,
+    **dict.fromkeys(("integer", "long", "float", "double"), _Kind.NUMBER),
+    "string": _Kind.STRING,
+}
+_WHOLE = frozenset({"integer", "long"})
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """A version's schemas, and sentences on what of the signature is not in them."""
+
+    input_schema: JsonObject
+    output_schema: JsonObject
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """A tensor or column of a signature; a column's `shape` is that of the value in one row."""
+
+    name: str | None
+    kind: _Kind
+    shape: Shape
+    is_column: bool
+    is_whole: bool
+
+
+def schemas_of(model: ModelDescription, mlmodel: MlModel) -> Schemas:
+    """The schemas of a model by its own description and its signature, which may have no or one side."""
+    notes: list[str] = []
+    inputs = _refined("inputs", model.inputs, mlmodel.inputs, notes)
+    outputs = _refined("outputs", model.outputs, mlmodel.outputs, notes)
+    refined = ModelDescription(inputs, outputs)
+    input_schema = refined.input_schema()
+    columns = _columns_of_a_vector(inputs, mlmodel.inputs)
+    if columns is not None:
+        input_schema["properties"][inputs[0].key] |= columns
+    return Schemas(input_schema, refined.output_schema(), tuple(notes))
+
+
+def _refined(
+    side: str,
+    tensors: Sequence[DescribedTensor],
+    written: Sequence[JsonObject] | None,
+    notes: list[str],
+) -> Sequence[DescribedTensor]:
+    if written is None:
+        notes.append(f"the model has no signature of its {side}; their schema is what the ONNX file declares")
+        return tensors
+    declared = _read(written)
+    refined = None if declared is None else _fitted(tensors, declared)
+    if refined is None:
+        notes.append(
+            f"the signature's {side} ({_names(each.get('name') for each in written)}) are not those of the ONNX "
+            f"file ({_names(tensor.key for tensor in tensors)}); their schema is what the file declares"
+        )
+        return tensors
+    return refined
+
+
+def _fitted(
+    tensors: Sequence[DescribedTensor], declared: Sequence[_Declared]
+) -> Sequence[DescribedTensor] | None:
+    """The tensors with the sizes of the signature, or None where the two do not fit."""
+    by_name = {each.name: each for each in declared}
+    if len(tensors) == 1 and len(declared) == 1:
+        pairs = [(tensors[0], declared[0])]
+    elif len(tensors) == 1 and all(each.is_column for each in declared):
+        vector = _vector(declared)
+        pairs = [(tensors[0], vector)] if vector is not None else []
+    else:
+        pairs = [(tensor, by_name[tensor.name]) for tensor in tensors if tensor.name in by_name]
+    refined = [_with_sizes(*pair) for pair in pairs]
+    fitting = [tensor for tensor in refined if tensor is not None]
+    return fitting if len(fitting) == len(tensors) else None
+
+
+def _vector(columns: Sequence[_Declared]) -> _Declared | None:
+    """What the columns of a row are together, None when they are no vector of one kind."""
+    kinds = {column.kind for column in columns}
+    if len(kinds) > 1 or any(column.shape for column in columns):
+        return None
+    return _Declared(None, kinds.pop(), (len(columns),), is_column=False, is_whole=False)
+
+
+def _columns_of_a_vector(
+    tensors: Sequence[DescribedTensor], written: Sequence[JsonObject] | None
+) -> JsonObject | None:
+    """The elements of the one input, each with its column's name, where it is made of columns."""
+    declared = _read(written or ())
+    if not declared or len(tensors) != 1 or len(declared) == 1 or tensors[0].shape != (len(declared),):
+        return None
+    if not all(each.is_column for each in declared) or _vector(declared) is None:
+        return None
+    element = replace(tensors[0], shape=()).schema(bounded=True)
+    return {
+        "prefixItems": [
+            {
+                **({"title": column.name} if column.name else {}),
+                **({"type": "integer"} if column.is_whole and element == {"type": "number"} else element),
+            }
+            for column in declared
+        ]
+    }
+
+
+def _with_sizes(tensor: DescribedTensor, declared: _Declared) -> DescribedTensor | None:
+    if _kind(tensor.datatype) is not declared.kind:
+        return None
+    if tensor.shape is None:
+        return replace(tensor, shape=declared.shape)
+    shape = declared.shape
+    if declared.is_column and shape == () and len(tensor.shape) == 1:
+        # A column of single values, for a model that wants lists of one.
+        shape = (1,)
+    if len(shape) != len(tensor.shape):
+        return None
+    sizes = [(own, other) for own, other in zip(tensor.shape, shape, strict=True)]
+    if any(None not in pair and pair[0] != pair[1] for pair in sizes):
+        return None
+    return replace(tensor, shape=tuple(other if own is None else own for own, other in sizes))
+
+
+def _read(written: Iterable[JsonObject]) -> list[_Declared] | None:
+    """What a side of a signature says, or None where it has what no tensor holds."""
+    declared = [(_tensor if each.get("type") == "tensor" else _column)(each) for each in written]
+    known = [each for each in declared if each is not None]
+    return known if len(known) == len(declared) else None
+
+
+def _tensor(written: JsonObject) -> _Declared | None:
+    spec = written.get("tensor-spec")
+    if not isinstance(spec, dict):
+        return None
+    dtype, shape = spec.get("dtype"), spec.get("shape")
+    if not isinstance(dtype, str) or not isinstance(shape, list) or not shape:
+        return None
+    if not all(type(size) is int for size in shape):
+        return None
+    kind = _kind_of_numpy(dtype)
+    if kind is None:
+        return None
+    sizes = tuple(size if size >= 0 else None for size in shape[1:])
+    return _Declared(_name(written), kind, sizes, is_column=False, is_whole=False)
+
+
+def _column(written: JsonObject) -> _Declared | None:
+    element = written
+    shape: Shape = ()
+    while element.get("type") == "array" and isinstance(element.get("items"), dict):
+        element, shape = element["items"], (*shape, None)
+    kind = _COLUMN_KINDS.get(str(element.get("type")))
+    if kind is None:
+        return None
+    return _Declared(_name(written), kind, shape, is_column=True, is_whole=element["type"] in _WHOLE)
+
+
+def _name(written: JsonObject) -> str | None:
+    name = written.get("name")
+    return name if isinstance(name, str) else None
+
+
+def _kind_of_numpy(dtype: str) -> _Kind | None:
+    if dtype == "bool":
+        return _Kind.BOOLEAN
+    if dtype.startswith(("float", "int", "uint")):
+        return _Kind.NUMBER
+    if dtype in ("object", "str", "bytes"):
+        return _Kind.STRING
+    return None
+
+
+def _kind(datatype: Datatype) -> _Kind:
+    if datatype is Datatype.BOOL:
+        return _Kind.BOOLEAN
+    return _Kind.STRING if datatype is Datatype.BYTES else _Kind.NUMBER
+
+
+def _names(names: Iterable[Any]) -> str:
+    listed = ["unnamed" if name is None else str(name) for name in names]
+    return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")

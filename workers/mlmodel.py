@@ -1,0 +1,67 @@
+"""PURE reader of the file `MLmodel`, by which MLflow says what is beside it.
+
+It is YAML that anybody may have written: only its plain types are read, and nothing it names is loaded.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+import yaml
+
+from schemas.errors import ArtifactError
+from schemas.events import JsonObject
+from workers.pickles import WHAT_TO_DO, refuse_pickle_name
+
+MAX_MLMODEL_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MlModel:
+    """`onnx_path` is below the model's folder; a signature's side that is not there is None."""
+
+    onnx_path: str
+    inputs: tuple[JsonObject, ...] | None
+    outputs: tuple[JsonObject, ...] | None
+
+
+def read_mlmodel(content: bytes, shown: str) -> MlModel:
+    """What the file says of a model; raises ArtifactError when it has no ONNX flavour, and for no MLmodel."""
+    try:
+        document = yaml.safe_load(content)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        raise ArtifactError(f"{shown} has an MLmodel that is no YAML") from None
+    flavors = _object(_object(document).get("flavors"))
+    if not flavors:
+        raise ArtifactError(f"{shown} has an MLmodel without flavors")
+    if "onnx" not in flavors:
+        raise ArtifactError(
+            f"{shown} has no ONNX flavour, only {', '.join(sorted(map(str, flavors)))}: {WHAT_TO_DO}"
+        )
+    path = _object(flavors["onnx"]).get("data")
+    if not isinstance(path, str) or not _is_below(path):
+        raise ArtifactError(f"{shown} has an ONNX flavour whose file is not in the model's folder")
+    refuse_pickle_name(path)
+    signature = _object(_object(document).get("signature"))
+    return MlModel(path, _side(signature.get("inputs")), _side(signature.get("outputs")))
+
+
+def _is_below(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return bool(parts.parts) and not parts.is_absolute() and not ({"..", "\\", "\0"} & {*parts.parts, *path})
+
+
+def _side(written: Any) -> tuple[JsonObject, ...] | None:
+    """A signature's inputs or outputs; None for what is no list of columns or tensors."""
+    try:
+        listed = orjson.loads(written) if isinstance(written, str) else written
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(listed, list) or not listed or not all(isinstance(each, dict) for each in listed):
+        return None
+    return tuple(listed)
+
+
+def _object(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
