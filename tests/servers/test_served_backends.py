@@ -8,18 +8,21 @@ import pytest
 
 from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
+from schemas.json_schema import compile_schema
 from tests.servers.kinds import KServe
 from tests.servers.launching import Api
 from tests.servers.models.toys import FAULT, SLOW, SLOW_SECONDS
 from tests.servers.served import WAYS, Served, Way
 from workers.backend import Backend
 from workers.isolate import infer_each
+from workers.open_inference import OpenInferenceBackend
 
 _SECONDS = 30.0
 _CANCELLED_WHILE_CONNECTING = (
     "a call that is cancelled while it connects leaves a client that never connects: workers/model_server.py"
 )
 _NO_VERSIONS = Way(KServe, Api.OPEN_INFERENCE)
+_OPEN_INFERENCE = [way for way in WAYS if way.api is Api.OPEN_INFERENCE]
 _WITH_AN_OLDER_VERSION = [way for way in WAYS if way.kind.older_version is not None]
 
 
@@ -86,6 +89,22 @@ async def test_an_unknown_model_is_refused_when_it_is_loaded(served: Served) -> 
     """An operator hears of it before anybody is served."""
     with pytest.raises(ArtifactError, match=r"answered 404: .*(not found|not exist)"):
         await served.backend("nothing").warm()
+
+
+@pytest.mark.parametrize("served", _OPEN_INFERENCE, ids=str, indirect=True)
+async def test_what_a_model_says_of_itself(served: Served) -> None:
+    """Its inputs and predictions fit the schemas that follow from the server's metadata."""
+    backend = await served.warm_backend("recommender")
+    assert isinstance(backend, OpenInferenceBackend)
+    description = await backend.describe()
+    assert description is not None
+    takes, gives = compile_schema(description.input_schema()), compile_schema(description.output_schema())
+    (user,), (recommended,) = served.users([3]), served.recommended([3])
+    assert takes.is_valid(user)
+    assert not takes.is_valid({"user_idx": "no number"})
+    assert gives.is_valid(recommended)
+    # MLServer describes what its settings tell, here the inputs.
+    assert gives.is_valid({}) == (served.server.requirements == "mlserver")
 
 
 @pytest.mark.parametrize("served", _WITH_AN_OLDER_VERSION, ids=str, indirect=True)

@@ -19,6 +19,7 @@ from schemas.errors import (
     UnavailableError,
 )
 from schemas.events import JsonObject
+from schemas.json_schema import compile_schema
 from schemas.models import RequestForm
 from tests.http_server import HttpRequest, answer, http_server
 from workers.endpoints import Outbound
@@ -82,6 +83,17 @@ async def test_several_outputs(backend: MakeBackend, form: RequestForm) -> None:
         {"items": [1, 2], "scores": [0.5, 0.25]},
         {"items": [3, 4], "scores": [1.0, 0.5]},
     ]
+
+
+async def test_what_a_model_says_of_itself(backend: MakeBackend) -> None:
+    """Its signature, in which sizes are text, gives the schemas that its inputs and predictions fit."""
+    description = await backend("recommender").describe()
+    assert description is not None
+    takes, gives = compile_schema(description.input_schema()), compile_schema(description.output_schema())
+    assert takes.is_valid({"user_idx": 0})
+    assert not takes.is_valid({"user_idx": 0.5})
+    assert gives.is_valid({"items": [1, 2], "scores": [0.5, 0.25]})
+    assert not gives.is_valid({"items": [1, 2, 3], "scores": [0.5, 0.25]})
 
 
 async def test_a_version_of_the_server(backend: MakeBackend) -> None:
