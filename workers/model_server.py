@@ -114,8 +114,8 @@ class ModelServer:
     ) -> tuple[int, bytes]:
         """The status and body of the answer to a request below the endpoint's URL.
 
-        Raises BackendUnavailableError when there is no answer, BackendBrokenError when it breaks off or
-        is too big.
+        Raises BackendUnavailableError when there is no answer, BackendBrokenError when it is no HTTP,
+        breaks off or is too big.
         """
         async with self._slots:
             if self._closed:
@@ -155,15 +155,16 @@ class ModelServer:
             request = client.build_request(
                 method, url, content=content, extensions={"trace": note_connecting}
             )
-            failure: BackendUnavailableError | None = None
+            # The kind and the words, since an error that a frame holds keeps the frame, and all that it holds.
+            failure: tuple[type[BackendUnavailableError | BackendBrokenError], str] | None = None
             status, body = 0, b""
             try:
                 response = await client.send(request, stream=True)
             except httpx.HTTPError as error:
-                failure = BackendUnavailableError(f"the model server does not answer: {_brief(error)}")
+                failure = kind, words = _failure(error)
                 if connected:
                     # The server may be at work on it.
-                    raise failure from None
+                    raise kind(words) from None
                 refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 pause = pause_seconds(tries, random.random()) if refused else 0.0  # noqa: S311  # no secret
             else:
@@ -181,7 +182,8 @@ class ModelServer:
                 pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret
             if asyncio.get_running_loop().time() + pause >= until or not self._may_retry(tries):
                 if failure is not None:
-                    raise failure
+                    kind, words = failure
+                    raise kind(words)
                 return status, body
             await asyncio.sleep(pause)
 
@@ -194,15 +196,15 @@ class ModelServer:
 
     async def _read(self, response: httpx.Response) -> bytes:
         limit = self._max_response_bytes
-        too_big = BackendBrokenError(f"the model server answered more than {limit} bytes")
+        too_big = f"the model server answered more than {limit} bytes"
         if int(response.headers.get("content-length", 0)) > limit:
-            raise too_big
+            raise BackendBrokenError(too_big)
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > limit:
-                    raise too_big
+                    raise BackendBrokenError(too_big)
         except httpx.HTTPError as error:
             raise BackendBrokenError(f"the model server broke off its answer: {_brief(error)}") from None
         return bytes(body)
@@ -211,6 +213,13 @@ class ModelServer:
         return await new_client(
             self.url, self._outbound, connect_timeout_seconds=self._connect_timeout_seconds
         )
+
+
+def _failure(error: httpx.HTTPError) -> tuple[type[BackendUnavailableError | BackendBrokenError], str]:
+    # Of a connection that ends the library has no other sign than these words.
+    if isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith("Server disconnected"):
+        return BackendBrokenError, f"the model server answered no HTTP: {_brief(error)}"
+    return BackendUnavailableError, f"the model server does not answer: {_brief(error)}"
 
 
 def _brief(error: httpx.HTTPError) -> str:

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError, UnavailableError
+from schemas.errors import (
+    ArtifactError,
+    BackendBrokenError,
+    BackendFailedError,
+    BackendUnavailableError,
+    UnavailableError,
+)
 from schemas.events import JsonObject
 from tests.backends import open_inference
 from tests.http_server import METADATA, Handler, HttpRequest, answer, doubled, http_server, serve_doubler
@@ -222,6 +228,22 @@ async def test_an_answer_that_breaks_off_is_failed() -> None:
         with pytest.raises(BackendFailedError, match="broke off"):
             await infer(backend)
     assert calls == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"SSH-2.0-server\r\n\r\n",
+        b"\x15\x03\x01\x00\x02\x02F" * 20_000,
+        b"HTTP/1.1 200 X\r\ncontent-length: many\r\n\r\n",
+        b"HTTP/1.1 200 X\r\n" + b"x-filler: 0\r\n" * 100_000,
+    ],
+)
+async def test_what_is_no_http_is_failed(garbage: bytes) -> None:
+    """Somebody answers, and it is no model server; head lines without end are not read on."""
+    async with served(answering(garbage)) as backend:
+        with pytest.raises(BackendBrokenError, match="answered no HTTP"):
+            await backend.infer(INPUTS, timeout_seconds=30)
 
 
 async def test_a_reused_connection_that_is_reset_is_tried_once_more() -> None:
