@@ -308,7 +308,9 @@ async def test_a_model_behind_the_open_inference_protocol(tmp_path: Path) -> Non
         ended = await check(tmp_path, served("open-inference", f"{url}/v2/models/doubler"), "--json")
         mapping = {"inputs": {"x": {"datatype": "INT32"}}}
         mapped = await check(
-            tmp_path, served("open-inference", f"{url}/v2/models/doubler", mapping=mapping), "--json"
+            tmp_path,
+            served("open-inference", f"{url}/v2/models/doubler", mapping=mapping, max_batch=1),
+            "--json",
         )
     (document,) = ended.documents
     assert (ended.code, document["warnings"]) == (0, [])
