@@ -100,9 +100,7 @@ def test_what_is_no_mlmodel_is_refused(content: bytes) -> None:
 def test_nothing_in_it_is_run(tmp_path: Path) -> None:
     """YAML can ask for programs to be run; they are not."""
     trace = tmp_path / "trace"
-    content = (
-        f"flavors: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{trace}']]"
-    )
+    content = f"flavors: !!python/object/apply:os.mkdir ['{trace}']"
     with pytest.raises(ArtifactError, match="no YAML"):
         read_mlmodel(content.encode(), "m")
     assert not trace.exists()
