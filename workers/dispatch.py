@@ -84,6 +84,7 @@ class Dispatcher:
         self._breaker = breaker.CLOSED
         self._last_failure = ""
         self._calls: set[asyncio.Task[None]] = set()
+        self._send_is_due = False
 
     async def infer(self, inputs: Sequence[JsonObject], *, gives_up_at: float = math.inf) -> list[Outcome]:
         """What becomes of each input, in order: a prediction, or the error in its place.
@@ -95,7 +96,10 @@ class Dispatcher:
             return []
         caller = _Waiting(inputs, gives_up_at)
         self._queue.add(caller)
-        self._send()
+        if not self._send_is_due:
+            # Whoever else comes in the same turn of the loop shares the batch.
+            self._send_is_due = True
+            asyncio.get_running_loop().call_soon(self._send)
         try:
             return await caller.settled
         finally:
@@ -111,6 +115,7 @@ class Dispatcher:
 
     def _send(self) -> None:
         """Make every call that may be made now."""
+        self._send_is_due = False
         now = asyncio.get_running_loop().time()
         _settle_with(self._queue.drop_late(now), DeadlineExceededError("the deadline passed before a call"))
         while self._queue:

@@ -60,8 +60,9 @@ async def infer_each(
                 continue
             else:
                 answered = True
-                for index, prediction in zip(part, predictions, strict=True):
-                    settled[index] = prediction
+                if len(predictions) != len(part):
+                    raise ValueError(f"a backend has {len(predictions)} predictions for {len(part)} inputs")
+                settled[part.start : part.stop] = predictions
                 continue
         for index in part:
             # One that was tried alone may be settled.

@@ -70,6 +70,7 @@ class Bench:
         async with loads(target) as load:
             best = await load.best_batched(lengths.grid, lengths.grid_seconds, lengths.sweeps)
             row.batch, row.calls = best.group, best.callers
+            await load.serve(best.group)
             for number in self._numbers():
                 round_ = await load.round(best, lengths.throughput_seconds)
                 row.throughput.append(round_)

@@ -55,20 +55,25 @@ class Target:
         """The `input` of a request."""
         return {"user_idx": [number] if self.server.lists_of_one else number}
 
+    def examples(self, first: int, count: int) -> list[JsonObject]:
+        return [self.example(number) for number in range(first, first + count)]
+
     def predictions(self, number: int) -> JsonObject:
         """What is right for an example."""
         (items,), (scores,) = recommend([number])
         return {"items": items, "scores": scores}
 
-    def write(self, numbers: Sequence[int]) -> bytes:
+    def write(self, examples: Sequence[JsonObject]) -> bytes:
         """The body of a call, the shortest that there is."""
         if self.api is Api.TORCHSERVE:
-            (number,) = numbers
-            return orjson.dumps(self.example(number))
+            (example,) = examples
+            return orjson.dumps(example)
         if self.api is Api.TENSORFLOW:
-            return orjson.dumps({"instances": [self.example(number) for number in numbers]})
-        shape = [len(numbers), 1] if self.server.lists_of_one else [len(numbers)]
-        tensor = {"name": "user_idx", "datatype": "INT64", "shape": shape, "data": list(numbers)}
+            return orjson.dumps({"instances": examples})
+        values = [example["user_idx"] for example in examples]
+        # Data may be nested.
+        shape = [len(values), 1] if self.server.lists_of_one else [len(values)]
+        tensor = {"name": "user_idx", "datatype": "INT64", "shape": shape, "data": values}
         return orjson.dumps({"id": "1", "inputs": [tensor]})
 
     def read(self, body: bytes) -> list[Any]:

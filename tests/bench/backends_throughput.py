@@ -58,9 +58,9 @@ class Way:
 class Loads:
     """The loads of one target; whoever asks keeps its connections, and Headrace what it has learnt."""
 
-    def __init__(self, target: Target, served: ServedVersion) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._served = served
+        self._served: ServedVersion | None = None
         self._clients: list[httpx.AsyncClient] = []
         self._numbers = itertools.count(0, max(batch for batch, _ in GRID))
 
@@ -74,6 +74,14 @@ class Loads:
                 reached[group, callers] += await self.directly(Way(group, callers), seconds)
         return Way(*max(reached, key=reached.__getitem__))
 
+    async def serve(self, max_batch: int) -> None:
+        """Have a version, with its backend, as a worker makes it; comes before `by_headrace`."""
+        spec = ModelSpec.model_validate(self._target.spec("v1") | {"max_batch": max_batch})
+        backend = remote_backend(spec, Outbound())
+        meter = MetricsBook("bench", "bench", datetime.now(UTC)).meter(MODEL, spec.version)
+        self._served = ServedVersion.of(MODEL, spec, backend, meter)
+        await backend.warm()
+
     async def round(self, best: Way, seconds: float) -> Throughput:
         """One of each, one after the other."""
         batch_in_a_call = self._target.batch_in_a_call
@@ -85,11 +93,11 @@ class Loads:
 
     async def directly(self, way: Way, seconds: float) -> float:
         """Examples a second of a client that makes a call for each group."""
-        url, write, read = self._target.call_url, self._target.write, self._target.read
+        url, target = self._target.call_url, self._target
 
         async def ask_by(client: httpx.AsyncClient, first: int) -> None:
-            response = await client.post(url, content=write(range(first, first + way.group)))
-            if response.status_code != httpx.codes.OK or len(read(response.content)) != way.group:
+            response = await client.post(url, content=target.write(target.examples(first, way.group)))
+            if response.status_code != httpx.codes.OK or len(target.read(response.content)) != way.group:
                 raise WrongAnswerError(f"{url} answers {response.status_code}: {response.text[:500]}")
 
         self._clients += [direct_client() for _ in range(way.callers - len(self._clients))]
@@ -98,11 +106,12 @@ class Loads:
 
     async def by_headrace(self, waiting: int, seconds: float) -> float:
         """Examples a second through a version's dispatcher, with so many waiting in all."""
-        example, infer = self._target.example, self._served.dispatcher.infer
+        assert self._served is not None
+        examples, infer = self._target.examples, self._served.dispatcher.infer
         group = max(1, min(GROUP, waiting // LEAST_GROUPS))
 
         async def ask(first: int) -> None:
-            outcomes = await infer([example(number) for number in range(first, first + group)])
+            outcomes = await infer(examples(first, group))
             for outcome in outcomes:
                 if isinstance(outcome, AnswerError):
                     raise WrongAnswerError(f"{self._target.call_url}: {outcome}")
@@ -112,7 +121,8 @@ class Loads:
     async def close(self) -> None:
         for client in self._clients:
             await client.aclose()
-        await self._served.dispatcher.close()
+        if self._served is not None:
+            await self._served.dispatcher.close()
 
     async def _per_second(self, asks: Sequence[Ask], group: int, seconds: float) -> float:
         began = time.perf_counter()
@@ -161,12 +171,8 @@ def direct_client() -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def loads(target: Target) -> AsyncIterator[Loads]:
-    """Loads of a target, with a version that is made as a worker makes it."""
-    spec = ModelSpec.model_validate(target.spec("v1"))
-    backend = remote_backend(spec, Outbound())
-    await backend.warm()
-    meter = MetricsBook("bench", "bench", datetime.now(UTC)).meter(MODEL, spec.version)
-    made = Loads(target, ServedVersion.of(MODEL, spec, backend, meter))
+    """Loads of a target; their connections end with the block."""
+    made = Loads(target)
     try:
         yield made
     finally:

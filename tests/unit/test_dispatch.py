@@ -73,12 +73,23 @@ async def test_an_idle_backend_is_called_at_once_and_a_busy_one_with_all_that_wa
     backend, meter = Backend(), RecordingMeter()
     dispatcher = dispatcher_of(backend, meter=meter, max_batch=4)
     backend.gate.clear()
-    callers = [asyncio.create_task(ask(dispatcher, number)) for number in range(6)]
+    callers = [asyncio.create_task(ask(dispatcher, 0))]
     await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    callers += [asyncio.create_task(ask(dispatcher, number)) for number in range(1, 6)]
+    await asyncio.sleep(0)
     backend.gate.set()
     assert await asyncio.gather(*callers) == [[2 * number] for number in range(6)]
     assert backend.calls == [[0], [1, 2, 3, 4], [5]]
     assert meter.batches == [1, 4, 1]
+
+
+async def test_callers_that_come_together_share_a_call() -> None:
+    """Also where each could have one to itself: those whose call ended ask again in one turn of the loop."""
+    backend = Backend()
+    dispatcher = dispatcher_of(backend, max_calls=8)
+    together = [ask(dispatcher, number) for number in range(6)]
+    assert await asyncio.gather(*together) == [[2 * number] for number in range(6)]
+    assert backend.calls == [[0, 1, 2, 3, 4, 5]]
 
 
 async def test_a_cancelled_caller_harms_no_batch_mate() -> None:
