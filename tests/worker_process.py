@@ -39,6 +39,10 @@ class WorkerProcess:
         self._reader.start()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """All that it has written so far."""
         with self._news:
