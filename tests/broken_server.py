@@ -5,6 +5,8 @@ from asyncio import StreamWriter
 from collections.abc import Callable
 from enum import IntEnum
 
+import orjson
+
 from tests.http_server import METADATA, HttpRequest, answer, asked, doubled, predicted
 
 BIG_BYTES = 100 * 1024 * 1024
@@ -89,7 +91,8 @@ class BrokenServer:
             case Fault.WRONG_JSON:
                 writer.write(answer(b"{" + body))
             case Fault.NAN:
-                writer.write(answer(body.replace(b"%d" % (2 * fault), b"NaN")))
+                nulls = orjson.dumps(predicted(request, [None] * len(asked(request))))
+                writer.write(answer(nulls.replace(b"null", b"NaN")))
             case Fault.TOO_MANY_PREDICTIONS:
                 writer.write(answer(predicted(request, [2 * fault] * (len(asked(request)) + 1))))
             case Fault.NO_PREDICTIONS:
