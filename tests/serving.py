@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.snapshot import RegisteredModel
+from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.events import JsonObject
-from schemas.models import BUCKETS, BucketRange, ModelSpec, Route
+from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving import ServedModel, ServedVersion
 
 
@@ -87,7 +87,11 @@ def served_version(
 
 
 def served_model(
-    model_name: str, revision: int, *versions: ServedVersion, active: bool = True
+    model_name: str,
+    revision: int,
+    *versions: ServedVersion,
+    active: bool = True,
+    production: ServedVersion | None = None,
 ) -> ServedModel:
     """A model whose versions share its buckets evenly; without traffic when it is not active."""
     width = BUCKETS // len(versions)
@@ -97,6 +101,14 @@ def served_model(
         for at, version in enumerate(versions)
     )
     registered = RegisteredModel(
-        model_name, revision, Route(salt=model_name, ranges=ranges if active else ()), versions={}
+        model_name,
+        revision,
+        Route(salt=model_name, ranges=ranges if active else ()),
+        versions={
+            version.spec.version: RegisteredVersion(
+                version.spec, Status.PRODUCTION if version is production else Status.CANARY
+            )
+            for version in versions
+        },
     )
     return ServedModel.of(registered, {version.spec.version: version for version in versions})
