@@ -52,13 +52,19 @@ class MemoryCache:
         self.held: dict[bytes, bytes] = {}
         self.reads: list[Sequence[bytes]] = []
         self.writes: list[tuple[Sequence[tuple[bytes, bytes]], int]] = []
-        self.second_read = asyncio.Event()
+        self._news = asyncio.Event()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.reads.append(keys)
-        if len(self.reads) == 2:
-            self.second_read.set()
+        self._news.set()
         return [self.held.get(key) for key in keys]
+
+    async def until_read(self, times: int) -> None:
+        """Wait until it was read so often."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(self.reads) < times:
+                self._news.clear()
+                await self._news.wait()
 
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         self.writes.append((items, ttl_seconds))

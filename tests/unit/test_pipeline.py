@@ -52,7 +52,7 @@ async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
     first = asyncio.create_task(bench.pipeline.process(slice_of(request("a"))))
     await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
     second = asyncio.create_task(bench.pipeline.process(slice_of(request("b"))))
-    await asyncio.wait_for(bench.cache.second_read.wait(), WAIT_SECONDS)
+    await bench.cache.until_read(2)
     backend.gate.set()
     await asyncio.wait_for(asyncio.gather(first, second), WAIT_SECONDS)
     assert [len(call) for call in backend.calls] == [1]
