@@ -1,5 +1,7 @@
 """From a version that names an endpoint to the backend that calls it."""
 
+from urllib.parse import urlsplit
+
 from schemas.errors import ArtifactError
 from schemas.json_schema import compile_schema
 from schemas.mapping import schema_of
@@ -44,6 +46,9 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
             specs = [] if mapping is None else declared(mapping)
             return OpenInferenceBackend(server, spec.input_schema, declared=specs, outputs=outputs)
         case Framework.TENSORFLOW:
+            if not urlsplit(server.url).path:
+                # What is asked for begins with a colon: without a path it would be part of the port.
+                raise ArtifactError("endpoint has no path; name server.model, or write …/v1/models/NAME")
             return TensorflowBackend(
                 server,
                 form=spec.server.form,

@@ -54,7 +54,16 @@ async def test_every_framework_checks_its_endpoint(framework: str) -> None:
         remote_backend(spec_of(framework, endpoint="http://10.0.0.1:8080"), Outbound())
     with pytest.raises(SetupError, match="HEADRACE_BACKEND_NETWORKS"):
         remote_backend(spec_of(framework, endpoint="http://127.0.0.1:1"), Outbound(networks=["nowhere"]))
-    await remote_backend(spec_of(framework, endpoint="http://127.0.0.1:1"), Outbound()).close()
+    await remote_backend(spec_of(framework, endpoint="http://127.0.0.1:1/m"), Outbound()).close()
+
+
+async def test_tensorflow_needs_a_path() -> None:
+    """`:predict` behind an address alone would be no URL."""
+    for endpoint in ("http://127.0.0.1:1", "http://127.0.0.1:1/"):
+        with pytest.raises(ArtifactError, match=r"name server\.model"):
+            remote_backend(spec_of("tensorflow", endpoint=endpoint), Outbound())
+        named = spec_of("tensorflow", endpoint=endpoint, server={"model": "m"})
+        await remote_backend(named, Outbound()).close()
 
 
 def test_onnx_has_no_server() -> None:

@@ -1,0 +1,189 @@
+"""A version's declared tensors at each backend that takes them: what is sent, what is chosen, what is refused."""
+
+from asyncio import StreamWriter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import helper
+
+from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
+from schemas.events import JsonObject
+from schemas.mapping import Mapping
+from schemas.models import ModelSpec
+from tests.http_server import HttpRequest, answer, http_server
+from tests.models import FLOAT, INT64, save_model, value
+from tests.promotions import spec
+from workers.backend import Backend
+from workers.endpoints import Outbound
+from workers.onnx import OnnxBackend
+from workers.remote import remote_backend
+
+# The model has `input_1` INT64 [N], `input_2` FLOAT [N, size] and outputs `double`, `copy` of them.
+INPUTS: JsonObject = {
+    "number": {"tensor": "input_1", "datatype": "INT64"},
+    "list": {"tensor": "input_2", "datatype": "FP32", "shape": [2]},
+}
+EXAMPLES: list[JsonObject] = [
+    {"number": 1, "list": [0.5, 1.5], "more": "left alone"},
+    {"number": 2, "list": [2.5, 3.5]},
+]
+CHOICES: list[tuple[JsonObject, list[Any]]] = [
+    ({}, [{"double": 2, "copy": [0.5, 1.5]}, {"double": 4, "copy": [2.5, 3.5]}]),
+    ({"mine": "copy"}, [[0.5, 1.5], [2.5, 3.5]]),
+    ({"a": "copy", "b": "double"}, [{"a": [0.5, 1.5], "b": 2}, {"a": [2.5, 3.5], "b": 4}]),
+]
+
+
+def mapping(outputs: JsonObject | None = None, **inputs: JsonObject | None) -> JsonObject:
+    """INPUTS with these instead; None leaves one out."""
+    mapped = {key: tensor for key, tensor in (INPUTS | inputs).items() if tensor is not None}
+    return {"inputs": mapped, "outputs": outputs or {}}
+
+
+async def onnx(folder: Path, declared: JsonObject, size: int | str = "size") -> OnnxBackend:
+    path = save_model(
+        folder / "m.onnx",
+        [
+            helper.make_node("Add", ["input_1", "input_1"], ["double"]),
+            helper.make_node("Identity", ["input_2"], ["copy"]),
+        ],
+        [value("input_1", INT64, ["N"]), value("input_2", FLOAT, ["N", size])],
+        [value("double", INT64, ["N"]), value("copy", FLOAT, ["N", size])],
+    )
+    return await OnnxBackend.load(path, threads=1, mapping=Mapping.model_validate(declared))
+
+
+def open_inference_answer(request: HttpRequest) -> JsonObject:
+    """Of the outputs that are asked for, or all."""
+    document = request.json()
+    tensors = {tensor["name"]: tensor for tensor in document["inputs"]}
+    assert tensors.keys() == {"input_1", "input_2"}
+    assert (tensors["input_1"]["datatype"], tensors["input_1"]["shape"]) == ("INT64", [2])
+    assert (tensors["input_2"]["datatype"], tensors["input_2"]["shape"]) == ("FP32", [2, 2])
+    numbers = tensors["input_1"]["data"]
+    outputs = {
+        "double": {"name": "double", "datatype": "INT64", "shape": [2], "data": [2 * n for n in numbers]},
+        "copy": tensors["input_2"] | {"name": "copy"},
+    }
+    names = [output["name"] for output in document.get("outputs", [])] or list(outputs)
+    return {"id": document["id"], "outputs": [outputs[name] for name in names]}
+
+
+def row_answer(request: HttpRequest) -> JsonObject:
+    rows = request.json()["instances"]
+    assert all(row.keys() == {"input_1", "input_2"} for row in rows)
+    return {"predictions": [{"double": 2 * row["input_1"], "copy": row["input_2"]} for row in rows]}
+
+
+def column_answer(request: HttpRequest) -> JsonObject:
+    columns = request.json()["inputs"]
+    assert columns.keys() == {"input_1", "input_2"}
+    return {"outputs": {"double": [2 * n for n in columns["input_1"]], "copy": columns["input_2"]}}
+
+
+SERVERS: dict[str, tuple[JsonObject, Callable[[HttpRequest], JsonObject]]] = {
+    "open-inference": ({"framework": "open-inference"}, open_inference_answer),
+    "tensorflow row": ({"framework": "tensorflow"}, row_answer),
+    "tensorflow column": ({"framework": "tensorflow", "server": {"form": "column"}}, column_answer),
+}
+
+
+@asynccontextmanager
+async def loaded(kind: str, declared: JsonObject, folder: Path) -> AsyncIterator[Backend]:
+    """A warm backend as a worker makes it, whose server tells nothing of its tensors."""
+    if kind == "onnx":
+        local = await onnx(folder, declared)
+        await local.warm()
+        yield local
+        await local.close()
+        return
+    fields, answered = SERVERS[kind]
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        writer.write(answer({}) if request.method == "GET" else answer(answered(request)))
+
+    async with http_server(handle) as url:
+        version = ModelSpec.model_validate(spec("v1", endpoint=f"{url}/m", mapping=declared, **fields))
+        backend = remote_backend(version, Outbound())
+        await backend.warm()
+        yield backend
+        await backend.close()
+
+
+KINDS = ["onnx", *SERVERS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("outputs", "predictions"), CHOICES)
+async def test_tensors_are_named_and_outputs_chosen(
+    kind: str, outputs: JsonObject, predictions: list[Any], tmp_path: Path
+) -> None:
+    """The user's keys in, the model's names sent, the version's keys out; other keys stay here."""
+    async with loaded(kind, mapping(outputs), tmp_path) as backend:
+        assert await backend.infer(EXAMPLES, timeout_seconds=30) == predictions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"number": 1.5, "list": [1.0, 2.0]},
+        {"number": "1", "list": [1.0, 2.0]},
+        {"number": 2**70, "list": [1.0, 2.0]},
+        {"number": 1, "list": [1.0]},
+        {"number": 1, "list": [[1.0, 2.0]]},
+        {"number": 1},
+        {"input_1": 1, "input_2": [1.0, 2.0]},
+    ],
+)
+async def test_what_fits_no_declared_tensor_is_not_sent(kind: str, bad: JsonObject, tmp_path: Path) -> None:
+    """It fails its batch, and speaks against the input and not against the server."""
+    async with loaded(kind, mapping(), tmp_path) as backend:
+        with pytest.raises(BackendFailedError) as failure:
+            await backend.infer([EXAMPLES[0], bad], timeout_seconds=30)
+        assert type(failure.value) is BackendFailedError
+
+
+@pytest.mark.parametrize("kind", ["tensorflow row", "tensorflow column"])
+async def test_an_output_that_the_server_has_not(kind: str, tmp_path: Path) -> None:
+    """Is a fault of the version or its server, told by the model's name."""
+    async with loaded(kind, mapping({"mine": "missing"}), tmp_path) as backend:
+        with pytest.raises(BackendBrokenError, match="no output 'missing'"):
+            await backend.infer(EXAMPLES, timeout_seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        (mapping(number={"tensor": "input_3", "datatype": "INT64"}), "'number' is no input"),
+        (mapping(number={"datatype": "INT64"}), "'number' is no input"),
+        (mapping(number={"tensor": "input_1", "datatype": "INT32"}), "'number' is no input"),
+        (mapping(number={"tensor": "input_1", "datatype": "INT64", "shape": [1]}), "'number' is no input"),
+        (mapping(list={"tensor": "input_2", "datatype": "FP32"}), "'list' is no input"),
+        (mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [2, 2]}), "'list' is no input"),
+        (mapping(number={"tensor": "input_2", "datatype": "INT64"}), "'number' is no input"),
+        (mapping(list=None), "leaves out the model's input input_2"),
+        (mapping({"mine": "missing"}), "no output missing"),
+    ],
+)
+async def test_a_model_here_is_held_against_the_mapping(
+    declared: JsonObject, told: str, tmp_path: Path
+) -> None:
+    """When it is loaded, and not when the first user asks."""
+    with pytest.raises(ArtifactError, match=told):
+        await onnx(tmp_path, declared)
+
+
+async def test_a_size_is_the_models_or_open_there(tmp_path: Path) -> None:
+    """A mapping may fix what the model leaves open, and not leave open what it fixes."""
+    open_size = mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [-1]})
+    for size, declared in (("size", mapping()), ("size", open_size), (2, mapping())):
+        backend = await onnx(tmp_path, declared, size)
+        assert await backend.infer(EXAMPLES, timeout_seconds=30) == CHOICES[0][1]
+        await backend.close()
+    for size, declared in ((3, mapping()), (2, open_size)):
+        with pytest.raises(ArtifactError, match="'list' is no input"):
+            await onnx(tmp_path, declared, size)
