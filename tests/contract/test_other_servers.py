@@ -1,0 +1,153 @@
+"""workers/tensorflow.py and workers/torchserve.py: what only they do. The rest is in test_backends.py."""
+
+import asyncio
+from asyncio import StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, UnavailableError
+from schemas.events import JsonObject
+from schemas.models import RequestForm
+from tests.backends import tensorflow, torchserve
+from tests.http_server import HttpRequest, answer, doubled, http_server
+
+STATE = "model_version_status"
+
+
+@asynccontextmanager
+async def answering(response: bytes) -> AsyncIterator[tuple[str, list[HttpRequest]]]:
+    """The URL of a server that always answers so, and what it is asked."""
+    requests: list[HttpRequest] = []
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        requests.append(request)
+        writer.write(response)
+
+    async with http_server(handle) as url:
+        yield url, requests
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "told"),
+    [
+        (404, {"error": "Servable not found"}, ArtifactError, "no model of its server.*Servable not found"),
+        (200, {STATE: [{"state": "LOADING"}]}, UnavailableError, "cannot be asked yet: its state is LOADING"),
+        (200, {"name": "m", "ready": "False"}, UnavailableError, "cannot be asked yet: it is not ready"),
+        (503, {"error": "later"}, UnavailableError, "answered 503: later"),
+    ],
+)
+async def test_tensorflows_state_is_asked_before_it_serves(
+    status: int, body: JsonObject, error: type[Exception], told: str
+) -> None:
+    """A model that is not there needs an operator, one that is not ready time."""
+    async with answering(answer(body, status)) as (url, requests):
+        backend = tensorflow(f"{url}/v1/models/m")
+        with pytest.raises(error, match=told):
+            await backend.warm()
+        await backend.close()
+    assert {(request.method, request.path) for request in requests} == {("GET", "/v1/models/m")}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, {STATE: [{"state": "AVAILABLE"}]}), (200, b"fine"), (405, b""), (501, b"")],
+)
+async def test_a_server_that_tells_no_state_is_asked(status: int, body: Any) -> None:
+    """Not every server with this REST does."""
+    async with answering(answer(body, status)) as (url, _):
+        backend = tensorflow(f"{url}/v1/models/m")
+        await backend.warm()
+        await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        (RequestForm.ROW, {"instances": [{"x": 1}, {"x": 2}]}),
+        (RequestForm.VALUE, {"instances": [1, 2]}),
+        (RequestForm.COLUMN, {"inputs": {"x": [1, 2]}}),
+    ],
+)
+async def test_what_tensorflow_is_sent(form: RequestForm, sent: JsonObject) -> None:
+    """One POST to the model's URL with `:predict`, in the version's form."""
+    requests: list[HttpRequest] = []
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        requests.append(request)
+        writer.write(answer(doubled(request)))
+
+    async with http_server(handle) as url:
+        backend = tensorflow(f"{url}/v1/models/m/versions/3", form, options={"signature_name": "s"})
+        assert await backend.infer([{"x": 1}, {"x": 2}], timeout_seconds=30) == [2, 4]
+        await backend.close()
+    (request,) = requests
+    assert (request.method, request.path) == ("POST", "/v1/models/m/versions/3:predict")
+    assert request.json() == {"signature_name": "s", **sent}
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        (404, ArtifactError, "no model of its server.*in its own words"),
+        (503, UnavailableError, "answered 503: in its own words"),
+    ],
+)
+async def test_torchserve_is_asked_its_example(status: int, error: type[Exception], told: str) -> None:
+    """There is no other question to a model that has no side effects; without an example none is asked."""
+    body = {"code": status, "type": "SomeException", "message": "in its own words"}
+    async with answering(answer(body, status)) as (url, requests):
+        backend = torchserve(f"{url}/predictions/m", {"x": 1})
+        with pytest.raises(error, match=told):
+            await backend.warm()
+        await backend.close()
+        assert {(request.method, request.path, request.body) for request in requests} == {
+            ("POST", "/predictions/m", b'{"x":1}')
+        }
+        requests.clear()
+        unasked = torchserve(f"{url}/predictions/m")
+        await unasked.warm()
+        await unasked.close()
+        assert requests == []
+
+
+async def test_torchserves_calls_go_at_once_and_end_together() -> None:
+    """So that it can make batches of them; one that fails ends the others, and the next are answered."""
+    together = 6
+    waiting: set[int] = set()
+    all_there = asyncio.Event()
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        x = request.json()["x"]
+        if x < together:
+            waiting.add(x)
+            if len(waiting) == together:
+                all_there.set()
+            await all_there.wait()
+            if x == together - 1:
+                writer.write(answer({"code": 503, "message": "a fault of the handler"}, 503))
+            else:
+                await asyncio.Event().wait()
+        else:
+            writer.write(answer(2 * x))
+
+    async with http_server(handle) as url:
+        backend = torchserve(f"{url}/predictions/m", calls_in_flight=together)
+        inputs: list[JsonObject] = [{"x": x} for x in range(together)]
+        with pytest.raises(BackendBrokenError, match="answered 503: a fault of the handler"):
+            await backend.infer(inputs, timeout_seconds=30)
+        more: list[JsonObject] = [{"x": x} for x in range(100, 200)]
+        assert await backend.infer(more, timeout_seconds=30) == [2 * x for x in range(100, 200)]
+        await backend.close()
+
+
+@pytest.mark.parametrize("body", [b"NaN", b"", b"<html>", b'{"y": ', b"[1, Infinity]"])
+async def test_torchserves_answer_is_json(body: bytes) -> None:
+    """Whatever its content type says, or does not."""
+    async with answering(answer(body)) as (url, _):
+        backend = torchserve(f"{url}/predictions/m")
+        with pytest.raises(BackendFailedError, match="answered no JSON"):
+            await backend.infer([{"x": 1}], timeout_seconds=30)
+        await backend.close()
