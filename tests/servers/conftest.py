@@ -4,8 +4,9 @@ They are large, so nothing here is collected unless it is asked for by its path.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -28,6 +29,8 @@ _OUTCOMES = {
     "xfailed": "known to fail",
     "xpassed": "passed that were known to fail",
 }
+
+Process = TypeVar("Process", bound=ModelServerProcess)
 
 Installed = Path | SetupError
 _INSTALLED = pytest.StashKey[dict[type[ModelServerProcess], Installed]]()
@@ -72,7 +75,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        kind = _kind(item)
+        kind = next(iter(_kinds(item)), None)
         if kind is not None:
             item.user_properties.append((_SERVER, kind.name))
             # Under xdist too, each server is started once.
@@ -85,7 +88,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     installed = session.config.stash.setdefault(_INSTALLED, {})
     if session.config.option.collectonly:
         return
-    wanted = {_kind(item) for item in session.items}
+    wanted = {kind for item in session.items for kind in _kinds(item)}
     writer = session.config.get_terminal_writer()
     for kind in KINDS:
         if kind in wanted:
@@ -137,10 +140,24 @@ async def served(request: pytest.FixtureRequest, running_servers: RunningServers
     await handed_out.close()
 
 
-def _kind(item: pytest.Item) -> type[ModelServerProcess] | None:
+def running(servers: RunningServers, kind: type[Process]) -> Process:
+    """A server that a file is about; where it cannot run here, its tests are skipped with the reason."""
+    try:
+        server = servers.get(kind)
+    except LackingError as error:
+        pytest.skip(str(error))
+    assert isinstance(server, kind)
+    return server
+
+
+def _kinds(item: pytest.Item) -> Sequence[type[ModelServerProcess]]:
+    """The servers that a test needs: that of its parameter `served`, or those that its file names as SERVERS."""
     parameters = getattr(item, "callspec", None)
     way = parameters.params.get("served") if parameters is not None else None
-    return way.kind if isinstance(way, Way) else None
+    if isinstance(way, Way):
+        return [way.kind]
+    named: Sequence[type[ModelServerProcess]] = getattr(getattr(item, "module", None), "SERVERS", ())
+    return named
 
 
 def _what_ran(counts: Counter[str], reason: str | None) -> str:

@@ -16,6 +16,7 @@ from deploy.local.service import HOST
 from schemas.errors import SetupError
 from tests.bench.venvs import LackingError
 from tests.servers.launching import MODELS, Api, ModelServerProcess
+from tests.servers.stores import STORES
 
 _ALL_MODELS = ("doubler", "recommender")
 # Archive, model, version, and the function that is its handler. Its own version is the first that is loaded.
@@ -220,4 +221,4 @@ def _library_folder(binaries: Path) -> Path:
     return Path(answer.stdout.strip())
 
 
-KINDS: Sequence[type[ModelServerProcess]] = (MlServer, KServe, Triton, TorchServe)
+KINDS: Sequence[type[ModelServerProcess]] = (MlServer, KServe, Triton, TorchServe, *STORES)
