@@ -3,6 +3,7 @@
 Each has an environment of its own (`requirements/NAME.txt`) and serves the models of `models/toys.py`.
 """
 
+import random
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import ClassVar
 import httpx
 import psutil
 
+from deploy.local.process import ChildProcess
 from deploy.local.service import HOST, Service
 from schemas.errors import SetupError
 from tests.bench import venvs
@@ -28,6 +30,9 @@ _POLL_SECONDS = 0.05
 _ANSWER_SECONDS = 2.0
 _START_ATTEMPTS = 3
 _LOG_END_LINES = 30
+# Below those that Linux and macOS give to outgoing connections: while a server is down, one of those could
+# take its port, and a client that calls it could even be connected to itself.
+_PORTS = range(20_000, 32_000)
 
 
 class Api(StrEnum):
@@ -117,6 +122,17 @@ class ModelServerProcess(Service):
         path, suffix = _PATHS[api]
         return self.url + path.format(model) + (suffix.format(version) if version else "")
 
+    def launch(self) -> None:
+        if not self._address_known:
+            self._ports = _free_ports(self.port_count)
+        self._process = ChildProcess(
+            self.name,
+            self.command(self._ports),
+            log=self._log,
+            folder=self.directory,
+            death_signal=self.death_signal,
+        )
+
     def wait_until_ready(self) -> None:
         for attempt in range(1, _START_ATTEMPTS + 1):
             if self._becomes_ready():
@@ -175,6 +191,11 @@ def install(server: type[ModelServerProcess], report: Callable[[str], None]) -> 
     """
     server.check()
     return venvs.ensure(_REQUIREMENTS / f"{server.requirements}.txt", BUILD, report)
+
+
+def _free_ports(count: int) -> list[int]:
+    candidates = random.sample(_PORTS, 100)
+    return [port for port in candidates if not _is_taken(port)][:count]
 
 
 def _get(url: str) -> httpx.Response:

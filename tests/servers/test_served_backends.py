@@ -18,9 +18,6 @@ from workers.isolate import infer_each
 from workers.open_inference import OpenInferenceBackend
 
 _SECONDS = 30.0
-_CANCELLED_WHILE_CONNECTING = (
-    "a call that is cancelled while it connects leaves a client that never connects: workers/model_server.py"
-)
 _NO_VERSIONS = Way(KServe, Api.OPEN_INFERENCE)
 _OPEN_INFERENCE = [way for way in WAYS if way.api is Api.OPEN_INFERENCE]
 _WITH_AN_OLDER_VERSION = [way for way in WAYS if way.kind.older_version is not None]
@@ -52,15 +49,11 @@ async def test_several_outputs(served: Served) -> None:
 
 
 @pytest.mark.parametrize("bad", [FAULT, "no number"], ids=["fault", "type"])
-async def test_isolated_a_bad_example_fails_alone(
-    served: Served, bad: int, request: pytest.FixtureRequest
-) -> None:
+async def test_isolated_a_bad_example_fails_alone(served: Served, bad: int) -> None:
     """One that makes the model raise and one that is no number; all others are answered."""
-    if served.api is Api.TORCHSERVE:
-        request.applymarker(pytest.mark.xfail(reason=_CANCELLED_WHILE_CONNECTING, strict=False))
     backend = await served.warm_backend()
     numbers: list[int] = [*range(30), bad, *range(30, 40)]
-    outcomes = await infer_each(backend, served.examples(numbers), timeout_seconds=5)
+    outcomes = await infer_each(backend, served.examples(numbers), timeout_seconds=_SECONDS)
     assert isinstance(outcomes.pop(30), BackendFailedError)
     assert outcomes == served.doubled(range(40))
 
@@ -172,7 +165,7 @@ async def test_a_cancelled_call_hurts_nobody(served: Served) -> None:
 
 
 async def test_a_server_that_is_killed_and_comes_back(served: Served) -> None:
-    """Under load: what is lost fails as unavailable, and predictions come again without our doing."""
+    """Under load: calls fail as unavailable meanwhile, and predictions come again without our doing."""
     backend = await served.warm_backend()
     load = Load(backend, served)
     try:
@@ -188,12 +181,17 @@ async def test_a_server_that_is_killed_and_comes_back(served: Served) -> None:
         await until(lambda: load.answered > before + 20)
     finally:
         await load.end()
-    assert {type(failure) for failure in load.failures} == {BackendUnavailableError}, load.failures
+    broken_off = [failure for failure in load.failures if not isinstance(failure, BackendUnavailableError)]
+    # Killed between the head and the body of an answer.
+    assert all("broke off its answer" in str(failure) for failure in broken_off), broken_off
+    assert len(broken_off) <= load.callers
     assert load.wrong == []
 
 
 class Load:
-    """Four callers that ask without pause until `end`; what becomes of their calls."""
+    """Callers that ask without pause until `end`; what becomes of their calls."""
+
+    callers = 4
 
     def __init__(self, backend: Backend, served: Served) -> None:
         self.answered = 0
@@ -201,12 +199,12 @@ class Load:
         self.wrong: list[object] = []
         self._backend = backend
         self._served = served
-        self._callers = [asyncio.create_task(self._call(first)) for first in range(4)]
+        self._tasks = [asyncio.create_task(self._call(first)) for first in range(self.callers)]
 
     async def end(self) -> None:
-        for caller in self._callers:
-            caller.cancel()
-        await asyncio.wait(self._callers)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
 
     async def _call(self, first: int) -> None:
         numbers = list(range(first, first + 5))
