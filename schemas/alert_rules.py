@@ -1,0 +1,203 @@
+"""When to alert: the rules of a model, those of the whole installation, and their defaults.
+
+A file of rules holds what is to differ from the defaults; what it does not know is an error, so that a
+misspelt threshold is told and not ignored. `docs/monitoring.md` says why each default is as it is.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Severity = Literal["critical", "warning", "info"]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Factor = Annotated[float, Field(gt=1, le=1000)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Times = Annotated[int, Field(ge=1)]
+# Of these lengths what a version did is kept, see streams/monitoring/series.py.
+WindowSeconds = Literal[1, 10, 60, 300]
+
+
+class _Strict(BaseModel):
+    # Defaults are checked too: they are the rules of almost everybody.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Rule(_Strict):
+    """What all rules have.
+
+    A condition fires when it was seen for `hold_seconds`, and resolves when it was clear, by a lower
+    threshold than that at which it fires, for `clear_seconds`.
+    """
+
+    enabled: bool = True
+    severity: Severity = "warning"
+    hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    clear_seconds: Seconds = 60.0
+
+
+class Burn(_Strict):
+    """Fires when errors use the budget up `factor` times as fast as it is there, over both windows."""
+
+    long_seconds: Annotated[float, Field(ge=10, le=21_600)]
+    short_seconds: Annotated[float, Field(ge=5, le=21_600)]
+    factor: Factor
+
+    @model_validator(mode="after")
+    def _short_is_shorter(self) -> Self:
+        if self.short_seconds >= self.long_seconds:
+            raise ValueError("short_seconds must be less than long_seconds")
+        return self
+
+
+class ErrorRate(Rule):
+    """Errors, and what production answered in a version's place, against an objective over 30 days."""
+
+    severity: Severity = "critical"
+    objective_percent: Annotated[float, Field(ge=50, lt=100)] = 99.5
+    min_requests: Times = 100
+    burns: Annotated[tuple[Burn, ...], Field(min_length=1, strict=False)] = (
+        Burn(long_seconds=30, short_seconds=5, factor=40),
+        Burn(long_seconds=3600, short_seconds=300, factor=14.4),
+        Burn(long_seconds=21_600, short_seconds=1800, factor=6),
+    )
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        budget = self.budget
+        if any(burn.factor * budget >= 1 for burn in self.burns):
+            raise ValueError(
+                f"with an objective of {self.objective_percent:g}% a factor must be less than {1 / budget:g}: "
+                "more errors than requests there are never"
+            )
+        return self
+
+    @property
+    def budget(self) -> float:
+        """The share of requests that may fail."""
+        return 1.0 - self.objective_percent / 100.0
+
+
+class LatencyStep(_Strict):
+    """p99 is too high when it is over `factor` times the baseline in three windows one after the other."""
+
+    window_seconds: WindowSeconds
+    factor: Factor
+
+
+LatencySteps = Annotated[tuple[LatencyStep, ...], Field(min_length=1, strict=False)]
+
+
+class LatencyBaseline(Rule):
+    """p99 against that of the same version in the last hour."""
+
+    min_requests: Times = 300
+    min_difference_ms: Annotated[float, Field(ge=0)] = 5.0
+    steps: LatencySteps = (
+        LatencyStep(window_seconds=1, factor=3),
+        LatencyStep(window_seconds=10, factor=2.5),
+        LatencyStep(window_seconds=60, factor=2),
+        LatencyStep(window_seconds=300, factor=2),
+    )
+
+
+class LatencyProduction(Rule):
+    """p99 of a canary against that of production in the same windows."""
+
+    min_requests: Times = 100
+    min_difference_ms: Annotated[float, Field(ge=0)] = 5.0
+    warm_up_seconds: Seconds = 120.0
+    steps: LatencySteps = (
+        LatencyStep(window_seconds=10, factor=3),
+        LatencyStep(window_seconds=60, factor=2),
+        LatencyStep(window_seconds=300, factor=2),
+    )
+
+
+class ShareStep(_Strict):
+    """Hits are too few when they are under `factor` of the baseline in three windows one after the other."""
+
+    window_seconds: WindowSeconds
+    factor: Share
+
+
+class CacheHits(Rule):
+    """The share of cache hits against that of the same version in the last hour."""
+
+    min_lookups: Times = 100
+    min_baseline: Share = 0.2
+    steps: Annotated[tuple[ShareStep, ...], Field(min_length=1, strict=False)] = (
+        ShareStep(window_seconds=10, factor=0.25),
+        ShareStep(window_seconds=60, factor=0.5),
+        ShareStep(window_seconds=300, factor=0.5),
+    )
+
+
+class NoTraffic(Rule):
+    """A version with weight gets nothing, while by what its model had before it should have got much."""
+
+    severity: Severity = "critical"
+    silent_seconds: Annotated[float, Field(ge=10, le=21_600)] = 60.0
+    expected_requests: Times = 100
+
+
+class Occurrences(Rule):
+    """Something happened `times` times within `window_seconds`."""
+
+    window_seconds: Annotated[float, Field(ge=10, le=21_600)] = 60.0
+    times: Times = 1
+
+
+class ConsumerLag(Rule):
+    """The oldest request that no worker has answered waits for so long, and the wait grows."""
+
+    severity: Severity = "critical"
+    hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    age_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
+
+
+class StaleWorkers(Rule):
+    """Workers that died without an orderly end, or that do not follow the registry."""
+
+    hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    workers: Times = 1
+    silent_seconds: Seconds = 15.0
+    forget_seconds: Seconds = 600.0
+    behind_seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
+    loading_seconds: Seconds = 600.0
+
+
+class DeltaLoss(Rule):
+    """Metrics deltas that were sent and never came: what the other rules see is too low by them."""
+
+    deltas: Times = 1
+    settle_seconds: Annotated[float, Field(ge=10, le=300)] = 60.0
+    window_seconds: Annotated[float, Field(ge=60, le=600)] = 600.0
+
+
+class ModelRules(_Strict):
+    """The rules of one model, which hold for each of its versions."""
+
+    error_rate: ErrorRate = ErrorRate()
+    latency_baseline: LatencyBaseline = LatencyBaseline()
+    latency_production: LatencyProduction = LatencyProduction()
+    cache_hits: CacheHits = CacheHits()
+    no_traffic: NoTraffic = NoTraffic()
+    load_failure: Occurrences = Occurrences(severity="critical")
+    breaker_opened: Occurrences = Occurrences()
+
+
+class InstallationRules(_Strict):
+    """The rules of what all models share; their alerts have the model name ""."""
+
+    consumer_lag: ConsumerLag = ConsumerLag()
+    stale_workers: StaleWorkers = StaleWorkers()
+    delta_loss: DeltaLoss = DeltaLoss()
+
+
+INSTALLATION = ""
+"""Stands for the whole installation where a model's name does elsewhere."""
+
+
+def rules_class(model_name: str) -> type[ModelRules] | type[InstallationRules]:
+    """Of which class the rules of a model, or of the installation, are."""
+    return InstallationRules if model_name == INSTALLATION else ModelRules

@@ -1,0 +1,250 @@
+"""PURE. What one version did in the last seconds, minutes and hours, in memory.
+
+The same deltas are added up in windows of 1 s, 10 s, 1 min and 5 min, of which the newest are kept: a few
+additions a second for each version, and about 100 kB. Latencies are kept of the newest windows only; of older
+ones their p99 is left. Times are Unix seconds. A delta belongs to the windows in which it began, as in PostgreSQL.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from schemas.events import MetricsDelta
+from schemas.histogram import SCALE
+from schemas.windows import Totals, Window
+
+KEPT_WINDOWS = {1: 20, 10: 65, 60: 375, 300: 12}
+"""Window length in seconds -> how many of the newest are kept."""
+_KEPT_LATENCIES = 8
+_PER_OCTAVE = 2.0**SCALE
+_HOUR = 3600.0
+# What is judged now must not be in the baseline that it is judged by.
+_BASELINE_ENDS_SECONDS = 300.0
+_BASELINE_MINUTES = 10
+_BASELINE_REQUESTS = 50
+
+
+Latencies = Sequence[tuple[int, int]]
+"""Buckets of a histogram, each with how many values are in it."""
+
+
+class Bin:
+    """What was counted in one window; `latencies` are counts by bucket, None when only `p99_ms` is left."""
+
+    __slots__ = (
+        "_p99_ms",
+        "_p99_of",
+        "asked",
+        "breaker_opened",
+        "cache_hits",
+        "failed",
+        "latencies",
+        "load_failures",
+        "lookups",
+        "measured",
+    )
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.failed = 0
+        self.cache_hits = 0
+        self.lookups = 0
+        self.load_failures = 0
+        self.breaker_opened = 0
+        self.measured = 0
+        self.latencies: dict[int, int] | None = {}
+        self._p99_ms = 0.0
+        self._p99_of = 0
+
+    def add(self, part: MetricsDelta | Totals, asked: int, failed: int, latencies: Latencies) -> None:
+        """Add what was counted elsewhere; the last three are what it says of them, read once for all windows."""
+        self.asked += asked
+        self.failed += failed
+        self.cache_hits += part.cache_hits
+        self.lookups += part.cache_hits + part.cache_misses
+        self.load_failures += part.load_failures
+        self.breaker_opened += part.breaker_opened
+        mine = self.latencies
+        if mine is None:
+            return
+        self.measured += part.latency_ms.count
+        for index, times in latencies:
+            mine[index] = mine.get(index, 0) + times
+
+    def without_latencies(self) -> None:
+        """Keep the p99 alone."""
+        if self.latencies is not None:
+            _ = self.p99_ms
+            self.latencies = None
+
+    @property
+    def p99_ms(self) -> float:
+        """At most 1.1% off; 0.0 when nothing was measured."""
+        if self.latencies is not None and self._p99_of != self.measured:
+            self._p99_ms = _p99(self.latencies, self.measured)
+            self._p99_of = self.measured
+        return self._p99_ms
+
+    @property
+    def hit_share(self) -> float:
+        return self.cache_hits / self.lookups if self.lookups else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Sums over the last seconds."""
+
+    asked: int
+    failed: int
+    load_failures: int
+    breaker_opened: int
+
+
+class VersionSeries:
+    """The newest windows of one version."""
+
+    def __init__(self) -> None:
+        self._tiers: dict[int, dict[int, Bin]] = {seconds: {} for seconds in KEPT_WINDOWS}
+        self._newest = dict.fromkeys(KEPT_WINDOWS, 0)
+        self._sums: dict[int, dict[float, tuple[tuple[int, int], tuple[int, int, int, int]]]] = {
+            seconds: {} for seconds in KEPT_WINDOWS
+        }
+        self._p99_of_minute: tuple[int, float | None] = (0, None)
+        self._hits_of_minute: tuple[int, float, float | None] = (0, 0.0, None)
+        self.first_asked_at: float | None = None
+        self.last_asked_at: float | None = None
+        """When requests were counted last: the end of their window."""
+
+    def add(self, delta: MetricsDelta, now: float) -> None:
+        """Add what came in; a worker whose clock is ahead has counted it now."""
+        start = min(delta.window_start.timestamp(), now)
+        self._put(KEPT_WINDOWS, start, min(delta.window_end.timestamp(), now), delta)
+
+    def restore(self, window: Window) -> None:
+        """Add a window of 10 s or 1 min that was added up before."""
+        seconds = window.resolution_seconds
+        start = window.start.timestamp()
+        self._put([60, 300] if seconds == 60 else [seconds], start, start + seconds, window.totals)
+
+    def newest(self, seconds: int, now: float, within: int) -> Iterator[tuple[int, Bin]]:
+        """The windows of so many seconds that are there, of the last `within`, the newest first.
+
+        With their numbers, which are the same for all versions. The first one is not over yet.
+        """
+        tier = self._tiers[seconds]
+        last = int(now // seconds)
+        for number in range(last, last - within, -1):
+            if (found := tier.get(number)) is not None:
+                yield number, found
+
+    def bin(self, seconds: int, number: int) -> Bin | None:
+        return self._tiers[seconds].get(number)
+
+    def counted(self, now: float, seconds: float) -> Counted:
+        """What the last seconds add up to, in whole windows: up to one window more."""
+        resolution = 1 if seconds <= 15 else 10 if seconds <= 600 else 60
+        first, last = int((now - seconds) // resolution), int(now // resolution)
+        end = max(first, last - 1)
+        known = self._sums[resolution].get(seconds)
+        if known is None or known[0] != (first, end):
+            # Asked for in each second, and the same for as long as the newest two windows are.
+            known = self._sums[resolution][seconds] = (first, end), self._sum(resolution, first, end)
+        older = known[1]
+        newest = self._sum(resolution, end, last + 1)
+        return Counted(*(one + other for one, other in zip(older, newest, strict=True)))
+
+    def _sum(self, resolution: int, first: int, end: int) -> tuple[int, int, int, int]:
+        tier = self._tiers[resolution]
+        asked = failed = load_failures = breaker_opened = 0
+        for number in range(first, end):
+            if (found := tier.get(number)) is not None:
+                asked += found.asked
+                failed += found.failed
+                load_failures += found.load_failures
+                breaker_opened += found.breaker_opened
+        return asked, failed, load_failures, breaker_opened
+
+    def minutes_asked(self, start: float, end: float) -> list[int]:
+        """How many requests there were in each whole minute from `start` to before `end`."""
+        tier = self._tiers[60]
+        numbers = range(int(start // 60), int(end // 60))
+        return [found.asked if (found := tier.get(number)) is not None else 0 for number in numbers]
+
+    def baseline_p99_ms(self, now: float) -> float | None:
+        """The median of the minutes' p99 in the last hour; None while there are too few of them.
+
+        A median, so that a bad quarter of an hour does not become the measure.
+        """
+        minute = int(now // 60)
+        if self._p99_of_minute[0] != minute:
+            minutes = self._baseline_minutes(now, now - _HOUR)
+            values = [found.p99_ms for found in minutes if found.measured >= _BASELINE_REQUESTS]
+            self._p99_of_minute = minute, _median(values)
+        return self._p99_of_minute[1]
+
+    def baseline_hit_share(self, now: float, since: float) -> float | None:
+        """The median of the minutes' cache hit share in the last hour, but not before `since`."""
+        minute = int(now // 60)
+        if self._hits_of_minute[:2] != (minute, since):
+            minutes = self._baseline_minutes(now, max(now - _HOUR, since))
+            shares = [found.hit_share for found in minutes if found.lookups >= _BASELINE_REQUESTS]
+            self._hits_of_minute = minute, since, _median(shares)
+        return self._hits_of_minute[2]
+
+    def _baseline_minutes(self, now: float, since: float) -> list[Bin]:
+        tier = self._tiers[60]
+        numbers = range(int(since // 60) + 1, int((now - _BASELINE_ENDS_SECONDS) // 60))
+        return [found for number in numbers if (found := tier.get(number)) is not None]
+
+    def _put(self, windows: Iterable[int], start: float, end: float, part: MetricsDelta | Totals) -> None:
+        fallen = sum(part.fallbacks.values())
+        asked, failed = part.requests + fallen, sum(part.errors.values()) + fallen
+        latencies = [(int(index), times) for index, times in part.latency_ms.buckets.items()]
+        for seconds in windows:
+            found = self._window(seconds, int(start // seconds))
+            if found is not None:
+                found.add(part, asked, failed, latencies)
+        if asked:
+            self.first_asked_at = start if self.first_asked_at is None else min(self.first_asked_at, start)
+            self.last_asked_at = end if self.last_asked_at is None else max(self.last_asked_at, end)
+
+    def _window(self, seconds: int, number: int) -> Bin | None:
+        """The window that is added to; None when it is too old to be kept."""
+        tier, kept, newest = self._tiers[seconds], KEPT_WINDOWS[seconds], self._newest[seconds]
+        sums = self._sums[seconds]
+        if sums and any(number < end for (_, end), _ in sums.values()):
+            sums.clear()
+        found = tier.get(number)
+        if found is None and number > newest - kept:
+            found = tier[number] = Bin()
+            if number > newest:
+                self._newest[seconds] = number
+                self._age(tier, number, kept)
+            elif number <= newest - _KEPT_LATENCIES:
+                found.without_latencies()
+        return found
+
+    @staticmethod
+    def _age(tier: dict[int, Bin], newest: int, kept: int) -> None:
+        for number in [number for number in tier if number <= newest - kept]:
+            del tier[number]
+        for number, found in tier.items():
+            if number <= newest - _KEPT_LATENCIES:
+                found.without_latencies()
+
+
+def _p99(latencies: dict[int, int], measured: int) -> float:
+    # From above, where 1% is found soon.
+    beyond = measured - -(-measured * 99 // 100)
+    for index in sorted(latencies, reverse=True):
+        beyond -= latencies[index]
+        if beyond < 0:
+            value: float = 2.0 ** ((index + 0.5) / _PER_OCTAVE)
+            return value
+    return 0.0
+
+
+def _median(values: list[float]) -> float | None:
+    if len(values) < _BASELINE_MINUTES:
+        return None
+    values.sort()
+    return values[len(values) // 2]
