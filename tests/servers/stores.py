@@ -67,8 +67,14 @@ class Mlflow(_Store):
     stop_seconds = 2.0
 
     def environment(self) -> Mapping[str, str]:
-        # It imports so much that it takes half a minute wherever nothing is compiled beforehand.
-        return {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "PYTHONDONTWRITEBYTECODE": ""}
+        return {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            # Eight processes for work that nobody gives it.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            # It imports so much that it takes half a minute wherever nothing is compiled beforehand.
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
 
     def program(self, ports: Sequence[int]) -> list[str]:
         return [
