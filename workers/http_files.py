@@ -27,7 +27,7 @@ _NOT_SHOWN_BEYOND = 200
 class HttpFile:
     """The file at `url`, which `outbound` allows; `denied` says what to do where access is denied.
 
-    `name` is what it is called in errors. `headers` go with the request and are shown to nobody.
+    `uri` is what it is called in errors. `headers` go with the request and are shown to nobody.
     """
 
     url: str
