@@ -6,6 +6,10 @@ While that is little, one more call is tried each round; when it is much, one le
 failed halves the number. This is the rule of TCP Vegas (Brakmo and Peterson 1995), with the halving of
 AIMD; `usual` is the latency of a call that had the server to itself, one for each power of two of
 the batch's size.
+
+Where a call has one example, there are no batches to make of what waits here, but a server may make
+batches of the calls that it has: it works faster the more they are, and each takes longer all the same.
+So nothing is read from their latency: such a server gets all that are allowed, until calls fail.
 """
 
 from collections.abc import Mapping
@@ -39,16 +43,25 @@ def limited(state: Concurrency, max_calls: int) -> Concurrency:
 
 
 def answered(
-    state: Concurrency, *, batch_size: int, seconds: float, in_flight: int, max_calls: int
+    state: Concurrency,
+    *,
+    batch_size: int,
+    seconds: float,
+    in_flight: int,
+    max_calls: int,
+    single: bool = False,
 ) -> Concurrency:
-    """After an answer that took so long, with so many calls in flight, itself among them."""
+    """After an answer that took so long, with so many calls in flight, itself among them.
+
+    `single` says that a call never has more than one example.
+    """
     usual = state.usual(batch_size)
     if usual is None:
         usual = seconds
     elif seconds < usual or in_flight == 1:
         usual += _SMOOTHING * (seconds - usual)
     level = state.level
-    waiting = level * (1 - usual / seconds) if seconds > usual else 0.0
+    waiting = level * (1 - usual / seconds) if seconds > usual and not single else 0.0
     if waiting > max(MANY_WAITING, MANY_PART * level):
         level = max(1.0, level - 1 / level)
     elif waiting < max(FEW_WAITING, FEW_PART * level) and in_flight >= state.calls:

@@ -173,6 +173,7 @@ class Dispatcher:
                 seconds=seconds,
                 in_flight=in_flight,
                 max_calls=self._max_calls,
+                single=self._max_batch == 1,
             )
         serious = next((error for error in errors if isinstance(error, SPEAK_AGAINST_SERVER)), None)
         if len(errors) < len(outcomes) or serious is None:

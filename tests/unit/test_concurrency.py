@@ -54,6 +54,18 @@ def test_a_server_that_never_slows_down_gets_all_that_is_allowed() -> None:
     assert levels(parallel=1000, service_seconds=0.01)[-1] == MAX_CALLS
 
 
+def test_a_server_that_makes_batches_of_calls_gets_all_that_is_allowed() -> None:
+    """It takes twice as long for eight times as many, which is no reason to send fewer; failures are."""
+    state = Concurrency()
+    for _ in range(1000):
+        took = 0.01 * (1 + state.calls / 8)
+        state = answered(
+            state, batch_size=1, seconds=took, in_flight=state.calls, max_calls=MAX_CALLS, single=True
+        )
+    assert state.calls == MAX_CALLS
+    assert failed(state).calls == MAX_CALLS // 2
+
+
 def test_nothing_is_learnt_while_there_is_nothing_to_do() -> None:
     """Single calls now and then are no reason to send more at once."""
     state = Concurrency()
