@@ -21,14 +21,7 @@ _HERE = Path(__file__).parent
 _RECORDED = "test_tensorflow_serving.py"
 _RECORDED_NAME = "TensorFlow Serving"
 _SERVER = "server"
-_OUTCOMES = {
-    "passed": "passed",
-    "failed": "FAILED",
-    "error": "NOT STARTED",
-    "skipped": "skipped",
-    "xfailed": "known to fail",
-    "xpassed": "passed that were known to fail",
-}
+_OUTCOMES = {"passed": "passed", "failed": "FAILED", "error": "NOT STARTED", "skipped": "skipped"}
 
 Process = TypeVar("Process", bound=ModelServerProcess)
 

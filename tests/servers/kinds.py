@@ -99,6 +99,8 @@ class Triton(_OpenInference):
     death_signal = signal.SIGTERM
 
     def kill(self) -> None:
+        # Stopped, so that none of them makes more of it meanwhile.
+        self.pause()
         shared = _shared_memory(self._family())
         super().kill()
         # Nobody else would: those who share it remove it when they end in order.
