@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -58,6 +59,14 @@ class Leases:
         """The leases of all workers that live, in the order of their names."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(queries.LIVE_LEASES, LEASE_SECONDS)
-        return [
-            Lease(row["worker"], row["boot_id"], row["epoch"], orjson.loads(row["behind"])) for row in rows
-        ]
+        return [_lease(row) for row in rows]
+
+    async def all(self) -> list[tuple[Lease, float]]:
+        """Every lease that was not ended, with the seconds since it was renewed; those who died have theirs."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(queries.ALL_LEASES)
+        return [(_lease(row), row["age_seconds"]) for row in rows]
+
+
+def _lease(row: Mapping[str, Any]) -> Lease:
+    return Lease(row["worker"], row["boot_id"], row["epoch"], orjson.loads(row["behind"]))

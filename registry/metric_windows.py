@@ -41,6 +41,9 @@ _READ = """
     WHERE model_name = $1 AND resolution_seconds = $2 AND window_start >= $3 AND window_start < $4
     ORDER BY window_start, model_version
 """
+_MODELS = """
+    SELECT DISTINCT model_name FROM metric_windows WHERE resolution_seconds = 60 AND window_start >= $1
+"""
 _ALL_MARKS = "SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1"
 _FORGET_WINDOWS = """
     DELETE FROM metric_windows WHERE resolution_seconds = $1 AND window_start < now() - make_interval(secs => $2)
@@ -101,6 +104,12 @@ class MetricWindows:
             )
             for row in rows
         ]
+
+    async def models(self, since: datetime) -> list[str]:
+        """The models of which anything was counted since then."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_MODELS, since)
+        return [row["model_name"] for row in rows]
 
     async def lost_deltas(self, topic: str) -> Mapping[Life, int]:
         """The workers' lives of which deltas never came, with how many; those on their way count too."""

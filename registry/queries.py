@@ -78,6 +78,12 @@ LIVE_LEASES = """
     ORDER BY worker, boot_id
 """
 
+ALL_LEASES = """
+    SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - renewed_at)::float8 AS age_seconds
+    FROM worker_leases
+    ORDER BY worker, boot_id
+"""
+
 FORGET_LEASES = "DELETE FROM worker_leases WHERE renewed_at < now() - make_interval(secs => $1)"
 
 HISTORY = """

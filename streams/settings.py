@@ -94,6 +94,12 @@ class Settings(BaseModel):
     metrics_keep_1m_days: Positive = Field(7, description="of windows of 1 min")
     metrics_keep_1h_days: Positive = Field(400, description="of windows of 1 h")
 
+    # Alerts
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="http(s)://… that takes alerts as Alertmanager's /api/v2/alerts does"
+    )
+    alert_webhook_ssl_cafile: str | None = Field(None, description="CA bundle; the system's when unset")
+
     # Model files
     artifact_dir: str | None = Field(None, description="of fetched ones; a cache folder when unset")
     artifact_max_bytes: Positive = Field(4 * 1024**3, description="a larger one is refused")
@@ -128,6 +134,13 @@ class Settings(BaseModel):
         options = parse_qs(_url(url, "redis", "rediss", "unix").query)
         if "ssl_cert_reqs" in options or "ssl_check_hostname" in options:
             raise ValueError("certificates are always checked; remove ssl_cert_reqs and ssl_check_hostname")
+        return url
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _webhook_is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _url(url, "http", "https").hostname:
+            raise ValueError("write http(s)://HOST[:PORT]/PATH")
         return url
 
     @field_validator("s3_endpoint", "mlflow_url")

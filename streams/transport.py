@@ -326,6 +326,15 @@ class SliceConsumer(Consumer):
                 lag += max(0, state.highwater - state.position)
         return lag
 
+    def is_handed_out(self, tp: TP) -> bool:
+        """Whether all is that an assigned partition is known to have; False before the first fetch."""
+        subscription = self.kafka._subscription.subscription
+        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
+            return False
+        state = subscription.assignment.state_value(TopicPartition(*tp))
+        known: bool = state.highwater is not None and state.has_valid_position
+        return known and state.position >= state.highwater
+
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)
 

@@ -22,7 +22,8 @@ a second. Exit code: 0 applied, 2 refused, 3 not reachable, or with --wait not s
 """
 
 
-def _user() -> str:
+def user_name() -> str:
+    """The name of whoever runs this; "" where it has none."""
     import getpass
 
     try:
@@ -40,7 +41,7 @@ class Options:
     actor: Annotated[
         str,
         typer.Option(
-            "--actor", default_factory=_user, show_default="your user name", help="Who decides this."
+            "--actor", default_factory=user_name, show_default="your user name", help="Who decides this."
         ),
     ]
     expected_revision: Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.alerts import alerts
 from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
@@ -55,6 +56,7 @@ app.command()(worker)
 app.command()(predict)
 app.command()(top)
 app.command()(metrics)
+app.add_typer(alerts, name="alerts")
 app.command()(config)
 app.command()(schemas)
 

@@ -2,7 +2,7 @@
 
 Each delta counts once, however often it is read: the windows and the marks of what they hold change in
 one transaction. Only then is a slice acknowledged. A record that is no delta is counted and left out.
-While PostgreSQL is away the deltas wait in Kafka.
+While PostgreSQL is away the deltas wait in Kafka. What was added is shown to what watches for alerts.
 """
 
 import structlog
@@ -11,6 +11,7 @@ from registry.metric_windows import MetricWindows
 from schemas.events import MetricsDelta
 from schemas.windows import read_delta
 from streams.ledger import Slice
+from streams.monitoring.watch import AlertWatch
 from streams.patience import until_reachable
 
 log = structlog.get_logger()
@@ -19,10 +20,15 @@ log = structlog.get_logger()
 class Monitor:
     """Adds slices of `predict-metrics` up; `attempts` counts the transactions tried, for a watchdog."""
 
-    def __init__(self, windows: MetricWindows) -> None:
+    def __init__(self, windows: MetricWindows, watch: AlertWatch) -> None:
         self._windows = windows
-        self.attempts = 0
+        self._watch = watch
+        self._additions = 0
         self.unreadable = 0
+
+    @property
+    def attempts(self) -> int:
+        return self._additions + self._watch.attempts
 
     async def process(self, handled: Slice) -> None:
         """Add the deltas of a slice to their windows; returns when PostgreSQL has them."""
@@ -30,11 +36,13 @@ class Monitor:
         deltas = self._read(handled)
 
         async def add() -> list[MetricsDelta]:
-            self.attempts += 1
+            self._additions += 1
             return await self._windows.add(topic, partition, deltas)
 
         if deltas:
-            await until_reachable(add, waiting="metrics")
+            async with self._watch.turn:
+                await self._watch.begin({delta.model_name for delta in deltas})
+                self._watch.observe(partition, await until_reachable(add, waiting="metrics"))
 
     def _read(self, handled: Slice) -> list[MetricsDelta]:
         deltas = []

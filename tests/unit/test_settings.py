@@ -203,3 +203,16 @@ def test_names_and_their_secrets_go_together(public: str, secret: str) -> None:
     for name, value in both.items():
         with pytest.raises(SetupError, match="go together"):
             of(environment={name: value})
+
+
+def test_the_url_of_the_webhook_is_a_secret() -> None:
+    """Its path or query may be all that keeps others from using it; an address it must be."""
+    url = f"https://hooks.example/services/{PASSWORD}?token={PASSWORD}"
+    settings = of(environment={"HEADRACE_ALERT_WEBHOOK_URL": url}).settings
+    assert settings.alert_webhook_url is not None
+    assert settings.alert_webhook_url.get_secret_value() == url
+    assert shown("alert_webhook_url", settings.alert_webhook_url) == "***"
+    for wrong in (f"hooks.example/{PASSWORD}", f"ftp://{PASSWORD}", f"https:///{PASSWORD}"):
+        with pytest.raises(SetupError, match="HEADRACE_ALERT_WEBHOOK_URL") as refusal:
+            of(environment={"HEADRACE_ALERT_WEBHOOK_URL": wrong})
+        assert PASSWORD not in str(refusal.value)

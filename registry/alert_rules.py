@@ -1,0 +1,76 @@
+"""The rules of alerting that differ from the defaults: each version of them, by whom, when and why."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from registry.postgres import Database
+from schemas.alert_rules import InstallationRules, ModelRules, rules_class
+from schemas.events import JsonObject, rfc3339
+
+_ADD = """
+    INSERT INTO alert_rules (model_name, rules, actor, reason, set_at) VALUES ($1, $2, $3, $4, $5)
+"""
+_IN_FORCE = """
+    SELECT DISTINCT ON (model_name) model_name, rules, actor, reason, set_at FROM alert_rules
+    ORDER BY model_name, id DESC
+"""
+_TRAIL = """
+    SELECT model_name, rules, actor, reason, set_at FROM alert_rules WHERE model_name = $1 ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChange:
+    """Rules as they were set; `rules` is what differs from the defaults."""
+
+    model_name: str
+    rules: JsonObject
+    actor: str
+    reason: str
+    set_at: datetime
+
+
+class AlertRules:
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def set(
+        self, model_name: str, rules: ModelRules | InstallationRules, *, actor: str, reason: str
+    ) -> RulesChange:
+        """Put rules in force, instead of those that the model had.
+
+        Only what was given is kept: where a later release has another default, it holds.
+        """
+        now = datetime.fromisoformat(rfc3339(datetime.now(UTC)))
+        document = rules.model_dump(mode="json", exclude_unset=True)
+        async with self._database.connection() as connection:
+            await connection.execute(_ADD, model_name, orjson.dumps(document).decode(), actor, reason, now)
+        return RulesChange(model_name, document, actor, reason, now)
+
+    async def in_force(self) -> dict[str, RulesChange]:
+        """The last rules of each model that ever had its own."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_IN_FORCE)
+        return {row["model_name"]: _change(row) for row in rows}
+
+    async def trail(self, model_name: str) -> list[RulesChange]:
+        """All rules that a model ever had, the first ones first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_TRAIL, model_name)
+        return [_change(row) for row in rows]
+
+
+def read_rules(change: RulesChange) -> ModelRules | InstallationRules:
+    """PURE. The rules with the defaults for what is left out.
+
+    Raises ValueError for what this release does not know, as rules of a newer one.
+    """
+    return rules_class(change.model_name).model_validate_json(orjson.dumps(change.rules))
+
+
+def _change(row: dict[str, object]) -> RulesChange:
+    return RulesChange(**{**row, "rules": orjson.loads(row["rules"])})  # type: ignore[arg-type]  # as selected

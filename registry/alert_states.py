@@ -1,0 +1,77 @@
+"""What fires, and every event of it: kept, so that a restart neither tells it twice nor forgets to resolve it."""
+
+from dataclasses import dataclass
+
+from registry.postgres import Database
+from schemas.events import Alert
+
+FORGET_EVENTS_SECONDS = 400 * 86_400.0
+
+_FIRING = "SELECT alert FROM alert_states ORDER BY model_name, model_version, rule"
+_FIRE = """
+    INSERT INTO alert_states (model_name, model_version, rule, alert) VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING true
+"""
+_RESOLVE = """
+    DELETE FROM alert_states
+    WHERE model_name = $1 AND model_version = $2 AND rule = $3 AND alert ->> 'alert_id' = $4
+    RETURNING true
+"""
+_ADD_EVENT = "INSERT INTO alert_events (model_name, alert) VALUES ($1, $2)"
+_UNPUBLISHED = "SELECT id, alert FROM alert_events WHERE NOT published ORDER BY id"
+_PUBLISHED = "UPDATE alert_events SET published = true WHERE id = $1"
+_FORGET = "DELETE FROM alert_events WHERE published AND recorded_at < now() - make_interval(secs => $1)"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event with its number, which rises."""
+
+    number: int
+    alert: Alert
+
+
+class AlertStates:
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def firing(self) -> list[Alert]:
+        """The events by which began what fires now."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_FIRING)
+        return [Alert.model_validate_json(row["alert"]) for row in rows]
+
+    async def record(self, alert: Alert) -> bool:
+        """Note an event; False when it is none: it fires already, or fires no more, by somebody else's word.
+
+        After a RegistryUnavailableError it is unknown whether it was noted, and then False the next time.
+        """
+        name = (alert.model_name, alert.model_version, alert.rule)
+        document = alert.model_dump_json()
+        async with self._database.connection() as connection, connection.transaction():
+            if alert.state == "firing":
+                changed = await connection.fetchval(_FIRE, *name, document)
+            else:
+                changed = await connection.fetchval(_RESOLVE, *name, alert.alert_id)
+            if changed:
+                await connection.execute(_ADD_EVENT, alert.model_name, document)
+        return bool(changed)
+
+    async def unpublished(self) -> list[RecordedEvent]:
+        """The events that were noted and are not known to be published, in their order."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_UNPUBLISHED)
+        return [RecordedEvent(row["id"], Alert.model_validate_json(row["alert"])) for row in rows]
+
+    async def published(self, event: RecordedEvent) -> None:
+        """Note that the broker has it."""
+        async with self._database.connection() as connection:
+            await connection.execute(_PUBLISHED, event.number)
+
+    async def forget(self) -> None:
+        """Delete events of long ago."""
+        async with self._database.connection() as connection:
+            await connection.execute(_FORGET, FORGET_EVENTS_SECONDS)

@@ -1,0 +1,191 @@
+"""`headrace alerts`: what fires now, the rules in force, and setting them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.deciding import user_name
+from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+from streams.cli.registry_access import registered, with_database
+
+if TYPE_CHECKING:
+    from registry.alert_rules import RulesChange
+    from schemas.alert_rules import InstallationRules, ModelRules
+    from schemas.events import Alert
+
+alerts = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
+
+Whose = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The model's name; without, what all models share.", show_default=False
+    ),
+]
+
+
+@alerts.callback(invoke_without_command=True)
+def firing(
+    context: typer.Context,
+    *,
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what fires now, and which models have rules of their own.
+
+    The role `monitor` judges them, and writes to predict-alerts what fires and what resolves. With --json:
+    {"firing": [ALERT, ...], "rules": {MODEL: {"rules", "actor", "reason", "set_at"}}}, where "rules" is what
+    differs from the defaults, and the model "" stands for what all share.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    import asyncio
+
+    from registry.alert_rules import AlertRules
+    from registry.alert_states import AlertStates
+    from streams.cli.output import console, print_json
+
+    async def ask(database: Any) -> "tuple[list[Alert], dict[str, RulesChange]]":
+        return await AlertStates(database).firing(), await AlertRules(database).in_force()
+
+    fires, changes = asyncio.run(with_database(command_settings(env_file, flags), ask))
+    if as_json:
+        print_json(
+            {
+                "firing": [alert.model_dump(mode="json") for alert in fires],
+                "rules": {name: _plain(change) for name, change in changes.items()},
+            }
+        )
+        return
+    screen = console()
+    if fires:
+        screen.print(_table(fires))
+    else:
+        screen.print("Nothing fires.")
+    for name, change in changes.items():
+        told = f"{name or 'what all models share'}: rules of {change.actor or 'nobody named'}"
+        screen.print(
+            f"{told}{f', {change.reason}' if change.reason else ''} (`headrace alerts rules {name}`)"
+        )
+
+
+@alerts.command()
+def rules(
+    model_name: Whose = "", *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
+) -> None:
+    """Show the rules in force, whole, as a file for `headrace alerts set`, and who set what before.
+
+    With --json: {"model_name", "rules", "trail": [{"rules", "actor", "reason", "set_at"}, ...]}; "rules" of the
+    trail are what differs from the defaults.
+    """
+    import asyncio
+
+    from registry.alert_rules import AlertRules, read_rules
+    from schemas.alert_rules import rules_class
+    from schemas.events import rfc3339
+    from streams.cli.output import print_json
+
+    async def ask(database: Any) -> "list[RulesChange]":
+        if model_name:
+            await registered(database, model_name)
+        return await AlertRules(database).trail(model_name)
+
+    trail = asyncio.run(with_database(command_settings(env_file, flags), ask))
+    whole = read_rules(trail[-1]) if trail else rules_class(model_name)()
+    if as_json:
+        document = {"model_name": model_name, "rules": whole.model_dump(mode="json")}
+        print_json(document | {"trail": [_plain(change) for change in trail]})
+        return
+    print(whole.model_dump_json(indent=2))
+    for change in trail:
+        told = " ".join(filter(None, (rfc3339(change.set_at), change.actor, change.reason)))
+        print(told, file=sys.stderr)
+
+
+@alerts.command("set")
+def set_rules(
+    model_name: Whose = "",
+    *,
+    file: Annotated[
+        Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = "",
+    actor: Annotated[
+        str,
+        typer.Option(
+            "--actor", default_factory=user_name, show_default="your user name", help="Who sets them."
+        ),
+    ],
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put the rules of a file in force, instead of those that the model had.
+
+    What the file leaves out is as by default; `{}` sets all back. The monitors follow within seconds. With
+    --json: {"model_name", "rules", "actor", "reason", "set_at"}.
+    """
+    import asyncio
+
+    from registry.alert_rules import AlertRules
+    from streams.cli.output import print_json
+
+    given = _read(file, model_name)
+
+    async def ask(database: Any) -> "RulesChange":
+        if model_name:
+            await registered(database, model_name)
+        return await AlertRules(database).set(model_name, given, actor=actor, reason=reason)
+
+    change = asyncio.run(with_database(command_settings(env_file, flags), ask))
+    if as_json:
+        print_json({"model_name": model_name} | _plain(change))
+    else:
+        print(f"set: {model_name or 'what all models share'} has these rules from now on")
+
+
+def _read(file: Path, model_name: str) -> "ModelRules | InstallationRules":
+    """The rules of a file; raises InvalidRequestError that says what is wrong and where."""
+    from pydantic import ValidationError
+
+    from schemas.alert_rules import rules_class
+    from schemas.errors import InvalidRequestError
+
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return rules_class(model_name).model_validate_json(content)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()[:5]
+        )
+        raise InvalidRequestError(f"{file}: {wrong}") from None
+
+
+def _table(fires: "list[Alert]") -> Any:
+    from rich.table import Table
+
+    from schemas.events import rfc3339
+    from streams.monitoring.alert_text import sentence
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("since", "severity", "rule"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for alert in fires:
+        table.add_row(rfc3339(alert.at), alert.severity, alert.rule, sentence(alert))
+    return table
+
+
+def _plain(change: "RulesChange") -> dict[str, Any]:
+    from schemas.events import rfc3339
+
+    return {
+        "rules": change.rules,
+        "actor": change.actor,
+        "reason": change.reason,
+        "set_at": rfc3339(change.set_at),
+    }

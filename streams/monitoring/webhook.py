@@ -1,0 +1,128 @@
+"""Telling alerts to whatever takes them as Alertmanager's API does (POST /api/v2/alerts).
+
+What fires is told again each minute with an end some minutes ahead: so Alertmanager expects it, and an alert
+whose monitor died ends there by itself. Nothing waits for the receiver: what cannot be told within some tries
+is told with the next ones, and of what waits the oldest goes. Its URL may hold a token, and is in no log.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+
+from schemas.events import Alert, JsonObject, rfc3339
+from streams.monitoring.alert_text import sentence
+from workers.connections import new_client
+from workers.endpoints import Outbound
+from workers.retrying import TOO_MANY_REQUESTS
+
+log = structlog.get_logger()
+
+AGAIN_EACH_SECONDS = 60.0
+ENDS_AFTER = timedelta(minutes=5)
+MAX_WAITING = 1000
+MAX_TRIES = 5
+CALL_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.5
+# The operator names the receiver, wherever it is.
+_ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+def as_alertmanager(alert: Alert, now: datetime) -> JsonObject:
+    """PURE. One entry of the list that POST /api/v2/alerts takes."""
+    labels = {
+        "alertname": alert.rule,
+        "source": "headrace",
+        "severity": alert.severity,
+        "model_name": alert.model_name,
+        "model_version": alert.model_version,
+    }
+    annotations = {"summary": sentence(alert), "alert_id": alert.alert_id}
+    times = (
+        {"endsAt": rfc3339(alert.at)}
+        if alert.state == "resolved"
+        else {"startsAt": rfc3339(alert.at), "endsAt": rfc3339(now + ENDS_AFTER)}
+    )
+    return {
+        # An empty label is none, to Prometheus and to Alertmanager.
+        "labels": {name: value for name, value in labels.items() if value},
+        "annotations": annotations,
+        **times,
+    }
+
+
+class Webhook:
+    """Tells alerts to one receiver."""
+
+    def __init__(self, url: str, *, ca_file: str | None = None) -> None:
+        self._url = url
+        self._outbound = Outbound(networks=_ANYWHERE, ca_file=ca_file)
+        self._waiting: deque[Alert] = deque(maxlen=MAX_WAITING)
+        self._news = asyncio.Event()
+
+    def tell(self, alert: Alert) -> None:
+        """Have an event told soon; never waits."""
+        if len(self._waiting) == MAX_WAITING:
+            log.warning("an alert is not told: too many wait for the webhook")
+        self._waiting.append(alert)
+        self._news.set()
+
+    async def keep_telling(self, firing: Callable[[], Iterable[Alert]]) -> None:
+        """Tell what comes, and each minute all that is `firing`. Ends when cancelled.
+
+        Raises SetupError when the bundle of certificate authorities cannot be read.
+        """
+        parts = urlsplit(self._url)
+        root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        async with AsyncExitStack() as opened:
+            client = await opened.enter_async_context(
+                await new_client(root, self._outbound, connect_timeout_seconds=CALL_SECONDS)
+            )
+            while True:
+                await self._until_due()
+                waiting = list(self._waiting)
+                self._waiting.clear()
+                events = {alert.alert_id: alert for alert in (*firing(), *waiting)}
+                if events and not await self._told(client, list(events.values())):
+                    # What fires is told again anyway; a resolved one would never be.
+                    again = [alert for alert in events.values() if alert.state == "resolved"]
+                    self._waiting.extendleft(reversed(again))
+
+    async def _until_due(self) -> None:
+        try:
+            async with asyncio.timeout(AGAIN_EACH_SECONDS):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    async def _told(self, client: httpx.AsyncClient, alerts: Sequence[Alert]) -> bool:
+        """Whether the receiver has them, or refuses them for good."""
+        now = datetime.now(UTC)
+        body = [as_alertmanager(alert, now) for alert in alerts]
+        failure = ""
+        for tries in range(MAX_TRIES):
+            if tries:
+                pause = FIRST_PAUSE_SECONDS * 2**tries
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    status = (await client.post(self._url, json=body)).status_code
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+                # Its text may quote the URL.
+                failure = type(error).__name__
+                continue
+            if status < 300:
+                return True
+            failure = f"status {status}"
+            if status < 500 and status != TOO_MANY_REQUESTS:
+                log.warning("the webhook refuses alerts", alerts=len(body), reason=failure)
+                return True
+        log.warning("alerts are not told to the webhook yet", alerts=len(body), reason=failure)
+        return False

@@ -1,0 +1,190 @@
+"""streams/monitoring/watch.py over PostgreSQL: what a monitor does that begins, falls behind or loses its models."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from registry.alert_states import AlertStates
+from registry.metric_windows import MetricWindows
+from registry.postgres import Database
+from schemas.alert_rules import InstallationRules, ModelRules
+from schemas.errors import BrokerUnavailableError
+from schemas.events import Alert
+from streams.monitoring.watch import AlertWatch
+from tests.unit.test_windows import delta
+
+DEADLINE_SECONDS = 30
+
+
+@pytest.fixture
+async def opened(database: str) -> AsyncIterator[Database]:
+    """An empty registry."""
+    opened = await Database.connect(database)
+    yield opened
+    await opened.close()
+
+
+@dataclass
+class Followed:
+    """The model `m` has one version, which gets everything."""
+
+    model_rules: Mapping[str, ModelRules] = field(default_factory=dict)
+    installation_rules: InstallationRules = field(default_factory=InstallationRules)
+
+    def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None]:
+        return {"m": ({"v1": 1.0}, "v1")}[model_name]
+
+
+@dataclass
+class Assigned:
+    """What a test says; `asked` has the models that were about to be judged, each time."""
+
+    read: bool = True
+    mine: frozenset[str] = frozenset({"m"})
+    generation: int = 1
+    settled: bool = True
+    asked: list[str] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def owns(self, model_name: str) -> bool:
+        return model_name in self.mine
+
+    def is_read(self, model_name: str) -> bool:
+        self.asked.append(model_name)
+        self.news.set()
+        return self.read
+
+    def partition_of(self, model_name: str) -> int:
+        return {"m": 0}[model_name]
+
+    async def judged(self, times: int) -> None:
+        """Wait until models were judged so often from now on."""
+        until = len(self.asked) + times
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(self.asked) < until:
+                self.news.clear()
+                await self.news.wait()
+
+
+@dataclass
+class Broker:
+    """Where events are published, unless it is away."""
+
+    published: list[Alert] = field(default_factory=list)
+    away: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def publish(self, alert: Alert) -> None:
+        self.changed.set()
+        if self.away:
+            raise BrokerUnavailableError("away")
+        self.published.append(alert)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(self.published) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def watching(opened: Database, assigned: Assigned, broker: Broker) -> AsyncIterator[AlertWatch]:
+    """A watch that judges and publishes while the block runs."""
+    told: list[Alert] = []
+    watch = AlertWatch(
+        MetricWindows(opened),
+        AlertStates(opened),
+        Followed(),
+        assigned,
+        publish=broker.publish,
+        tell=told.append,
+    )
+    tasks = [asyncio.create_task(watch.keep_judging()), asyncio.create_task(watch.keep_publishing())]
+    try:
+        yield watch
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
+
+
+async def failing(opened: Database) -> None:
+    """A model of which everything fails for the last minutes."""
+    now = datetime.now(UTC)
+    await MetricWindows(opened).add(
+        "earlier",
+        0,
+        [
+            delta(
+                second, at=now - timedelta(seconds=600 - second), requests=10, ok=0, errors={"INTERNAL": 10}
+            )
+            for second in range(600)
+        ],
+    )
+
+
+async def test_what_is_not_read_yet_is_not_judged(opened: Database) -> None:
+    """The deltas that wait after a restart must not seem to be silence, nor hide what is over."""
+    await failing(opened)
+    assigned, broker = Assigned(read=False), Broker()
+    async with watching(opened, assigned, broker):
+        await assigned.judged(3)
+        assert await AlertStates(opened).firing() == []
+        assigned.read = True
+        await broker.until(1)
+    (fired,) = broker.published
+    assert (fired.rule, fired.state, fired.value) == ("error_rate", "firing", 1.0)
+
+
+async def test_what_fires_is_not_told_again_by_who_comes_next(opened: Database) -> None:
+    """Not after a restart, nor after partitions changed hands."""
+    await failing(opened)
+    broker = Broker()
+    assigned = Assigned()
+    async with watching(opened, assigned, broker) as watch:
+        await broker.until(1)
+        assigned.generation += 1
+        await assigned.judged(2)
+        assert watch.firing == broker.published
+    again = Assigned()
+    async with watching(opened, again, broker) as watch:
+        await again.judged(2)
+        assert watch.firing == broker.published
+    assert len(broker.published) == 1
+
+
+async def test_models_of_other_monitors_are_left_to_them(opened: Database) -> None:
+    """Neither judged, nor published in their place."""
+    await failing(opened)
+    mine, broker = Assigned(), Broker(away=True)
+    async with watching(opened, mine, broker):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await broker.changed.wait()
+    others, other = Assigned(mine=frozenset()), Broker()
+    async with watching(opened, others, other) as watch:
+        # Nothing is begun, so nothing is judged: it is begun by its deltas, if at all.
+        await watch.begin(["m"])
+        assert watch.firing == []
+        assert others.asked == []
+    assert other.published == []
+    assert len(await AlertStates(opened).unpublished()) == 1
+
+
+async def test_an_event_that_could_not_be_published_is_published_later(opened: Database) -> None:
+    """By whoever watches the model then, with the same id."""
+    await failing(opened)
+    broker = Broker(away=True)
+    async with watching(opened, Assigned(), broker):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await broker.changed.wait()
+    assert broker.published == []
+    (noted,) = await AlertStates(opened).unpublished()
+    broker.away = False
+    async with watching(opened, Assigned(), broker):
+        await broker.until(1)
+    assert broker.published == [noted.alert]

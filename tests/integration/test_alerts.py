@@ -1,0 +1,298 @@
+"""Alerts on the real stack: from a model server that becomes slow to the event, through a restart, to its end."""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from registry.alert_rules import AlertRules
+from registry.alert_states import AlertStates
+from registry.metric_windows import MetricWindows
+from registry.postgres import Database
+from schemas.alert_rules import ModelRules
+from schemas.events import Alert, MetricsDelta
+from streams.settings import Settings
+from tests.command import headrace
+from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
+from tests.promotions import event, spec
+from tests.served_model import apply
+from tests.services import MakeTopics
+from tests.topic_log import TopicLog, topic_log
+from tests.unit.test_windows import delta
+from tests.worker_process import StartWorker
+
+PARTITIONS = 4
+REQUESTS_A_SECOND = 500
+USUAL_MS = 40.0
+USUAL_P99_MS = 55.0
+
+
+@pytest.fixture
+async def opened(database: str) -> AsyncIterator[Database]:
+    """An empty registry."""
+    opened = await Database.connect(database)
+    yield opened
+    await opened.close()
+
+
+class ScriptedModel:
+    """A model that doubles, and takes as long as it is told."""
+
+    def __init__(self) -> None:
+        self.latency_ms = USUAL_MS
+
+    async def serve(self, request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        if request.method == "GET":
+            writer.write(answer(METADATA))
+        else:
+            await asyncio.sleep(self.latency_ms / 1000)
+            writer.write(answer(doubled(request)))
+
+
+class Receiver:
+    """Takes alerts as Alertmanager does."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    async def serve(self, request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        assert (request.method, request.path) == ("POST", "/api/v2/alerts")
+        self.told += request.json()
+        writer.write(answer({}))
+
+
+def history(model: str) -> list[MetricsDelta]:
+    """The last forty minutes of a model, each with the same usual latencies."""
+    now = datetime.now(UTC)
+    return [
+        delta(
+            minute,
+            at=now - timedelta(minutes=40 - minute),
+            latencies=(USUAL_P99_MS,) * 60,
+            model_name=model,
+            worker="earlier",
+        )
+        for minute in range(40)
+    ]
+
+
+@asynccontextmanager
+async def steady_requests(settings: Settings, model: str) -> AsyncIterator[None]:
+    """500 requests a second, each with an input of its own, while the block runs."""
+
+    async def send(producer: AIOKafkaProducer) -> None:
+        loop = asyncio.get_running_loop()
+        start, sent = loop.time(), itertools.count()
+        number = next(sent)
+        while True:
+            while number < (loop.time() - start) * REQUESTS_A_SECOND:
+                request = {"request_id": str(number), "model_name": model, "user_id": f"u{number}"}
+                await producer.send(
+                    settings.topic_requests,
+                    orjson.dumps(request | {"input": {"x": number}}),
+                    partition=number % PARTITIONS,
+                )
+                number = next(sent)
+            await asyncio.sleep(0.02)
+
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        sending = asyncio.create_task(send(producer))
+        try:
+            yield
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+def alerts_of(log: TopicLog, settings: Settings, model: str) -> list[tuple[Alert, float]]:
+    """A model's events with the seconds at which they were written."""
+    return [
+        (Alert.model_validate_json(record.value), record.timestamp / 1000)
+        for record in log.of(settings.topic_alerts)
+        if record.key == model.encode()
+    ]
+
+
+async def test_a_model_that_becomes_slow_is_told_within_seconds_once_and_through_a_restart(
+    topics: MakeTopics, database: str, opened: Database, start_worker: StartWorker
+) -> None:
+    """Five times the latency at 500 requests/s; the monitor that told it is killed, another one resolves it."""
+    name = f"m-{uuid.uuid4().hex[:12]}"
+    scripted, receiver = ScriptedModel(), Receiver()
+    await MetricWindows(opened).add("earlier", 0, history(name))
+    async with http_server(scripted.serve) as url, http_server(receiver.serve) as webhook:
+        settings = await topics(
+            PARTITIONS, postgres_dsn=database, alert_webhook_url=f"{webhook}/api/v2/alerts"
+        )
+        version = spec("v1", endpoint=f"{url}/v2/models/m")
+        await apply(database, event("register", name, model=version), event("promote", name, version="v1"))
+        rules = orjson.dumps({"latency_baseline": {"clear_seconds": 3}})
+        ended = await headrace(
+            "alerts", "set", name, "-f", "-", "--reason", "a quick test", settings=settings, stdin=rules
+        )
+        assert ended.code == 0, ended.stderr
+        worker, monitor = start_worker(settings, "predict"), start_worker(settings, "monitor")
+        await asyncio.gather(worker.ready(), monitor.ready())
+        async with (
+            topic_log(settings.kafka_bootstrap, settings.topic_alerts, settings.topic_metrics) as log,
+            steady_requests(settings, name),
+        ):
+            deltas = log.of(settings.topic_metrics)
+            await log.until(lambda: len(deltas) >= 5, "some seconds of usual traffic")
+            assert alerts_of(log, settings, name) == []
+            scripted.latency_ms = 5 * USUAL_MS
+            slow_since = time.time()
+            await log.until(lambda: alerts_of(log, settings, name), "an alert")
+            ((fired, at),) = alerts_of(log, settings, name)
+            assert (fired.rule, fired.model_version, fired.state) == ("latency_baseline", "v1", "firing")
+            assert fired.baseline == pytest.approx(USUAL_P99_MS, rel=0.011)
+            assert at - slow_since <= 5.0
+
+            shown = await headrace("alerts", settings=settings)
+            assert f"{name} v1: p99 of 1 s is" in shown.stdout
+            assert "a quick test" in shown.stdout
+            monitor.kill()
+            await monitor.ended()
+            second = start_worker(settings, "monitor")
+            await second.logged("partitions assigned")
+            scripted.latency_ms = USUAL_MS
+            await log.until(lambda: len(alerts_of(log, settings, name)) > 1, "its end")
+            await log.to_end()
+            (_, (resolved, _)) = alerts_of(log, settings, name)
+            assert (resolved.state, resolved.alert_id) == ("resolved", fired.alert_id)
+        assert await AlertStates(opened).firing() == []
+        assert await AlertStates(opened).unpublished() == []
+        second.terminate()
+        worker.terminate()
+        assert [await worker.ended(), await second.ended()] == [0, 0]
+        assert webhook not in second.log
+    mine = [each for each in receiver.told if each["labels"].get("model_name") == name]
+    assert {each["annotations"]["alert_id"] for each in mine} == {fired.alert_id}
+    assert mine[0]["startsAt"] < mine[0]["endsAt"]
+    assert datetime.fromisoformat(mine[-1]["endsAt"]) == resolved.at.replace(
+        microsecond=resolved.at.microsecond // 1000 * 1000
+    )
+
+
+async def test_a_worker_that_dies_and_requests_that_wait_are_told(
+    topics: MakeTopics, database: str, opened: Database, start_worker: StartWorker
+) -> None:
+    """By rules of the installation, which one of two monitors judges."""
+    settings = await topics(PARTITIONS, postgres_dsn=database)
+    rules = {
+        "consumer_lag": {"age_seconds": 2, "hold_seconds": 0},
+        "stale_workers": {"silent_seconds": 6, "hold_seconds": 0},
+    }
+    ended = await headrace("alerts", "set", "-f", "-", settings=settings, stdin=orjson.dumps(rules))
+    assert ended.code == 0, ended.stderr
+    name = f"m-{uuid.uuid4().hex[:12]}"
+    scripted = ScriptedModel()
+    async with (
+        http_server(scripted.serve) as url,
+        topic_log(settings.kafka_bootstrap, settings.topic_alerts) as log,
+    ):
+        version = spec("v1", endpoint=f"{url}/v2/models/m")
+        await apply(database, event("register", name, model=version), event("promote", name, version="v1"))
+        worker = start_worker(settings, "predict")
+        monitors = [start_worker(settings, "monitor") for _ in range(2)]
+        await asyncio.gather(worker.ready(), *(monitor.ready() for monitor in monitors))
+        worker.kill()
+        async with steady_requests(settings, name):
+            await log.until(lambda: len(alerts_of(log, settings, "")) >= 2, "both alerts")
+        for monitor in monitors:
+            monitor.terminate()
+        assert [await monitor.ended() for monitor in monitors] == [0, 0]
+        await log.to_end()
+        told = [alert for alert, _ in alerts_of(log, settings, "")]
+    assert {alert.rule for alert in told} == {"consumer_lag", "stale_workers"}
+    assert {(alert.state, alert.model_version) for alert in told} == {("firing", "")}
+    assert len(await AlertStates(opened).firing()) == len(told) == 2
+
+
+async def test_of_two_monitors_one_tells(opened: Database) -> None:
+    """Whoever is first; a resolved event is of the alert that fires, or it is none."""
+    states = AlertStates(opened)
+    first, second = (alert() for _ in range(2))
+    noted = await asyncio.gather(states.record(first), states.record(second))
+    assert sorted(noted) == [False, True]
+    (fires,) = await states.firing()
+    other = first if fires == second else second
+    assert not await states.record(other.model_copy(update={"state": "resolved"}))
+    assert await states.record(fires.model_copy(update={"state": "resolved"}))
+    assert not await states.record(fires.model_copy(update={"state": "resolved"}))
+    events = await states.unpublished()
+    assert [event.alert.state for event in events] == ["firing", "resolved"]
+    for each in events[:1]:
+        await states.published(each)
+    assert await states.unpublished() == events[1:]
+    await states.forget()
+    assert await states.unpublished() == events[1:]
+
+
+def alert() -> Alert:
+    return Alert(
+        alert_id=str(uuid.uuid4()),
+        model_name="m",
+        model_version="v1",
+        rule="error_rate",
+        severity="critical",
+        state="firing",
+        value=0.5,
+        threshold=0.2,
+        window_seconds=30,
+        at=datetime(2026, 11, 25, tzinfo=UTC),
+    )
+
+
+async def test_rules_are_kept_with_who_set_them_and_never_change(opened: Database) -> None:
+    """The last ones are in force; what was left out is not kept, so that it follows the defaults."""
+    rules = AlertRules(opened)
+    await rules.set(
+        "m", ModelRules.model_validate_json('{"no_traffic": {"enabled": false}}'), actor="a", reason=""
+    )
+    last = await rules.set("m", ModelRules(), actor="b", reason="back")
+    assert await rules.in_force() == {"m": last}
+    trail = await rules.trail("m")
+    assert [(change.rules, change.actor) for change in trail] == [
+        ({"no_traffic": {"enabled": False}}, "a"),
+        ({}, "b"),
+    ]
+    async with opened.connection() as connection:
+        for statement in (
+            "UPDATE alert_rules SET actor = 'c'",
+            "DELETE FROM alert_rules",
+            "TRUNCATE alert_rules",
+        ):
+            with pytest.raises(asyncpg.RestrictViolationError, match="its rows are history"):
+                await connection.execute(statement)
+
+
+async def test_rules_that_are_none_are_refused_by_name(topics: MakeTopics, database: str) -> None:
+    """A misspelt threshold must not seem to be set."""
+    settings = await topics(1, postgres_dsn=database)
+    await apply(database, event("register", model=spec("v1")))
+    for content, told in (
+        (b'{"latency_base": {}}', "latency_base"),
+        (b'{"error_rate": {"objective_percent": 100}}', "error_rate.objective_percent"),
+        (b'{"consumer_lag": {}}', "consumer_lag"),
+        (b"[]", "the file"),
+    ):
+        ended = await headrace("alerts", "set", "m", "-f", "-", settings=settings, stdin=content)
+        assert ended.code == 2
+        assert told in ended.stderr
+    ended = await headrace("alerts", "set", "nobody", "-f", "-", settings=settings, stdin=b"{}")
+    assert ended.code == 2
+    assert "UNKNOWN_MODEL" in ended.stderr
+    ended = await headrace("alerts", "rules", "m", "--json", settings=settings)
+    (document,) = ended.documents
+    assert ModelRules.model_validate_json(orjson.dumps(document["rules"])) == ModelRules()
+    assert document["trail"] == []
