@@ -11,8 +11,8 @@ from deploy.demo.publish import MODEL_NAME
 from deploy.demo.ratings import Ratings
 from schemas.errors import HeadraceError
 from schemas.events import JsonObject, PredictResponse
-from streams.client import PredictClient
 from schemas.histogram import HistogramBuilder, quantile
+from streams.client import PredictClient
 
 # Whoever kills the worker has time to start another one before a request counts as lost.
 _ANSWER_SECONDS = 30.0
