@@ -145,6 +145,9 @@ def running(servers: RunningServers, kind: type[Process]) -> Process:
 
 def _kinds(item: pytest.Item) -> Sequence[type[ModelServerProcess]]:
     """The servers that a test needs: that of its parameter `served`, or those that its file names as SERVERS."""
+    if not item.path.is_relative_to(_HERE):
+        # A hook of this file sees the tests of all folders.
+        return []
     parameters = getattr(item, "callspec", None)
     way = parameters.params.get("served") if parameters is not None else None
     if isinstance(way, Way):
