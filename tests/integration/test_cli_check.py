@@ -374,7 +374,7 @@ async def test_a_server_that_tells_nothing_of_its_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", ["onnx", "open-inference", "tensorflow", "torchserve"])
 async def test_who_is_not_reachable_is_told(tmp_path: Path, framework: str) -> None:
     """A store or a server that is not there: another code, since nothing was found against the version."""
-    registration = served(framework, NOWHERE)
+    registration = served(framework, f"{NOWHERE}/v1/models/doubler")
     if framework == "onnx":
         path = save_logarithm(tmp_path)
         registration = onnx(path, artifact_uri=f"{NOWHERE}/m.onnx")
