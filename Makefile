@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test test-servers faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends demo docs clean
+.PHONY: help setup lock check format test test-servers faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -51,6 +51,9 @@ test-servers: $(STAMP) ## every backend on real model servers, each in an enviro
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \
 	  tests/faults/test_control_dies.py tests/faults/test_postgres_outage.py
+
+bench-log: $(STAMP) ## the prediction log beside what writes the same rows; BENCH_REPEATS=5, BENCH_LOG_ROWS=600000
+	@$(BIN)/python -m tests.bench.log
 
 demo: $(STAMP) ## two recommenders on MovieLens-100k, served live; until Ctrl-C, or DEMO_SECONDS=20
 	@$(BIN)/python -m deploy.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))

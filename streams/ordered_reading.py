@@ -33,16 +33,17 @@ def ordered_app(
     role: str,
     group_id: str,
     slice_max_records: int,
+    at_once: int = 1,
     on_fault: OnFault,
 ) -> WorkerApp:
-    """The app of such a role; its producer writes what comes of it."""
+    """The app of such a role; its producer writes what comes of it. `at_once` is that of `reading`."""
     return worker_app(
         TransportOptions(
             bootstrap=settings.kafka_bootstrap,
             group_id=group_id,
             client_id=f"headrace-{identity.worker}-{role}",
             slice_max_records=slice_max_records,
-            max_outstanding=2,
+            max_outstanding=at_once + 1,
             fetch_max_bytes=settings.fetch_max_bytes,
             security=kafka_security(settings),
         ),
@@ -57,16 +58,17 @@ async def reading(
     handle: SliceHandler,
     *,
     attempts: Callable[[], int],
+    at_once: int = 1,
     settings: Settings,
     on_fault: OnFault,
 ) -> AsyncIterator[None]:
     """Handle the topic's slices one after the other while the block runs.
 
-    At its end the slice in hand is finished, unless that takes too long: then it is left to the next
-    worker with this role. `attempts` counts what was tried, for the watchdog: to wait for PostgreSQL is no
-    standstill.
+    With more than one `at_once` they are handled in any order. At the block's end the slice in hand is
+    finished, unless that takes too long: then it is left to the next worker with this role. `attempts` counts
+    what was tried, for the watchdog: to wait for PostgreSQL is no standstill.
     """
-    slice_agent(app, topic, handle, slices_in_flight=1, in_order=True, on_fault=on_fault)
+    slice_agent(app, topic, handle, slices_in_flight=at_once, in_order=at_once == 1, on_fault=on_fault)
 
     def progress() -> Progress:
         now = progress_of(app)

@@ -13,6 +13,8 @@ Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 ENV_PREFIX = "HEADRACE_"
+# Shorter ones can be guessed by whoever has the hashes.
+HASH_KEY_CHARACTERS = 32
 
 
 class Settings(BaseModel):
@@ -63,6 +65,7 @@ class Settings(BaseModel):
     group_id: str = "headrace-predict"
     control_group_id: str = "headrace-control"
     monitor_group_id: str = "headrace-monitor"
+    log_group_id: str = "headrace-log"
     worker_name: str | None = Field(None, description="unique and stable; host name and pid when unset")
     max_record_bytes: Positive = 1024 * 1024
     slice_max_records: Positive = Field(2000, description="records that are worked on as one")
@@ -93,6 +96,16 @@ class Settings(BaseModel):
     metrics_keep_10s_hours: Positive = Field(6, description="of windows of 10 s")
     metrics_keep_1m_days: Positive = Field(7, description="of windows of 1 min")
     metrics_keep_1h_days: Positive = Field(400, description="of windows of 1 h")
+
+    # Prediction log
+    log_keep_days: Positive = Field(30, description="days before today")
+    log_user_ids: Literal["plain", "hashed"] = Field(
+        "plain", description="hashed: HMAC-SHA-256 by LOG_HASH_KEY"
+    )
+    log_hash_key: SecretStr | None = Field(
+        None, description="32 characters or more, as of openssl rand -hex 32"
+    )
+    log_predictions: bool = Field(False, description="keep the predictions too")
 
     # Alerts
     alert_webhook_url: SecretStr | None = Field(
@@ -158,6 +171,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"HEADRACE_REGISTRY_POLL_SECONDS={self.registry_poll_seconds:g} must be less than "
                 f"HEADRACE_STALE_AFTER_SECONDS={self.stale_after_seconds:g}, or all answers say stale"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hashed_users_have_a_key(self) -> Self:
+        key = "" if self.log_hash_key is None else self.log_hash_key.get_secret_value()
+        if self.log_user_ids == "hashed" and len(key) < HASH_KEY_CHARACTERS:
+            raise ValueError(
+                f"HEADRACE_LOG_USER_IDS=hashed needs HEADRACE_LOG_HASH_KEY, {HASH_KEY_CHARACTERS} characters or more"
             )
         return self
 

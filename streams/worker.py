@@ -22,6 +22,7 @@ from streams.control_role import control_role
 from streams.identity import Identity
 from streams.monitoring.role import monitor_role
 from streams.predict_role import predict_role
+from streams.prediction_log.role import log_role
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -36,7 +37,12 @@ Role = Callable[[Settings, Identity, OnFault], AbstractAsyncContextManager[None]
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
 
-ROLES: Mapping[str, Role] = {"predict": predict_role, "control": control_role, "monitor": monitor_role}
+ROLES: Mapping[str, Role] = {
+    "predict": predict_role,
+    "control": control_role,
+    "monitor": monitor_role,
+    "log": log_role,
+}
 
 
 class Worker:

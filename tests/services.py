@@ -96,6 +96,7 @@ async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
                 "group_id": f"group-{mark}",
                 "control_group_id": f"control-{mark}",
                 "monitor_group_id": f"monitor-{mark}",
+                "log_group_id": f"log-{mark}",
                 **names,
                 **settings,
             }

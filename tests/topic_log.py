@@ -104,6 +104,12 @@ async def uncommitted_metrics(settings: Settings, partitions: int) -> int:
     return await _uncommitted(settings.kafka_bootstrap, group_id, settings.topic_metrics, partitions)
 
 
+async def unlogged_responses(settings: Settings, partitions: int) -> int:
+    """How many responses there are beyond the offsets that the log workers have committed."""
+    group_id = settings.log_group_id
+    return await _uncommitted(settings.kafka_bootstrap, group_id, settings.topic_responses, partitions)
+
+
 async def _uncommitted(bootstrap: str, group_id: str, topic: str, partitions: int) -> int:
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group_id, enable_auto_commit=False)
     await consumer.start()

@@ -10,7 +10,7 @@ from streams.cli.options import EnvFile, SetFlags
 def worker(
     *,
     roles: Annotated[
-        str, typer.Option(help="What it does, comma-separated: predict, control, monitor.")
+        str, typer.Option(help="What it does, comma-separated: predict, control, monitor, log.")
     ] = "predict,control,monitor",
     env_file: EnvFile = None,
     flags: SetFlags = None,
@@ -18,7 +18,8 @@ def worker(
     """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds.
 
     Roles: predict answers requests; control decides promotions, one of all workers that have it at a
-    time; monitor adds up what the workers count, for `headrace metrics`.
+    time; monitor adds up what the workers count, for `headrace metrics`, and alerts; log writes each
+    response to the table prediction_log.
     """
     import asyncio
 

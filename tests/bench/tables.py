@@ -11,6 +11,7 @@ from .contenders import ALL
 from .contest import Round
 from .figures import medians
 from .latency import LatencyRound
+from .log_figures import HEADRACE, LogRound
 
 
 def speed_table(rounds: Sequence[Round]) -> Table:
@@ -50,6 +51,27 @@ def ratio_table(targets: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, target in targets.items():
         limit = f"≥ {target['at_least']:.2f}" if "at_least" in target else f"≤ {target['at_most']:.2f}"
         table.add_row(name, f"{target['is']:.2f}", limit, "reached" if target["reached"] else "missed")
+    return table
+
+
+def log_table(rounds: Sequence[LogRound]) -> Table:
+    table = Table(title="rows a second in the prediction log", title_justify="left")
+    for column in ("", "median", "min to max", "Headrace is", "CPU µs a row", "PostgreSQL's"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    by_name: dict[str, list[LogRound]] = {}
+    for round_ in rounds:
+        by_name.setdefault(round_.contender, []).append(round_)
+    headrace = median(round_.rows_per_second for round_ in by_name[HEADRACE])
+    for name, own in by_name.items():
+        rates = [round_.rows_per_second for round_ in own]
+        table.add_row(
+            name,
+            f"{median(rates):,.0f}",
+            f"{min(rates):,.0f} to {max(rates):,.0f}",
+            f"{headrace / median(rates):.2f} times",
+            f"{median(round_.cpu_us_per_row for round_ in own):.1f}",
+            f"{median(round_.postgres_cpu_us_per_row for round_ in own):.1f}",
+        )
     return table
 
 

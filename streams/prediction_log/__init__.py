@@ -1,0 +1,1 @@
+"""The role `log`: what was answered, written down."""

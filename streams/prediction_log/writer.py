@@ -1,0 +1,95 @@
+"""Writing the prediction log: responses in, rows in PostgreSQL.
+
+A slice is acknowledged when its rows are there, and each response is there once, however often it is read.
+A record that is no response is counted, told and left out, as is one of a day that is not kept. While
+PostgreSQL is away the responses wait in Kafka.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+
+import structlog
+
+from registry.prediction_log import LoggedPrediction, PredictionLog
+from streams.ledger import Slice
+from streams.patience import until_reachable
+from streams.prediction_log.rows import RowReader
+
+log = structlog.get_logger()
+
+DAYS_AHEAD = 2
+
+
+def kept_days(now: datetime, keep_days: int) -> tuple[date, date]:
+    """PURE. The first and the last day that has a partition: the last one lies ahead."""
+    today = now.date()
+    return today - timedelta(days=keep_days), today + timedelta(days=DAYS_AHEAD)
+
+
+class Writer:
+    """Writes slices of `predict-responses`; `attempts` counts the transactions tried, for a watchdog.
+
+    `clock` gives the time in UTC.
+    """
+
+    def __init__(
+        self, rows: PredictionLog, reader: RowReader, *, keep_days: int, clock: Callable[[], datetime]
+    ) -> None:
+        self._rows = rows
+        self._reader = reader
+        self._keep_days = keep_days
+        self._clock = clock
+        self.attempts = 0
+        self.written = 0
+        self.repeats = 0
+        self.unreadable = 0
+        self.not_kept = 0
+
+    async def process(self, handled: Slice) -> None:
+        """Write the responses of a slice; returns when PostgreSQL has them."""
+        rows = self._kept(handled, self._read(handled))
+
+        async def add() -> int:
+            self.attempts += 1
+            return await self._rows.add(handled.partition.partition, rows)
+
+        if rows:
+            added = await until_reachable(add, waiting="responses to be logged")
+            self.written += added
+            self.repeats += len(rows) - added
+
+    def _read(self, handled: Slice) -> list[LoggedPrediction]:
+        rows = []
+        row_of = self._reader.row
+        wrong = 0
+        for record in handled.records:
+            try:
+                rows.append(row_of(record))
+            except ValueError as error:
+                if not wrong:
+                    offset, reason = record.offset, str(error)
+                wrong += 1
+        if wrong:
+            self.unreadable += wrong
+            log.warning(
+                "records are no responses",
+                records=wrong,
+                partition=handled.partition,
+                first_offset=offset,
+                reason=reason,
+            )
+        return rows
+
+    def _kept(self, handled: Slice, rows: list[LoggedPrediction]) -> list[LoggedPrediction]:
+        first, last = kept_days(self._clock(), self._keep_days)
+        kept = [row for row in rows if first <= row.day <= last]
+        if len(kept) < len(rows):
+            self.not_kept += len(rows) - len(kept)
+            log.warning(
+                "responses are of days that are not kept",
+                records=len(rows) - len(kept),
+                partition=handled.partition,
+                first_day=first.isoformat(),
+                last_day=last.isoformat(),
+            )
+        return kept

@@ -1,0 +1,97 @@
+"""The role `log` under load: killed, it leaves no row out and none twice; without PostgreSQL it waits."""
+
+import asyncio
+
+from deploy.local.postgres import Postgres
+from tests.prediction_rows import count_logged, logged, until_logged
+from tests.traffic import PARTITIONS, Traffic
+from tests.worker_group import MakeGroup
+from tests.worker_process import StartWorker
+
+DEADLINE_SECONDS = 60.0
+# No request waits for PostgreSQL; this is for a busy machine.
+SLOWEST_MS = 2000
+
+
+async def until_rows(dsn: str, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await count_logged(dsn) < count:
+            pass
+
+
+async def check_rows(dsn: str, traffic: Traffic) -> None:
+    """There is one row for each request, and it says what was answered."""
+    rows = await logged(dsn)
+    by_source = {
+        f"{row['source_topic']}/{row['source_partition']}/{row['source_offset']}": row for row in rows
+    }
+    assert len(by_source) == len(rows) == len(traffic.sent)
+    for number in range(len(traffic.sent)):
+        answer, *_ = traffic.answers[number]
+        row, response = by_source[answer.source], answer.response
+        assert int(row["responded_at"].timestamp() * 1000) == answer.at_ms
+        assert row["error_code"] is None
+        for name in (
+            "request_id",
+            "model_name",
+            "model_version",
+            "user_id",
+            "latency_ms",
+            "cached",
+            "fallback",
+            "stale",
+            "revision",
+        ):
+            assert row[name] == getattr(response, name)
+
+
+async def test_a_log_worker_is_killed(
+    make_group: MakeGroup, database: str, start_worker: StartWorker
+) -> None:
+    """The next one goes on where it was, and one that reads everything again adds nothing."""
+    group = await make_group()
+    first = start_worker(group.settings, "log")
+    (worker, _) = await asyncio.gather(group.start("one"), first.ready())
+    async with group.traffic(inputs=200) as traffic:
+        await until_rows(database, 500)
+        first.kill()
+        assert await first.ended() < 0
+        second = start_worker(group.settings, "log")
+        await second.ready()
+        await second.logged("partitions assigned")
+        await until_rows(database, await count_logged(database) + 500)
+        assert await traffic.end() == 0
+        await until_logged(group.settings, PARTITIONS)
+        await check_rows(database, traffic)
+        again = group.settings.model_copy(update={"log_group_id": f"again-{group.settings.log_group_id}"})
+        third = start_worker(again, "log")
+        await until_logged(again, PARTITIONS)
+        await check_rows(database, traffic)
+    third.terminate()
+    assert await third.ended() == 0
+    counts = await third.logged("predictions logged")
+    assert (counts["written"], counts["repeats"]) == (0, len(traffic.sent))
+    await group.end(*worker, second)
+
+
+async def test_postgres_is_stopped(
+    make_group: MakeGroup, own_postgres: Postgres, start_worker: StartWorker
+) -> None:
+    """Responses wait in Kafka and predictions for nothing; the log catches up by itself."""
+    group = await make_group(postgres_dsn=own_postgres.dsn)
+    log = start_worker(group.settings, "log")
+    (worker, _) = await asyncio.gather(group.start("one"), log.ready())
+    async with group.traffic() as traffic:
+        await until_rows(own_postgres.dsn, 100)
+        began = len(traffic.sent)
+        await asyncio.to_thread(own_postgres.stop)
+        await log.logged("registry not reachable; responses to be logged wait")
+        await traffic.until_answered()
+        await traffic.until_answered()
+        await asyncio.to_thread(own_postgres.start)
+        await traffic.until_answered()
+        assert await traffic.end() == 0
+        assert max(traffic.latencies_ms(began)) < SLOWEST_MS
+        await until_logged(group.settings, PARTITIONS)
+        await check_rows(own_postgres.dsn, traffic)
+    await group.end(*worker, log)
