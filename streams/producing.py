@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 
-from streams.ledger import Record
+# Timestamp in ms, key, value, headers.
+Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 REQUEST_TIMEOUT_SECONDS = 30
 # Below what a topic takes by default, 1,048,588 bytes.
@@ -28,22 +28,24 @@ class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
         super().__init__(min(max_bytes, MAX_BATCH_BYTES), 0)
 
     def add(
-        self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+        self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> bool:
         """Append a record; False when the batch is full, which it never is for its first record.
 
         `append` does the same, with serializers and keyword arguments that cost as much again.
         """
+        if self._closed:
+            return False
         if self._builder.append(self._relative_offset, timestamp_ms, key, value, headers) is None:
             self.close()
             return False
         self._relative_offset += 1
         return True
 
-    def records(self) -> list[Record]:
-        """What was added; the batch is closed by it."""
-        stored = MemoryRecords(bytes(self._build()))
-        return list(stored.next_batch()) if stored.has_next() else []
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        # The batch is on its way, and its records are counted: a late one would break the sequence.
+        self.close()
+        super()._set_producer_state(producer_id, producer_epoch, base_sequence)
 
 
 class BatchProducer(driver.Producer):
@@ -55,6 +57,8 @@ class BatchProducer(driver.Producer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        # The last that was handed over for each partition, until it is delivered.
+        self._last: dict[tuple[str, int], tuple[OutputBatch, asyncio.Future[Any]]] = {}
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {
@@ -74,12 +78,36 @@ class BatchProducer(driver.Producer):
         """The aiokafka producer."""
         return self._ensure_producer()
 
+    def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
+        """Add rows to the batch that waits to be sent, if there is one; returns how many, and their delivery.
+
+        A batch for each small slice would be a request for each: a partition has one at a time, so that
+        what comes after many of them would be late.
+        """
+        last = self._last.get((topic, partition))
+        if last is None:
+            return 0, None
+        batch, delivered = last
+        count = 0
+        for row in rows:
+            if not batch.add(*row):
+                break
+            count += 1
+        return count, asyncio.shield(delivered) if count else None
+
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
         """Hand a batch to the sender; the future is done when the broker has it."""
-        batch.close()
+        place = topic, partition
         # One at a time for each partition: aiokafka takes off the timeout of a batch the time since its
         # beginning again for each one that went before it, so that a stall of seconds would seem to be
         # longer than the timeout.
-        async with self._turns[topic, partition]:
+        async with self._turns[place]:
             delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
-        return delivered
+            self._last[place] = batch, delivered
+            delivered.add_done_callback(lambda _: self._forget(place, batch))
+        # Who gives up waiting must not do so for those who join.
+        return asyncio.shield(delivered)
+
+    def _forget(self, place: tuple[str, int], batch: OutputBatch) -> None:
+        if place in self._last and self._last[place][0] is batch:
+            del self._last[place]

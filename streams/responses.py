@@ -5,7 +5,7 @@ Outputs of a slice are gathered into Kafka batches; `flush` hands what was gathe
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,12 +14,11 @@ import orjson
 from schemas.errors import AnswerError
 from schemas.events import JsonObject
 from streams.ledger import Record, Slice
-from streams.producing import OutputBatch
+from streams.producing import OutputBatch, Row
 from streams.requests import Work
 from streams.serving import ServedVersion
 
 Headers = list[tuple[str, bytes]]
-Reduced = tuple[bytes | None, bytes | None, Headers]
 
 CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"})
 # Longer ones are none of these; a record's headers must not make its answer undeliverable.
@@ -31,6 +30,10 @@ _CONTENT_TYPE = ("content-type", b"application/json")
 
 class Output(Protocol):
     """Where batches go: the transport's producer."""
+
+    def join(
+        self, rows: Sequence[Row], topic: str, partition: int
+    ) -> tuple[int, asyncio.Future[Any] | None]: ...
 
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]: ...
 
@@ -168,60 +171,68 @@ class Outbox:
 
 
 class _Gathering:
-    """Batches for one partition, each as full as it gets before it is sent.
+    """Rows for one partition, in batches each as full as it gets.
 
-    A record that the topic would refuse for its size is sent as `reduce` leaves it: the broker's
+    A row that the topic would refuse for its size is sent as `reduce` leaves it: the broker's
     refusal would end the process, and the record would come again.
     """
 
     def __init__(
-        self, output: Output, topic: OutputTopic, partition: int, reduce: Callable[[Record], Reduced]
+        self, output: Output, topic: OutputTopic, partition: int, reduce: Callable[[Row], Row]
     ) -> None:
         self._output = output
         self._topic = topic
         self._partition = partition
         self._reduce = reduce
-        self._full: list[OutputBatch] = []
-        self._open = OutputBatch(topic.max_bytes)
+        self._rows: list[Row] = []
         self.deliveries: list[asyncio.Future[Any]] = []
 
     def add(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        if not self._open.add(timestamp_ms, key, value, headers):
-            self._full.append(self._open)
-            self._open = OutputBatch(self._topic.max_bytes)
-            self._open.add(timestamp_ms, key, value, headers)
+        self._rows.append((timestamp_ms, key, value, headers))
 
     async def flush(self) -> None:
-        batches, self._full = self._full, []
-        if self._open.record_count():
-            batches.append(self._open)
-            self._open = OutputBatch(self._topic.max_bytes)
-        for batch in batches:
-            # Only a batch of one record gets beyond the limit.
-            fitting = batch if batch.size() <= self._topic.max_bytes else self._reduced(batch)
-            self.deliveries.append(await self._output.send_batch(fitting, self._topic.name, self._partition))
+        if not self._rows:
+            return
+        rows, self._rows = self._rows, []
+        joined, delivered = self._output.join(rows, self._topic.name, self._partition)
+        if delivered is not None:
+            self.deliveries.append(delivered)
+        for batch in self._batches(rows[joined:]):
+            self.deliveries.append(await self._output.send_batch(batch, self._topic.name, self._partition))
 
-    def _reduced(self, batch: OutputBatch) -> OutputBatch:
-        reduced = OutputBatch(self._topic.max_bytes)
-        for record in batch.records():
-            key, value, headers = self._reduce(record)
-            reduced.add(record.timestamp, key, value, headers)
-        return reduced
+    def _batches(self, rows: Sequence[Row]) -> Iterator[OutputBatch]:
+        limit = self._topic.max_bytes
+        batch: OutputBatch | None = None
+        for row in rows:
+            if batch is not None:
+                if batch.add(*row):
+                    continue
+                yield batch
+            batch = OutputBatch(limit)
+            batch.add(*row)
+            # A first row is taken whatever its size.
+            if batch.size() > limit:
+                batch = OutputBatch(limit)
+                batch.add(*self._reduce(row))
+        if batch is not None:
+            yield batch
 
 
-def _without_key(record: Record) -> Reduced:
+def _without_key(row: Row) -> Row:
     """An answer is small enough but for its key, which is the request's."""
-    return None, record.value, [*record.headers, ("headrace-omitted", b"key")]
+    timestamp_ms, _, value, headers = row
+    return timestamp_ms, None, value, [*headers, ("headrace-omitted", b"key")]
 
 
-def _without_content(record: Record) -> Reduced:
+def _without_content(row: Row) -> Row:
     """A dead letter that can only tell where the record is, which stays in its topic."""
+    timestamp_ms, _, _, headers = row
     ours = [
         (name, value)
-        for name, value in record.headers
+        for name, value in headers
         if name.startswith(("headrace-", "__connect.errors.")) and len(value) <= MAX_ERROR_HEADER_BYTES
     ]
-    return None, None, [*ours, ("headrace-omitted", b"key, value, headers")]
+    return timestamp_ms, None, None, [*ours, ("headrace-omitted", b"key, value, headers")]
 
 
 def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:

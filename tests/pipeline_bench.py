@@ -29,6 +29,9 @@ class MemoryOutput:
         self.sent: list[tuple[str, int, Any]] = []
         self.arrived = asyncio.Event()
 
+    def join(self, *_: object) -> tuple[int, None]:
+        return 0, None
+
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
         records = MemoryRecords(bytes(batch._build()))
         while records.has_next():

@@ -27,7 +27,8 @@ from workers.isolate import infer_each
 
 log = structlog.get_logger()
 
-BREAKER = BreakerConfig(failures=5, open_seconds=2.0)
+# As few as fail together when a server begins to hang: what waits for it by then is settled at once.
+BREAKER = BreakerConfig(failures=3, open_seconds=2.0)
 # A call that a deadline cut short speaks against the server when it took this many times the usual.
 OVERDUE = 10.0
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiokafka
 from aiokafka.structs import TopicPartition
@@ -10,13 +11,15 @@ from aiokafka.structs import TopicPartition
 from streams.agents.slices import slice_agent
 from streams.app import WorkerApp, worker_app
 from streams.ledger import WHOLE, Slice
-from streams.producing import BatchProducer, OutputBatch
+from streams.producing import BatchProducer, OutputBatch, Row
 from streams.settings import Settings
 from streams.transport import SliceConsumer, TransportOptions
 from tests.services import MakeTopics
+from tests.topic_log import topic_log
 
 WAIT_SECONDS = 30.0
 MAX_OUTSTANDING = 4
+ROWS = 500
 
 
 class Handled:
@@ -257,3 +260,36 @@ async def test_rebalances_lose_nothing(topics: MakeTopics) -> None:
     finally:
         sending.cancel()
         await producer.stop()
+
+
+async def test_what_joins_a_waiting_batch_arrives_with_it(topics: MakeTopics) -> None:
+    """Whoever gives up waiting, and however many join, each row arrives once and in its order."""
+    settings = await topics(partitions=1)
+    topic = settings.topic_responses
+    deliveries: list[asyncio.Future[Any]] = []
+    joined = 0
+    async with running(settings, Handled()) as app:
+        producer = app.producer
+        assert isinstance(producer, BatchProducer)
+        for number in range(ROWS):
+            row: Row = (number, None, b"%d" % number, [])
+            count, delivered = producer.join([row], topic, 0)
+            if delivered is None:
+                assert count == 0
+                batch = OutputBatch()
+                assert batch.add(*row)
+                delivered = await producer.send_batch(batch, topic, 0)
+            else:
+                joined += count
+            if number % 3:
+                deliveries.append(delivered)
+            else:
+                delivered.cancel()
+            if not number % 7:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.gather(*deliveries)
+    assert joined > ROWS / 2
+    async with topic_log(settings.kafka_bootstrap, topic) as log:
+        await log.to_end()
+        assert [record.timestamp for record in log.of(topic)] == list(range(ROWS))
