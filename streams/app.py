@@ -79,6 +79,11 @@ def consumer_of(app: WorkerApp) -> SliceConsumer:
     return consumer
 
 
+def has_joined(app: WorkerApp) -> bool:
+    """Whether the app knows its share of the partitions, which may be none of them."""
+    return app.consumer_generation_id > 0 and not app.rebalancing
+
+
 def progress_of(app: WorkerApp) -> Progress:
     """How far an app is; called from the watchdog's thread, so it only reads."""
     consumer = consumer_of(app)

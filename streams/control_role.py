@@ -11,7 +11,7 @@ import structlog
 from registry.broadcast import HintSender
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
-from streams.app import output_of
+from streams.app import has_joined, output_of
 from streams.background import OnFault
 from streams.control import Control
 from streams.identity import Identity
@@ -21,6 +21,7 @@ from streams.promotion_events import MAX_ECHO_CHARACTERS
 from streams.security import redis_options
 from streams.settings import Settings
 from streams.topics import partition_counts
+from streams.web import Web
 
 log = structlog.get_logger()
 
@@ -28,7 +29,9 @@ EVENTS_A_SLICE = 100
 
 
 @asynccontextmanager
-async def control_role(settings: Settings, identity: Identity, on_fault: OnFault) -> AsyncIterator[None]:
+async def control_role(
+    settings: Settings, identity: Identity, on_fault: OnFault, web: Web
+) -> AsyncIterator[None]:
     """Decide promotions while the block runs."""
     await partition_counts(settings, [settings.topic_promotions, settings.topic_promotion_results])
     app = ordered_app(
@@ -39,6 +42,7 @@ async def control_role(settings: Settings, identity: Identity, on_fault: OnFault
         slice_max_records=EVENTS_A_SLICE,
         on_fault=on_fault,
     )
+    web.ready_when("control: partitions are known", lambda: has_joined(app))
 
     async def send_result(result: PromotionResult, record: Record, source: str) -> None:
         await output_of(app).kafka.send_and_wait(

@@ -19,7 +19,7 @@ from registry.broadcast import HintListener
 from registry.leases import Leases
 from registry.store import RegistryStore
 from streams.agents.slices import slice_agent
-from streams.app import WorkerApp, output_of, progress_of, worker_app
+from streams.app import WorkerApp, has_joined, output_of, progress_of, worker_app
 from streams.background import OnFault, background
 from streams.deltas import DeltaSender
 from streams.identity import Identity
@@ -35,6 +35,7 @@ from streams.settings import Settings
 from streams.topics import check_partition_counts, message_limits, partition_counts
 from streams.transport import TransportOptions
 from streams.watchdog import Progress, Watchdog
+from streams.web import Web
 from workers.cache import PredictionCache
 
 log = structlog.get_logger()
@@ -49,7 +50,9 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 
 
 @asynccontextmanager
-async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault) -> AsyncIterator[None]:
+async def predict_role(
+    settings: Settings, identity: Identity, on_fault: OnFault, web: Web
+) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
     book = MetricsBook(identity.worker, identity.boot_id, datetime.now(UTC))
     tables = ServedTables()
@@ -72,6 +75,8 @@ async def predict_role(settings: Settings, identity: Identity, on_fault: OnFault
             ),
             on_fault=on_fault,
         )
+        web.ready_when("predict: partitions are known", lambda: has_joined(app))
+        web.ready_when("predict: the registry was read lately", lambda: not refresher.is_stale())
         pipeline = Pipeline(
             serving=tables,
             is_stale=refresher.is_stale,

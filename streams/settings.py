@@ -89,6 +89,10 @@ class Settings(BaseModel):
         SecretStr(""), description="host[:port]=TOKEN,… for model servers, sent as bearer tokens"
     )
     backend_ssl_cafile: str | None = Field(None, description="CA bundle; the system's when unset")
+    http_host: str = Field("127.0.0.1", description="where HTTP is served")
+    http_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="0 = a free one, which the log tells; no HTTP when unset"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -24,6 +24,7 @@ from streams.monitoring.role import monitor_role
 from streams.predict_role import predict_role
 from streams.prediction_log.role import log_role
 from streams.settings import Settings
+from streams.web import Web
 
 log = structlog.get_logger()
 
@@ -31,8 +32,8 @@ EXIT_FAULT = 1
 EXIT_SHUTDOWN_TOO_LONG = 75
 """EX_TEMPFAIL of sysexits.h: nothing is lost, but it was not an orderly end."""
 
-Role = Callable[[Settings, Identity, OnFault], AbstractAsyncContextManager[None]]
-"""Enters when it takes part, and leaves when all that it had begun is done.
+Role = Callable[[Settings, Identity, OnFault, Web], AbstractAsyncContextManager[None]]
+"""Enters when it takes part, and leaves when all that it had begun is done; shows itself by `Web`.
 
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
@@ -63,9 +64,14 @@ class Worker:
         Raises SetupError, RegistryUnavailableError or BrokerUnavailableError when it cannot start.
         """
         self._listen_to_signals()
+        settings, web, started = self._settings, Web(), asyncio.Event()
+        web.ready_when("all roles have started", started.is_set)
         async with AsyncExitStack() as running:
+            if settings.http_port is not None:
+                await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
             for name in self._roles:
-                await running.enter_async_context(ROLES[name](self._settings, self._identity, self._fail))
+                await running.enter_async_context(ROLES[name](settings, self._identity, self._fail, web))
+            started.set()
             log.info("worker ready", worker=self._identity.worker, roles=list(self._roles))
             await self._stop.wait()
             if self._fault is not None:

@@ -14,7 +14,7 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.store import RegistryStore
 from schemas.events import Alert
-from streams.app import WorkerApp, output_of
+from streams.app import WorkerApp, has_joined, output_of
 from streams.background import OnFault, background
 from streams.identity import Identity
 from streams.kafka_errors import kafka_errors
@@ -28,6 +28,7 @@ from streams.monitoring.webhook import Webhook
 from streams.ordered_reading import ordered_app, reading
 from streams.settings import Settings
 from streams.topics import partition_counts
+from streams.web import Web
 
 log = structlog.get_logger()
 
@@ -36,7 +37,9 @@ FORGET_EACH_SECONDS = 600.0
 
 
 @asynccontextmanager
-async def monitor_role(settings: Settings, identity: Identity, on_fault: OnFault) -> AsyncIterator[None]:
+async def monitor_role(
+    settings: Settings, identity: Identity, on_fault: OnFault, web: Web
+) -> AsyncIterator[None]:
     """Add up what the workers count, and alert by it, while the block runs."""
     counts = await partition_counts(settings, [settings.topic_metrics, settings.topic_alerts])
     app = ordered_app(
@@ -47,6 +50,7 @@ async def monitor_role(settings: Settings, identity: Identity, on_fault: OnFault
         slice_max_records=DELTAS_A_SLICE,
         on_fault=on_fault,
     )
+    web.ready_when("monitor: partitions are known", lambda: has_joined(app))
     async with AsyncExitStack() as opened:
         database = await Database.connect(settings.postgres_dsn.get_secret_value())
         opened.push_async_callback(database.close)

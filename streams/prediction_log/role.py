@@ -11,6 +11,7 @@ import structlog
 from registry.postgres import Database
 from registry.prediction_log import PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
+from streams.app import has_joined
 from streams.background import OnFault, background
 from streams.identity import Identity
 from streams.ordered_reading import ordered_app, reading
@@ -19,6 +20,7 @@ from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
 from streams.settings import Settings
 from streams.topics import partition_counts
+from streams.web import Web
 
 log = structlog.get_logger()
 
@@ -31,7 +33,9 @@ COMMAND_TIMEOUT_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def log_role(settings: Settings, identity: Identity, on_fault: OnFault) -> AsyncIterator[None]:
+async def log_role(
+    settings: Settings, identity: Identity, on_fault: OnFault, web: Web
+) -> AsyncIterator[None]:
     """Write down what is answered while the block runs."""
     await partition_counts(settings, [settings.topic_responses])
     app = ordered_app(
@@ -43,6 +47,7 @@ async def log_role(settings: Settings, identity: Identity, on_fault: OnFault) ->
         at_once=SLICES_AT_ONCE,
         on_fault=on_fault,
     )
+    web.ready_when("log: partitions are known", lambda: has_joined(app))
     database = await Database.connect(
         settings.postgres_dsn.get_secret_value(), command_timeout_seconds=COMMAND_TIMEOUT_SECONDS
     )
