@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
 import orjson
 from pydantic import TypeAdapter
 
@@ -80,6 +81,25 @@ def assign(changes: Sequence[Change], user_id: str) -> Assignment:
     )
 
 
+def differences(before: JsonObject | None, after: JsonObject) -> list[str]:
+    """PURE. What a change did, in words: weights, else statuses; and the salt."""
+    old: JsonObject = before or {"weights": {}, "statuses": {}, "salt": after["salt"]}
+    told = [
+        f"{version} {old['weights'].get(version, 0):g} → {after['weights'].get(version, 0):g}%"
+        for version in after["statuses"]
+        if old["weights"].get(version, 0) != after["weights"].get(version, 0)
+    ]
+    if not told:
+        told = [
+            f"{version} {status}"
+            for version, status in after["statuses"].items()
+            if old["statuses"].get(version) != status
+        ]
+    if old["salt"] != after["salt"]:
+        told.append(f"salt {old['salt']} → {after['salt']}")
+    return told
+
+
 async def history(database: Database, model_name: str) -> list[Change]:
     """All applied promotions of a model, the first one first; empty when nobody has registered it.
 
@@ -87,17 +107,25 @@ async def history(database: Database, model_name: str) -> list[Change]:
     """
     async with database.connection() as connection:
         rows = await connection.fetch(queries.HISTORY, model_name)
-    return [
-        Change(
-            event_id=row["event_id"],
-            revision=row["revision"],
-            action=Action(row["action"]),
-            actor=row["actor"],
-            reason=row["reason"],
-            before=None if row["before"] is None else orjson.loads(row["before"]),
-            after=orjson.loads(row["after"]),
-            route=Route(salt=row["salt"], ranges=RANGES.validate_json(row["ranges"])),
-            applied_at=row["applied_at"],
-        )
-        for row in rows
-    ]
+    return [_change(row) for row in rows]
+
+
+async def recent_history(database: Database, model_name: str, at_most: int) -> list[Change]:
+    """The last of them, the newest one last; raises what `history` does."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(queries.RECENT_HISTORY, model_name, at_most)
+    return [_change(row) for row in reversed(rows)]
+
+
+def _change(row: asyncpg.Record) -> Change:
+    return Change(
+        event_id=row["event_id"],
+        revision=row["revision"],
+        action=Action(row["action"]),
+        actor=row["actor"],
+        reason=row["reason"],
+        before=None if row["before"] is None else orjson.loads(row["before"]),
+        after=orjson.loads(row["after"]),
+        route=Route(salt=row["salt"], ranges=RANGES.validate_json(row["ranges"])),
+        applied_at=row["applied_at"],
+    )

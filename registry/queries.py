@@ -23,6 +23,8 @@ _MODELS = """
 
 MODEL = _MODELS + ") v WHERE m.model_name = $1"
 
+MODEL_NAMES = "SELECT model_name FROM models ORDER BY model_name"
+
 CHANGED_MODELS = (
     _MODELS
     + """
@@ -86,9 +88,12 @@ ALL_LEASES = """
 
 FORGET_LEASES = "DELETE FROM worker_leases WHERE renewed_at < now() - make_interval(secs => $1)"
 
-HISTORY = """
+_CHANGES = """
     SELECT a.event_id, a.action, a.actor, a.reason, a.before, a.after, a.applied_at, r.revision, r.salt, r.ranges
     FROM promotion_audit a JOIN routes r USING (model_name, event_id)
     WHERE a.model_name = $1
-    ORDER BY a.id
 """
+
+HISTORY = _CHANGES + "ORDER BY a.id"
+
+RECENT_HISTORY = _CHANGES + "ORDER BY a.id DESC LIMIT $2"

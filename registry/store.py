@@ -83,6 +83,11 @@ class RegistryStore:
             }
         return Snapshot(epoch=epoch, models=models)
 
+    async def model_names(self) -> list[str]:
+        """The names of all models, in their order."""
+        async with self.database.connection() as connection:
+            return [row["model_name"] for row in await connection.fetch(queries.MODEL_NAMES)]
+
     async def find(self, model_name: str) -> RegisteredModel | None:
         """Read one model as it is now; None when nobody has registered it."""
         async with self.database.connection() as connection:

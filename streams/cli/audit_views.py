@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.history import Assignment, Change
-    from schemas.events import JsonObject
     from streams.settings import Settings
 
 
@@ -32,6 +31,7 @@ def history(
         return
     from rich.table import Table
 
+    from registry.history import differences
     from schemas.events import rfc3339
 
     table = Table(box=None, pad_edge=False)
@@ -90,25 +90,6 @@ def route(
         print_json(_document(model_name, user, assignment))
     else:
         print("\n".join(explained(model_name, user, assignment)))
-
-
-def differences(before: "JsonObject | None", after: "JsonObject") -> list[str]:
-    """PURE. What a change did, in words: weights, else statuses; and the salt."""
-    old: JsonObject = before or {"weights": {}, "statuses": {}, "salt": after["salt"]}
-    told = [
-        f"{version} {old['weights'].get(version, 0):g} → {after['weights'].get(version, 0):g}%"
-        for version in after["statuses"]
-        if old["weights"].get(version, 0) != after["weights"].get(version, 0)
-    ]
-    if not told:
-        told = [
-            f"{version} {status}"
-            for version, status in after["statuses"].items()
-            if old["statuses"].get(version) != status
-        ]
-    if old["salt"] != after["salt"]:
-        told.append(f"salt {old['salt']} → {after['salt']}")
-    return told
 
 
 def explained(model_name: str, user: str, assignment: "Assignment") -> list[str]:

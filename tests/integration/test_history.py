@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from registry.history import assign, history
+from registry.history import assign, history, recent_history
 from registry.routing import bucket
 from registry.store import RegistryStore
 from schemas.errors import SetupError
@@ -58,6 +58,16 @@ async def test_a_life_is_told_from_its_first_change(store: RegistryStore) -> Non
     assert [change.revision for change in changes] == list(range(1, 8))
     assert [change.actor for change in changes] == ["ann", "op", "op", "bo", "op", "op", "op"]
     assert [change.reason for change in changes] == ["", "", "", "offline AUC +1.2%", "", "", ""]
+
+
+async def test_the_last_changes_are_the_end_of_all(store: RegistryStore) -> None:
+    """So many at most, in the same order; other models' are not among them."""
+    await decided(store)
+    changes = await history(store.database, "m")
+    assert await recent_history(store.database, "m", 3) == changes[-3:]
+    assert await recent_history(store.database, "m", 100) == changes
+    assert await recent_history(store.database, "nobody", 3) == []
+    assert await store.model_names() == ["m", "other"]
 
 
 async def test_each_change_tells_the_state_before_and_after(store: RegistryStore) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.cli.audit_views import differences
+from registry.history import differences
 from streams.cli.registry_views import BAR_CELLS, bar
 
 
