@@ -1,5 +1,7 @@
 """Who a process is to others."""
 
+import os
+import socket
 from dataclasses import dataclass
 
 
@@ -9,3 +11,8 @@ class Identity:
 
     worker: str
     boot_id: str
+
+
+def default_worker_name() -> str:
+    """The name of a process that was given none."""
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -93,6 +93,7 @@ class Settings(BaseModel):
     http_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         None, description="0 = a free one, which the log tells; no HTTP when unset"
     )
+    http_socket: str | None = Field(None, description="a Unix socket's path, to serve HTTP there instead")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -50,12 +50,7 @@ class Web:
 
         Raises SetupError when the address cannot be had.
         """
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        app.on_response_prepare.append(_harden)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await runner.setup()
-        try:
+        async with self._running() as runner:
             try:
                 await web.TCPSite(runner, host, port).start()
             except OSError as error:
@@ -66,6 +61,33 @@ class Web:
             bound = int(runner.addresses[0][1])
             log.info("http served", host=host, port=bound)
             yield bound
+
+    @asynccontextmanager
+    async def serving_on(self, socket: str) -> AsyncIterator[None]:
+        """Serve on a Unix socket until the block ends; one that is there already is replaced.
+
+        Raises SetupError when it cannot be made.
+        """
+        async with self._running() as runner:
+            try:
+                await web.UnixSite(runner, socket).start()
+            except OSError as error:
+                raise SetupError(
+                    f"HTTP cannot be served on {socket} ({error.strerror or error}); choose another path by "
+                    "HEADRACE_HTTP_SOCKET"
+                ) from None
+            log.info("http served", socket=socket)
+            yield
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[web.AppRunner]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.on_response_prepare.append(_harden)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            yield runner
         finally:
             await runner.cleanup()
 

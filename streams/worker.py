@@ -9,7 +9,7 @@ behind it ends the process when that takes too long. A fault ends the process at
 import asyncio
 import os
 import signal
-import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ import structlog
 
 from streams.background import OnFault
 from streams.control_role import control_role
-from streams.identity import Identity
+from streams.identity import Identity, default_worker_name
 from streams.monitoring.role import monitor_role
 from streams.predict_role import predict_role
 from streams.prediction_log.role import log_role
@@ -47,13 +47,14 @@ ROLES: Mapping[str, Role] = {
 
 
 class Worker:
-    """A process with these roles of `ROLES`."""
+    """A process with these roles of `ROLES`; a `supervised` one also ends when its standard input does."""
 
-    def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, roles: Sequence[str], *, supervised: bool = False) -> None:
         self._settings = settings
         self._roles = roles
+        self._supervised = supervised
         self._identity = Identity(
-            worker=settings.worker_name or f"{socket.gethostname()}-{os.getpid()}", boot_id=uuid.uuid4().hex
+            worker=settings.worker_name or default_worker_name(), boot_id=uuid.uuid4().hex
         )
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
@@ -64,10 +65,16 @@ class Worker:
         Raises SetupError, RegistryUnavailableError or BrokerUnavailableError when it cannot start.
         """
         self._listen_to_signals()
+        if self._supervised:
+            asyncio.get_running_loop().add_reader(
+                sys.stdin.fileno(), self._shut_down, "end of its supervisor"
+            )
         settings, web, started = self._settings, Web(), asyncio.Event()
         web.ready_when("all roles have started", started.is_set)
         async with AsyncExitStack() as running:
-            if settings.http_port is not None:
+            if settings.http_socket is not None:
+                await running.enter_async_context(web.serving_on(settings.http_socket))
+            elif settings.http_port is not None:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
             for name in self._roles:
                 await running.enter_async_context(ROLES[name](settings, self._identity, self._fail, web))
@@ -87,12 +94,15 @@ class Worker:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._shut_down, number)
+            loop.add_signal_handler(number, self._shut_down, signal.Signals(number).name)
 
-    def _shut_down(self, number: int) -> None:
+    def _shut_down(self, why: str) -> None:
+        if self._supervised:
+            # At its end standard input can be read for ever.
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         if self._stop.is_set():
             return
-        log.info("shutting down", signal=signal.Signals(number).name)
+        log.info("shutting down", why=why)
         limit = threading.Timer(self._settings.shutdown_seconds, _end_now)
         limit.daemon = True
         limit.start()

@@ -24,9 +24,9 @@ class WorkerProcess:
     Its log is read by a thread, so that it never waits for its reader.
     """
 
-    def __init__(self, settings: Settings, roles: str = ALL_ROLES) -> None:
+    def __init__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> None:
         self._process = subprocess.Popen(
-            [HEADRACE, "worker", "--roles", roles],
+            [HEADRACE, "worker", "--roles", roles, "--processes", str(processes)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -119,7 +119,7 @@ class WorkerProcess:
 class StartWorker(Protocol):
     """The fixture `start_worker`."""
 
-    def __call__(self, settings: Settings, roles: str = ALL_ROLES) -> WorkerProcess: ...
+    def __call__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess: ...
 
 
 @contextmanager
@@ -127,8 +127,8 @@ def worker_processes() -> Iterator[StartWorker]:
     """What starts workers that end with the block; their logs are printed then, for a test that fails."""
     started: list[WorkerProcess] = []
 
-    def start(settings: Settings, roles: str = ALL_ROLES) -> WorkerProcess:
-        started.append(WorkerProcess(settings, roles))
+    def start(settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess:
+        started.append(WorkerProcess(settings, roles, processes))
         return started[-1]
 
     try:

@@ -1,0 +1,87 @@
+"""`headrace worker --processes N`: one of them dies, all of them drain, and none outlives its supervisor."""
+
+import asyncio
+import os
+import select
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.topic_log import uncommitted_requests
+from tests.traffic import PARTITIONS
+from tests.worker_group import END_SECONDS, MakeGroup
+from tests.worker_process import StartWorker, WorkerProcess
+
+DEADLINE_SECONDS = 60.0
+
+
+async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker: StartWorker) -> None:
+    """Every request is answered meanwhile, and all drain in the end."""
+    workers = await make_group()
+    settings = workers.settings.model_copy(update={"worker_name": "w", "http_port": 0})
+    supervisor = start_worker(settings, "predict", processes=2)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        port = (await supervisor.logged("http served"))["port"]
+        await until_ready(port)
+        async with workers.traffic() as traffic:
+            await traffic.until_served_by("w-1", "w-2")
+            psutil.Process(await pid_of(supervisor, "w-1")).kill()
+            ended = await supervisor.logged("a worker ended")
+            assert (ended["worker"], ended["exit_code"]) == ("w-1", -9)
+            assert not (await readiness(port))["conditions"]["process 1"]
+            await supervisor.logged("worker started", times=3)
+            await until_ready(port)
+            await traffic.until_served_by("w-1", "w-2")
+            await traffic.end()
+        supervisor.terminate()
+        assert await supervisor.ended(END_SECONDS) == 0
+    assert await uncommitted_requests(settings, PARTITIONS) == 0
+
+
+async def test_none_outlives_its_supervisor(make_group: MakeGroup, start_worker: StartWorker) -> None:
+    """It is killed, and has no say."""
+    workers = await make_group()
+    settings = workers.settings.model_copy(update={"worker_name": "w", "http_port": 0})
+    supervisor = start_worker(settings, "predict", processes=2)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await until_ready((await supervisor.logged("http served"))["port"])
+        # A file that can be read once the process has ended, also while nobody has waited for it.
+        ends = [os.pidfd_open(await pid_of(supervisor, name)) for name in ("w-1", "w-2")]
+        supervisor.kill()
+    try:
+        for end in ends:
+            assert select.select([end], [], [], END_SECONDS)[0]
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+async def test_workers_that_cannot_start_are_not_started_again(
+    make_group: MakeGroup, start_worker: StartWorker
+) -> None:
+    """As with one: the exit code and the message say what is wrong."""
+    workers = await make_group()
+    settings = workers.settings.model_copy(update={"topic_requests": "nobody-made-me"})
+    supervisor = start_worker(settings, "predict", processes=2)
+    assert await supervisor.ended(DEADLINE_SECONDS) == 1
+    assert "nobody-made-me" in supervisor.log
+
+
+async def readiness(port: int) -> Any:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"http://127.0.0.1:{port}/readyz")).json()
+
+
+async def until_ready(port: int) -> None:
+    while not (await readiness(port))["ready"]:
+        pass
+
+
+async def pid_of(supervisor: WorkerProcess, name: str) -> int:
+    """Of the process that was started first with this name."""
+    for times in (1, 2):
+        started = await supervisor.logged("worker started", times=times)
+        if started["worker"] == name:
+            return int(started["pid"])
+    raise AssertionError(f"no {name} was started")
