@@ -15,6 +15,7 @@ Seconds = Annotated[float, Field(gt=0)]
 ENV_PREFIX = "HEADRACE_"
 # Shorter ones can be guessed by whoever has the hashes.
 HASH_KEY_CHARACTERS = 32
+DASHBOARD_TOKEN_CHARACTERS = 16
 
 
 class Settings(BaseModel):
@@ -94,6 +95,9 @@ class Settings(BaseModel):
         None, description="0 = a free one, which the log tells; no HTTP when unset"
     )
     http_socket: str | None = Field(None, description="a Unix socket's path, to serve HTTP there instead")
+    dashboard_token: SecretStr | None = Field(
+        None, description="16 characters or more; with it the live page can promote and roll back"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
@@ -161,7 +165,18 @@ class Settings(BaseModel):
             raise ValueError("write http(s)://HOST[:PORT]/PATH")
         return url
 
-    @field_validator("s3_endpoint", "mlflow_url")
+    @field_validator("dashboard_token")
+    @classmethod
+    def _token_is_hard_to_guess(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None:
+            text = token.get_secret_value()
+            if len(text) < DASHBOARD_TOKEN_CHARACTERS or not text.isascii() or not text.isprintable():
+                raise ValueError(
+                    f"write {DASHBOARD_TOKEN_CHARACTERS} characters or more, as of openssl rand -hex 16"
+                )
+        return token
+
+    @field_validator("s3_endpoint", "mlflow_url", "otlp_endpoint")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None:

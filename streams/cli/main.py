@@ -16,6 +16,7 @@ from streams.cli.alerts import alerts
 from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
+from streams.cli.dashboard import dashboard
 from streams.cli.importing import import_
 from streams.cli.init import init
 from streams.cli.metrics import metrics
@@ -55,6 +56,7 @@ app.command()(route)
 app.command()(worker)
 app.command()(predict)
 app.command()(top)
+app.command()(dashboard)
 app.command()(metrics)
 app.add_typer(alerts, name="alerts")
 app.command()(config)

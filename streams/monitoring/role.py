@@ -16,6 +16,9 @@ from registry.store import RegistryStore
 from schemas.events import Alert
 from streams.app import WorkerApp, has_joined, output_of
 from streams.background import OnFault, background
+from streams.dashboard.feed import Feed
+from streams.dashboard.reading import PageReader
+from streams.dashboard.serving import show_page
 from streams.identity import Identity
 from streams.kafka_errors import kafka_errors
 from streams.monitoring.assignment import Assignment
@@ -70,6 +73,9 @@ async def monitor_role(
         )
         monitor = Monitor(windows, watch)
 
+        feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
+        show_page(web, feed, settings, host=settings.http_host)
+
         async def sample() -> Sample:
             return Sample(
                 at=time.time(),
@@ -89,6 +95,7 @@ async def monitor_role(
             yield watch.keep_judging()
             yield watch.keep_sampling(sample)
             yield watch.keep_publishing()
+            yield feed.keep_reading()
             if webhook is not None:
                 yield webhook.keep_telling(lambda: watch.firing)
             yield repeated(

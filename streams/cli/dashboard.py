@@ -1,0 +1,68 @@
+"""`headrace dashboard`: the live page, served by a process of its own."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.options import EnvFile, SetFlags, command_settings
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+DEFAULT_PORT = 8350
+
+
+def dashboard(
+    *,
+    host: Annotated[str, typer.Option("--host", help="Where it is served.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 = a free one.")] = DEFAULT_PORT,
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+) -> None:
+    """Serve the live page until Ctrl-C: each model's split, figures, changes, alerts and workers.
+
+    It shows what is in PostgreSQL: figures need a worker with the role monitor, which serves the same page
+    itself where HEADRACE_HTTP_PORT is set. With HEADRACE_DASHBOARD_TOKEN it can promote and roll back.
+    Whoever reaches its address can look.
+    """
+    import asyncio
+
+    from streams.cli.output import plain_warnings, quiet_libraries
+
+    settings = command_settings(env_file, flags)
+    quiet_libraries(settings)
+    plain_warnings(settings)
+    try:
+        asyncio.run(_serve(settings, host, port))
+    except KeyboardInterrupt:
+        # The usual way to end it.
+        raise typer.Exit(0) from None
+
+
+async def _serve(settings: "Settings", host: str, port: int) -> None:
+    from contextlib import AsyncExitStack
+
+    from registry.postgres import Database
+    from schemas.errors import SetupError
+    from streams.dashboard.feed import Feed
+    from streams.dashboard.reading import PageReader
+    from streams.dashboard.serving import show_page
+    from streams.web import Web
+
+    web = Web()
+    async with AsyncExitStack() as opened:
+        database = await Database.connect(settings.postgres_dsn.get_secret_value())
+        opened.push_async_callback(database.close)
+        feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
+        show_page(web, feed, settings, host=host)
+        try:
+            bound = await opened.enter_async_context(web.serving(host, port))
+        except SetupError:
+            raise SetupError(
+                f"the page cannot be served on {host}:{port}; choose others by --host and --port"
+            ) from None
+        where = f"[{host}]" if ":" in host else host
+        print(f"http://{where}:{bound}/", flush=True)
+        print("headrace: Ctrl-C ends it", file=sys.stderr)
+        await feed.keep_reading()

@@ -1,0 +1,206 @@
+// One model: who gets its traffic, what each version does, and what was changed.
+
+import { Chart } from "./chart.js";
+import { element, keyed, setAttribute, setClass, setText } from "./dom.js";
+import { clock, errorShare, milliseconds, moment, NOTHING, percent, rate, share } from "./format.js";
+import { fillFigures } from "./figures.js";
+
+const CHANGES_LISTED = 4;
+// A part of the band that is narrower has no room for its name; the table below has it.
+const NAMED_FROM_PERCENT = 9;
+
+const wholePercent = (value) => `${Math.round(value * 100)}%`;
+const plain = (value) => (value >= 10_000 ? `${value / 1000}k` : String(Number(value.toPrecision(3))));
+
+const CHARTS = [
+  { name: "requests_per_second", title: "Requests", unit: "per second", write: rate, axis: plain, least: 1 },
+  { name: "p50_ms", title: "p50", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
+  { name: "p99_ms", title: "p99", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
+  { name: "cache_hit_share", title: "Cache hits", write: share, axis: wholePercent, top: 1 },
+  { name: "error_share", title: "Errors", write: errorShare, axis: (value) => percent(value * 100), least: 0.01 },
+];
+
+export class ModelCard {
+  constructor(name, onPromote) {
+    this.name = name;
+    this.onPromote = onPromote;
+    this.hovered = null;
+    this.chosen = null;
+    this.element = document.getElementById("model").content.firstElementChild.cloneNode(true);
+    const part = (selector) => this.element.querySelector(selector);
+    this.parts = {
+      heading: part("h2"),
+      revision: part(".revision"),
+      actions: part(".actions"),
+      outcome: part(".outcome"),
+      split: part(".split"),
+      rows: part(".versions tbody"),
+      changes: part(".changes ol"),
+      codes: part(".codes"),
+      slider: part("input[type=range]"),
+      output: part("output"),
+      figures: part("details"),
+    };
+    const id = `model-${name}`;
+    this.parts.heading.id = id;
+    this.element.setAttribute("aria-labelledby", id);
+    this.parts.heading.textContent = name;
+    part("caption").textContent = `Versions of ${name} now`;
+    this.charts = CHARTS.map((kind) => new Chart(kind, (place) => this.hover(place)));
+    part(".charts").prepend(...this.charts.map((chart) => chart.figure));
+    this.parts.slider.addEventListener("input", () => this.choose());
+    this.parts.figures.addEventListener("toggle", () => this.showFigures());
+  }
+
+  update(model, state) {
+    this.model = model;
+    this.times = { at_ms: state.at_ms, span_ms: state.span_ms, window_ms: state.window_ms };
+    setText(this.parts.revision, `revision ${model.revision}`);
+    this.showSplit();
+    this.showVersions();
+    this.showChanges();
+    this.showCodes();
+    this.showActions(state.may_promote);
+    for (const chart of this.charts) chart.show(model, this.times);
+    setAttribute(this.parts.slider, "max", this.places - 1);
+    if (this.chosen === null) this.parts.slider.value = this.places - 1;
+    this.point();
+    if (this.firstShown !== model.first_ms) this.showFigures();
+    this.firstShown = model.first_ms;
+  }
+
+  get places() {
+    return this.times.span_ms / this.times.window_ms;
+  }
+
+  showSplit() {
+    const shares = this.model.versions.filter((version) => version.percent > 0);
+    const told = shares.map((version) => `${version.version} ${percent(version.percent)}`).join(", ");
+    setAttribute(this.parts.split, "aria-label", shares.length ? `Traffic: ${told}` : "Nothing takes traffic");
+    setClass(this.parts.split, shares.length ? "split" : "split nothing");
+    keyed(
+      this.parts.split,
+      shares,
+      (version) => version.version,
+      () => element("span"),
+      (part, version) => {
+        setClass(part, `b${version.colour}`);
+        part.style.flexGrow = version.percent;
+        setText(part, version.percent >= NAMED_FROM_PERCENT ? `${version.version} ${percent(version.percent)}` : "");
+        part.title = `${version.version} ${percent(version.percent)}`;
+      },
+    );
+  }
+
+  showVersions() {
+    keyed(
+      this.parts.rows,
+      this.model.versions,
+      (version) => `v:${version.version}`,
+      () => {
+        const row = element("tr");
+        const heading = element("th");
+        heading.scope = "row";
+        heading.append(element("i"), element("b"), " ", element("small"));
+        row.append(heading, ...Array.from({ length: 6 }, () => element("td", "number")));
+        return row;
+      },
+      (row, version) => {
+        const [heading, ...cells] = row.children;
+        const [swatch, name, status] = heading.children;
+        setClass(row, version.percent > 0 ? "" : "idle");
+        setClass(swatch, `swatch b${version.colour}`);
+        setText(name, version.version || "no version");
+        setText(status, version.version ? version.status : "reached none");
+        const now = version.now ?? {};
+        const values = [
+          version.version ? percent(version.percent) : NOTHING,
+          rate(now.requests_per_second),
+          milliseconds(now.p50_ms),
+          milliseconds(now.p99_ms),
+          share(now.cache_hit_share),
+          errorShare(now.error_share),
+        ];
+        cells.forEach((cell, place) => setText(cell, values[place]));
+        setClass(cells[5], now.error_share > 0 ? "number failing" : "number");
+      },
+    );
+  }
+
+  showChanges() {
+    keyed(
+      this.parts.changes,
+      this.model.changes.slice(0, CHANGES_LISTED),
+      (change) => String(change.revision),
+      (change) => {
+        const item = element("li");
+        const line = element("p");
+        line.append(element("b", "", `r${change.revision}`), " ", element("time"), ` ${change.action}`);
+        item.append(line);
+        if (change.what) item.append(element("p", "what", change.what));
+        const why = [change.actor && `by ${change.actor}`, change.reason].filter(Boolean).join(": ");
+        if (why) item.append(element("p", "why", why));
+        return item;
+      },
+      (item, change) => setText(item.querySelector("time"), moment(change.at_ms, this.times.at_ms)),
+    );
+  }
+
+  showCodes() {
+    const told = this.model.versions.flatMap((version) =>
+      Object.entries(version.errors).map(([code, times]) => `${code} ${times.toLocaleString("en-US")} × ${version.version || "no version"}`),
+    );
+    setText(this.parts.codes, told.length ? `Errors of the last 15 minutes: ${told.join(", ")}` : "No errors in the last 15 minutes");
+  }
+
+  showActions(mayPromote) {
+    const { versions, rollback } = this.model;
+    const wishes = [];
+    if (mayPromote) {
+      for (const { version, status } of versions)
+        if (status === "staging" || status === "canary") wishes.push({ action: "promote", version, label: `Promote ${version}` });
+      if (rollback) wishes.push({ action: "rollback", version: null, label: "Roll back" });
+    }
+    keyed(
+      this.parts.actions,
+      wishes,
+      (wish) => `${wish.action}:${wish.version}`,
+      (wish) => {
+        const button = element("button", wish.action, wish.label);
+        button.type = "button";
+        button.setAttribute("aria-label", `${wish.label} of ${this.name} …`);
+        button.addEventListener("click", () => this.onPromote(this, wish));
+        return button;
+      },
+      () => {},
+    );
+  }
+
+  // What became of a promotion from here.
+  tell(text) {
+    setText(this.parts.outcome, text);
+  }
+
+  hover(place) {
+    this.hovered = place;
+    this.point();
+  }
+
+  choose() {
+    const place = Number(this.parts.slider.value);
+    this.chosen = place === this.places - 1 ? null : place;
+    this.point();
+  }
+
+  point() {
+    const place = this.hovered ?? this.chosen;
+    for (const chart of this.charts) chart.point(place);
+    setText(this.parts.output, place === null ? "now" : clock(this.charts[0].timeOf(place)));
+    const told = this.chosen === null ? "now" : this.charts.map((chart) => chart.toldAt(this.chosen)).join("; ");
+    setAttribute(this.parts.slider, "aria-valuetext", told);
+  }
+
+  showFigures() {
+    if (this.parts.figures.open) fillFigures(this.parts.figures, this.model, this.times, CHARTS);
+  }
+}

@@ -1,0 +1,103 @@
+// The stream of what there is to see, and whether it still comes.
+
+import { element, keyed, setText } from "./dom.js";
+import { clock } from "./format.js";
+import { showAlerts, showWorkers } from "./lists.js";
+import { ModelCard } from "./model.js";
+import { ask } from "./promote.js";
+
+// A server that stands still closes no connection; it sends each second.
+const SILENCE_MS = 4000;
+const TRY_AGAIN_MS = 1000;
+
+const asked = new URLSearchParams(location.search).getAll("model").filter(Boolean);
+const cards = new Map();
+const models = document.getElementById("models");
+const connection = document.getElementById("connection");
+let stream = null;
+let heardAt = performance.now();
+let lastMs = null;
+
+function connect() {
+  const query = new URLSearchParams(asked.map((name) => ["model", name]));
+  stream?.close();
+  stream = new EventSource(`dashboard/events${asked.length ? `?${query}` : ""}`);
+  stream.addEventListener("state", (event) => {
+    heardAt = performance.now();
+    show(JSON.parse(event.data));
+  });
+  stream.addEventListener("trouble", () => {
+    heardAt = performance.now();
+    told("trouble", `PostgreSQL cannot be read. ${lastShown()}`);
+  });
+  stream.addEventListener("error", () => {
+    lost();
+    // Refused for good, in the browser's eyes; not in ours.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, TRY_AGAIN_MS);
+  });
+}
+
+setInterval(() => {
+  if (performance.now() - heardAt > SILENCE_MS && document.body.dataset.connection !== "lost") lost();
+}, 500);
+
+function lost() {
+  told("lost", `Disconnected; trying again. ${lastShown()}`);
+}
+
+const lastShown = () => (lastMs === null ? "" : `Shown is ${clock(lastMs)}.`);
+
+function told(state, text) {
+  document.body.dataset.connection = state;
+  setText(connection, text);
+}
+
+function show(state) {
+  lastMs = state.at_ms;
+  told("live", "Live");
+  setText(document.getElementById("updated"), clock(state.at_ms));
+  showAlerts(state.alerts, state.at_ms);
+  showModels(state);
+  showWorkers(state.workers);
+}
+
+function showModels(state) {
+  document.getElementById("models-none").hidden = state.models.length > 0;
+  if (!state.models.length && asked.length)
+    setText(document.getElementById("models-none"), `No model is called ${asked.join(" or ")}.`);
+  keyed(
+    models,
+    state.models,
+    (model) => model.model_name,
+    (model) => {
+      const card = new ModelCard(model.model_name, ask);
+      cards.set(model.model_name, card);
+      return card.element;
+    },
+    (_, model) => cards.get(model.model_name).update(model, state),
+  );
+  for (const name of cards.keys()) if (!state.models.some((model) => model.model_name === name)) cards.delete(name);
+  showChoice(state);
+}
+
+function showChoice(state) {
+  const shown = state.models.length;
+  const all = state.model_names.length;
+  document.getElementById("choose").hidden = all <= shown;
+  if (all <= shown) return;
+  setText(document.getElementById("choose-label"), `${shown} of ${all} models`);
+  document.getElementById("choose-all").hidden = asked.length === 0;
+  keyed(
+    document.getElementById("choose-names"),
+    state.model_names,
+    (name) => name,
+    (name) => {
+      const option = element("option");
+      option.value = name;
+      return option;
+    },
+    () => {},
+  );
+}
+
+connect();

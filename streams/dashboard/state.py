@@ -1,0 +1,268 @@
+"""PURE. What the page shows, as one JSON document, from what was read of PostgreSQL."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from registry.history import Change, differences
+from registry.leases import LEASE_SECONDS, Lease
+from registry.routing import weights_of
+from registry.snapshot import RegisteredModel
+from schemas.events import Alert, JsonObject
+from schemas.models import Status
+from schemas.windows import Totals, Window, total
+from streams.monitoring.alert_text import sentence
+
+WINDOW_SECONDS = 10
+SPAN_SECONDS = 900
+# A delta is a second long, and a moment on its way to PostgreSQL.
+LATE_SECONDS = 2.0
+CHANGES_LISTED = 4
+CHANGES_MARKED = 40
+STAGING_SHOWN = 4
+# A worker that ended without saying so; after that it is taken to be gone, as by the alerts.
+SILENT_SECONDS = 600.0
+COLOURS = 8
+
+_SEVERITIES = {"critical": 0, "warning": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One version in one window; None where nothing was measured."""
+
+    requests_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    cache_hit_share: float | None
+    error_share: float | None
+    errors: Mapping[str, int]
+    """By code, with those that production answered in its place."""
+
+
+LINES = ("requests_per_second", "p50_ms", "p99_ms", "cache_hit_share", "error_share")
+Points = Mapping[tuple[int, str], Point]
+"""By the number of the window, counted since 1970, and the version; "" are requests that reached none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenModel:
+    """A model, what was done to it of late, and what was counted; `newest` are the last windows whole."""
+
+    model: RegisteredModel
+    changes: Sequence[Change]
+    points: Points
+    newest: Sequence[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that was read at one time."""
+
+    at: datetime
+    epoch: int
+    model_names: Sequence[str]
+    models: Mapping[str, SeenModel]
+    alerts: Sequence[Alert]
+    leases: Sequence[tuple[Lease, float]]
+
+
+def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonObject:
+    """The document that is sent to a page which shows these models."""
+    return {
+        "at_ms": _milliseconds(seen.at),
+        "epoch": seen.epoch,
+        "window_ms": WINDOW_SECONDS * 1000,
+        "span_ms": SPAN_SECONDS * 1000,
+        "may_promote": may_promote,
+        "model_names": list(seen.model_names),
+        "models": [_model(seen.models[name], seen.at) for name in names if name in seen.models],
+        "alerts": [_alert(alert) for alert in sorted(seen.alerts, key=_urgency)],
+        "workers": [
+            _worker(lease, age_seconds, seen.epoch)
+            for lease, age_seconds in seen.leases
+            if age_seconds < SILENT_SECONDS
+        ],
+    }
+
+
+def point_of(window: Window) -> Point:
+    """What the lines show of a window."""
+    return _point(window.totals, window.totals.requests / window.resolution_seconds)
+
+
+def window_number(at: datetime) -> int:
+    """The window that a moment is in."""
+    return int(at.timestamp()) // WINDOW_SECONDS
+
+
+def last_whole_window(at: datetime) -> int:
+    """The newest one to which nothing is added any more."""
+    return int((at.timestamp() - LATE_SECONDS) // WINDOW_SECONDS) - 1
+
+
+def _model(seen: SeenModel, at: datetime) -> JsonObject:
+    model = seen.model
+    last = last_whole_window(at)
+    numbers = range(last - SPAN_SECONDS // WINDOW_SECONDS + 1, last + 1)
+    known = {number for number, _ in seen.points}
+    counted = {version for number, version in seen.points if number in numbers}
+    weights = {version: float(weight) for version, weight in weights_of(model.route).items()}
+    now = _now(seen.newest, last)
+    return {
+        "model_name": model.model_name,
+        "revision": model.revision,
+        "rollback": _rollback(model),
+        "first_ms": (numbers[0] + 1) * WINDOW_SECONDS * 1000,
+        "versions": [
+            {
+                "version": version,
+                "status": str(model.versions[version].status) if version in model.versions else "",
+                "percent": weights.get(version, 0.0),
+                "colour": _colour(model, version),
+                "now": now.get(version),
+                "errors": _errors(seen.points, version),
+                "lines": _lines(seen.points, numbers, version, known),
+            }
+            for version in _shown(model, counted)
+        ],
+        "changes": [_change(change) for change in _marked(seen.changes, at)],
+    }
+
+
+def _shown(model: RegisteredModel, counted: set[str]) -> list[str]:
+    """Versions with traffic, those that may get it next or back, and those that had it; as registered."""
+    staging = [name for name, each in model.versions.items() if each.status is Status.STAGING]
+    wanted = {*staging[-STAGING_SHOWN:], *counted, model.previous_production}
+    shown = [
+        name
+        for name, each in model.versions.items()
+        if each.status in (Status.PRODUCTION, Status.CANARY) or name in wanted
+    ]
+    return [*shown, *sorted(counted - model.versions.keys())]
+
+
+def _colour(model: RegisteredModel, version: str) -> int:
+    """The same for as long as the version is there: by its place among all that were registered."""
+    names = list(model.versions)
+    return names.index(version) % COLOURS if version in names else COLOURS
+
+
+def _rollback(model: RegisteredModel) -> JsonObject | None:
+    """What a rollback would do; None where it would be refused."""
+    canaries = [name for name, each in model.versions.items() if each.status is Status.CANARY]
+    if canaries:
+        return {"stops": canaries}
+    return None if model.previous_production is None else {"returns_to": model.previous_production}
+
+
+def _lines(
+    points: Points, numbers: range, version: str, known: AbstractSet[int]
+) -> dict[str, list[float | None]]:
+    found = [points.get((number, version)) for number in numbers]
+    lines = {name: [getattr(point, name) if point else None for point in found] for name in LINES}
+    # Where others were counted and this version was not, it was not asked; elsewhere nobody knows.
+    lines["requests_per_second"] = [
+        point.requests_per_second if point else 0.0 if number in known else None
+        for number, point in zip(numbers, found, strict=True)
+    ]
+    return lines
+
+
+def _errors(points: Points, version: str) -> dict[str, int]:
+    """How often each code was answered over the span."""
+    summed: Counter[str] = Counter()
+    for (_, name), point in points.items():
+        if name == version:
+            summed.update(point.errors)
+    return dict(sorted(summed.items()))
+
+
+def _now(newest: Sequence[Window], last: int) -> dict[str, JsonObject]:
+    """Each version's figures: the rate of the last whole window, the others with what has come since."""
+    parts: dict[str, list[Totals]] = defaultdict(list)
+    requests: Counter[str] = Counter()
+    for window in newest:
+        number = window_number(window.start)
+        if number >= last:
+            parts[window.model_version].append(window.totals)
+        if number == last:
+            requests[window.model_version] += window.totals.requests
+    figures = {
+        version: _point(total(each), requests[version] / WINDOW_SECONDS) for version, each in parts.items()
+    }
+    return {version: {name: getattr(point, name) for name in LINES} for version, point in figures.items()}
+
+
+def _point(totals: Totals, requests_per_second: float) -> Point:
+    measured = totals.latency_ms.count > 0
+    return Point(
+        requests_per_second=requests_per_second,
+        p50_ms=_short(totals.latency_quantile_ms(0.5)) if measured else None,
+        p99_ms=_short(totals.latency_quantile_ms(0.99)) if measured else None,
+        cache_hit_share=_short(totals.cache_hit_share),
+        error_share=_short(totals.error_share) if totals.asked else None,
+        errors=Counter(totals.errors) + Counter(totals.fallbacks),
+    )
+
+
+def _marked(changes: Sequence[Change], at: datetime) -> list[Change]:
+    """The newest first: a few in any case, and those on the time axis, within reason."""
+    since = at - timedelta(seconds=SPAN_SECONDS)
+    newest = list(reversed(changes))[:CHANGES_MARKED]
+    return [
+        change for place, change in enumerate(newest) if place < CHANGES_LISTED or change.applied_at >= since
+    ]
+
+
+def _change(change: Change) -> JsonObject:
+    return {
+        "revision": change.revision,
+        "at_ms": _milliseconds(change.applied_at),
+        "action": str(change.action),
+        "what": ", ".join(differences(change.before, change.after)),
+        "actor": change.actor,
+        "reason": change.reason,
+    }
+
+
+def _alert(alert: Alert) -> JsonObject:
+    return {
+        "alert_id": alert.alert_id,
+        "model_name": alert.model_name,
+        "model_version": alert.model_version,
+        "rule": alert.rule,
+        "severity": alert.severity,
+        "text": sentence(alert),
+        "since_ms": _milliseconds(alert.at),
+    }
+
+
+def _urgency(alert: Alert) -> tuple[Any, ...]:
+    return _SEVERITIES.get(alert.severity, 2), alert.at, alert.alert_id
+
+
+def _worker(lease: Lease, age_seconds: float, epoch: int) -> JsonObject:
+    return {
+        "worker": lease.worker,
+        "boot_id": lease.boot_id,
+        "lives": age_seconds < LEASE_SECONDS,
+        "age_seconds": round(age_seconds, 1),
+        "epochs_behind": max(0, epoch - lease.epoch),
+        "behind": [{"model_name": name, "reason": reason} for name, reason in sorted(lease.behind.items())],
+    }
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits, as nobody sees more, and each is sent each second."""
+    if value is None or value == 0.0:
+        return value
+    return round(value, 3 - math.floor(math.log10(abs(value))))
