@@ -176,7 +176,7 @@ class Settings(BaseModel):
                 )
         return token
 
-    @field_validator("s3_endpoint", "mlflow_url", "otlp_endpoint")
+    @field_validator("s3_endpoint", "mlflow_url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None:
