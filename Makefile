@@ -26,7 +26,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 lock: $(STAMP) ## pin the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  --python-version 3.11 pyproject.toml --extra local --extra dev -o constraints.txt
+	  --python-version 3.11 pyproject.toml --extra local --extra otel --extra dev -o constraints.txt
 
 check: $(STAMP) ## lint, types, import directions
 	$(BIN)/ruff format --check .
