@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from schemas.errors import (
     AnswerError,
@@ -24,12 +24,24 @@ FALL_BACK_ON = BackendUnavailableError, BackendFailedError, InvalidOutputError
 
 FAULT = "a fault inside Headrace; see its log"
 
+NoteFailure = Callable[[AnswerError | MalformedRecordError], None]
+"""Told of each record that gets no predictions."""
+
 
 class Answering:
     """The answers of one slice; all that is ready at one moment shares that moment's latency."""
 
-    def __init__(self, handled: Slice, outbox: Outbox, book: MetricsBook, *, stale: bool) -> None:
+    def __init__(
+        self,
+        handled: Slice,
+        outbox: Outbox,
+        book: MetricsBook,
+        *,
+        stale: bool,
+        note_failure: NoteFailure | None = None,
+    ) -> None:
         self.outbox = outbox
+        self._note_failure = note_failure
         self._received_at = handled.received_at
         self._book = book
         self._stale = stale
@@ -109,25 +121,29 @@ class Answering:
         tally.failed(error.code)
         tally.latency_ms.add(latency_ms)
         tally.end_to_end_ms.add(now_ms - work.record.timestamp)
+        if self._note_failure is not None:
+            self._note_failure(error)
 
     def internal(self, work: Work) -> None:
         error = InternalError(FAULT)
         if work.request_id:
             self.error(work, error)
         else:
-            self._keep(work, error.code, error)
+            self._keep(work, error)
 
     def malformed(self, work: Work, error: MalformedRecordError) -> None:
-        self._keep(work, error.code, error)
+        self._keep(work, error)
 
     def _fell_back(self, work: Work, failure: AnswerError) -> None:
         own = self._book.of(work.model_name, work.model_version, work.revision)
         own.fell_back(failure.code)
 
-    def _keep(self, work: Work, code: str, error: Exception) -> None:
+    def _keep(self, work: Work, error: AnswerError | MalformedRecordError) -> None:
         """Nobody can be answered: the record is kept, and counted under no model."""
-        self.outbox.dead_letter(work.record, code, error, now_ms=_unix_ms())
-        self._book.of("", "", 0).failed(code)
+        self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
+        self._book.of("", "", 0).failed(error.code)
+        if self._note_failure is not None:
+            self._note_failure(error)
 
     def _latency_ms(self) -> float:
         return round((time.monotonic() - self._received_at) * 1000, 3)

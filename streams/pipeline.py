@@ -32,7 +32,7 @@ from schemas.errors import (
     MalformedRecordError,
 )
 from schemas.events import JsonObject
-from streams.answering import FAULT, Answering
+from streams.answering import FAULT, Answering, NoteFailure
 from streams.ledger import Slice
 from streams.metrics import MetricsBook
 from streams.requests import Work, admit, read
@@ -60,6 +60,12 @@ class Serving(Protocol):
     """What is served now; a table that is in use is known to be so until the block ends."""
 
     def in_use(self) -> AbstractContextManager[ServingTable]: ...
+
+
+class SliceTracer(Protocol):
+    """Told of each slice, and by what it gives for it of the slice's failures, where requests are traced."""
+
+    def slice(self, handled: Slice) -> AbstractContextManager[NoteFailure | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class Pipeline:
         output: Output,
         metrics: MetricsBook,
         options: PipelineOptions,
+        tracer: SliceTracer | None = None,
     ) -> None:
         self._serving = serving
         self._is_stale = is_stale
@@ -126,6 +133,7 @@ class Pipeline:
         self._output = output
         self._metrics = metrics
         self._options = options
+        self._tracer = tracer
         self._in_flight: dict[bytes, _Flight] = {}
         self._flying: set[asyncio.Task[None]] = set()
         self._flights_landed = 0
@@ -138,9 +146,15 @@ class Pipeline:
     async def process(self, handled: Slice) -> None:
         """Answer every record of a slice; returns when the broker has all outputs."""
         with self._serving.in_use() as table:
-            await self._answer(handled, table)
+            if self._tracer is None:
+                await self._answer(handled, table)
+            else:
+                with self._tracer.slice(handled) as note_failure:
+                    await self._answer(handled, table, note_failure)
 
-    async def _answer(self, handled: Slice, table: ServingTable) -> None:
+    async def _answer(
+        self, handled: Slice, table: ServingTable, note_failure: NoteFailure | None = None
+    ) -> None:
         options = self._options
         outbox = Outbox(
             handled,
@@ -150,7 +164,7 @@ class Pipeline:
             options.dead_letter_partitions,
         )
         stale = self._is_stale()
-        answering = Answering(handled, outbox, self._metrics, stale=stale)
+        answering = Answering(handled, outbox, self._metrics, stale=stale, note_failure=note_failure)
         admitted = self._admit_all(handled, table, answering, stale=stale)
         await self._serve(admitted, table, answering)
         await outbox.delivered()

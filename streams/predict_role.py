@@ -27,12 +27,13 @@ from streams.leasing import end_lease, keep_lease
 from streams.loading import BackendLoader
 from streams.metrics import MetricsBook
 from streams.pipeline import Pipeline, PipelineOptions
-from streams.refresh import ServingRefresher
+from streams.refresh import ServingRefresher, TracerOf
 from streams.responses import OutputTopic
 from streams.security import kafka_security, redis_options
 from streams.serving import ServedTables
 from streams.settings import Settings
 from streams.topics import check_partition_counts, message_limits, partition_counts
+from streams.tracing.tracing import tracing
 from streams.transport import TransportOptions
 from streams.watchdog import Progress, Watchdog
 from streams.web import Web
@@ -57,8 +58,10 @@ async def predict_role(
     book = MetricsBook(identity.worker, identity.boot_id, datetime.now(UTC))
     tables = ServedTables()
     async with (
+        # The last that ends: until then there are spans.
+        tracing(settings, identity) as spans,
         _store(settings) as store,
-        _refresher(settings, store, tables, book) as refresher,
+        _refresher(settings, store, tables, book, None if spans is None else spans.calls_of) as refresher,
         _cache(settings) as cache,
     ):
         pipeline_options = await _pipeline_options(settings)
@@ -84,6 +87,7 @@ async def predict_role(
             output=output_of(app),
             metrics=book,
             options=pipeline_options,
+            tracer=spans,
         )
         slice_agent(
             app,
@@ -173,7 +177,11 @@ async def _store(settings: Settings) -> AsyncIterator[RegistryStore]:
 
 @asynccontextmanager
 async def _refresher(
-    settings: Settings, store: RegistryStore, tables: ServedTables, book: MetricsBook
+    settings: Settings,
+    store: RegistryStore,
+    tables: ServedTables,
+    book: MetricsBook,
+    tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
         store,
@@ -183,6 +191,7 @@ async def _refresher(
         meter_of=book.meter,
         poll_seconds=settings.registry_poll_seconds,
         stale_after_seconds=settings.stale_after_seconds,
+        tracer_of=tracer_of,
     )
     try:
         await refresher.refresh()

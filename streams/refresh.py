@@ -30,7 +30,7 @@ from streams.serving import (
     ServedVersion,
     ServingTable,
 )
-from workers.dispatch import Meter
+from workers.dispatch import CallTracer, Meter
 
 log = structlog.get_logger()
 
@@ -42,6 +42,9 @@ MODELS_IN_A_LOG_LINE = 10
 
 LoadFailed = Callable[[str, str, int], None]
 """Told of each version that could not be loaded: model, version, revision."""
+
+TracerOf = Callable[[str, ModelSpec], CallTracer]
+"""What traces the calls to the backend of a version of this model."""
 
 
 class ServingRefresher:
@@ -57,6 +60,7 @@ class ServingRefresher:
         meter_of: Callable[[str, str], Meter],
         poll_seconds: float,
         stale_after_seconds: float,
+        tracer_of: TracerOf | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -66,6 +70,7 @@ class ServingRefresher:
         self._meter_of = meter_of
         self._poll_seconds = poll_seconds
         self._stale_after_seconds = stale_after_seconds
+        self._tracer_of = tracer_of
         self._clock = clock
         self._read_at = clock()
         self._woken = asyncio.Event()
@@ -226,7 +231,10 @@ class ServingRefresher:
         backend = await self._load_backend(model_name, spec)
         try:
             await backend.warm()
-            return ServedVersion.of(model_name, spec, backend, self._meter_of(model_name, spec.version))
+            tracer = self._tracer_of(model_name, spec) if self._tracer_of is not None else None
+            return ServedVersion.of(
+                model_name, spec, backend, self._meter_of(model_name, spec.version), tracer
+            )
         except BaseException:  # a cancelled load too must leave no backend open
             await backend.close()
             raise

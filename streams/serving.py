@@ -24,7 +24,7 @@ from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.models import Fallback, Framework, ModelSpec, StalePolicy, Status
 from workers.backend import Backend
-from workers.dispatch import Dispatcher, Meter
+from workers.dispatch import CallTracer, Dispatcher, Meter
 
 # A session runs one batch at a time; the next one is at hand when it is done.
 ONNX_CALLS = 2
@@ -50,7 +50,14 @@ class ServedVersion:
     fails_when_stale: bool
 
     @classmethod
-    def of(cls, model_name: str, spec: ModelSpec, backend: Backend, meter: Meter) -> "ServedVersion":
+    def of(
+        cls,
+        model_name: str,
+        spec: ModelSpec,
+        backend: Backend,
+        meter: Meter,
+        tracer: CallTracer | None = None,
+    ) -> "ServedVersion":
         """Compile the schemas of a version; raises ArtifactError when one is no JSON Schema."""
         try:
             accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
@@ -67,6 +74,7 @@ class ServedVersion:
                 max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
                 timeout_seconds=spec.timeout_ms / 1000,
                 meter=meter,
+                tracer=tracer,
             ),
             cache_prefix=f"headrace:pred:{model_name}:{spec.version}:".encode(),
             input_validator=accepts,

@@ -101,6 +101,13 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
+    # Tracing
+    otlp_endpoint: str | None = Field(
+        None, description="http(s)://host:port of a receiver of OTLP/HTTP; no traces when unset"
+    )
+    otlp_headers: SecretStr = Field(SecretStr(""), description="NAME=VALUE,…, values percent-encoded")
+    otlp_ssl_cafile: str | None = Field(None, description="CA bundle; the system's when unset")
+
     # Metrics
     metrics_keep_10s_hours: Positive = Field(6, description="of windows of 10 s")
     metrics_keep_1m_days: Positive = Field(7, description="of windows of 1 min")
@@ -176,7 +183,7 @@ class Settings(BaseModel):
                 )
         return token
 
-    @field_validator("s3_endpoint", "mlflow_url")
+    @field_validator("s3_endpoint", "mlflow_url", "otlp_endpoint")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
         if url is not None:

@@ -13,7 +13,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from schemas.events import JsonObject
 from streams.ledger import Partition, Slice
 from streams.metrics import MetricsBook
-from streams.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions
+from streams.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
 from streams.producing import OutputBatch
 from streams.responses import OutputTopic
 from streams.serving import ServedTables, ServedVersion, ServingTable
@@ -92,7 +92,11 @@ class Bench:
     """A pipeline and what is around it."""
 
     def __init__(
-        self, *versions: ServedVersion, stale: bool = False, production: ServedVersion | None = None
+        self,
+        *versions: ServedVersion,
+        stale: bool = False,
+        production: ServedVersion | None = None,
+        tracer: SliceTracer | None = None,
     ) -> None:
         self.output, self.cache = MemoryOutput(), MemoryCache()
         self.book = MetricsBook("w", "boot", datetime.now(UTC))
@@ -111,6 +115,7 @@ class Bench:
                 dead_letter_partitions=2,
                 max_record_bytes=1024 * 1024,
             ),
+            tracer=tracer,
         )
 
     def user_of(self, version: ServedVersion) -> str:

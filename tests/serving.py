@@ -9,6 +9,7 @@ from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving import ServedModel, ServedVersion
+from workers.dispatch import CallTracer
 
 
 @dataclass
@@ -81,9 +82,12 @@ def served_version(
     version: str,
     backend: RecordingBackend,
     input_schema: JsonObject | None = None,
+    *,
+    tracer: CallTracer | None = None,
     **fields: Any,
 ) -> ServedVersion:
-    return ServedVersion.of(model_name, spec_of(version, input_schema, **fields), backend, RecordingMeter())
+    spec = spec_of(version, input_schema, **fields)
+    return ServedVersion.of(model_name, spec, backend, RecordingMeter(), tracer)
 
 
 def served_model(

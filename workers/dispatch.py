@@ -6,7 +6,8 @@ The rules are pure: `batching` makes the batches, `concurrency` says how many ca
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import structlog
@@ -51,10 +52,26 @@ class Meter(Protocol):
         ...
 
 
-class _Waiting(Caller):
-    """A caller that waits in this process."""
+class CallTracer(Protocol):
+    """Told of the calls for one version, where requests are traced; what a caller belongs to is its own affair."""
 
-    __slots__ = ("settled",)
+    def current(self) -> Any:
+        """What the running task's requests belong to."""
+        ...
+
+    def call(
+        self, callers: Sequence[Any], batch_size: int
+    ) -> AbstractContextManager[Callable[[Sequence[Outcome]], None]]:
+        """For one call and what its callers belong to; what it gives is told what became of the inputs."""
+        ...
+
+
+class _Waiting(Caller):
+    """A caller that waits in this process; it belongs to something where requests are traced."""
+
+    __slots__ = ("belongs_to", "settled")
+
+    belongs_to: Any
 
     def __init__(self, inputs: Sequence[JsonObject], gives_up_at: float) -> None:
         super().__init__(inputs, gives_up_at)
@@ -73,6 +90,7 @@ class Dispatcher:
         max_calls: int,
         timeout_seconds: float,
         meter: Meter,
+        tracer: CallTracer | None = None,
     ) -> None:
         self._backend = backend
         self._name = name
@@ -80,6 +98,7 @@ class Dispatcher:
         self._max_calls = max_calls
         self._timeout_seconds = timeout_seconds
         self._meter = meter
+        self._tracer = tracer
         self._queue = BatchQueue()
         self._concurrency = concurrency.limited(concurrency.Concurrency(), max_calls)
         self._breaker = breaker.CLOSED
@@ -96,6 +115,8 @@ class Dispatcher:
         if not inputs:
             return []
         caller = _Waiting(inputs, gives_up_at)
+        if self._tracer is not None:
+            caller.belongs_to = self._tracer.current()
         self._queue.add(caller)
         if not self._send_is_due:
             # Whoever else comes in the same turn of the loop shares the batch.
@@ -152,7 +173,12 @@ class Dispatcher:
         limit = min(self._timeout_seconds, max(part.caller.gives_up_at for part in batch) - started)
         in_flight = len(self._calls)
         try:
-            outcomes = await infer_each(self._backend, inputs, timeout_seconds=limit)
+            if self._tracer is None:
+                outcomes = await infer_each(self._backend, inputs, timeout_seconds=limit)
+            else:
+                with self._tracer.call(_callers_of(batch), len(inputs)) as note:
+                    outcomes = await infer_each(self._backend, inputs, timeout_seconds=limit)
+                    note(outcomes)
         except asyncio.CancelledError:
             _settle_with(batch, BackendUnavailableError(UNLOADED))
             raise
@@ -201,6 +227,10 @@ class Dispatcher:
         if self._breaker.phase is Phase.OPEN and before is Phase.CLOSED:
             log.warning("model server not called for a while", version=self._name, reason=reason)
             self._meter.breaker_opened()
+
+
+def _callers_of(batch: Sequence[Part]) -> list[Any]:
+    return [part.caller.belongs_to for part in batch if isinstance(part.caller, _Waiting)]
 
 
 def _settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:

@@ -13,7 +13,8 @@ A call that is cancelled closes its connection.
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -41,6 +42,9 @@ from workers.server_answers import OK, failure_of, is_busy, told
 CALLS_IN_FLIGHT = 32
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _EXCERPT_CHARACTERS = 200
+
+TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
+"""What requests of the running task carry for the server to go on in its trace, where calls are traced."""
 
 
 class ModelServer:
@@ -153,7 +157,11 @@ class ModelServer:
                 connected = connected or event == "connection.connect_tcp.complete"
 
             request = client.build_request(
-                method, url, content=content, extensions={"trace": note_connecting}
+                method,
+                url,
+                content=content,
+                headers=TRACE_HEADERS.get(),
+                extensions={"trace": note_connecting},
             )
             # The kind and the words, since an error that a frame holds keeps the frame, and all that it holds.
             failure: tuple[type[BackendUnavailableError | BackendBrokenError], str] | None = None

@@ -1,0 +1,66 @@
+"""PURE. The W3C Trace Contexts that records carry."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from streams.ledger import Record
+
+MAX_TRACESTATE_BYTES = 512
+
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_SAMPLED = 1
+
+
+class RequestContext(NamedTuple):
+    """The span that a request belongs to, which its sender sampled; `flags` and `state` as they came."""
+
+    trace_id: int
+    span_id: int
+    flags: int
+    state: str
+
+
+def sampled_contexts(records: Iterable[Record], limit: int) -> list[RequestContext]:
+    """The sampled contexts of records, each once, in order; the first `limit` of them."""
+    found: dict[tuple[int, int], RequestContext] = {}
+    for record in records:
+        if record.headers:
+            context = sampled_context(record.headers)
+            if context is not None:
+                found.setdefault((context.trace_id, context.span_id), context)
+                if len(found) == limit:
+                    break
+    return list(found.values())
+
+
+def sampled_context(headers: Sequence[tuple[str, bytes]]) -> RequestContext | None:
+    """The context of one record; None when it has none that can be read, or is not sampled."""
+    parent = state = None
+    for name, value in headers:
+        if name == "traceparent":
+            parent = value
+        elif name == "tracestate":
+            state = value
+    # The value of a header may be null.
+    if parent is None or (match := _TRACEPARENT.fullmatch(parent)) is None:
+        return None
+    version, trace_id, span_id, flags, more = match.groups()
+    # A later version may have more; this one has not, and ff is none.
+    if version == b"ff" or (version == b"00" and more is not None):
+        return None
+    context = RequestContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), _text(state))
+    if not (context.trace_id and context.span_id and context.flags & _SAMPLED):
+        return None
+    return context
+
+
+def traceparent(trace_id: int, span_id: int, flags: int) -> str:
+    """The header that hands a context on."""
+    return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+
+
+def _text(state: bytes | None) -> str:
+    if state is None or len(state) > MAX_TRACESTATE_BYTES or not state.isascii():
+        return ""
+    return state.decode()

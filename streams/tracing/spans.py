@@ -1,0 +1,225 @@
+"""The spans, with the names and attributes of OpenTelemetry's conventions for messaging.
+
+A slice has a span when one of its requests is sampled, with links to the spans of up to `MAX_LINKS` such
+requests. A slice of one request goes on in that request's trace. A call to a backend has a span when it is made
+for a slice that has one: it is the child of the first, with links to the others that share its batch.
+
+A span is an error when something was at fault, here or at the model: what makes dead letters of answered
+requests. What was wrong with a request is counted only.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from urllib.parse import urlsplit
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TraceState,
+    set_span_in_context,
+)
+
+from schemas.errors import AnswerError, MalformedRecordError
+from schemas.models import Framework, ModelSpec
+from streams.answering import NoteFailure
+from streams.ledger import Slice
+from streams.tracing.contexts import RequestContext, sampled_contexts, traceparent
+from workers.dispatch import Outcome
+from workers.model_server import TRACE_HEADERS
+
+MAX_LINKS = 32
+
+# The slice that the running task works for, if it has a span.
+_slice: ContextVar[SpanContext | None] = ContextVar("slice", default=None)
+_new_id = RandomIdGenerator()
+
+
+class Spans:
+    """Begins and ends the spans of one process."""
+
+    def __init__(self, tracer: Tracer, *, group_id: str, client_id: str) -> None:
+        self._tracer = tracer
+        self._common = {
+            "messaging.system": "kafka",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.consumer.group.name": group_id,
+            "messaging.client.id": client_id,
+        }
+
+    @contextmanager
+    def slice(self, handled: Slice) -> Iterator[NoteFailure | None]:
+        """A span for the block, where a request is sampled; what it yields is told of each failure."""
+        contexts = sampled_contexts(handled.records, MAX_LINKS)
+        if not contexts:
+            yield None
+            return
+        span = self._begin(handled, [_remote(context) for context in contexts])
+        failures = _Failures()
+        token = _slice.set(span.get_span_context())
+        try:
+            yield failures.note
+        except BaseException as error:
+            failures.fault = type(error).__name__
+            raise
+        finally:
+            _slice.reset(token)
+            failures.end(span)
+
+    def calls_of(self, model_name: str, spec: ModelSpec) -> "CallSpans":
+        """What traces the calls to the backend of one version."""
+        return CallSpans(self._tracer, model_name, spec)
+
+    def _begin(self, handled: Slice, requests: Sequence[SpanContext]) -> Span:
+        topic, partition = handled.partition
+        records = handled.records
+        waited_seconds = time.monotonic() - handled.received_at
+        return self._tracer.start_span(
+            f"process {topic}",
+            context=_within(requests[0]) if len(records) == 1 else Context(),
+            kind=SpanKind.CONSUMER,
+            links=[Link(request) for request in requests],
+            # From the same moment as the latency in the answers.
+            start_time=time.time_ns() - int(waited_seconds * 1e9),
+            attributes={
+                **self._common,
+                "messaging.destination.name": topic,
+                "messaging.destination.partition.id": str(partition),
+                "messaging.batch.message_count": len(records),
+                "headrace.offset.first": records[0].offset,
+                "headrace.offset.last": records[-1].offset,
+            },
+        )
+
+
+class CallSpans:
+    """Begins and ends the spans of calls to one version's backend."""
+
+    def __init__(self, tracer: Tracer, model_name: str, spec: ModelSpec) -> None:
+        self._tracer = tracer
+        self._name = f"infer {model_name}"
+        # In the worker's own process nothing is called.
+        self._kind = SpanKind.INTERNAL if spec.framework is Framework.ONNX else SpanKind.CLIENT
+        self._common: dict[str, str | int] = {
+            "headrace.model.name": model_name,
+            "headrace.model.version": spec.version,
+            "headrace.model.framework": spec.framework.value,
+            **_server_of(spec),
+        }
+
+    def current(self) -> SpanContext | None:
+        """The slice that the running task works for."""
+        return _slice.get()
+
+    @contextmanager
+    def call(
+        self, callers: Sequence[SpanContext | None], batch_size: int
+    ) -> Iterator[Callable[[Sequence[Outcome]], None]]:
+        """A span for the block, where a caller has one; what it yields is told what became of the inputs.
+
+        HTTP calls in the block hand its context on, or that there is nothing to trace.
+        """
+        slices = {context.span_id: context for context in callers if context is not None}
+        if not slices:
+            with _handing_on(traceparent(_new_id.generate_trace_id(), _new_id.generate_span_id(), 0)):
+                yield _ignore
+            return
+        first, *others = slices.values()
+        span = self._tracer.start_span(
+            self._name,
+            context=_within(first),
+            kind=self._kind,
+            links=[Link(other) for other in others[:MAX_LINKS]],
+            attributes={**self._common, "headrace.batch.size": batch_size},
+        )
+        context = span.get_span_context()
+        failures = _Failures()
+        try:
+            with _handing_on(
+                traceparent(context.trace_id, context.span_id, context.trace_flags),
+                context.trace_state.to_header(),
+            ):
+                yield failures.note_all
+        except BaseException as error:
+            failures.fault = type(error).__name__
+            raise
+        finally:
+            failures.end(span)
+
+
+class _Failures:
+    """What went wrong in a span."""
+
+    def __init__(self) -> None:
+        self._codes: Counter[str] = Counter()
+        self._serious: Counter[str] = Counter()
+        self.fault = ""
+
+    def note(self, error: AnswerError | MalformedRecordError) -> None:
+        self._codes[error.code] += 1
+        if isinstance(error, AnswerError) and error.dead_letter:
+            self._serious[error.code] += 1
+
+    def note_all(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, AnswerError):
+                self.note(outcome)
+
+    def end(self, span: Span) -> None:
+        if self._codes:
+            span.set_attribute("headrace.error.count", self._codes.total())
+            span.set_attribute("headrace.error.codes", sorted(self._codes))
+        if self.fault or self._serious:
+            span.set_status(StatusCode.ERROR)
+            span.set_attribute("error.type", self.fault or self._serious.most_common(1)[0][0])
+        span.end()
+
+
+@contextmanager
+def _handing_on(parent: str, state: str = "") -> Iterator[None]:
+    headers: Mapping[str, str] = {"traceparent": parent, **({"tracestate": state} if state else {})}
+    token = TRACE_HEADERS.set(headers)
+    try:
+        yield
+    finally:
+        TRACE_HEADERS.reset(token)
+
+
+def _ignore(_: Sequence[Outcome]) -> None:
+    """There is no span to tell of it."""
+
+
+def _remote(request: RequestContext) -> SpanContext:
+    return SpanContext(
+        request.trace_id,
+        request.span_id,
+        is_remote=True,
+        trace_flags=TraceFlags(request.flags),
+        trace_state=TraceState.from_header([request.state]) if request.state else None,
+    )
+
+
+def _within(context: SpanContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(context), Context())
+
+
+def _server_of(spec: ModelSpec) -> dict[str, str | int]:
+    """Host and port; the rest of an endpoint may be anything."""
+    if spec.endpoint is None:
+        return {}
+    parts = urlsplit(spec.endpoint)
+    return {
+        "server.address": parts.hostname or "",
+        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+    }
