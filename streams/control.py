@@ -11,6 +11,7 @@ is away, or is no registry, the events wait.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -20,12 +21,14 @@ from registry.broadcast import HintSender
 from registry.store import RegistryStore
 from schemas.errors import RejectionCode
 from schemas.events import RouteHint
-from schemas.models import PromotionError, PromotionEvent, PromotionResult
+from schemas.models import Action, PromotionError, PromotionEvent, PromotionResult
 from streams.ledger import Record, Slice
 from streams.patience import until_reachable
 from streams.promotion_events import bounded, read_event
 
 log = structlog.get_logger()
+
+_ACTIONS = frozenset(Action)
 
 SendResult = Callable[[PromotionResult, Record, str], Awaitable[None]]
 """Write a result for a record, whose source is the text; returns when the broker has it."""
@@ -42,12 +45,20 @@ class Control:
         self._send_result = send_result
         self._max_event_bytes = max_event_bytes
         self.attempts = 0
+        # Of every action from the beginning, so that the first decision is seen as an increase.
+        self.decided: Counter[tuple[str, str]] = Counter(
+            {(action, status): 0 for action in (*Action, "") for status in ("applied", "rejected")}
+        )
+        """How many events, by action and status; what is no event has no action."""
 
     async def process(self, handled: Slice) -> None:
         """Decide the events of a slice in their order; returns when the broker has all results."""
         topic, partition = handled.partition
         for record in handled.records:
             result = bounded(await self._result(record))
+            # Whoever writes to the topic may make actions up.
+            action = result.action if result.action in _ACTIONS else ""
+            self.decided[action, result.status] += 1
             log.info(
                 "promotion decided",
                 model_name=result.model_name,

@@ -96,6 +96,10 @@ class Ledger:
         """The partitions with something to commit."""
         return list(self._committable)
 
+    def oldest_ms(self) -> int | None:
+        """The least timestamp of the first records that are not done, one in each partition; None without any."""
+        return min((queue[0].records[0].timestamp for queue in self._queues.values() if queue), default=None)
+
     def forget(self) -> None:
         """Forget everything: the assignment changed."""
         self._queues.clear()

@@ -81,7 +81,11 @@ class ServingRefresher:
 
     def is_stale(self) -> bool:
         """Whether the registry was not read for `stale_after_seconds`."""
-        return self._clock() - self._read_at > self._stale_after_seconds
+        return self.age_seconds() > self._stale_after_seconds
+
+    def age_seconds(self) -> float:
+        """How long ago the registry was read."""
+        return self._clock() - self._read_at
 
     def hear(self, hint: RouteHint) -> None:
         """Read the registry now, if the hint tells of anything new."""

@@ -316,15 +316,19 @@ class SliceConsumer(Consumer):
 
     def lag(self) -> int:
         """Records that are in the assigned partitions and were not handed out."""
-        lag = 0
+        return sum(self.lags().values())
+
+    def lags(self) -> dict[TP, int]:
+        """The same for each of the partitions of which it is known."""
         subscription = self.kafka._subscription.subscription
         if subscription is None or subscription.assignment is None:
-            return 0
-        for tp in subscription.assignment.tps:
-            state = subscription.assignment.state_value(tp)
-            if state.highwater is not None and state.has_valid_position:
-                lag += max(0, state.highwater - state.position)
-        return lag
+            return {}
+        states = {TP(*tp): subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
+        return {
+            tp: max(0, state.highwater - state.position)
+            for tp, state in states.items()
+            if state.highwater is not None and state.has_valid_position
+        }
 
     def is_handed_out(self, tp: TP) -> bool:
         """Whether all is that an assigned partition is known to have; False before the first fetch."""

@@ -92,11 +92,18 @@ class AlertWatch:
         self.turn = asyncio.Lock()
         """Held while deltas are added or rules judged."""
         self.attempts = 0
+        self.sampled: Sample | None = None
+        """What was last seen of the installation, if this monitor looks after it."""
 
     @property
     def firing(self) -> list[Alert]:
         """What fires of this monitor's models."""
         return list(self._engine.book.firing.values())
+
+    @property
+    def models(self) -> list[str]:
+        """What is watched."""
+        return self._engine.models
 
     async def begin(self, model_names: Iterable[str]) -> None:
         """Read the history of models that were not seen yet, before deltas are added to it."""
@@ -133,6 +140,7 @@ class AlertWatch:
             except (UnavailableError, SetupError) as error:
                 log.debug("installation not sampled", reason=str(error))
                 continue
+            self.sampled = taken
             async with self.turn:
                 await self._renew()
                 self._engine.installation_rules = self._following.installation_rules

@@ -1,0 +1,41 @@
+"""What every role shows of the topic that it reads."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from streams.app import WorkerApp, consumer_of
+from streams.exposition.families import gauge
+from streams.ledger import WHOLE
+
+
+class ConsumerMetrics:
+    """Reads what the consumer of an app knows; the app has started."""
+
+    def __init__(self, app: WorkerApp, topic: str) -> None:
+        self._app = app
+        self._topic = topic
+
+    def read(self) -> Iterator[Metric]:
+        consumer = consumer_of(self._app)
+        labels = {"topic": self._topic}
+        yield gauge(
+            "headrace_consumer_lag_records",
+            "Records of an own partition that this process was not handed yet, as of its last fetch.",
+            [
+                ({**labels, "partition": str(partition.partition)}, lag)
+                for partition, lag in sorted(consumer.lags().items())
+            ],
+        )
+        oldest_ms = consumer.ledger.oldest_ms()
+        yield gauge(
+            "headrace_consumer_oldest_age_seconds",
+            "How old the oldest record is that this process works on; 0 while there is none.",
+            [(labels, 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000))],
+        )
+        yield gauge(
+            "headrace_consumer_slices_in_hand",
+            "What was handed out and is not acknowledged yet, in whole slices.",
+            [(labels, consumer.ledger.outstanding / WHOLE)],
+        )
