@@ -7,6 +7,7 @@ export function showAlerts(alerts, nowMs) {
   const none = document.getElementById("alerts-none");
   setText(none, "Nothing fires.");
   none.hidden = alerts.length > 0;
+  document.title = alerts.length ? `(${alerts.length}) Headrace` : "Headrace";
   keyed(
     document.getElementById("alerts"),
     alerts,

@@ -6,8 +6,6 @@ import { clock, errorShare, milliseconds, moment, NOTHING, percent, rate, share 
 import { fillFigures } from "./figures.js";
 
 const CHANGES_LISTED = 4;
-// A part of the band that is narrower has no room for its name; the table below has it.
-const NAMED_FROM_PERCENT = 9;
 
 const wholePercent = (value) => `${Math.round(value * 100)}%`;
 const plain = (value) => (value >= 10_000 ? `${value / 1000}k` : String(Number(value.toPrecision(3))));
@@ -86,8 +84,7 @@ export class ModelCard {
       (part, version) => {
         setClass(part, `b${version.colour}`);
         part.style.flexGrow = version.percent;
-        setText(part, version.percent >= NAMED_FROM_PERCENT ? `${version.version} ${percent(version.percent)}` : "");
-        part.title = `${version.version} ${percent(version.percent)}`;
+        setText(part, `${version.version} ${percent(version.percent)}`);
       },
     );
   }
@@ -136,10 +133,11 @@ export class ModelCard {
         const item = element("li");
         const line = element("p");
         line.append(element("b", "", `r${change.revision}`), " ", element("time"), ` ${change.action}`);
+        if (change.actor) line.append(element("span", "why", ` by ${change.actor}`));
         item.append(line);
-        if (change.what) item.append(element("p", "what", change.what));
-        const why = [change.actor && `by ${change.actor}`, change.reason].filter(Boolean).join(": ");
-        if (why) item.append(element("p", "why", why));
+        const what = element("p", "what", change.what);
+        if (change.reason) what.append(element("span", "why", ` ${change.reason}`));
+        item.append(what);
         return item;
       },
       (item, change) => setText(item.querySelector("time"), moment(change.at_ms, this.times.at_ms)),
