@@ -14,6 +14,8 @@ from schemas.models import PromotionResult
 from streams.app import has_joined, output_of
 from streams.background import OnFault
 from streams.control import Control
+from streams.exposition.consuming import ConsumerMetrics
+from streams.exposition.deciding import ControlMetrics
 from streams.identity import Identity
 from streams.ledger import Record
 from streams.ordered_reading import ordered_app, reading
@@ -70,6 +72,8 @@ async def control_role(
             settings=settings,
             on_fault=on_fault,
         ):
+            web.metrics.add(ControlMetrics(control).read)
+            web.metrics.add(ConsumerMetrics(app, settings.topic_promotions).read)
             log.info("deciding promotions", topic=settings.topic_promotions)
             yield
 

@@ -22,6 +22,8 @@ from streams.agents.slices import slice_agent
 from streams.app import WorkerApp, has_joined, output_of, progress_of, worker_app
 from streams.background import OnFault, background
 from streams.deltas import DeltaSender
+from streams.exposition.consuming import ConsumerMetrics
+from streams.exposition.predicting import PredictMetrics
 from streams.identity import Identity
 from streams.leasing import end_lease, keep_lease
 from streams.loading import BackendLoader
@@ -131,6 +133,8 @@ async def predict_role(
         ):
             await app.start()
             watchdog.start()
+            web.metrics.add(PredictMetrics(book, tables, refresher).read)
+            web.metrics.add(ConsumerMetrics(app, settings.topic_requests).read)
             async with background(on_fault, _publish(settings, app, deltas)):
                 log.info("serving", epoch=tables.current.epoch, models=len(tables.current.models))
                 yield

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from schemas.errors import SetupError
+from streams.exposition.page import MetricsPage
 
 log = structlog.get_logger()
 
@@ -23,13 +24,16 @@ NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Web:
-    """Paths and who answers them; `/livez` and `/readyz` are there from the beginning."""
+    """Paths and who answers them; `/livez`, `/readyz` and `/metrics` are there from the beginning."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._conditions: dict[str, Callable[[], bool]] = {}
+        self.metrics = MetricsPage()
+        """What `/metrics` shows; roles add to it."""
         self.get("/livez", _alive)
         self.get("/readyz", self._readiness)
+        self.get("/metrics", self.metrics.answer)
 
     def ready_when(self, name: str, holds: Callable[[], bool]) -> None:
         """One of the conditions of `/readyz`; `name` is what is shown."""

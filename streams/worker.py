@@ -19,6 +19,7 @@ import structlog
 
 from streams.background import OnFault
 from streams.control_role import control_role
+from streams.exposition.process import process_metrics
 from streams.identity import Identity, default_worker_name
 from streams.monitoring.role import monitor_role
 from streams.predict_role import predict_role
@@ -71,6 +72,7 @@ class Worker:
             )
         settings, web, started = self._settings, Web(), asyncio.Event()
         web.ready_when("all roles have started", started.is_set)
+        web.metrics.add(lambda: process_metrics(self._identity.worker, self._roles))
         async with AsyncExitStack() as running:
             if settings.http_socket is not None:
                 await running.enter_async_context(web.serving_on(settings.http_socket))

@@ -19,6 +19,8 @@ from streams.background import OnFault, background
 from streams.dashboard.feed import Feed
 from streams.dashboard.reading import PageReader
 from streams.dashboard.serving import show_page
+from streams.exposition.consuming import ConsumerMetrics
+from streams.exposition.monitoring import MonitorMetrics
 from streams.identity import Identity
 from streams.kafka_errors import kafka_errors
 from streams.monitoring.assignment import Assignment
@@ -115,6 +117,8 @@ async def monitor_role(
             ),
             background(on_fault, *jobs()),
         ):
+            web.metrics.add(MonitorMetrics(monitor, watch).read)
+            web.metrics.add(ConsumerMetrics(app, settings.topic_metrics).read)
             log.info("adding up metrics", topic=settings.topic_metrics)
             yield
 

@@ -13,6 +13,8 @@ from registry.prediction_log import PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.app import has_joined
 from streams.background import OnFault, background
+from streams.exposition.consuming import ConsumerMetrics
+from streams.exposition.deciding import LogMetrics
 from streams.identity import Identity
 from streams.ordered_reading import ordered_app, reading
 from streams.predict_role import GC_THRESHOLDS
@@ -71,6 +73,8 @@ async def log_role(
             ),
             background(on_fault, _look_after_days(rows, settings)),
         ):
+            web.metrics.add(LogMetrics(writer).read)
+            web.metrics.add(ConsumerMetrics(app, settings.topic_responses).read)
             gc.set_threshold(*GC_THRESHOLDS)
             log.info("logging predictions", topic=settings.topic_responses)
             yield

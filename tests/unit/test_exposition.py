@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from registry.store import RegistryStore
 from streams.exposition import page as page_module
@@ -19,32 +18,17 @@ from streams.metrics import MetricsBook
 from streams.monitoring.installation import Offsets, Sample, WorkerSign
 from streams.refresh import ServingRefresher
 from streams.serving import ServedTables, ServingTable
+from tests.scraping import Samples
 from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
 
 START = datetime(2026, 11, 27, tzinfo=UTC)
-Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def value_of(values: Values, name: str, **labels: str) -> float:
-    return values[name, frozenset((label, value) for label, value in labels.items() if value)]
-
-
-async def shown(*reads: page_module.Read) -> Values:
-    """Every sample of a page, as a reader of the format takes it; empty labels are none."""
+async def shown(*reads: page_module.Read) -> Samples:
     page = MetricsPage()
     for read in reads:
         page.add(read)
-    text = (await page.text()).decode()
-    names = [line.split(" ")[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)), "a name's samples must stand together"
-    return {
-        (
-            sample.name,
-            frozenset((name, value) for name, value in sample.labels.items() if value),
-        ): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    return Samples((await page.text()).decode())
 
 
 def serving(book: MetricsBook) -> tuple[ServedTables, PredictMetrics]:
@@ -92,25 +76,25 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
     _, metrics = serving(book)
     values = await shown(metrics.read)
     v1 = {"model_name": "m", "model_version": "v1"}
-    assert value_of(values, "headrace_requests_total", **v1, outcome="ok") == 20
-    assert value_of(values, "headrace_requests_total", **v1, outcome="error") == 2
-    assert value_of(values, "headrace_request_errors_total", **v1, code="INVALID_INPUT") == 2
-    assert value_of(values, "headrace_request_errors_total", code="MALFORMED_RECORD") == 1
-    assert value_of(values, "headrace_fallbacks_total", **v1) == 2
-    assert value_of(values, "headrace_fallback_causes_total", **v1, code="BACKEND_ERROR") == 2
-    assert value_of(values, "headrace_cache_hits_total", **v1) == 8
-    assert value_of(values, "headrace_cache_misses_total", **v1) == 12
-    assert value_of(values, "headrace_breaker_opened_total", **v1) == 2
-    assert value_of(values, "headrace_load_failures_total", model_name="m", model_version="v2") == 1
-    assert value_of(values, "headrace_request_latency_seconds_sum", **v1) == pytest.approx(0.066)
-    assert value_of(values, "headrace_request_latency_seconds_bucket", **v1, le="0.0028284271") == 0
-    assert value_of(values, "headrace_request_latency_seconds_bucket", **v1, le="0.004") == 22
-    assert value_of(values, "headrace_request_end_to_end_seconds_count", **v1) == 22
-    assert value_of(values, "headrace_backend_call_seconds_bucket", **v1, le="+Inf") == 2
-    assert value_of(values, "headrace_backend_call_seconds_bucket", **v1, le="0.256") == 2
-    assert value_of(values, "headrace_backend_call_seconds_bucket", **v1, le="0.18101934") == 0
-    assert value_of(values, "headrace_backend_batch_size_sum", **v1) == 12
-    assert value_of(values, "headrace_backend_batch_size_count", **v1) == 2
+    assert values.value("headrace_requests_total", **v1, outcome="ok") == 20
+    assert values.value("headrace_requests_total", **v1, outcome="error") == 2
+    assert values.value("headrace_request_errors_total", **v1, code="INVALID_INPUT") == 2
+    assert values.value("headrace_request_errors_total", code="MALFORMED_RECORD") == 1
+    assert values.value("headrace_fallbacks_total", **v1) == 2
+    assert values.value("headrace_fallback_causes_total", **v1, code="BACKEND_ERROR") == 2
+    assert values.value("headrace_cache_hits_total", **v1) == 8
+    assert values.value("headrace_cache_misses_total", **v1) == 12
+    assert values.value("headrace_breaker_opened_total", **v1) == 2
+    assert values.value("headrace_load_failures_total", model_name="m", model_version="v2") == 1
+    assert values.value("headrace_request_latency_seconds_sum", **v1) == pytest.approx(0.066)
+    assert values.value("headrace_request_latency_seconds_bucket", **v1, le="0.0028284271") == 0
+    assert values.value("headrace_request_latency_seconds_bucket", **v1, le="0.004") == 22
+    assert values.value("headrace_request_end_to_end_seconds_count", **v1) == 22
+    assert values.value("headrace_backend_call_seconds_bucket", **v1, le="+Inf") == 2
+    assert values.value("headrace_backend_call_seconds_bucket", **v1, le="0.256") == 2
+    assert values.value("headrace_backend_call_seconds_bucket", **v1, le="0.18101934") == 0
+    assert values.value("headrace_backend_batch_size_sum", **v1) == 12
+    assert values.value("headrace_backend_batch_size_count", **v1) == 2
     # Read again, nothing has changed by reading.
     assert book.total("m", "v1").ok == 20
     assert [delta.ok for delta in book.close_window(START + timedelta(seconds=2)) if delta.ok] == [10]
@@ -122,19 +106,19 @@ async def test_what_is_served_is_shown_before_its_first_request() -> None:
     _, metrics = serving(MetricsBook("w", "boot", START))
     values = await shown(metrics.read)
     v2 = {"model_name": "m", "model_version": "v2"}
-    assert value_of(values, "headrace_requests_total", **v2, outcome="error") == 0
-    assert value_of(values, "headrace_traffic_weight_ratio", **v2) == 0.5
-    assert value_of(values, "headrace_traffic_weight_ratio", model_name="quiet", model_version="v1") == 0
-    assert value_of(values, "headrace_version_loaded", **v2) == 1
-    assert value_of(values, "headrace_model_revision", model_name="m") == 7
-    assert value_of(values, "headrace_model_behind", model_name="m") == 0
-    assert value_of(values, "headrace_model_behind", model_name="quiet") == 1
-    assert value_of(values, "headrace_registry_epoch") == 11
-    assert value_of(values, "headrace_registry_age_seconds") == 3.5
-    assert value_of(values, "headrace_models") == 2
-    assert value_of(values, "headrace_model_versions") == 3
+    assert values.value("headrace_requests_total", **v2, outcome="error") == 0
+    assert values.value("headrace_traffic_weight_ratio", **v2) == 0.5
+    assert values.value("headrace_traffic_weight_ratio", model_name="quiet", model_version="v1") == 0
+    assert values.value("headrace_version_loaded", **v2) == 1
+    assert values.value("headrace_model_revision", model_name="m") == 7
+    assert values.value("headrace_model_behind", model_name="m") == 0
+    assert values.value("headrace_model_behind", model_name="quiet") == 1
+    assert values.value("headrace_registry_epoch") == 11
+    assert values.value("headrace_registry_age_seconds") == 3.5
+    assert values.value("headrace_models") == 2
+    assert values.value("headrace_model_versions") == 3
     # No bucket of what was never measured.
-    assert not any(name.startswith("headrace_request_latency_seconds") for name, _ in values)
+    assert not any(name.startswith("headrace_request_latency_seconds") for name in values.names)
 
 
 async def test_a_version_that_is_over_is_shown_for_an_hour_more() -> None:
@@ -151,8 +135,8 @@ async def test_a_version_that_is_over_is_shown_for_an_hour_more() -> None:
 
 async def test_the_library_tells_of_the_process() -> None:
     values = await shown()
-    assert value_of(values, "process_resident_memory_bytes") > 1_000_000
-    assert any(name == "python_info" for name, _ in values)
+    assert values.value("process_resident_memory_bytes") > 1_000_000
+    assert "python_info" in values.names
 
 
 async def test_parts_of_one_name_stand_together_and_labels_are_escaped() -> None:
@@ -162,8 +146,8 @@ async def test_parts_of_one_name_stand_together_and_labels_are_escaped() -> None
             yield counter("headrace_two", "Two.", [({"worker": name}, 2)])
 
     values = await shown(read, read)
-    assert value_of(values, "headrace_one", worker="e\nf") == 1
-    assert value_of(values, "headrace_two_total", worker='a"b') == 2
+    assert values.value("headrace_one", worker="e\nf") == 1
+    assert values.value("headrace_two_total", worker='a"b') == 2
 
 
 async def test_others_have_their_turn_while_a_page_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,11 +183,11 @@ async def test_a_sample_tells_of_each_worker_once() -> None:
         lost=2,
     )
     values = await shown(lambda: installation_metrics(sample, 1002.0))
-    assert value_of(values, "headrace_group_lag_records", partition="0") == 7
-    assert value_of(values, "headrace_group_lag_records", partition="1") == 0
-    assert value_of(values, "headrace_lost_deltas") == 2
-    assert value_of(values, "headrace_worker_sign_age_seconds", worker="one") == 2.5
-    assert value_of(values, "headrace_worker_sign_age_seconds", worker="two") == 22.0
-    assert value_of(values, "headrace_worker_epochs_behind", worker="one") == 1
-    assert value_of(values, "headrace_worker_models_behind", worker="one") == 1
-    assert {worker for name, labels in values for key, worker in labels if key == "worker"} == {"one", "two"}
+    assert values.value("headrace_group_lag_records", partition="0") == 7
+    assert values.value("headrace_group_lag_records", partition="1") == 0
+    assert values.value("headrace_lost_deltas") == 2
+    assert values.value("headrace_worker_sign_age_seconds", worker="one") == 2.5
+    assert values.value("headrace_worker_sign_age_seconds", worker="two") == 22.0
+    assert values.value("headrace_worker_epochs_behind", worker="one") == 1
+    assert values.value("headrace_worker_models_behind", worker="one") == 1
+    assert values.labels("headrace_worker_sign_age_seconds", "worker") == {"one", "two"}
