@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test test-servers faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log demo docs clean
+.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -47,6 +47,10 @@ test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts
 test-servers: $(STAMP) ## every backend on real model servers, each in an environment of its own below build/
 	@$(BIN)/python -m tests.servers.environments
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/servers
+
+test-monitoring: $(STAMP) ## a real Prometheus, its rules and the dashboard's queries, and a real Alertmanager
+	@$(BIN)/python -m tests.monitoring.binaries
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/monitoring
 
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \

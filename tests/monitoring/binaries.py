@@ -1,0 +1,106 @@
+"""`python -m tests.monitoring.binaries`: brings the programs that the tests of this folder run.
+
+What is on PATH is taken. The rest comes from Debian's packages, unpacked below `build/` and not installed; where there is no
+apt, it says what to install.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from schemas.errors import SetupError
+
+BUILD = Path("build/monitoring").absolute()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program by the names that it may have, the first of which is Debian's in `package`."""
+
+    package: str
+    names: Sequence[str]
+
+    def find(self) -> Path:
+        """Where it is; raises SetupError when nobody has brought it."""
+        found = next(filter(None, map(shutil.which, self.names)), None)
+        path = Path(found) if found else self.unpacked
+        if not path.exists():
+            raise SetupError(
+                f"{self.names[-1]} is not there; `python -m tests.monitoring.binaries` brings it"
+            )
+        return path
+
+    @property
+    def unpacked(self) -> Path:
+        return BUILD / self.package / "usr" / "bin" / self.names[0]
+
+
+PROMETHEUS = Program("prometheus", ["prometheus"])
+PROMTOOL = Program("prometheus", ["promtool"])
+ALERTMANAGER = Program("prometheus-alertmanager", ["prometheus-alertmanager", "alertmanager"])
+AMTOOL = Program("prometheus-alertmanager", ["amtool"])
+ALL = PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL
+
+
+def bring(report: Callable[[str], None]) -> None:
+    """Have every program there; raises SetupError when one cannot be had. Of several processes one brings it."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for program in ALL:
+            try:
+                program.find()
+            except SetupError:
+                report(f"fetching Debian's package {program.package} into {BUILD} (once)")
+                _unpack(program.package)
+                program.find()
+
+
+def _unpack(package: str) -> None:
+    """Fetch a package and unpack it; an interrupted one is not taken for whole."""
+    fetched, new = BUILD / f"{package}.fetched", BUILD / f"{package}.new"
+    for folder in (fetched, new):
+        shutil.rmtree(folder, ignore_errors=True)
+    fetched.mkdir()
+    if shutil.which("apt-get") is None:
+        raise SetupError(
+            f"{package} is neither on PATH nor is there apt-get to fetch it; install Prometheus and Alertmanager so "
+            "that `prometheus`, `promtool`, `alertmanager` and `amtool` are on PATH"
+        )
+    try:
+        _run(["apt-get", "download", package], fetched)
+    except SetupError:
+        if os.geteuid() != 0:
+            raise
+        # A new machine has no list of packages yet.
+        _run(["apt-get", "update"], fetched)
+        _run(["apt-get", "download", package], fetched)
+    (archive,) = fetched.glob("*.deb")
+    _run(["dpkg-deb", "--extract", str(archive), str(new)], fetched)
+    shutil.rmtree(fetched)
+    new.rename(BUILD / package)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise SetupError(f"`{' '.join(command)}` failed:\n{ended.stderr.strip()}")
+
+
+def main() -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    try:
+        bring(lambda step: out.print(f"monitoring: {step}", markup=False))
+    except SetupError as error:
+        sys.exit(f"monitoring: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""deploy/prometheus as its own tools read it, and each of its alerts held to when it fires."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.monitoring.binaries import AMTOOL, PROMTOOL, Program
+from tests.monitoring.servers import FILES
+
+RULE_TESTS = Path(__file__).with_name("alerts_test.yml")
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((FILES / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        (PROMTOOL, ["check", "config", FILES / "prometheus.yml"]),
+        (PROMTOOL, ["check", "rules", "--lint-fatal", FILES / "alerts.yml"]),
+        (PROMTOOL, ["test", "rules", RULE_TESTS]),
+        (AMTOOL, ["check-config", FILES / "alertmanager.yml"]),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
+)
+def test_its_tools_take_the_files(program: Program, arguments: list[str | Path]) -> None:
+    ended = subprocess.run(
+        [program.find(), *arguments], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_alert_is_seen_firing_and_seen_silent() -> None:
+    """In the tests that promtool runs."""
+    cases = [
+        case for test in yaml.safe_load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]
+    ]
+    names = {rule["alert"] for rule in RULES if "alert" in rule}
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
+
+
+def test_rules_name_only_metrics_that_there_are() -> None:
+    """Those that the processes show, by the source, and those that other rules record."""
+    shown = set()
+    for path in (FILES.parents[1] / "streams" / "exposition").glob("*.py"):
+        shown |= set(re.findall(r'"(headrace_\w+)"', path.read_text()))
+    recorded = {rule["record"] for rule in RULES if "record" in rule}
+    for rule in RULES:
+        for name in re.findall(r"[\w:]*headrace_[\w:]+", rule["expr"]):
+            known = (
+                name in recorded or re.sub(r"_(total|bucket|sum|count)$", "", name) in shown or name in shown
+            )
+            assert known, name
