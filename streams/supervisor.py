@@ -2,7 +2,7 @@
 
 Each is a process of its own with a name and a Unix socket of its own; the supervisor asks it there
 whether it is ready. Workers end with their supervisor, also when that is killed: their standard input
-is a pipe from it.
+is a pipe from it. Their metrics are shown on one page.
 """
 
 import asyncio
@@ -16,7 +16,10 @@ from pathlib import Path
 
 import httpx
 import structlog
+from aiohttp.web import Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
+from streams.exposition.merging import merged
 from streams.identity import default_worker_name
 from streams.settings import Settings
 from streams.web import Web
@@ -64,12 +67,20 @@ class Supervisor:
         for end in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(end, self._stop.set)
         web = Web()
+        workers: list[_Worker] = []
+
+        async def metrics(_: Request) -> Response:
+            return Response(body=merged(await _pages(workers)), headers={"Content-Type": CONTENT_TYPE})
+
+        web.get("/metrics", metrics)
         with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-            async with _served(web, self._settings), asyncio.TaskGroup() as workers:
-                for number in range(1, self._count + 1):
-                    worker = _Worker(self._settings, self._arguments, number, Path(folder))
-                    web.ready_when(f"process {number}", worker.is_ready)
-                    workers.create_task(self._keep(worker))
+            for number in range(1, self._count + 1):
+                worker = _Worker(self._settings, self._arguments, number, Path(folder))
+                web.ready_when(worker.name, worker.is_ready)
+                workers.append(worker)
+            async with _served(web, self._settings), asyncio.TaskGroup() as running:
+                for worker in workers:
+                    running.create_task(self._keep(worker))
         return self._exit_code
 
     async def _keep(self, worker: "_Worker") -> None:
@@ -166,6 +177,21 @@ class _Worker:
 def _exit_code(returned: int) -> int:
     """As a shell has it: of a process that a signal ended, 128 and the signal."""
     return returned if returned >= 0 else 128 - returned
+
+
+async def _pages(workers: Sequence[_Worker]) -> dict[str, str]:
+    """What each worker shows at `/metrics`; one that does not answer shows nothing."""
+    pages = await asyncio.gather(*(_page(worker) for worker in workers))
+    return {worker.name: page for worker, page in zip(workers, pages, strict=True) if page}
+
+
+async def _page(worker: _Worker) -> str:
+    async with worker.client() as client:
+        try:
+            answer = await client.get("/metrics")
+        except httpx.HTTPError:
+            return ""
+        return answer.text if answer.status_code == httpx.codes.OK else ""
 
 
 async def _is_ready(client: httpx.AsyncClient) -> bool:
