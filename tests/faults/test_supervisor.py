@@ -13,7 +13,7 @@ from tests.traffic import PARTITIONS
 from tests.worker_group import END_SECONDS, MakeGroup
 from tests.worker_process import StartWorker, WorkerProcess
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 100.0
 
 
 async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker: StartWorker) -> None:
