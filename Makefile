@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log demo docs clean
+.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -79,6 +79,9 @@ bench-rollback: $(STAMP) ## from an operator's call to the last answer by the ol
 
 bench-backends: $(STAMP) ## beside direct clients of real model servers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
 	@$(BIN)/python -m tests.bench.backends
+
+bench-tracing: $(STAMP) ## what tracing costs the request path, off and on; BENCH_REPEATS=100
+	@$(BIN)/python -m tests.bench.tracing
 
 clean:
 	rm -rf build dist data

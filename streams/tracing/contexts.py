@@ -10,6 +10,9 @@ MAX_TRACESTATE_BYTES = 512
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _SAMPLED = 1
+# The last digit of the flags, in every version, and what it is when they do not say sampled.
+_FLAGS_END = 54
+_NOT_SAMPLED = frozenset(b"02468ace")
 
 
 class RequestContext(NamedTuple):
@@ -25,12 +28,17 @@ def sampled_contexts(records: Iterable[Record], limit: int) -> list[RequestConte
     """The sampled contexts of records, each once, in order; the first `limit` of them."""
     found: dict[tuple[int, int], RequestContext] = {}
     for record in records:
-        if record.headers:
-            context = sampled_context(record.headers)
-            if context is not None:
-                found.setdefault((context.trace_id, context.span_id), context)
-                if len(found) == limit:
+        for name, value in record.headers:
+            if name == "traceparent":
+                # A sender samples few of its requests: of most this is all that is looked at.
+                if value and len(value) > _FLAGS_END and value[_FLAGS_END] in _NOT_SAMPLED:
                     break
+                context = sampled_context(record.headers)
+                if context is not None:
+                    found.setdefault((context.trace_id, context.span_id), context)
+                    if len(found) == limit:
+                        return list(found.values())
+                break
     return list(found.values())
 
 
