@@ -45,6 +45,9 @@ class Program:
 PROMETHEUS = Program("prometheus", ["prometheus"])
 PROMTOOL = Program("prometheus", ["promtool"])
 ALERTMANAGER = Program("prometheus-alertmanager", ["prometheus-alertmanager", "alertmanager"])
+# Debian's looks here for its templates, wherever it lies itself; a copy looks in the folder that it runs in.
+_ALERTMANAGER_FILES = Path("/usr/share/prometheus/alertmanager")
+ALERTMANAGER_FILES = "alertmanager-files"
 AMTOOL = Program("prometheus-alertmanager", ["amtool"])
 ALL = PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL
 
@@ -85,7 +88,27 @@ def _unpack(package: str) -> None:
     (archive,) = fetched.glob("*.deb")
     _run(["dpkg-deb", "--extract", str(archive), str(new)], fetched)
     shutil.rmtree(fetched)
+    if package == ALERTMANAGER.package:
+        _let_run_where_it_lies(new / "usr" / "bin" / ALERTMANAGER.names[0])
     new.rename(BUILD / package)
+
+
+def _let_run_where_it_lies(alertmanager: Path) -> None:
+    """Have it look for its own files below the folder that it runs in: nothing is installed in /usr."""
+    installed = bytes(_ALERTMANAGER_FILES)
+    # A text of the same length, or everything behind it would move.
+    beside = b"." + ALERTMANAGER_FILES.encode().rjust(len(installed) - 1, b"/")
+    program = alertmanager.read_bytes()
+    if installed not in program:
+        raise SetupError(
+            f"{alertmanager} does not look in {_ALERTMANAGER_FILES} for its files; install it instead"
+        )
+    alertmanager.write_bytes(program.replace(installed, beside))
+
+
+def alertmanager_files() -> Path:
+    """What it looks for beside its configuration, if it is not installed."""
+    return BUILD / ALERTMANAGER.package / _ALERTMANAGER_FILES.relative_to("/")
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from deploy.local.service import HOST, Service
-from tests.monitoring.binaries import ALERTMANAGER, PROMETHEUS
+from tests.monitoring.binaries import ALERTMANAGER, ALERTMANAGER_FILES, PROMETHEUS, alertmanager_files
 
 FILES = Path(__file__).parents[2] / "deploy" / "prometheus"
 SCRAPE_SECONDS = 1
@@ -30,6 +30,7 @@ class Alertmanager(Service):
 
     def prepare(self) -> None:
         self.directory.mkdir(parents=True)
+        (self.directory / ALERTMANAGER_FILES).symlink_to(alertmanager_files())
         # Who tests cannot wait for the others of a group.
         write_changed(
             FILES / "alertmanager.yml",

@@ -1,0 +1,296 @@
+"""Real requests to a real worker, which a real Prometheus scrapes: to the dashboard's queries and a real Alertmanager."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import yaml
+
+from deploy.local.service import HOST, Service
+from schemas.events import PredictResponse
+from tests.asking import PARTITIONS, Asking, asking
+from tests.http_server import HttpRequest, answer, http_server
+from tests.monitoring.binaries import PROMTOOL
+from tests.monitoring.dashboard import DASHBOARD, FOLDER, queries, variables_of_labels
+from tests.monitoring.servers import Alertmanager, Prometheus
+from tests.promotions import event, publish
+from tests.served_model import serve_model, spec_of
+from tests.services import MakeTopics
+from tests.worker_process import StartWorker
+
+DEADLINE_SECONDS = 90.0
+# Nothing tells of a scrape or of a rule that was judged; both are each second.
+POLL_SECONDS = 0.2
+USERS = [f"u{number}" for number in range(200)]
+WITHIN = 2**0.5
+
+Result = TypeVar("Result")
+Server = TypeVar("Server", bound=Service)
+Labels = dict[str, str]
+
+
+class Receiver:
+    """Takes Alertmanager's messages; `told` are the labels of each alert by the path that it came to."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Labels]] = []
+
+    async def serve(self, request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        self.told += [(request.path, alert["labels"]) for alert in request.json()["alerts"]]
+        writer.write(answer({}))
+
+
+class Traffic:
+    """Asks again and again while it runs; a fifth of the requests is for an input that is none."""
+
+    def __init__(self, asker: Asking, model: str) -> None:
+        self.answers: list[PredictResponse] = []
+        self._asker = asker
+        self._model = model
+        self._ending = asyncio.Event()
+        self._task = asyncio.create_task(self._ask())
+
+    async def end(self) -> None:
+        self._ending.set()
+        await self._task
+
+    async def _ask(self) -> None:
+        begin = 0
+        while not self._ending.is_set():
+            good = [number % 500 for number in range(begin, begin + 40)]
+            self.answers += await self._asker.ask(self._model, [*good, *([-1] * 10)], users=USERS)
+            self.answers += await self._asker.ask("nobody-knows-it", [1], users=USERS)
+            begin += 25
+
+
+class Servers:
+    """Starts what ends with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Service] = []
+
+    def alertmanager(self, receiver: str) -> Alertmanager:
+        """One that tells a receiver, at this address."""
+        return self._start(Alertmanager(self._folder / "alertmanager", receiver))
+
+    def prometheus(self, processes: Sequence[str], alertmanager: Alertmanager) -> Prometheus:
+        """One that scrapes processes."""
+        address = f"{HOST}:{alertmanager.port}"
+        return self._start(Prometheus(self._folder / "prometheus", processes, address))
+
+    def stop(self) -> None:
+        for server in self._started:
+            server.stop()
+
+    def _start(self, server: Server) -> Server:
+        self._started.append(server)
+        server.prepare()
+        server.start()
+        return server
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    servers = Servers(tmp_path)
+    yield servers
+    servers.stop()
+
+
+@asynccontextmanager
+async def traffic_to(asker: Asking, model: str) -> AsyncIterator[Traffic]:
+    traffic = Traffic(asker, model)
+    try:
+        yield traffic
+    finally:
+        await traffic.end()
+
+
+async def until(ask: Callable[[], Awaitable[Result]], done: Callable[[Result], object], what: str) -> Result:
+    """Ask until the answer will do."""
+    last = None
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                last = await ask()
+                if done(last):
+                    return last
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        raise AssertionError(f"not within {DEADLINE_SECONDS:g} s: {what}; the last was {last}") from None
+
+
+@pytest.mark.timeout(300)
+async def test_from_requests_to_the_dashboard_and_to_who_is_on_call(
+    topics: MakeTopics,
+    database: str,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    servers: Servers,
+) -> None:
+    model = await serve_model(database, tmp_path, canary_percent=30)
+    receiver = Receiver()
+    async with http_server(receiver.serve) as receiving:
+        alertmanager = servers.alertmanager(receiving)
+        settings = await topics(
+            PARTITIONS,
+            postgres_dsn=database,
+            http_port=0,
+            worker_name="one",
+            alert_webhook_url=f"{alertmanager.url}/api/v2/alerts",
+        )
+        worker = start_worker(settings, "predict,control,monitor,log")
+        port = (await worker.logged("http served"))["port"]
+        await worker.ready()
+        prometheus = servers.prometheus([f"{HOST}:{port}"], alertmanager)
+        weight = f'headrace_traffic_weight_ratio{{model_name="{model}", model_version="v2"}}'
+        await until(lambda: prometheus.now(weight), lambda found: values(found) == [0.3], "the first scrape")
+        began = time.time()
+        async with asking(settings) as asker:
+            async with traffic_to(asker, model) as traffic:
+                await publish(settings, event("canary", model, version="v2", weight=60))
+                await until(
+                    lambda: prometheus.now(weight), lambda found: values(found) == [0.6], "a promotion"
+                )
+                nowhere = spec_of(tmp_path, "v2") | {"version": "v3", "artifact_sha256": "0" * 64}
+                await publish(
+                    settings,
+                    event("register", model, model=nowhere),
+                    event("canary", model, version="v3", weight=1),
+                )
+                await the_alerts(alertmanager, receiver, model)
+            counted = await totals(prometheus, model, traffic.answers)
+            ended = time.time()
+
+        assert {version for version, _ in counted} == {"v1", "v2"}
+        await quantiles_are_true(prometheus, model, traffic.answers)
+        await the_dashboard_has_data(prometheus, model, began, ended)
+        await the_page_is_well_formed(port)
+        worker.terminate()
+        assert await worker.ended() == 0
+
+
+async def the_alerts(alertmanager: Alertmanager, receiver: Receiver, model: str) -> None:
+    """Both ways arrive, by the monitor's own webhook and by Prometheus, and one message is enough for both."""
+    wanted = {
+        ("load_failure", "v3", "headrace"),
+        ("HeadraceLoadFailure", "v3", ""),
+        ("HeadraceErrorBudgetBurn", "v1", ""),
+        ("HeadraceErrorBudgetBurn", "v2", ""),
+        ("HeadraceAlert", "v3", ""),
+    }
+
+    def known(alerts: list[dict[str, Any]]) -> bool:
+        return {
+            whose(alert["labels"]) for alert in alerts if alert["labels"].get("model_name") == model
+        } >= wanted
+
+    alerts = await until(alertmanager.alerts, known, "alerts in Alertmanager")
+    ours = [alert for alert in alerts if alert["labels"].get("model_name") == model]
+    repeated = [alert for alert in ours if whose(alert["labels"]) == ("HeadraceAlert", "v3", "")]
+    assert [alert["status"]["state"] for alert in repeated] == ["suppressed"]
+    (burning, *_) = [alert for alert in ours if alert["labels"]["alertname"] == "HeadraceErrorBudgetBurn"]
+    assert "of its requests failed in" in burning["annotations"]["summary"]
+
+    async def told() -> set[tuple[str, str, str]]:
+        return {whose(labels) for path, labels in receiver.told if path == "/on-call"}
+
+    critical = {each for each in wanted if each[0] != "HeadraceAlert"}
+    await until(told, lambda found: found >= critical, "messages to who is on call")
+    assert "HeadraceAlert" not in {labels["alertname"] for _, labels in receiver.told}
+
+
+def whose(labels: Labels) -> tuple[str, str, str]:
+    return labels["alertname"], labels.get("model_version", ""), labels.get("source", "")
+
+
+async def totals(
+    prometheus: Prometheus, model: str, answers: Sequence[PredictResponse]
+) -> dict[tuple[str, str], int]:
+    """Prometheus has counted what was answered, exactly; in how many seconds it knows is its own affair."""
+    expected = Counter(
+        (each.model_version, "ok" if each.error is None else "error")
+        for each in answers
+        if each.model_name == model
+    )
+    unknown = sum(each.model_name != model for each in answers)
+
+    async def counted() -> tuple[dict[tuple[str, str], int], list[float]]:
+        mine = await prometheus.now(f'headrace_requests_total{{model_name="{model}"}}')
+        others = await prometheus.now('sum(headrace_requests_total{model_name="", outcome="error"})')
+        by_version = {
+            (each["metric"]["model_version"], each["metric"]["outcome"]): int(each["value"][1])
+            for each in mine
+            if float(each["value"][1])
+        }
+        return by_version, values(others)
+
+    found, _ = await until(
+        counted, lambda found: found == (dict(expected), [unknown]), f"the totals {expected}"
+    )
+    return found
+
+
+async def quantiles_are_true(prometheus: Prometheus, model: str, answers: Sequence[PredictResponse]) -> None:
+    """Read from buckets, within their bounds of what the responses themselves say."""
+    for version in ("v1", "v2"):
+        latencies = sorted(each.latency_ms for each in answers if each.model_version == version)
+        for share in (0.5, 0.99):
+            query = (
+                f"histogram_quantile({share}, sum by (le) (headrace_request_latency_seconds_bucket"
+                f'{{model_name="{model}", model_version="{version}"}}))'
+            )
+            (read,) = values(await prometheus.now(query))
+            exact = latencies[math.ceil(share * len(latencies)) - 1]
+            assert exact / WITHIN <= 1000 * read <= exact * WITHIN
+
+
+async def the_dashboard_has_data(prometheus: Prometheus, model: str, began: float, ended: float) -> None:
+    """Every query in it, as Grafana sends it."""
+    for name, metric, label in variables_of_labels():
+        assert name == "model"
+        assert await prometheus.label_values(label, metric) == [model]
+    variables = {"model": model, "__rate_interval": "5s"}
+    answered = {}
+    for title, query in queries(variables):
+        series = await prometheus.over(query, began, ended)
+        points = [float(value) for each in series for _, value in each["values"]]
+        assert any(math.isfinite(point) for point in points), f"{title}: {query}"
+        answered[title] = series
+    assert len(answered) > 20
+    # The promotion is a mark of its own, with its revision; the versions were served side by side.
+    assert {"5"} <= {each["metric"]["revision"] for each in answered["Promotions"]}
+    assert {each["metric"]["model_version"] for each in answered["Traffic split"]} == {"v1", "v2"}
+    assert len(answered["Latency in the worker: p50 and p99"]) == 2
+    source = yaml.safe_load((FOLDER / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    (uid,) = {each["uid"] for each in source["datasources"]}
+    panels = [panel for panel in DASHBOARD["panels"] if "targets" in panel]
+    assert {panel["datasource"]["uid"] for panel in panels} == {uid}
+
+
+async def the_page_is_well_formed(port: int) -> None:
+    """As promtool sees it: names, units, types and help."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        page = (await client.get(f"http://127.0.0.1:{port}/metrics")).content
+    linting = await asyncio.create_subprocess_exec(
+        PROMTOOL.find(),
+        "check",
+        "metrics",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await linting.communicate(page)
+    ours = [line for line in told.decode().splitlines() if "headrace_" in line]
+    assert ours == []
+
+
+def values(found: list[dict[str, Any]]) -> list[float]:
+    return [float(each["value"][1]) for each in found]
