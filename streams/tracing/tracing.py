@@ -18,7 +18,7 @@ from streams.tls import client_context
 if TYPE_CHECKING:
     from streams.tracing.spans import Spans
 
-# What waits to be exported; of more the oldest goes. Some 20 MB at most.
+# What waits to be exported; of more the oldest goes. Some 30 MB at most.
 MAX_SPANS = 1024
 SPANS_A_CALL = 256
 EXPORT_EACH_SECONDS = 1.0

@@ -122,6 +122,21 @@ async def test_certificates_are_verified(
     assert "certificate verify failed" in logs[0]["reason"]
 
 
+async def test_what_waits_at_the_end_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the path of the protocol, with what the environment says of this process."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    handled = slice_of(b"", headers=[("traceparent", f"00-{1:032x}-{1:016x}-01".encode())])
+    async with otlp_receiver() as (url, receiver):
+        async with tracing.tracing(Settings(otlp_endpoint=url), Identity("w", "b")) as spans:
+            assert spans is not None
+            with spans.slice(handled):
+                pass
+        assert receiver.paths == ["/v1/traces"]
+        assert len(receiver.spans) == 1
+    assert receiver.spans[0].resource["deployment.environment.name"] == "test"
+    assert receiver.spans[0].resource["service.instance.id"] == "w"
+
+
 async def never_answer(_: HttpRequest, __: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
