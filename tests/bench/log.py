@@ -159,6 +159,9 @@ class _Logging:
             )
             await _until(written, self._rows, running)
             counted = self._rows - first
+            if not counted:
+                # PostgreSQL tells what was written a second later.
+                raise WrongAnswerError(f"{contender} was too quick for {self._rows} rows; set BENCH_LOG_ROWS")
             cpu_us = (running.cpu_seconds - cpu) / counted * 1e6
             postgres_cpu_us = (await self._postgres_cpu_seconds() - postgres_cpu) / counted * 1e6
         transactions = await self._database.fetch(_TRANSACTIONS.format(table=table))

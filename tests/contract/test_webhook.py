@@ -1,19 +1,26 @@
 """streams/monitoring/webhook.py: alerts come to their receiver, once it is there, and its URL comes nowhere else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from schemas.errors import SetupError
 from schemas.events import Alert
+from streams.monitoring import role
 from streams.monitoring import webhook as module
 from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webhook, as_alertmanager
+from streams.settings import Settings
+from tests.certificates import Certificates, make_certificates
 from tests.http_server import HttpRequest, answer, http_server
+from workers import connections
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 FIRED = Alert(
@@ -65,9 +72,38 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN_EACH_SECONDS", 0.1)
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def no_authorities_read() -> Iterator[None]:
+    """As in a process of its own."""
+    connections._trusted.cache_clear()
+    yield
+    connections._trusted.cache_clear()
+
+
+def of_settings(url: str, cafile: Path | None) -> Webhook:
+    """As the monitor makes it."""
+    settings = {"alert_webhook_url": url, "alert_webhook_ssl_cafile": None if cafile is None else str(cafile)}
+    webhook = role._webhook(Settings.model_validate(settings))
+    assert webhook is not None
+    return webhook
+
+
+def over_tls(certificates: Certificates) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+    return context
+
+
 @asynccontextmanager
-async def telling(url: str, firing: Iterable[Alert] = ()) -> AsyncIterator[Webhook]:
-    webhook = Webhook(url)
+async def telling(
+    url: str, firing: Iterable[Alert] = (), webhook: Webhook | None = None
+) -> AsyncIterator[Webhook]:
+    webhook = webhook or Webhook(url)
     task = asyncio.create_task(webhook.keep_telling(lambda: firing))
     try:
         yield webhook
@@ -181,3 +217,53 @@ def test_what_waits_is_bounded() -> None:
     assert len(logs) == 3
     assert len(webhook._waiting) == MAX_WAITING
     assert webhook._waiting[-1].alert_id == str(MAX_WAITING + 2)
+
+
+@pytest.mark.usefixtures("no_authorities_read")
+async def test_a_receiver_of_the_named_authority_is_told(certificates: Certificates) -> None:
+    """Over TLS, with an authority of the operator's own."""
+    receiver = Receiver()
+    async with (
+        http_server(receiver.serve, over_tls(certificates)) as url,
+        telling(url, webhook=of_settings(f"{url}/hook", certificates.ca)) as webhook,
+    ):
+        webhook.tell(FIRED)
+        await receiver.until(1)
+    assert url.startswith("https:")
+    assert receiver.requests[0].path == "/hook"
+    assert receiver.told[0][0]["labels"]["alertname"] == "latency_baseline"
+
+
+@pytest.mark.usefixtures("no_authorities_read")
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_receiver_of_another_authority_is_told_nothing(
+    certificates: Certificates, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be anybody: neither another authority nor the system's have signed for it."""
+    receiver, refused = Receiver(), asyncio.Event()
+    told = Webhook._told
+
+    async def noted(*arguments: Any) -> bool:
+        taken = await told(*arguments)
+        refused.set()
+        return taken
+
+    monkeypatch.setattr(Webhook, "_told", noted)
+    with capture_logs() as logs:
+        async with http_server(receiver.serve, over_tls(certificates)) as url:
+            webhook = of_settings(url, certificates.other_ca if named else None)
+            async with telling(url, webhook=webhook):
+                webhook.tell(RESOLVED)
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    await refused.wait()
+    assert receiver.requests == []
+    assert logs[0]["event"] == "alerts are not told to the webhook yet"
+    assert logs[0]["reason"] == "ConnectError"
+
+
+@pytest.mark.usefixtures("no_authorities_read")
+async def test_authorities_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
+    """The monitor stops, and says which file."""
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(SetupError, match=str(missing)):
+        await of_settings("https://127.0.0.1:9", missing).keep_telling(tuple)

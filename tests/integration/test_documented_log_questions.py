@@ -20,7 +20,7 @@ _PAGE = (Path(__file__).parents[2] / "docs" / "prediction-log.md").read_text(enc
 MODEL = "movie-recommendations"
 # Between them it is another day than in UTC at every moment.
 ZONES = ("UTC", "Pacific/Kiritimati", "Etc/GMT+12")
-FAILED = {"predictions": None, "error": {"code": "BACKEND_ERROR", "message": "m"}}
+FAILED: dict[str, Any] = {"predictions": None, "error": {"code": "BACKEND_ERROR", "message": "m"}}
 
 
 def questions() -> dict[str, str]:

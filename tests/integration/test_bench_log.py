@@ -1,0 +1,33 @@
+"""The benchmark of the prediction log, on rows so few that its figures mean nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import log
+from tests.bench.ground import lay_out
+from tests.bench.log_figures import COPY, HEADRACE, LOOP, document
+from tests.services import StackAddresses
+
+# Some seconds of writing: PostgreSQL tells what was written a second later, and a rate is one between two such times.
+ROWS = 100_000
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.xdist_group("bench")
+async def test_every_contender_writes_the_same_rows(
+    stack: StackAddresses, database: str, tmp_path: Path
+) -> None:
+    """It ends with an error where they do not; each has its figures."""
+    ground = await lay_out(
+        tmp_path,
+        kafka_bootstrap=stack.kafka_bootstrap,
+        postgres_dsn=database,
+        redis_url=stack.redis_url,
+    )
+    rounds = await log.measure(ground, rows=ROWS, repeats=1, report=print)
+    assert [each.contender for each in rounds] == [HEADRACE, LOOP, COPY]
+    assert all(each.rows == ROWS and each.rows_per_second > 0 for each in rounds)
+    written = document(rounds)
+    assert written["rows_per_second"].keys() == {HEADRACE, LOOP, COPY}
+    assert written["targets"].keys() == {"log_rows_per_second"}
