@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing demo docs clean
+.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing bench-scrape demo docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -73,6 +73,9 @@ bench-startup: $(STAMP) ## from a worker's start to its first response
 
 bench-registry: $(STAMP) ## a worker beside 1,000 models of 10 versions each
 	@$(BIN)/python -m tests.bench.registry_scale
+
+bench-scrape: $(STAMP) ## what a scrape of /metrics costs a worker with 100 models
+	@$(BIN)/python -m tests.bench.scrape
 
 bench-rollback: $(STAMP) ## from an operator's call to the last answer by the old version; BENCH_ROUNDS=200
 	@$(BIN)/python -m tests.bench.rollback

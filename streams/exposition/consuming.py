@@ -3,10 +3,8 @@
 import time
 from collections.abc import Iterator
 
-from prometheus_client.metrics_core import Metric
-
 from streams.app import WorkerApp, consumer_of
-from streams.exposition.families import gauge
+from streams.exposition.families import Part, gauge, labels, with_label
 from streams.ledger import WHOLE
 
 
@@ -17,14 +15,14 @@ class ConsumerMetrics:
         self._app = app
         self._topic = topic
 
-    def read(self) -> Iterator[Metric]:
+    def read(self) -> Iterator[Part]:
         consumer = consumer_of(self._app)
-        labels = {"topic": self._topic}
+        of_topic = labels(topic=self._topic)
         yield gauge(
             "headrace_consumer_lag_records",
             "Records of an own partition that this process was not handed yet, as of its last fetch.",
             [
-                ({**labels, "partition": str(partition.partition)}, lag)
+                (with_label(of_topic, "partition", str(partition.partition)), lag)
                 for partition, lag in sorted(consumer.lags().items())
             ],
         )
@@ -32,10 +30,10 @@ class ConsumerMetrics:
         yield gauge(
             "headrace_consumer_oldest_age_seconds",
             "How old the oldest record is that this process works on; 0 while there is none.",
-            [(labels, 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000))],
+            [(of_topic, 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000))],
         )
         yield gauge(
             "headrace_consumer_slices_in_hand",
             "What was handed out and is not acknowledged yet, in whole slices.",
-            [(labels, consumer.ledger.outstanding / WHOLE)],
+            [(of_topic, consumer.ledger.outstanding / WHOLE)],
         )

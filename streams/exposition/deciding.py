@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from prometheus_client.metrics_core import Metric
-
 from streams.control import Control
-from streams.exposition.families import counter
+from streams.exposition.families import Part, counter, labels
 from streams.prediction_log.writer import Writer
 
 
@@ -15,12 +13,12 @@ class ControlMetrics:
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    def read(self) -> Iterator[Metric]:
+    def read(self) -> Iterator[Part]:
         yield counter(
-            "headrace_promotions",
+            "headrace_promotions_total",
             "Promotion events that this process decided, repeats too; an event that is none has no action.",
             [
-                ({"action": action, "status": status}, count)
+                (labels(action=action, status=status), count)
                 for (action, status), count in sorted(self._control.decided.items())
             ],
         )
@@ -32,13 +30,13 @@ class LogMetrics:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def read(self) -> Iterator[Metric]:
+    def read(self) -> Iterator[Part]:
         writer = self._writer
         yield counter(
-            "headrace_log_responses",
+            "headrace_log_responses_total",
             "Responses read for the prediction log, by what became of them.",
             [
-                ({"outcome": outcome}, count)
+                (labels(outcome=outcome), count)
                 for outcome, count in (
                     ("written", writer.written),
                     ("repeat", writer.repeats),

@@ -3,9 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from prometheus_client.metrics_core import Metric
-
-from streams.exposition.families import NO_LABELS, counter, gauge
+from streams.exposition.families import NO_LABELS, Part, counter, gauge, labels
 from streams.monitoring.installation import Sample, WorkerSign
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.watch import SAMPLE_EACH_SECONDS, AlertWatch
@@ -23,18 +21,18 @@ class MonitorMetrics:
         self._monitor = monitor
         self._watch = watch
 
-    def read(self) -> Iterator[Metric]:
+    def read(self) -> Iterator[Part]:
         yield gauge(
             "headrace_alert_firing",
             "1 while a rule of the monitor fires.",
             [
                 (
-                    {
-                        "rule": alert.rule,
-                        "severity": alert.severity,
-                        "model_name": alert.model_name,
-                        "model_version": alert.model_version,
-                    },
+                    labels(
+                        rule=alert.rule,
+                        severity=alert.severity,
+                        model_name=alert.model_name,
+                        model_version=alert.model_version,
+                    ),
                     1,
                 )
                 for alert in self._watch.firing
@@ -46,7 +44,7 @@ class MonitorMetrics:
             [(NO_LABELS, len(self._watch.models))],
         )
         yield counter(
-            "headrace_unreadable_deltas",
+            "headrace_unreadable_deltas_total",
             "Records of the topic of metrics that are none.",
             [(NO_LABELS, self._monitor.unreadable)],
         )
@@ -55,12 +53,12 @@ class MonitorMetrics:
             yield from installation_metrics(sample, now)
 
 
-def installation_metrics(sample: Sample, now: float) -> Iterator[Metric]:
+def installation_metrics(sample: Sample, now: float) -> Iterator[Part]:
     """PURE. What a sample says at the Unix time `now`."""
     yield gauge(
         "headrace_group_lag_records",
         "Requests of a partition that no worker has answered and committed yet.",
-        [({"partition": str(number)}, offsets.lag) for number, offsets in sorted(sample.offsets.items())],
+        [(labels(partition=str(number)), offsets.lag) for number, offsets in sorted(sample.offsets.items())],
     )
     yield gauge(
         "headrace_lost_deltas",
@@ -86,7 +84,9 @@ def installation_metrics(sample: Sample, now: float) -> Iterator[Metric]:
             {worker: len(sign.behind) for worker, sign in signs.items()},
         ),
     ):
-        yield gauge(name, meaning, [({"worker": worker}, value) for worker, value in sorted(values.items())])
+        yield gauge(
+            name, meaning, [(labels(worker=worker), value) for worker, value in sorted(values.items())]
+        )
 
 
 def _newest(sample: Sample) -> dict[str, WorkerSign]:

@@ -3,10 +3,18 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from prometheus_client.metrics_core import Metric
-
 from schemas.models import BUCKETS
-from streams.exposition.families import NO_LABELS, Labels, counter, gauge, histogram, summary
+from streams.exposition.families import (
+    NO_LABELS,
+    Labels,
+    Part,
+    counter,
+    gauge,
+    histogram,
+    labels,
+    summary,
+    with_label,
+)
 from streams.metrics import MetricsBook, VersionTotal
 from streams.refresh import ServingRefresher
 from streams.serving import NotLoaded, ServedModel, ServedTables, ServingTable
@@ -23,7 +31,7 @@ class PredictMetrics:
         self._tables = tables
         self._refresher = refresher
 
-    def read(self) -> Iterator[Metric]:
+    def read(self) -> Iterator[Part]:
         """Their metrics, a version after the other; those of one version are of one moment."""
         table = self._tables.current
         yield from _registry(table, self._refresher)
@@ -45,41 +53,45 @@ def _is_over(total: VersionTotal, now: datetime) -> bool:
     return total.counted_at is not None and now - total.counted_at > KEPT
 
 
-def version_metrics(model_name: str, model_version: str, total: VersionTotal) -> Iterator[Metric]:
+def version_metrics(model_name: str, model_version: str, total: VersionTotal) -> Iterator[Part]:
     """PURE. The counters of one version."""
-    labels = {"model_name": model_name, "model_version": model_version}
+    own = labels(model_name=model_name, model_version=model_version)
     yield counter(
-        "headrace_requests",
+        "headrace_requests_total",
         "Requests that this version answered, with predictions (ok) or an error.",
         [
-            ({**labels, "outcome": "ok"}, total.ok),
-            ({**labels, "outcome": "error"}, total.errors.total()),
+            (with_label(own, "outcome", "ok"), total.ok),
+            (with_label(own, "outcome", "error"), total.errors.total()),
         ],
     )
     if total.errors:
         yield counter(
-            "headrace_request_errors",
+            "headrace_request_errors_total",
             "Requests that were answered with an error, by its code; MALFORMED_RECORD got no answer.",
-            _by_code(labels, total.errors),
+            _by_code(own, total.errors),
         )
     yield counter(
-        "headrace_fallbacks",
+        "headrace_fallbacks_total",
         "Requests of this version that production answered in its place.",
-        [(labels, total.fallbacks.total())],
+        [(own, total.fallbacks.total())],
     )
     if total.fallbacks:
         yield counter(
-            "headrace_fallback_causes",
+            "headrace_fallback_causes_total",
             "Requests of this version that production answered in its place, by the code of what had failed.",
-            _by_code(labels, total.fallbacks),
+            _by_code(own, total.fallbacks),
         )
     for name, meaning, count in (
-        ("headrace_cache_hits", "Predictions that came from the cache.", total.cache_hits),
-        ("headrace_cache_misses", "Predictions that were inferred.", total.cache_misses),
-        ("headrace_load_failures", "How often this version could not be loaded.", total.load_failures),
-        ("headrace_breaker_opened", "How often its backend began to be spared calls.", total.breaker_opened),
+        ("headrace_cache_hits_total", "Predictions that came from the cache.", total.cache_hits),
+        ("headrace_cache_misses_total", "Predictions that were inferred.", total.cache_misses),
+        ("headrace_load_failures_total", "How often this version could not be loaded.", total.load_failures),
+        (
+            "headrace_breaker_opened_total",
+            "How often its backend began to be spared calls.",
+            total.breaker_opened,
+        ),
     ):
-        yield counter(name, meaning, [(labels, count)])
+        yield counter(name, meaning, [(own, count)])
     for name, meaning, latencies in (
         (
             "headrace_request_latency_seconds",
@@ -94,21 +106,21 @@ def version_metrics(model_name: str, model_version: str, total: VersionTotal) ->
         ("headrace_backend_call_seconds", "Calls of the backend, each for a batch.", total.backend_ms),
     ):
         if latencies.count:
-            yield histogram(name, meaning, labels, latencies)
+            yield histogram(name, meaning, own, latencies)
     yield summary(
         "headrace_backend_batch_size",
         "Examples in one call of the backend.",
-        labels,
-        total.calls,
-        total.called,
+        own,
+        count=total.calls,
+        total=total.called,
     )
 
 
-def _by_code(labels: Labels, counts: dict[str, int]) -> list[tuple[Labels, float]]:
-    return [({**labels, "code": code}, count) for code, count in sorted(counts.items())]
+def _by_code(own: Labels, counts: dict[str, int]) -> list[tuple[Labels, float]]:
+    return [(with_label(own, "code", code), count) for code, count in sorted(counts.items())]
 
 
-def _registry(table: ServingTable, refresher: ServingRefresher) -> Iterator[Metric]:
+def _registry(table: ServingTable, refresher: ServingRefresher) -> Iterator[Part]:
     for name, meaning, value in (
         ("headrace_registry_epoch", "The registry's epoch that this worker serves by.", table.epoch),
         (
@@ -126,20 +138,20 @@ def _registry(table: ServingTable, refresher: ServingRefresher) -> Iterator[Metr
         yield gauge(name, meaning, [(NO_LABELS, value)])
 
 
-def _model(model: ServedModel, *, behind: bool) -> Iterator[Metric]:
-    labels = {"model_name": model.model_name}
+def _model(model: ServedModel, *, behind: bool) -> Iterator[Part]:
+    own = labels(model_name=model.model_name)
     yield gauge(
         "headrace_model_revision",
         "The revision by which this worker serves a model.",
-        [(labels, model.revision)],
+        [(own, model.revision)],
     )
     yield gauge(
         "headrace_model_behind",
         "1 where this worker serves a model by an older route than the registry's.",
-        [(labels, behind)],
+        [(own, behind)],
     )
     weights = _weights(model)
-    of_version = {name: {**labels, "model_version": name} for name in model.versions}
+    of_version = {name: with_label(own, "model_version", name) for name in model.versions}
     yield gauge(
         "headrace_traffic_weight_ratio",
         "The share of a model's users that are routed to a version, from 0 to 1.",

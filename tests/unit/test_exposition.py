@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
-from prometheus_client.metrics_core import Metric
 
 from registry.store import RegistryStore
 from streams.exposition import page as page_module
-from streams.exposition.families import counter, gauge
+from streams.exposition.families import Part, counter, gauge, labels
 from streams.exposition.monitoring import installation_metrics
 from streams.exposition.page import MetricsPage
 from streams.exposition.predicting import KEPT, PredictMetrics
@@ -140,10 +139,10 @@ async def test_the_library_tells_of_the_process() -> None:
 
 
 async def test_parts_of_one_name_stand_together_and_labels_are_escaped() -> None:
-    def read() -> Iterator[Metric]:
+    def read() -> Iterator[Part]:
         for name in ('a"b', "c\\d", "e\nf"):
-            yield gauge("headrace_one", "One.", [({"worker": name}, 1)])
-            yield counter("headrace_two", "Two.", [({"worker": name}, 2)])
+            yield gauge("headrace_one", "One.", [(labels(worker=name), 1)])
+            yield counter("headrace_two_total", "Two.", [(labels(worker=name), 2)])
 
     values = await shown(read, read)
     assert values.value("headrace_one", worker="e\nf") == 1
@@ -153,7 +152,9 @@ async def test_parts_of_one_name_stand_together_and_labels_are_escaped() -> None
 async def test_others_have_their_turn_while_a_page_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "STEP_SECONDS", 0.0)
     page = MetricsPage()
-    page.add(lambda: (gauge("headrace_one", "One.", [({"worker": str(number)}, 1)]) for number in range(100)))
+    page.add(
+        lambda: (gauge("headrace_one", "One.", [(labels(worker=str(number)), 1)]) for number in range(100))
+    )
     turns = 0
 
     async def others() -> None:

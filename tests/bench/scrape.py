@@ -1,0 +1,119 @@
+"""`python -m tests.bench.scrape`: what a scrape of `/metrics` costs a worker with 100 models of two versions each.
+
+All versions have counted 5,000 requests. Beside the page a task takes its turn again and again, as slices do: how long it
+waits for one is what a request may be held up. All times are of the processor. Writes `build/bench/scrape.json`.
+"""
+
+import asyncio
+import json
+import random
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from typing import cast
+
+from registry.store import RegistryStore
+from streams.exposition.page import MetricsPage
+from streams.exposition.predicting import PredictMetrics
+from streams.metrics import MetricsBook
+from streams.refresh import ServingRefresher
+from streams.serving import ServedTables, ServingTable
+from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
+
+from .entry import BUILD, console, entry
+
+MODELS = 100
+REQUESTS = 5000
+SCRAPES = 20
+
+
+def main() -> None:
+    measured = asyncio.run(_measured())
+    (BUILD / "scrape.json").write_text(json.dumps(measured, indent=1) + "\n")
+    console().print(measured)
+
+
+async def _measured() -> dict[str, float]:
+    page = MetricsPage()
+    page.add(_predicting().read)
+    took_ms, longest_ms, size = [], [], 0
+    for _ in range(SCRAPES):
+        turns = _Turns()
+        waiting = asyncio.create_task(turns.take())
+        await asyncio.sleep(0.05)
+        turns.longest_ms, begun = 0.0, time.thread_time()
+        size = len(await page.text())
+        took_ms.append(1000 * (time.thread_time() - begun))
+        longest_ms.append(turns.longest_ms)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    return {
+        "models": MODELS,
+        "versions": 2 * MODELS,
+        "scrapes": SCRAPES,
+        "page_bytes": size,
+        "page_ms": round(statistics.median(took_ms), 1),
+        "longest_wait_ms": round(statistics.median(longest_ms), 2),
+        "longest_wait_of_all_ms": round(max(longest_ms), 2),
+    }
+
+
+class _Turns:
+    """Takes turns of the event loop, and notes the longest wait for one."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+
+    async def take(self) -> None:
+        # Of the thread's own time: what other programs on the machine take is not the page's.
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            self.longest_ms = max(self.longest_ms, 1000 * (now - last))
+            last = now
+
+
+def _predicting() -> PredictMetrics:
+    book, tables = MetricsBook("bench", "bench", datetime.now(UTC)), ServedTables()
+    names = [f"model-{number}" for number in range(MODELS)]
+    models = {
+        name: served_model(
+            name, 3, *(served_version(name, version, RecordingBackend()) for version in ("v1", "v2"))
+        )
+        for name in names
+    }
+    tables.swap(ServingTable(1, models))
+    drawn = random.Random(7)
+    latencies = [drawn.lognormvariate(1.5, 0.8) for _ in range(REQUESTS)]
+    for name in names:
+        for version in ("v1", "v2"):
+            tally = book.of(name, version, 3)
+            tally.ok, tally.cache_hits, tally.cache_misses = REQUESTS, REQUESTS // 2, REQUESTS // 2
+            tally.failed("INVALID_INPUT")
+            for histogram in (tally.latency_ms, tally.end_to_end_ms, tally.backend_ms):
+                for latency in latencies:
+                    histogram.add(latency)
+    list(book.close_window(datetime.now(UTC)))
+    for name in names:
+        # The window that is open.
+        book.of(name, "v1", 3).latency_ms.add(5.0)
+
+    async def load(*_: object) -> RecordingBackend:
+        return RecordingBackend()
+
+    refresher = ServingRefresher(
+        cast("RegistryStore", None),
+        tables,
+        load,
+        on_load_failed=book.load_failed,
+        meter_of=lambda *_: RecordingMeter(),
+        poll_seconds=1.0,
+        stale_after_seconds=5.0,
+    )
+    return PredictMetrics(book, tables, refresher)
+
+
+if __name__ == "__main__":
+    sys.exit(entry(main))
