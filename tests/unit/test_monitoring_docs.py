@@ -1,12 +1,19 @@
 """docs/monitoring.md: its example is one, and it names every rule with its default."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from schemas.alert_rules import InstallationRules, LatencyStep, ModelRules
 from schemas.events import Alert
+from schemas.histogram import SCALE
+from schemas.windows import RESOLUTIONS_SECONDS
+from streams.cli.metrics import read_span
+from streams.monitoring.version_metrics import resolution_for
+from streams.settings import Settings
+from workers.dispatch import BREAKER
 
 TEXT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
@@ -49,3 +56,30 @@ def test_the_event_that_it_shows_is_one() -> None:
     """But for the id, which is cut."""
     (event,) = re.findall(r'```\n(\{"alert_id".*?\})\n```', TEXT, re.DOTALL)
     assert Alert.model_validate_json(event).rule == "latency_baseline"
+
+
+def test_spans_are_read_and_kept_as_it_says() -> None:
+    """Each row: the longest span, its windows, how long they are kept, and the setting for that."""
+    rows = re.findall(
+        r"^\| (\S+) \| (\d+) s \| (\d+) (hours|days) \| `HEADRACE_(\w+)` \|$", TEXT, re.MULTILINE
+    )
+    assert [int(resolution) for _, resolution, *_ in rows] == list(RESOLUTIONS_SECONDS)
+    for longest, resolution, kept, _, setting in rows:
+        assert getattr(Settings(), setting.lower()) == int(kept)
+        span = timedelta(days=365) if longest == "longer" else read_span(longest)
+        assert resolution_for(span) == int(resolution)
+        assert longest == "longer" or resolution_for(span + timedelta(seconds=1)) > int(resolution)
+
+
+def test_the_error_of_a_percentile_follows_from_the_buckets() -> None:
+    """It is read at a bucket's geometric middle, half a bucket from either end."""
+    assert "32 buckets from each value to its double" in TEXT
+    assert 2**SCALE == 32
+    assert 0.01 < 2 ** (0.5 / 2**SCALE) - 1 < 0.011
+    assert "at most 1.1% off" in TEXT
+
+
+def test_the_breaker_is_as_it_says() -> None:
+    """After how many failures."""
+    assert BREAKER.failures == 3
+    assert "three calls in a row had failed" in TEXT
