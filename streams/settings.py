@@ -190,6 +190,10 @@ class Settings(BaseModel):
             parts = _url(SecretStr(url), "http", "https")
             if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
                 raise ValueError("write http(s)://HOST[:PORT], without a user and a query")
+            try:
+                _ = parts.port
+            except ValueError:
+                raise ValueError("the port must be a number up to 65535") from None
         return url
 
     @model_validator(mode="after")

@@ -26,18 +26,17 @@ class RequestContext(NamedTuple):
 
 def sampled_contexts(records: Iterable[Record], limit: int) -> list[RequestContext]:
     """The sampled contexts of records, each once, in order; the first `limit` of them."""
-    found: dict[tuple[int, int], RequestContext] = {}
+    found: dict[bytes, RequestContext] = {}
     for record in records:
         for name, value in record.headers:
             if name == "traceparent":
                 # A sender samples few of its requests: of most this is all that is looked at.
-                if value and len(value) > _FLAGS_END and value[_FLAGS_END] in _NOT_SAMPLED:
-                    break
-                context = sampled_context(record.headers)
-                if context is not None:
-                    found.setdefault((context.trace_id, context.span_id), context)
-                    if len(found) == limit:
-                        return list(found.values())
+                if value and not (len(value) > _FLAGS_END and value[_FLAGS_END] in _NOT_SAMPLED):
+                    context = None if value in found else sampled_context(record.headers)
+                    if context is not None:
+                        found[value] = context
+                        if len(found) == limit:
+                            return list(found.values())
                 break
     return list(found.values())
 

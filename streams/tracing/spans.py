@@ -67,7 +67,9 @@ class Spans:
             return
         span = self._begin(handled, [_remote(context) for context in contexts])
         failures = _Failures()
-        token = _slice.set(span.get_span_context())
+        context = span.get_span_context()
+        # OTEL_SDK_DISABLED makes spans that are none.
+        token = _slice.set(context if context.is_valid else None)
         try:
             yield failures.note
         except BaseException as error:

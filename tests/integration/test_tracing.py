@@ -199,6 +199,7 @@ async def test_predictions_do_not_need_the_receiver(
         # 0: an end that takes longer than shutdown_seconds has another code.
         assert await worker.ended() == 0
         assert time.monotonic() - began < 5
+        assert "Traceback" not in worker.log
 
 
 async def never_answer(_: HttpRequest, __: asyncio.StreamWriter) -> None:

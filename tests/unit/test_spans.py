@@ -220,6 +220,23 @@ async def test_a_fault_of_ours_ends_its_spans(recorded: Recorded) -> None:
     assert span.attributes["error.type"] == "BrokenOutput"
 
 
+async def test_the_sdk_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own variable; what is handed on is then no context of zeros."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    off, handed_on = Recorded(), []
+
+    def predict(value: JsonObject) -> JsonObject:
+        handed_on.append(TRACE_HEADERS.get())
+        return value
+
+    await bench(off, RecordingBackend(predict)).answer(request("r1", 1), request("r2", 2), headers=traced())
+    assert off.ended() == []
+    for headers in handed_on:
+        assert headers is not None
+        assert headers["traceparent"][-3:] == "-00"
+        assert int(headers["traceparent"][3:35], 16)
+
+
 async def test_a_model_in_the_process_is_not_called_anywhere(recorded: Recorded) -> None:
     """Its span has no server."""
     local = {"framework": "onnx", "artifact_uri": "file:///m", "artifact_sha256": "0" * 64, "endpoint": None}

@@ -97,7 +97,15 @@ async def test_authorities_that_cannot_be_read_stop_the_worker(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:4318", "grpc://h:4317", "http://u:hunter2@h", "http://h?token=hunter2"]
+    "url",
+    [
+        "127.0.0.1:4318",
+        "grpc://h:4317",
+        "http://u:hunter2@h",
+        "http://h?token=hunter2",
+        "http://h:99999",
+        "http://h:hunter2",
+    ],
 )
 def test_an_endpoint_is_an_address_and_nothing_more(url: str) -> None:
     """What is secret belongs in the headers."""
