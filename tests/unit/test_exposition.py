@@ -1,13 +1,16 @@
 """streams/exposition: what is counted comes out as Prometheus reads it, and nothing waits for the page."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from registry.store import RegistryStore
+from streams.exposition import families
 from streams.exposition import page as page_module
 from streams.exposition.families import Part, counter, gauge, labels
 from streams.exposition.monitoring import installation_metrics
@@ -20,6 +23,7 @@ from streams.serving import ServedTables, ServingTable
 from tests.scraping import Samples
 from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
 
+SOURCES = Path(families.__file__).parent
 START = datetime(2026, 11, 27, tzinfo=UTC)
 
 
@@ -192,3 +196,13 @@ async def test_a_sample_tells_of_each_worker_once() -> None:
     assert values.value("headrace_worker_epochs_behind", worker="one") == 1
     assert values.value("headrace_worker_models_behind", worker="one") == 1
     assert values.labels("headrace_worker_sign_age_seconds", "worker") == {"one", "two"}
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    """By its name; and none is there that nothing shows."""
+    shown = {
+        name for path in SOURCES.glob("*.py") for name in re.findall(r'"(headrace_\w+)"', path.read_text())
+    }
+    told = (SOURCES.parents[1] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    assert len(shown) > 25
+    assert set(re.findall(r"`(headrace_\w+)`", told)) == shown
