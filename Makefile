@@ -8,7 +8,7 @@ DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
 
-.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing bench-scrape demo docs clean
+.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing bench-scrape demo screenshot docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -48,8 +48,9 @@ test-servers: $(STAMP) ## every backend on real model servers, each in an enviro
 	@$(BIN)/python -m tests.servers.environments
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/servers
 
-test-monitoring: $(STAMP) ## a real Prometheus, its rules and the dashboard's queries, and a real Alertmanager
+test-monitoring: $(STAMP) ## a real Prometheus, its rules and the dashboard's queries, a real Alertmanager, and the live page in Chromium
 	@$(BIN)/python -m tests.monitoring.binaries
+	@$(BIN)/python -m tests.monitoring.browser
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/monitoring
 
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
@@ -61,6 +62,10 @@ bench-log: $(STAMP) ## the prediction log beside what writes the same rows; BENC
 
 demo: $(STAMP) ## two recommenders on MovieLens-100k, served live; until Ctrl-C, or DEMO_SECONDS=20
 	@$(BIN)/python -m deploy.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+screenshot: $(STAMP) ## docs/images/dashboard.png anew, of the live page before seven minutes of the demo
+	@$(BIN)/python -m tests.monitoring.browser
+	@$(BIN)/python -m tests.monitoring.screenshot docs/images/dashboard.png
 
 bench: $(STAMP) ## the request path beside its peers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
 	@$(BIN)/python -m tests.bench.request_path

@@ -15,6 +15,8 @@ from streams.dashboard.state import Seen, page_state
 log = structlog.get_logger()
 
 READ_EACH_SECONDS = 1.0
+# A page that hears nothing for longer takes the server to be gone.
+READ_WITHIN_SECONDS = 3.0
 
 Names = tuple[str, ...]
 """The models that a page asks for; none = the first ones."""
@@ -41,11 +43,13 @@ class Feed:
             await self._somebody.wait()
             asked = frozenset(self._looking)
             try:
-                seen: Seen | None = await self._reader.read(asked)
+                async with asyncio.timeout(READ_WITHIN_SECONDS):
+                    seen: Seen | None = await self._reader.read(asked)
                 works = True
-            except (RegistryUnavailableError, SetupError) as error:
+            except (RegistryUnavailableError, SetupError, TimeoutError) as error:
                 if works:
-                    log.warning("the page is not read", reason=str(error))
+                    reason = str(error) or f"PostgreSQL does not answer within {READ_WITHIN_SECONDS:g} s"
+                    log.warning("the page is not read", reason=reason)
                 works, seen = False, None
             async with self._news:
                 self._seen, self._asked, self._documents = seen, asked, {}

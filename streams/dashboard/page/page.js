@@ -7,7 +7,7 @@ import { ModelCard } from "./model.js";
 import { ask } from "./promote.js";
 
 // A server that stands still closes no connection; it sends each second.
-const SILENCE_MS = 4000;
+const SILENCE_MS = 5000;
 const TRY_AGAIN_MS = 1000;
 
 const asked = new URLSearchParams(location.search).getAll("model").filter(Boolean);
