@@ -82,12 +82,14 @@ def test_the_command_runs_outside_the_checkout(installed: Path, tmp_path: Path) 
 
 
 def test_the_wheel_carries_its_resources(installed: Path, tmp_path: Path) -> None:
-    """Migrations and the list of Kafka's jars are read from the package, not from the checkout."""
+    """Migrations, the list of Kafka's jars and the live page are read from the package, not from the checkout."""
     listing = (
         "from importlib.resources import files;"
         "print(*(f.name for f in files('registry.migrations').iterdir()));"
-        "print(files('deploy').joinpath('kafka/pom.xml').read_text()[:5])"
+        "print(files('deploy').joinpath('kafka/pom.xml').read_text()[:5]);"
+        "print(*(f.name for f in files('streams.dashboard').joinpath('page').iterdir()))"
     )
-    migrations, pom = run(installed / "python", "-c", listing, cwd=tmp_path).splitlines()
+    migrations, pom, page = run(installed / "python", "-c", listing, cwd=tmp_path).splitlines()
     assert any(name.endswith(".sql") for name in migrations.split())
     assert pom == "<?xml"
+    assert {"index.html", "page.css", "page.js"} <= set(page.split())

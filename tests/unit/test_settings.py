@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
 from streams.settings import Settings
@@ -216,3 +216,11 @@ def test_the_url_of_the_webhook_is_a_secret() -> None:
         with pytest.raises(SetupError, match="HEADRACE_ALERT_WEBHOOK_URL") as refusal:
             of(environment={"HEADRACE_ALERT_WEBHOOK_URL": wrong})
         assert PASSWORD not in str(refusal.value)
+
+
+@pytest.mark.parametrize("token", ["fifteen-letters", "with a tab\tin its middle", "ünprintable in a header"])
+def test_a_token_that_can_be_guessed_or_not_sent_is_refused_without_being_told(token: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(dashboard_token=SecretStr(token))
+    assert "16 characters or more" in str(refused.value)
+    assert token not in str(refused.value)

@@ -28,7 +28,6 @@ export function showWorkers(workers) {
   const none = document.getElementById("workers-none");
   table.hidden = workers.length === 0;
   none.hidden = workers.length > 0;
-  setText(none, "None lives: `headrace worker` starts one.");
   keyed(
     table.tBodies[0],
     workers,
