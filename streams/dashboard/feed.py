@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import orjson
 import structlog
 
-from schemas.errors import RegistryUnavailableError, SetupError
 from streams.dashboard.reading import PageReader, chosen
 from streams.dashboard.state import Seen, page_state
 
@@ -46,10 +45,10 @@ class Feed:
                 async with asyncio.timeout(READ_WITHIN_SECONDS):
                     seen: Seen | None = await self._reader.read(asked)
                 works = True
-            except (RegistryUnavailableError, SetupError, TimeoutError) as error:
+            # Whatever it is: what the page cannot show must not end the monitor that serves it.
+            except Exception as error:  # noqa: BLE001
                 if works:
-                    reason = str(error) or f"PostgreSQL does not answer within {READ_WITHIN_SECONDS:g} s"
-                    log.warning("the page is not read", reason=reason)
+                    log.warning("the page is not read", reason=str(error) or repr(error))
                 works, seen = False, None
             async with self._news:
                 self._seen, self._asked, self._documents = seen, asked, {}

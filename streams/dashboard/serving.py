@@ -67,6 +67,8 @@ async def _events(feed: Feed, request: web.Request) -> web.StreamResponse:
         return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"at most {MODELS_SHOWN} models at once\n")
     response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     # One who has gone.
     with suppress(ConnectionResetError):
         await response.write(_RETRY)

@@ -120,6 +120,7 @@ async def test_its_files_load_nothing_of_elsewhere(page: PageProcess) -> None:
             assert elsewhere.status_code == 403
         refused = await client.get("/dashboard/events", headers={"Host": f"rebound.example:{page.port}"})
         assert refused.status_code == 403
+        assert (await client.head("/dashboard/events")).status_code == 200
         many = await client.get("/dashboard/events", params={"model": [f"m{number}" for number in range(13)]})
         assert many.status_code == 400
         assert (await client.get("/dashboard/..%2f..%2fpyproject.toml")).status_code == 404

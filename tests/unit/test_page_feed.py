@@ -23,13 +23,13 @@ class CountingReader:
 
     def __init__(self) -> None:
         self.readings: list[frozenset[tuple[str, ...]]] = []
-        self.fails = False
+        self.failure: Exception | None = None
 
     async def read(self, wanted: Iterable[tuple[str, ...]]) -> Seen:
         self.readings.append(frozenset(wanted))
         await asyncio.sleep(0)
-        if self.fails:
-            raise RegistryUnavailableError("PostgreSQL does not answer")
+        if self.failure is not None:
+            raise self.failure
         return Seen(datetime.now(UTC), len(self.readings), ["m"], {}, [], [])
 
 
@@ -85,13 +85,18 @@ async def test_all_who_look_share_a_reading_that_has_what_each_of_them_needs(rea
     assert reader.readings[0] == frozenset({()})
 
 
-async def test_an_outage_is_told_and_ends(reader: CountingReader) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [RegistryUnavailableError("PostgreSQL does not answer"), TimeoutError(), ValueError("a newer release's")],
+)
+async def test_an_outage_is_told_and_ends(reader: CountingReader, failure: Exception) -> None:
+    """What cannot be read neither: the monitor goes on, whatever its page meets."""
     async with running(reader) as feed, aclosing(feed.documents(())) as documents:
         assert await anext(documents) is not None
-        reader.fails = True
+        reader.failure = failure
         while await anext(documents) is not None:
             pass
         assert await anext(documents) is None
-        reader.fails = False
+        reader.failure = None
         while await anext(documents) is None:
             pass
