@@ -2,7 +2,7 @@
 
 The buckets end at powers of √2 milliseconds, from 0.5 ms to 2 s, and beyond at powers of 2 up to 65 s. Those are bounds of a
 delta's finer buckets too, so each of these goes into one bucket here as a whole and no value is in a wrong one. A
-quantile that is read from them lies in the right bucket, so it is at most 41% off (twice, beyond 2 s).
+quantile that is read from them lies in the right bucket, so from 0.5 ms to 2 s it is at most 41% off.
 """
 
 import math

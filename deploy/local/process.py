@@ -92,7 +92,7 @@ class ChildProcess:
         deadline = time.monotonic() + timeout_seconds
         while text not in self._output():
             if not self.running:
-                if b"Address already in use" in self._output():
+                if b"ddress already in use" in self._output():
                     raise PortTakenError(f"{self.name} found its port taken")
                 raise SetupError(f"{self.name} ended while it was starting {self._log_end()}")
             if time.monotonic() > deadline:
