@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 READ_EACH_SECONDS = 1.0
 # A page that hears nothing for longer takes the server to be gone.
-READ_WITHIN_SECONDS = 3.0
+READ_WITHIN_SECONDS = 4.0
 
 Names = tuple[str, ...]
 """The models that a page asks for; none = the first ones."""

@@ -26,16 +26,18 @@ from streams.dashboard.state import (
 
 MODELS_SHOWN = 12
 """At once, by one page: more would be read by nobody."""
+WHOLE_EACH_WINDOWS = 6
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What is known of a model; `read_whole` is the window in which all of its span was read last."""
+    """What is known of a model: `read_last` is its last whole window then, `read_whole` that of the last whole reading."""
 
     model: RegisteredModel
     changes: list[Change]
     points: dict[tuple[int, str], Point] = field(default_factory=dict)
     newest: list[Window] = field(default_factory=list)
+    read_last: int = -1
     read_whole: int = -1
 
 
@@ -90,17 +92,20 @@ class PageReader:
         await self._read_windows(name, kept)
 
     async def _read_windows(self, name: str, kept: _Kept) -> None:
-        """The newest windows each second; all of them each time one is whole, as some may come late."""
+        """The newest windows each second, and all of them now and then, as some may come late."""
         now = datetime.now(UTC)
         current, last = window_number(now), last_whole_window(now)
         oldest = last - SPAN_SECONDS // WINDOW_SECONDS + 1
-        first = last if kept.read_whole == last else oldest
+        whole = last - kept.read_whole >= WHOLE_EACH_WINDOWS
+        first = oldest if whole else kept.read_last - 1
         windows = await self._windows.read(name, WINDOW_SECONDS, _start(first), _start(current + 2))
         kept.points = {key: point for key, point in kept.points.items() if oldest <= key[0] < first} | {
             (window_number(window.start), window.model_version): point_of(window) for window in windows
         }
         kept.newest = [window for window in windows if window_number(window.start) >= last]
-        kept.read_whole = last
+        kept.read_last = last
+        if whole:
+            kept.read_whole = last
 
 
 def chosen(names: tuple[str, ...], model_names: list[str]) -> tuple[str, ...]:

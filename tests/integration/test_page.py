@@ -4,21 +4,26 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from registry.history import history
+from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.events import JsonObject, PredictResponse
 from streams.client import PredictClient, make_request
+from streams.dashboard import reading
+from streams.dashboard.reading import PageReader
 from streams.settings import Settings
 from tests.command import headrace
 from tests.live_page import PageProcess, live_page, until
 from tests.promotions import event, spec
 from tests.served_model import apply, serve_model
 from tests.services import MakeTopics
+from tests.unit.test_windows import delta
 from tests.worker_process import StartWorker, WorkerProcess
 
 PARTITIONS = 2
@@ -200,6 +205,26 @@ async def test_of_many_models_a_page_shows_those_it_names(page: PageProcess, dat
     assert [each["model_name"] for each in state["models"]] == names[:12]
     named = await until(page.url, lambda _: True, "m14", "m03", "nobody")
     assert [each["model_name"] for each in named["models"]] == ["m14", "m03"]
+
+
+async def test_what_is_counted_late_is_shown_too(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a monitor's outage; all of the span is read again now and then, the newest each time."""
+    await _registered(database, "m")
+    opened = await Database.connect(database)
+    windows, reader = MetricWindows(opened), PageReader(opened)
+    now = datetime.now(UTC)
+
+    async def counted_at() -> list[int]:
+        seen = await reader.read([()])
+        return sorted(round((now.timestamp() - 10 * number) / 60) for number, _ in seen.models["m"].points)
+
+    await windows.add("metrics", 0, [delta(0, at=now - timedelta(minutes=10))])
+    assert await counted_at() == [10]
+    await windows.add("metrics", 0, [delta(1, at=now - timedelta(minutes=5)), delta(2, at=now)])
+    assert await counted_at() == [0, 10]
+    monkeypatch.setattr(reading, "WHOLE_EACH_WINDOWS", 0)
+    assert await counted_at() == [0, 5, 10]
+    await opened.close()
 
 
 async def _registered(dsn: str, name: str) -> str:
