@@ -170,6 +170,9 @@ class Traffic:
         records = self._log.of(self._settings.topic_responses)
         for record in records[self._read :]:
             response = PredictResponse.model_validate(orjson.loads(record.value))
+            if response.model_name != self._model:
+                # Of traffic to another model, by the same topics.
+                continue
             source = dict(record.headers)["headrace-source"].decode()
             self.answers[int(response.request_id)].append(
                 Answer(source, record.partition, record.timestamp, response)
