@@ -134,8 +134,12 @@ class CallSpans:
         """
         slices = {context.span_id: context for context in callers if context is not None}
         if not slices:
-            with _handing_on(traceparent(_new_id.generate_trace_id(), _new_id.generate_span_id(), 0)):
+            parent = traceparent(_new_id.generate_trace_id(), _new_id.generate_span_id(), 0)
+            token = TRACE_HEADERS.set({"traceparent": parent})
+            try:
                 yield _ignore
+            finally:
+                TRACE_HEADERS.reset(token)
             return
         first, *others = slices.values()
         span = self._tracer.start_span(
@@ -145,18 +149,15 @@ class CallSpans:
             links=[Link(other) for other in others[:MAX_LINKS]],
             attributes={**self._common, "headrace.batch.size": batch_size},
         )
-        context = span.get_span_context()
         failures = _Failures()
+        token = TRACE_HEADERS.set(_headers(span.get_span_context()))
         try:
-            with _handing_on(
-                traceparent(context.trace_id, context.span_id, context.trace_flags),
-                context.trace_state.to_header(),
-            ):
-                yield failures.note_all
+            yield failures.note_all
         except BaseException as error:
             failures.fault = type(error).__name__
             raise
         finally:
+            TRACE_HEADERS.reset(token)
             failures.end(span)
 
 
@@ -188,14 +189,11 @@ class _Failures:
         span.end()
 
 
-@contextmanager
-def _handing_on(parent: str, state: str = "") -> Iterator[None]:
-    headers: Mapping[str, str] = {"traceparent": parent, **({"tracestate": state} if state else {})}
-    token = TRACE_HEADERS.set(headers)
-    try:
-        yield
-    finally:
-        TRACE_HEADERS.reset(token)
+def _headers(context: SpanContext) -> Mapping[str, str]:
+    headers = {"traceparent": traceparent(context.trace_id, context.span_id, context.trace_flags)}
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
+    return headers
 
 
 def _ignore(_: Sequence[Outcome]) -> None:

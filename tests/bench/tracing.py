@@ -8,11 +8,12 @@ import asyncio
 import gc
 import json
 import os
+import random
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +24,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from rich.table import Table
 
-from streams import pipeline as with_hooks
-from streams import serving as serving_with_hooks
 from streams.ledger import Partition, Slice
 from streams.metrics import MetricsBook
 from streams.pipeline import PipelineOptions
@@ -32,13 +31,13 @@ from streams.responses import OutputTopic
 from streams.serving import ServedTables, ServingTable
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import Spans
-from streams.tracing.tracing import MAX_SPANS, SPANS_A_CALL
+from streams.tracing.tracing import MAX_SPANS
 from tests.serving import FakeRecord, RecordingMeter, served_model, spec_of
 
 from .entry import BUILD, console, entry
+from .request_path_copies import copied
 from .tables import ratio_table
 from .tracing_figures import CONTENDERS, OFF, WITHOUT, Measured, document
-from .untraced import untraced
 
 MODEL = "m"
 
@@ -88,66 +87,73 @@ def sink() -> Iterator[str]:
 async def measure(
     url: str, *, repeats: int, workloads: Sequence[Workload], report: Callable[[str], None]
 ) -> list[Measured]:
-    """So many rounds of each contender in turns; who begins changes with the round."""
-    bare = untraced()
-    exporter = OtlpExporter(url, headers={}, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(
-        # Spans are exported where their time is measured, and not some time later.
-        BatchSpanProcessor(
-            exporter,
-            max_queue_size=MAX_SPANS,
-            max_export_batch_size=SPANS_A_CALL,
-            schedule_delay_millis=3_600_000,
-        )
-    )
-    spans = Spans(provider.get_tracer("bench"), group_id="g", client_id="c")
+    """So many rounds; in each every contender answers the same slices, one slice after the other in turns."""
     measured: list[Measured] = []
     for workload in workloads:
         paths = {
             name: _Path(
                 workload,
-                bare["streams.pipeline"] if name == WITHOUT else with_hooks,
-                bare["streams.serving"] if name == WITHOUT else serving_with_hooks,
-                spans if name.startswith("on") else None,
+                copied(name, hooks=name != WITHOUT),
+                url if name.startswith("on") else None,
                 sampled_percent=SAMPLED[name],
             )
             for name in CONTENDERS
         }
         gc.collect()
-        # What is there already need not be looked through before each measurement.
+        # What is there already need not be looked through before each round.
         gc.freeze()
         # The first round is a rehearsal.
         for number in range(repeats + 1):
-            for place in range(len(CONTENDERS)):
-                name = CONTENDERS[(place + number) % len(CONTENDERS)]
-                cpu_us = await paths[name].cpu_us_a_record(provider)
-                if number:
-                    measured.append(Measured(workload.name, name, number, cpu_us))
-        report(f"{workload.name}: {repeats} rounds of each")
-    gc.unfreeze()
-    provider.shutdown()
+            costs = await _round(paths, random.Random(number))
+            if number:
+                measured += [Measured(workload.name, name, number, cost) for name, cost in costs.items()]
+        gc.unfreeze()
+        for path in paths.values():
+            path.close()
+        report(f"{workload.name}: {repeats} rounds")
     return measured
 
 
+async def _round(paths: Mapping[str, "_Path"], chance: random.Random) -> dict[str, float]:
+    """CPU µs a record of each. So close together, whatever disturbs one disturbs the others."""
+    gc.collect()
+    gc.disable()
+    seconds = dict.fromkeys(paths, 0.0)
+    slices, records = next((path.workload.slices, path.workload.records) for path in paths.values())
+    for number in range(slices):
+        # In another order each time: what one leaves behind must not always meet the same other.
+        for name in chance.sample(list(paths), len(paths)):
+            seconds[name] += await paths[name].answer(number)
+    for name, path in paths.items():
+        seconds[name] += path.flush()
+    gc.enable()
+    return {name: each / (slices * records) * 1e6 for name, each in seconds.items()}
+
+
 class _Path:
-    """A pipeline in memory with its slices, which it answers again and again."""
+    """A pipeline in memory with its slices; it exports to `url`, if to any. Times are of all threads."""
 
     def __init__(
         self,
         workload: Workload,
-        pipeline: ModuleType,
-        serving: ModuleType,
-        spans: Spans | None,
+        modules: Mapping[str, ModuleType],
+        url: str | None,
         *,
         sampled_percent: int,
     ) -> None:
+        self.workload = workload
+        self._provider = None if url is None else _provider(url)
         spec = spec_of("v1", {"type": "object"}, cache_ttl_seconds=300)
-        tracer = None if spans is None else spans.calls_of(MODEL, spec)
-        version = serving.ServedVersion.of(MODEL, spec, _Backend(), RecordingMeter(), tracer)
+        spans = tracer = None
+        if self._provider is not None:
+            spans = Spans(self._provider.get_tracer("bench"), group_id="g", client_id="c")
+            tracer = spans.calls_of(MODEL, spec)
+        version = modules["streams.serving"].ServedVersion.of(
+            MODEL, spec, _Backend(), RecordingMeter(), tracer
+        )
         tables = ServedTables()
         tables.swap(ServingTable(epoch=1, models={MODEL: served_model(MODEL, 1, version)}))
-        self._pipeline = pipeline.Pipeline(
+        self._pipeline = modules["streams.pipeline"].Pipeline(
             serving=tables,
             is_stale=lambda: False,
             cache=_Cache(warm=workload.warm),
@@ -156,24 +162,40 @@ class _Path:
             options=PipelineOptions(OutputTopic("r", 1 << 20), OutputTopic("d", 1 << 20), 1, 1 << 20),
             tracer=spans,
         )
-        self._workload = workload
         numbers = iter(range(workload.slices * workload.records))
         self._slices = [
             [_record(next(numbers), sampled_percent) for _ in range(workload.records)]
             for _ in range(workload.slices)
         ]
 
-    async def cpu_us_a_record(self, provider: TracerProvider) -> float:
-        """Processor time of all threads, the export of what was traced with it."""
-        gc.collect()
-        gc.disable()
+    async def answer(self, number: int) -> float:
+        """Answer one slice; the seconds of processor time that it took."""
         began = time.process_time()
-        for records in self._slices:
-            await self._pipeline.process(Slice(Partition("t", 0), records, 1, received_at=time.monotonic()))
-        provider.force_flush()
-        cpu_seconds = time.process_time() - began
-        gc.enable()
-        return cpu_seconds / (self._workload.slices * self._workload.records) * 1e6
+        await self._pipeline.process(
+            Slice(Partition("t", 0), self._slices[number], 1, received_at=time.monotonic())
+        )
+        # What a call does after its callers have their answers.
+        await asyncio.sleep(0)
+        return time.process_time() - began
+
+    def flush(self) -> float:
+        """Export what there is; the seconds of processor time that it took."""
+        began = time.process_time()
+        if self._provider is not None:
+            self._provider.force_flush()
+        return time.process_time() - began
+
+    def close(self) -> None:
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def _provider(url: str) -> TracerProvider:
+    exporter = OtlpExporter(url, headers={}, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    provider = TracerProvider(shutdown_on_exit=False)
+    # Spans are exported where their time is measured, and not some time later.
+    provider.add_span_processor(BatchSpanProcessor(exporter, MAX_SPANS, 3_600_000, MAX_SPANS))
+    return provider
 
 
 def _record(number: int, sampled_percent: int) -> FakeRecord:

@@ -1,4 +1,4 @@
-"""The request path without its hooks for tracing: the same source, with each `if` on a tracer taken out."""
+"""Copies of the request path, with its hooks for tracing and without: the same source, less each `if` on a tracer."""
 
 import ast
 import importlib.util
@@ -11,11 +11,14 @@ HOOKS = frozenset({"_tracer", "_note_failure"})
 _HOOKED = ("workers.dispatch", "streams.serving", "streams.answering", "streams.pipeline")
 
 
-def untraced() -> dict[str, ModuleType]:
-    """The modules on the request path that have hooks, each using the others as they are here."""
+def copied(mark: str, *, hooks: bool) -> dict[str, ModuleType]:
+    """A copy of the modules on the request path that have hooks, each using the others of it.
+
+    Contenders that take turns each have one: code that several shared would be the warmer in the processor's cache.
+    """
     modules: dict[str, ModuleType] = {}
     for name in _HOOKED:
-        module = _load(name)
+        module = _load(name, mark, hooks=hooks)
         for other in modules.values():
             for known, thing in vars(other).items():
                 if known in vars(module) and isinstance(thing, type) and thing.__module__ == other.__name__:
@@ -49,12 +52,13 @@ class _Stripping(ast.NodeTransformer):
         return node
 
 
-def _load(name: str) -> ModuleType:
+def _load(name: str, mark: str, *, hooks: bool) -> ModuleType:
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
-    tree, _ = without_hooks(Path(spec.origin).read_text(encoding="utf-8"))
-    module = ModuleType(f"untraced.{name}")
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    tree = ast.parse(source) if hooks else without_hooks(source)[0]
+    module = ModuleType(f"{mark}: {name}")
     # Where dataclasses look for the names in their annotations.
     sys.modules[module.__name__] = module
     exec(compile(tree, spec.origin, "exec"), vars(module))
