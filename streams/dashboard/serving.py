@@ -65,7 +65,9 @@ async def _events(feed: Feed, request: web.Request) -> web.StreamResponse:
     names = tuple(dict.fromkeys(request.query.getall("model", [])))
     if len(names) > MODELS_SHOWN:
         return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"at most {MODELS_SHOWN} models at once\n")
-    response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+    # A proxy must not wait for more before it hands an event on.
+    headers = {**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     if request.method == "HEAD":
         return response

@@ -23,25 +23,32 @@ export function fillFigures(parent, model, times, kinds) {
         (place) => row(minute(model.first_ms + place * times.window_ms), kinds),
         (cells, place) =>
           kinds.forEach((kind, column) => {
-            const value = of(version.lines[kind.name].slice(Math.max(0, place - step + 1), place + 1), kind.name);
-            setText(cells.children[column + 1], kind.write(value));
+            const windows = version.lines[kind.name].slice(Math.max(0, place - step + 1), place + 1);
+            setText(cells.children[column + 1], kind.write(summary(windows, kind)));
           }),
       ),
   );
 }
 
-// A minute's rate is the mean of its windows; the others are those of its last window that has any.
-function of(values, name) {
+// Percentiles and shares do not add up from those of parts: of a minute's windows the worst one is told.
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+const SUMMARIES = {
+  mean,
+  highest: (values) => Math.max(...values),
+  lowest: (values) => Math.min(...values),
+};
+
+function summary(values, kind) {
   const known = values.filter((value) => value !== null);
-  if (!known.length) return null;
-  return name === "requests_per_second" ? known.reduce((sum, value) => sum + value, 0) / known.length : known.at(-1);
+  return known.length ? SUMMARIES[kind.summary](known) : null;
 }
 
 function table(version, kinds) {
   const made = element("table");
   made.append(element("caption", "", version.version || "no version"));
   const head = element("tr");
-  head.append(heading("Minute to"), ...kinds.map((kind) => heading(`${kind.title}${kind.unit ? ` ${kind.unit}` : ""}`, "number")));
+  const titled = ({ title, unit, summary: which }) => heading([title, unit, which].filter(Boolean).join(" "), "number");
+  head.append(heading("Minute to"), ...kinds.map(titled));
   made.createTHead().append(head);
   made.createTBody();
   return made;

@@ -44,7 +44,9 @@ export function showWorkers(workers) {
       const [name, seen, behind] = row.children;
       setClass(row, worker.lives ? "" : "silent");
       setText(seen, worker.lives ? seconds(worker.age_seconds) : `silent ${seconds(worker.age_seconds)}`);
-      setText(behind, worker.epochs_behind === 0 && worker.behind.length === 0 ? "0" : String(Math.max(worker.epochs_behind, worker.behind.length)));
+      const count = Math.max(worker.epochs_behind, worker.behind.length);
+      setText(behind, String(count));
+      setClass(behind, count > 0 ? "number late" : "number");
       setText(name.querySelector("p"), worker.behind.map((each) => `${each.model_name}: ${each.reason}`).join("; "));
     },
   );

@@ -11,11 +11,13 @@ const wholePercent = (value) => `${Math.round(value * 100)}%`;
 const plain = (value) => (value >= 10_000 ? `${value / 1000}k` : String(Number(value.toPrecision(3))));
 
 const CHARTS = [
-  { name: "requests_per_second", title: "Requests", unit: "per second", write: rate, axis: plain, least: 1 },
-  { name: "p50_ms", title: "p50", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
-  { name: "p99_ms", title: "p99", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
-  { name: "cache_hit_share", title: "Cache hits", write: share, axis: wholePercent, top: 1 },
-  { name: "error_share", title: "Errors", write: errorShare, axis: (value) => percent(value * 100), least: 0.01 },
+  {
+    name: "requests_per_second", summary: "mean", title: "Requests", unit: "per second", write: rate, axis: plain, least: 1,
+  },
+  { name: "p50_ms", summary: "highest", title: "p50", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
+  { name: "p99_ms", summary: "highest", title: "p99", unit: "ms", write: milliseconds, axis: plain, least: 0.1 },
+  { name: "cache_hit_share", summary: "lowest", title: "Cache hits", write: share, axis: wholePercent, top: 1 },
+  { name: "error_share", summary: "highest", title: "Errors", write: errorShare, axis: (value) => percent(value * 100), least: 0.01 },
 ];
 
 export class ModelCard {
