@@ -6,7 +6,7 @@ import { showAlerts, showWorkers } from "./lists.js";
 import { ModelCard } from "./model.js";
 import { ask } from "./promote.js";
 
-// A server that stands still closes no connection; it sends each second.
+// What is there sends each second.
 const SILENCE_MS = 5000;
 const TRY_AGAIN_MS = 1000;
 
@@ -38,7 +38,11 @@ function connect() {
 }
 
 setInterval(() => {
-  if (performance.now() - heardAt > SILENCE_MS && document.body.dataset.connection !== "lost") lost();
+  if (performance.now() - heardAt < SILENCE_MS) return;
+  lost();
+  // A connection can be dead without a word, as after a sleep of this machine.
+  heardAt = performance.now();
+  connect();
 }, 500);
 
 function lost() {
