@@ -105,6 +105,8 @@ async def test_its_lines_add_up_to_what_was_answered(
     assert newest["what"] == "v1 70 → 0%, v2 30 → 100%"
 
     port = (await worker.logged("http served"))["port"]
+    async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/")).text == (await client.get(page.url)).text
     monitors = await until(f"http://127.0.0.1:{port}/", lambda _: True, model)
     assert monitors["models"][0]["versions"][0]["percent"] == 0.0
     assert counted(monitors) == versions
