@@ -16,7 +16,14 @@ from hypothesis import HealthCheck, settings
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
-from tests.services import MakeTopics, RunStack, StackAddresses, own_database, own_topics
+from tests.services import (
+    MakeTopics,
+    RunStack,
+    StackAddresses,
+    own_database,
+    own_server,
+    own_topics,
+)
 from tests.worker_process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
@@ -32,10 +39,20 @@ settings.register_profile(
 settings.load_profile("headrace")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stack",
+        choices=("processes", "containers"),
+        default="processes",
+        help="what Kafka, PostgreSQL and Redis are (containers want an engine and images: make test-containers)",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     handed: dict[str, Any] | None = getattr(config, "workerinput", None)
     folder = Path(handed["stack_folder"]) if handed else Path(tempfile.mkdtemp(prefix="headrace-tests-"))
-    config.stash[RUN] = RunStack(folder, controls=handed is None)
+    in_containers = config.getoption("stack") == "containers"
+    config.stash[RUN] = RunStack(folder, controls=handed is None, in_containers=in_containers)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,7 +85,7 @@ def _start_if_wanted(config: pytest.Config) -> None:
     try:
         run.start(lambda step: config.get_terminal_writer().line(f"stack: {step}"))
     except HeadraceError as error:
-        pytest.exit(f"the local stack does not start: {error}", returncode=1)
+        pytest.exit(f"the stack does not start: {error}", returncode=1)
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +119,16 @@ def start_worker() -> Iterator[StartWorker]:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[Redis]:
+def in_containers(pytestconfig: pytest.Config) -> bool:
+    """Whether servers are containers."""
+    return pytestconfig.stash[RUN].in_containers
+
+
+@pytest.fixture
+def own_redis(in_containers: bool, tmp_path: Path) -> Iterator[Redis]:
     """A Redis of the test's own, to stop, kill, pause and start again on the same `url`."""
-    server = Redis(tmp_path / "redis")
-    server.prepare()
-    server.start()
-    yield server
-    server.kill()
+    with own_server("redis", tmp_path / "redis", in_containers=in_containers) as server:
+        yield server
 
 
 @pytest.fixture

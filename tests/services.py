@@ -1,17 +1,24 @@
-"""The stack that a test run starts once, and what its fixtures hand to tests."""
+"""The stack that a test run starts once, and what its fixtures hand to tests.
+
+Servers are processes of this machine, or containers with `--stack=containers`; tests see no difference.
+"""
 
 import asyncio
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from deploy.local.kafka import Kafka
+from deploy.local.postgres import Postgres
+from deploy.local.redis import Redis
+from deploy.local.service import Service
 from deploy.local.stack import LocalStack
 from registry.migrate import migrate
 from streams.settings import Settings
@@ -33,10 +40,11 @@ class StackAddresses:
 class RunStack:
     """The run's folder, and in the controlling process the stack itself."""
 
-    def __init__(self, folder: Path, *, controls: bool) -> None:
+    def __init__(self, folder: Path, *, controls: bool, in_containers: bool) -> None:
         self.folder = folder
         self.controls = controls
-        self._stack: LocalStack | None = None
+        self.in_containers = in_containers
+        self._stack: Any = None
 
     @property
     def wanted(self) -> Path:
@@ -45,7 +53,7 @@ class RunStack:
     def start(self, report: Callable[[str], None]) -> None:
         if self._stack is not None:
             return
-        stack = LocalStack(self.folder / "stack", report)
+        stack = self._choose(report)
         stack.start()
         self._stack = stack
         addresses = StackAddresses(
@@ -62,6 +70,13 @@ class RunStack:
             self._stack.stop()
         if self.controls:
             shutil.rmtree(self.folder)
+
+    def _choose(self, report: Callable[[str], None]) -> Any:
+        if not self.in_containers:
+            return LocalStack(self.folder / "stack", report)
+        from tests.containers.servers import ContainerStack
+
+        return ContainerStack()
 
     @property
     def _addresses(self) -> Path:
@@ -110,6 +125,31 @@ async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
     for own in (own for own in made if own.kafka_bootstrap == stack.kafka_bootstrap):
         async with administration(own) as admin:
             await admin.delete_topics([plan.name for plan in plan_topics(own, 1)])
+
+
+@contextmanager
+def own_server(name: str, folder: Path, *, in_containers: bool) -> Iterator[Any]:
+    """A running "kafka", "postgres" or "redis", to stop, kill, pause and start again until the block ends."""
+    if in_containers:
+        from tests.containers.servers import SERVERS
+
+        container = SERVERS[name]()
+        try:
+            container.start()
+            yield container
+        finally:
+            container.remove()
+    else:
+        kinds: dict[str, Callable[[], Service]] = {
+            "kafka": lambda: Kafka(folder, None, lambda _: None),
+            "postgres": lambda: Postgres(folder),
+            "redis": lambda: Redis(folder),
+        }
+        server = kinds[name]()
+        server.prepare()
+        server.start()
+        yield server
+        server.kill()
 
 
 def _topic_settings() -> list[str]:

@@ -10,7 +10,7 @@ from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from registry.migrate import migrate
 from tests.served_model import serve_model
-from tests.services import MakeTopics
+from tests.services import MakeTopics, own_server
 from tests.traffic import PARTITIONS
 from tests.worker_group import MakeGroup, WorkerGroup
 from tests.worker_process import StartWorker
@@ -34,21 +34,15 @@ def make_group(topics: MakeTopics, database: str, start_worker: StartWorker, tmp
 
 
 @pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
+def own_kafka(in_containers: bool, tmp_path: Path) -> Iterator[Kafka]:
     """A Kafka without topics; takes 4 s."""
-    server = Kafka(tmp_path / "kafka", None, lambda _: None)
-    server.prepare()
-    server.start()
-    yield server
-    server.kill()
+    with own_server("kafka", tmp_path / "kafka", in_containers=in_containers) as server:
+        yield server
 
 
 @pytest.fixture
-async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+async def own_postgres(in_containers: bool, tmp_path: Path) -> AsyncIterator[Postgres]:
     """A PostgreSQL with an empty registry; takes 2 s."""
-    server = Postgres(tmp_path / "postgres")
-    server.prepare()
-    server.start()
-    await migrate(server.dsn)
-    yield server
-    server.kill()
+    with own_server("postgres", tmp_path / "postgres", in_containers=in_containers) as server:
+        await migrate(server.dsn)
+        yield server

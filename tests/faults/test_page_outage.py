@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from operator import methodcaller
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.services import MakeTopics
 
 @pytest.mark.parametrize(
     ("harm", "heal"),
-    [(Postgres.stop, Postgres.start), (Postgres.pause, Postgres.resume)],
+    [(methodcaller("stop"), methodcaller("start")), (methodcaller("pause"), methodcaller("resume"))],
     ids=["stopped", "hanging"],
 )
 async def test_an_outage_is_shown_and_what_follows_it(

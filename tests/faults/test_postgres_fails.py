@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
@@ -16,7 +17,7 @@ SLOWEST_MS = 2000
 
 @pytest.mark.parametrize(
     ("harm", "heal"),
-    [(Postgres.stop, Postgres.start), (Postgres.pause, Postgres.resume)],
+    [(methodcaller("stop"), methodcaller("start")), (methodcaller("pause"), methodcaller("resume"))],
     ids=["stopped", "hanging"],
 )
 async def test_postgres_fails(

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
@@ -16,7 +17,9 @@ MEDIAN_MS = 250
 
 
 @pytest.mark.parametrize(
-    ("harm", "heal"), [(Redis.stop, Redis.start), (Redis.pause, Redis.resume)], ids=["stopped", "hanging"]
+    ("harm", "heal"),
+    [(methodcaller("stop"), methodcaller("start")), (methodcaller("pause"), methodcaller("resume"))],
+    ids=["stopped", "hanging"],
 )
 async def test_redis_fails(
     make_group: MakeGroup, own_redis: Redis, harm: Callable[[Redis], None], heal: Callable[[Redis], None]

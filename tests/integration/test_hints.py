@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ async def test_a_redis_that_comes_back_is_heard_again(
     heard: HintLog, sender: HintSender, own_redis: Redis
 ) -> None:
     """Stopped in order or killed: its loss is told once, and each return with what it may have cost."""
-    for returns, end in enumerate((Redis.stop, Redis.kill), 1):
+    for returns, end in enumerate((methodcaller("stop"), methodcaller("kill")), 1):
         await asyncio.to_thread(end, own_redis)
         await heard.until(partial(lambda times: heard.logged.count(LOST) == times, returns))
         assert not await sender.send(hint(0))
@@ -144,7 +145,7 @@ async def test_a_listener_ends_whenever_it_is_told(own_redis: Redis, monkeypatch
         assert not running
 
 
-@pytest.mark.parametrize("harm", [Redis.pause, Redis.stop], ids=["hanging", "stopped"])
+@pytest.mark.parametrize("harm", [methodcaller("pause"), methodcaller("stop")], ids=["hanging", "stopped"])
 async def test_a_sender_waits_for_its_timeout_at_most(
     sender: HintSender, own_redis: Redis, harm: Callable[[Redis], None]
 ) -> None:
