@@ -50,6 +50,9 @@ class OtlpExporter(SpanExporter):
                 self._tell(failing=False)
                 return SpanExportResult.SUCCESS
             if not may_retry or time.monotonic() + pause >= ends_at or self._closed.wait(pause):
+                if self._closed.is_set():
+                    # What a connection says that is closed while it is used explains nothing.
+                    reason = "not taken by the end of the process"
                 self._tell(failing=True, reason=reason, dropped=len(spans))
                 return SpanExportResult.FAILURE
             pause *= 2
@@ -66,7 +69,7 @@ class OtlpExporter(SpanExporter):
         except httpx.HTTPError as error:
             return str(error) or type(error).__name__, True
         except RuntimeError as error:
-            # The client was closed meanwhile.
+            # The client is closed.
             return str(error), False
         return ("" if status < httpx.codes.MULTIPLE_CHOICES else f"status {status}"), status in RETRIED
 

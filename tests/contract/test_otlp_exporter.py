@@ -141,6 +141,27 @@ async def never_answer(_: HttpRequest, __: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
+async def test_what_is_under_way_at_the_end_is_given_up(
+    span: ReadableSpan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not sent again, and the reason that is told is one."""
+    monkeypatch.setattr(otlp, "CALL_SECONDS", 0.5)
+    arrived = asyncio.Event()
+
+    async def hang(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await never_answer(request, writer)
+
+    with capture_logs() as logs:
+        async with http_server(hang) as url:
+            exporter = OtlpExporter(url, headers={}, tls=PLAIN)
+            exporting = asyncio.create_task(asyncio.to_thread(exporter.export, [span]))
+            await arrived.wait()
+            exporter.shutdown()
+            assert await exporting is SpanExportResult.FAILURE
+    assert [line["reason"] for line in logs] == ["not taken by the end of the process"]
+
+
 async def test_memory_is_bounded_and_the_end_is_in_time() -> None:
     """However many spans there are, with as many links as they may have, and a receiver that hangs."""
     handled = slice_of(*[b""] * MAX_LINKS)
