@@ -36,6 +36,7 @@ STAND_INS: Mapping[str, StandIn] = {
     "KAFKA_IMAGE": StandIn("kafka"),
     "POSTGRES_IMAGE": StandIn("postgres"),
     "REDIS_IMAGE": StandIn("redis"),
+    "PROMETHEUS_IMAGE": StandIn("prometheus"),
     # Dependencies are installed in one that knows where packages come from, and run in one that does not.
     "BUILD_IMAGE": StandIn("python", "build"),
     "PYTHON_IMAGE": StandIn("python"),
@@ -69,6 +70,7 @@ def _base(folder: Path, report: Callable[[str], None]) -> str:
         ["tar", "--create", "--numeric-owner", "--directory", str(root), "."], stdout=subprocess.PIPE
     ) as tar:
         _docker("import", "-", name, stdin=tar.stdout)
+    _remove_older(name)
     return name
 
 
@@ -85,6 +87,7 @@ def _stand_in(stand_in: StandIn, base: str, folder: Path, report: Callable[[str]
         shutil.copytree(fetch_jars(report), context / "jars")
     target = [] if stand_in.target is None else [f"--target={stand_in.target}"]
     _docker("build", "--quiet", "--tag", name, f"--build-arg=BASE_IMAGE={base}", *target, str(context))
+    _remove_older(name)
     return name
 
 
@@ -98,12 +101,20 @@ def _digest(paths: Iterable[Path], *words: str) -> str:
     return digest.hexdigest()[:12]
 
 
+def _remove_older(name: str) -> None:
+    """What the new one takes the place of, unless a container has it still."""
+    repository = name.partition(":")[0]
+    listed = _docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", repository).split()
+    for older in set(listed) - {name}:
+        subprocess.run(["docker", "image", "rm", older], capture_output=True, check=False)
+
+
 def _is_there(name: str) -> bool:
     asked = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False)
     return asked.returncode == 0
 
 
-def _docker(*arguments: str, stdin: IO[bytes] | None = None) -> None:
+def _docker(*arguments: str, stdin: IO[bytes] | None = None) -> str:
     # The classic builder comes with the engine; the newer one is a program of its own.
     ended = subprocess.run(
         ["docker", *arguments],
@@ -116,3 +127,4 @@ def _docker(*arguments: str, stdin: IO[bytes] | None = None) -> None:
     )
     if ended.returncode != 0:
         raise SetupError(f"`docker {arguments[0]}` failed: {ended.stdout.strip()[-3000:]}")
+    return ended.stdout

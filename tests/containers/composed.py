@@ -1,5 +1,6 @@
 """The system of docker-compose.yml, under a name and on ports of its own, to use and harm from outside."""
 
+import os
 import sys
 import time
 import uuid
@@ -24,7 +25,7 @@ class Composed:
         self.models = models
         self.project = f"headrace-test-{uuid.uuid4().hex[:8]}"
         self.ports = dict(zip(PUBLISHED, free_ports(len(PUBLISHED)), strict=True))
-        self._environment = {name: str(port) for name, port in self.ports.items()} | {
+        self.environment = {name: str(port) for name, port in self.ports.items()} | {
             "HEADRACE_IMAGE": IMAGE,
             "HEADRACE_MODELS": str(models),
             # The builder that comes with every engine.
@@ -41,7 +42,7 @@ class Composed:
     def compose(self, *arguments: str) -> str:
         """Run Compose on this project; what it printed."""
         files = ["-f", str(FILE), "--project-name", self.project]
-        return run([*compose_command(), *files, *arguments], self._environment)
+        return run([*compose_command(), *files, *arguments], {**os.environ, **self.environment})
 
     def up(self, *arguments: str) -> None:
         """Start what does not run, and wait until all is healthy."""
@@ -72,3 +73,6 @@ class Composed:
         """Take all down with its data; logs are printed first, for a test that fails."""
         sys.stdout.write(self.compose("logs", "--no-color", "--tail=60"))
         self.compose("--profile", "dashboards", "down", "--volumes", "--timeout", "15")
+        # Images that later builds have taken the place of; the last ones are the builder's cache.
+        superseded = ("label=org.opencontainers.image.title=Headrace", "until=3h")
+        docker("image", "prune", "--force", *(f"--filter={each}" for each in superseded))

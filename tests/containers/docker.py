@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from deploy.images.engine import install
@@ -34,10 +35,13 @@ def compose_command() -> tuple[str, ...]:
     return ("docker-compose",)
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+def run(
+    command: Sequence[str], environment: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> str:
     ended = subprocess.run(
         list(command),
-        env={**os.environ, **(environment or {})},
+        env=environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=_COMMAND_SECONDS,

@@ -81,12 +81,13 @@ class ContainerServer(ABC):
 
     def stop(self) -> None:
         """End the server in order; a paused one is woken to hear it. Idempotent."""
-        self._wake()
+        self.resume()
         self._wrapped.stop(timeout=STOP_SECONDS)
 
     def kill(self) -> None:
         """End the server as a crash would. Idempotent."""
-        self._wake()
+        # The engine kills no paused one.
+        self.resume()
         if self.running:
             self._wrapped.kill()
 
@@ -95,7 +96,10 @@ class ContainerServer(ABC):
         self._wrapped.pause()
 
     def resume(self) -> None:
-        self._wrapped.unpause()
+        """Idempotent."""
+        self._wrapped.reload()
+        if self._wrapped.status == "paused":
+            self._wrapped.unpause()
 
     def remove(self) -> None:
         """Take it away with its data, whatever state it is in."""
@@ -109,11 +113,6 @@ class ContainerServer(ABC):
     @property
     def _wrapped(self) -> Any:
         return self._container.get_wrapped_container()
-
-    def _wake(self) -> None:
-        self._wrapped.reload()
-        if self._wrapped.status == "paused":
-            self.resume()
 
     def _log(self) -> str:
         return "".join(part.decode(errors="replace") for part in self._container.get_logs())

@@ -1,6 +1,7 @@
 """The composed system as its clients have it: models ship and come back, and what breaks loses nothing."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,9 @@ from tests.containers.docker import docker, inspect
 from tests.served_model import predictions_of, spec_of
 from tests.topic_log import topic_log
 from tests.traffic import PARTITIONS, Traffic, steady_traffic
+
+# Two turns of a scrape each 15 s.
+SCRAPED_SECONDS = 60.0
 
 
 async def command(composed: Composed, *arguments: str) -> Any:
@@ -96,6 +100,25 @@ async def test_the_live_page_and_metrics_are_published(composed: Composed) -> No
     assert "headrace_" in metrics.text
     bindings = inspect(composed.container("monitor"))["NetworkSettings"]["Ports"]["8080/tcp"]
     assert {binding["HostIp"] for binding in bindings} == {HOST}
+
+
+def test_prometheus_scrapes_all_of_it(composed: Composed) -> None:
+    """Of the profile `dashboards`: every worker is scraped, and the rules are loaded."""
+    composed.compose("--profile", "dashboards", "up", "--detach", "prometheus")
+    composed.healthy("prometheus")
+    deadline = time.monotonic() + SCRAPED_SECONDS
+    with httpx.Client(base_url=f"http://{HOST}:{composed.ports['PROMETHEUS_PORT']}/api/v1") as prometheus:
+        while set((scraped := health_of_targets(prometheus)).values()) != {"up"}:
+            assert time.monotonic() < deadline, scraped
+            time.sleep(0.5)
+        assert set(scraped) == {f"{name}:8080" for name in WORKERS}
+        assert prometheus.get("/rules").json()["data"]["groups"]
+    composed.compose("rm", "--stop", "--force", "prometheus")
+
+
+def health_of_targets(prometheus: httpx.Client) -> dict[str, str]:
+    targets = prometheus.get("/targets").json()["data"]["activeTargets"]
+    return {target["labels"]["instance"]: target["health"] for target in targets}
 
 
 async def test_a_worker_is_killed(composed: Composed) -> None:
