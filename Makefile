@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 DEMO_SECONDS ?=
 # Two cores carry the services and the tests of two workers.
 TEST_WORKERS ?= 2
+# What runs on containers too, beside the tests of the containers themselves.
+CONTAINER_TESTS ?= tests/integration
 
-.PHONY: help setup lock check format test test-servers test-monitoring faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing bench-scrape demo screenshot docs clean
+.PHONY: help setup lock check format test test-servers test-monitoring test-containers faults-control bench bench-memory bench-startup bench-registry bench-rollback bench-backends bench-log bench-tracing bench-scrape demo screenshot docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -52,6 +54,10 @@ test-monitoring: $(STAMP) ## a real Prometheus, its rules and the dashboard's qu
 	@$(BIN)/python -m tests.monitoring.binaries
 	@$(BIN)/python -m tests.monitoring.browser
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/monitoring
+
+test-containers: $(STAMP) ## the integration tests on containers, the image, and the composed system; CONTAINER_TESTS=, OFFICIAL_IMAGES=1
+	$(BIN)/python -m deploy.images $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --stack=containers $(CONTAINER_TESTS)
+	$(BIN)/python -m deploy.images $(BIN)/pytest tests/containers
 
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \

@@ -57,7 +57,7 @@ def _base(folder: Path, report: Callable[[str], None]) -> str:
     configuration = folder / "configuration"
     configuration.mkdir()
     host.stage(configuration)
-    name = f"{_PREFIX}-base:{_digest([configuration, FOLDER / 'host.py'], host.codename())}"
+    name = f"{_PREFIX}-base:{digest([configuration, FOLDER / 'host.py'], host.codename())}"
     if _is_there(name):
         return name
     if os.geteuid() != 0:
@@ -77,7 +77,7 @@ def _base(folder: Path, report: Callable[[str], None]) -> str:
 def _stand_in(stand_in: StandIn, base: str, folder: Path, report: Callable[[str], None]) -> str:
     source = FOLDER / stand_in.folder
     inputs = [source, POM] if stand_in.folder == "kafka" else [source]
-    name = f"{_PREFIX}-{stand_in.name}:{_digest(inputs, base)}"
+    name = f"{_PREFIX}-{stand_in.name}:{digest(inputs, base)}"
     if _is_there(name):
         return name
     report(f"building {name}")
@@ -91,7 +91,7 @@ def _stand_in(stand_in: StandIn, base: str, folder: Path, report: Callable[[str]
     return name
 
 
-def _digest(paths: Iterable[Path], *words: str) -> str:
+def digest(paths: Iterable[Path], *words: str) -> str:
     """Of the names and contents of all files, and the words."""
     digest = hashlib.sha256("\0".join(words).encode())
     for path in paths:
