@@ -107,14 +107,14 @@ async def test_each_fault_is_told_and_harms_nobody_else(
                         letters[bad.request_id] = bad.error.code
             for model in models.values():
                 # A deadline is shorter than the timeout, and kept whatever the server does.
-                for fault in HANG:
-                    (response,) = await asker.ask(model, [fault], deadline_ms=TIMEOUT_MS // 2)
+                for hang in HANG:
+                    (response,) = await asker.ask(model, [hang], deadline_ms=TIMEOUT_MS // 2)
                     assert response.error is not None
                     assert response.error.code == ErrorCode.DEADLINE_EXCEEDED
                     assert response.latency_ms < TIMEOUT_MS // 2 + SLACK_MS
                     # Too many in a row would open the breaker.
-                    (response,) = await asker.ask(model, [300 + fault])
-                    assert response.predictions == 2 * (300 + fault)
+                    (response,) = await asker.ask(model, [300 + hang])
+                    assert response.predictions == 2 * (300 + hang)
 
             # What failed was not kept, and nobody is spared for it.
             server.well = True
