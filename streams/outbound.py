@@ -4,7 +4,7 @@ from pathlib import Path
 
 import platformdirs
 
-from streams.settings import Settings
+from streams.settings import Settings, listed
 from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts import ArtifactStore
 from workers.endpoints import Outbound
@@ -15,8 +15,8 @@ from workers.s3 import S3Server
 def backend_outbound(settings: Settings) -> Outbound:
     """Which model servers versions may name."""
     return Outbound(
-        hosts=_listed(settings.backend_hosts),
-        networks=_listed(settings.backend_networks),
+        hosts=listed(settings.backend_hosts),
+        networks=listed(settings.backend_networks),
         tokens=settings.backend_tokens,
         ca_file=settings.backend_ssl_cafile,
     )
@@ -25,8 +25,8 @@ def backend_outbound(settings: Settings) -> Outbound:
 def artifact_sources(settings: Settings) -> ArtifactSources:
     """Which model files versions may name."""
     web = Outbound(
-        hosts=_listed(settings.artifact_hosts),
-        networks=_listed(settings.backend_networks),
+        hosts=listed(settings.artifact_hosts),
+        networks=listed(settings.backend_networks),
         tokens=settings.artifact_tokens,
         ca_file=settings.backend_ssl_cafile,
         setting=ARTIFACT_HOSTS,
@@ -59,7 +59,3 @@ def artifact_store(settings: Settings) -> ArtifactStore:
         max_bytes=settings.artifact_max_bytes,
         cache_bytes=settings.artifact_cache_bytes,
     )
-
-
-def _listed(setting: str) -> tuple[str, ...]:
-    return tuple(entry.strip() for entry in setting.split(",") if entry.strip())

@@ -98,6 +98,9 @@ class Settings(BaseModel):
     dashboard_token: SecretStr | None = Field(
         None, description="16 characters or more; with it the live page can promote and roll back"
     )
+    dashboard_hosts: str = Field(
+        "", description="name,… by which the live page may be asked for, beside where it is served"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
@@ -246,3 +249,8 @@ def _url(secret: SecretStr, *schemes: str) -> SplitResult:
     if parts.scheme not in schemes:
         raise ValueError(f"the URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
     return parts
+
+
+def listed(setting: str) -> tuple[str, ...]:
+    """PURE. The entries of a setting that is a list with commas."""
+    return tuple(entry.strip() for entry in setting.split(",") if entry.strip())

@@ -5,19 +5,20 @@ name. Who reaches the address may look; who promotes must have the token.
 """
 
 import hmac
+from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 
-def is_ours(host: str, served_on: str) -> bool:
-    """Whether a request's `Host` is this machine itself, or where the page is served.
+def is_ours(host: str, served_on: str, names: Collection[str] = ()) -> bool:
+    """Whether a request's `Host` is this machine itself, where the page is served, or one of further names.
 
     An address cannot be made to lead elsewhere, as a name can: where all addresses are served, any will do.
     """
     name = _name(host)
     if name is None:
         return False
-    if name in ("localhost", served_on.lower().strip("[]")):
+    if name in ("localhost", served_on.lower().strip("[]"), *map(str.lower, names)):
         return True
     try:
         address = ip_address(name)

@@ -12,7 +12,7 @@ from streams.dashboard.feed import Feed
 from streams.dashboard.guard import is_ours
 from streams.dashboard.promoting import promote
 from streams.dashboard.reading import MODELS_SHOWN
-from streams.settings import Settings
+from streams.settings import Settings, listed
 from streams.web import Handler, Web
 
 # Nothing of elsewhere is loaded, asked or told, and nobody puts the page into one of their own.
@@ -30,12 +30,14 @@ _TROUBLE = b"event: trouble\ndata: {}\n\n"
 
 def show_page(web_server: Web, feed: Feed, settings: Settings, *, host: str) -> None:
     """Serve the page at `/` of what is served on `host`; a way to promote is there with a token only."""
+    names = listed(settings.dashboard_hosts)
 
     def guarded(handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            if not is_ours(request.host, host):
+            if not is_ours(request.host, host, names):
                 raise web.HTTPForbidden(
-                    text=f"this is not {request.host}; ask for the address that is served, or for localhost\n"
+                    text=f"this is not {request.host}; ask for the address that is served, for localhost, or for a "
+                    "name in HEADRACE_DASHBOARD_HOSTS\n"
                 )
             return await handler(request)
 

@@ -40,6 +40,13 @@ def test_only_the_address_that_is_served_may_be_asked_for(host: str, served_on: 
     assert is_ours(host, served_on) is may
 
 
+def test_further_names_may_be_asked_for() -> None:
+    names = ("Dash.example", "ops.example")
+    assert is_ours("dash.example:443", "0.0.0.0", names)
+    assert is_ours("OPS.example", "127.0.0.1", names)
+    assert not is_ours("other.example", "127.0.0.1", names)
+
+
 @pytest.mark.parametrize(
     ("origin", "fetch_site", "same"),
     [
