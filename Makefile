@@ -1,4 +1,4 @@
-# Every target brings what it needs; nothing is installed outside .venv and build/.
+# Every target brings what it needs; nothing is installed outside .venv and build/, but for test-containers an engine, where root has none.
 # The first of these that is there; set PYTHON to name another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo $$p && break; done)
 VENV := .venv
