@@ -1,8 +1,12 @@
 """The broker stops, is killed, hangs, and comes back each time: the same worker goes on."""
 
 import asyncio
+import uuid
+from asyncio import StreamWriter
 
+import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import Kafka
 from streams import producing
@@ -10,6 +14,9 @@ from streams.app import worker_app
 from streams.producing import BatchProducer, OutputBatch
 from streams.transport import TransportOptions
 from streams.watchdog import EXIT_STALLED
+from tests.http_server import HttpRequest, http_server, serve_doubler
+from tests.promotions import event, spec
+from tests.served_model import apply
 from tests.services import MakeTopics
 from tests.topic_log import topic_log
 from tests.worker_group import MakeGroup
@@ -40,9 +47,29 @@ async def test_kafka_fails(make_group: MakeGroup, own_kafka: Kafka) -> None:
 async def test_the_watchdog_ends_a_worker_that_cannot_answer(make_group: MakeGroup, own_kafka: Kafka) -> None:
     """With a broker that hangs for too long the process ends; one that is started later answers everything."""
     group = await make_group(kafka_bootstrap=own_kafka.bootstrap, watchdog_seconds=2.0, timeout_ms=1000)
-    (worker,) = await group.start("one")
-    async with group.traffic() as traffic:
+    asked = asyncio.Event()
+
+    async def never_answer(request: HttpRequest, writer: StreamWriter) -> None:
+        if request.method == "POST":
+            asked.set()
+            await asyncio.Event().wait()
+        await serve_doubler(request, writer)
+
+    async with http_server(never_answer) as url, group.traffic() as traffic:
+        name = f"m-{uuid.uuid4().hex[:12]}"
+        version = spec("v1", endpoint=f"{url}/v2/models/m", timeout_ms=1000)
+        await apply(
+            group.settings.postgres_dsn.get_secret_value(),
+            event("register", name, model=version),
+            event("promote", name, version="v1"),
+        )
+        (worker,) = await group.start("one")
         await traffic.until_answered()
+        # Without anything in hand it would have nothing to wait for.
+        async with AIOKafkaProducer(bootstrap_servers=own_kafka.bootstrap) as producer:
+            request = {"request_id": "r", "model_name": name, "user_id": "u", "input": {"x": 1}}
+            await producer.send_and_wait(group.settings.topic_requests, orjson.dumps(request))
+        await asked.wait()
         own_kafka.pause()
         assert await worker.ended() == EXIT_STALLED
         own_kafka.resume()
