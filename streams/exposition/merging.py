@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from streams.exposition.families import Labels, labels
+
 
 def merged(pages: Mapping[str, str]) -> str:
     """Pages in Prometheus's text format, by process, with the process as a label of each sample.
@@ -11,7 +13,7 @@ def merged(pages: Mapping[str, str]) -> str:
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for process, page in pages.items():
-        label = f'process="{process}"'
+        label = labels(process=process)
         name = ""
         for line in page.splitlines():
             if line.startswith("# HELP "):
@@ -27,7 +29,7 @@ def merged(pages: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in _lines(heads, samples))
 
 
-def _labelled(sample: str, label: str) -> str:
+def _labelled(sample: str, label: Labels) -> str:
     """A sample with one label more; names of metrics have neither braces nor spaces."""
     name, space, value = sample.partition(" ")
     own, brace, labels = sample.partition("{")

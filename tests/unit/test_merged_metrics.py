@@ -49,5 +49,11 @@ def test_names_stand_together() -> None:
     ]
 
 
+def test_a_process_may_have_any_name() -> None:
+    name = 'a "b" \\ c'
+    (family,) = text_string_to_metric_families(merged({name: "# HELP b B.\n# TYPE b gauge\nb 1.0\n"}))
+    assert [sample.labels for sample in family.samples] == [{"process": name}]
+
+
 def test_nobody_shows_nothing() -> None:
     assert merged({}) == ""
