@@ -1,8 +1,8 @@
 """PURE. From rounds with each model server to its figures, the worst of each, and whether the targets are reached."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, Final
 
 # Figure -> the least, or the most, that is wanted of the worst server.
@@ -54,10 +54,10 @@ class Row:
     hang: list[Hang] = field(default_factory=list)
 
     def figures(self) -> dict[str, float]:
-        """Each figure for which there are rounds: of p99 from their lower quartile, else medians.
+        """Each figure for which there are rounds, from medians over them.
 
-        What is compared is compared within a round first, whose sides take turns: a machine that others use too
-        is another one a minute later.
+        What takes turns within a round is compared within it first: a machine that others use too is another one
+        a minute later.
         """
         return {**self._throughput(), **self._latency(), **self._hang()}
 
@@ -97,10 +97,10 @@ class Row:
     def _hang(self) -> dict[str, float]:
         if not self.hang:
             return {}
-        well = undisturbed(round_.well_p99_ms for round_ in self.hang)
-        hung = undisturbed(round_.hung_p99_ms for round_ in self.hang)
-        well_whole = undisturbed(round_.well_end_to_end_p99_ms for round_ in self.hang)
-        hung_whole = undisturbed(round_.hung_end_to_end_p99_ms for round_ in self.hang)
+        well = median(round_.well_p99_ms for round_ in self.hang)
+        hung = median(round_.hung_p99_ms for round_ in self.hang)
+        well_whole = median(round_.well_end_to_end_p99_ms for round_ in self.hang)
+        hung_whole = median(round_.hung_end_to_end_p99_ms for round_ in self.hang)
         return {
             "well_p99_ms": well,
             "hung_p99_ms": hung,
@@ -109,12 +109,6 @@ class Row:
             # What waits in Kafka, because others hold the worker up, is not in its own latency.
             "other_version_p99_rise": max(hung / well, hung_whole / well_whole) - 1,
         }
-
-
-def undisturbed(rounds: Iterable[float]) -> float:
-    """The lower quartile: a stall of the machine only adds to a p99, and is in many rounds of some seconds."""
-    values = list(rounds)
-    return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 def document(rows: Sequence[Row]) -> dict[str, Any]:
