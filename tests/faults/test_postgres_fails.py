@@ -8,11 +8,13 @@ import pytest
 
 from deploy.local.postgres import Postgres
 from tests.promotions import event
+from tests.readiness import readiness
 from tests.served_model import apply
 from tests.worker_group import MakeGroup
 
 # No request waits for PostgreSQL; this is for a busy machine.
 SLOWEST_MS = 2000
+READ_LATELY = "predict: the registry was read lately"
 
 
 @pytest.mark.parametrize(
@@ -26,18 +28,22 @@ async def test_postgres_fails(
     harm: Callable[[Postgres], None],
     heal: Callable[[Postgres], None],
 ) -> None:
-    """`stale` appears after its time and goes when PostgreSQL is back, and the next promotion is followed."""
+    """`stale` appears after its time, when `/readyz` says no, and goes when PostgreSQL is back, and the next promotion is followed."""
     group = await make_group(
-        postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0
+        postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0, http_port=0
     )
     (worker,) = await group.start("one")
+    port = (await worker.logged("http served"))["port"]
     async with group.traffic() as traffic:
         await traffic.until_answered(lambda response: not response.stale, "fresh")
         began = len(traffic.sent)
         await asyncio.to_thread(harm, own_postgres)
         await traffic.until_answered(lambda response: response.stale, "stale")
+        conditions = (await readiness(port))["conditions"]
+        assert [name for name, holds in conditions.items() if not holds] == [READ_LATELY]
         await asyncio.to_thread(heal, own_postgres)
         await traffic.until_answered(lambda response: not response.stale, "fresh again")
+        assert (await readiness(port))["ready"]
         await apply(own_postgres.dsn, event("promote", group.model, version="v2"))
         await worker.logged("serving table swapped", times=2)
         first = len(traffic.sent)

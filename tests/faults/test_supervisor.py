@@ -3,11 +3,11 @@
 import asyncio
 import os
 import select
-from typing import Any
 
 import httpx
 import psutil
 
+from tests.readiness import readiness, until_ready
 from tests.topic_log import uncommitted_requests
 from tests.traffic import PARTITIONS
 from tests.worker_group import END_SECONDS, MakeGroup
@@ -73,16 +73,6 @@ async def test_workers_that_cannot_start_are_not_started_again(
     supervisor = start_worker(settings, "predict", processes=2)
     assert await supervisor.ended(DEADLINE_SECONDS) == 1
     assert "nobody-made-me" in supervisor.log
-
-
-async def readiness(port: int) -> Any:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        return (await client.get(f"http://127.0.0.1:{port}/readyz")).json()
-
-
-async def until_ready(port: int) -> None:
-    while not (await readiness(port))["ready"]:
-        pass
 
 
 async def pid_of(supervisor: WorkerProcess, name: str) -> int:
