@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from tests.http_server import METADATA, HttpRequest, answer, doubled, http_serve
 from tests.promotions import event, spec
 from tests.served_model import apply
 from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log
+from tests.topic_log import DEADLINE_SECONDS, TopicLog, topic_log
 from tests.unit.test_windows import delta
 from tests.worker_process import StartWorker
 
@@ -62,12 +62,32 @@ class Receiver:
     """Takes alerts as Alertmanager does."""
 
     def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = []
+        self._news = asyncio.Event()
+
+    def told_of(self, model: str) -> list[dict[str, Any]]:
+        """What it was told of a model so far."""
+        return [each for each in self._told if each["labels"].get("model_name") == model]
+
+    async def until(self, done: Callable[[], object]) -> None:
+        """Wait until `done` is true of what it was told."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not done():
+                self._news.clear()
+                await self._news.wait()
 
     async def serve(self, request: HttpRequest, writer: asyncio.StreamWriter) -> None:
         assert (request.method, request.path) == ("POST", "/api/v2/alerts")
-        self.told += request.json()
+        self._told += request.json()
+        self._news.set()
         writer.write(answer({}))
+
+
+async def until_all_is_published(states: AlertStates) -> None:
+    """An event stands in its topic a moment before PostgreSQL says that it does."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await states.unpublished():
+            pass
 
 
 def history(model: str) -> list[MetricsDelta]:
@@ -127,7 +147,7 @@ async def test_a_model_that_becomes_slow_is_told_within_seconds_once_and_through
 ) -> None:
     """Five times the latency at 500 requests/s; the monitor that told it is killed, another one resolves it."""
     name = f"m-{uuid.uuid4().hex[:12]}"
-    scripted, receiver = ScriptedModel(), Receiver()
+    scripted, receiver, states = ScriptedModel(), Receiver(), AlertStates(opened)
     await MetricWindows(opened).add("earlier", 0, history(name))
     async with http_server(scripted.serve) as url, http_server(receiver.serve) as webhook:
         settings = await topics(
@@ -160,6 +180,8 @@ async def test_a_model_that_becomes_slow_is_told_within_seconds_once_and_through
             shown = await headrace("alerts", settings=settings)
             assert f"{name} v1: p99 of 1 s is" in shown.stdout
             assert "a quick test" in shown.stdout
+            await until_all_is_published(states)
+            await receiver.until(lambda: receiver.told_of(name))
             monitor.kill()
             await monitor.ended()
             second = start_worker(settings, "monitor")
@@ -169,13 +191,14 @@ async def test_a_model_that_becomes_slow_is_told_within_seconds_once_and_through
             await log.to_end()
             (_, (resolved, _)) = alerts_of(log, settings, name)
             assert (resolved.state, resolved.alert_id) == ("resolved", fired.alert_id)
-        assert await AlertStates(opened).firing() == []
-        assert await AlertStates(opened).unpublished() == []
+        assert await states.firing() == []
+        await until_all_is_published(states)
+        await receiver.until(lambda: "startsAt" not in receiver.told_of(name)[-1])
         second.terminate()
         worker.terminate()
         assert [await worker.ended(), await second.ended()] == [0, 0]
         assert webhook not in second.log
-    mine = [each for each in receiver.told if each["labels"].get("model_name") == name]
+    mine = receiver.told_of(name)
     assert {each["annotations"]["alert_id"] for each in mine} == {fired.alert_id}
     assert mine[0]["startsAt"] < mine[0]["endsAt"]
     assert datetime.fromisoformat(mine[-1]["endsAt"]) == resolved.at.replace(
