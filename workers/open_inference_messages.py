@@ -166,7 +166,7 @@ def _read_values(output: JsonObject, count: int) -> list[Any]:
     if len(values) != math.prod(shape):
         raise ValueError(f"has {len(values)} values, which is not its shape {shape}")
     allowed = {"BOOL": frozenset({bool}), "BYTES": frozenset({str})}.get(str(datatype), _NUMBER_TYPES)
-    if not allowed.issuperset(map(type, values)):
+    if not set(map(type, values)) <= allowed:
         raise ValueError(f"has data that is not {datatype}")
     return _nest(values, shape)
 
