@@ -209,6 +209,8 @@ async def check_state(plane: Plane, moment: str, victim: int) -> None:
 
 async def check_end(plane: Plane, survivor: WorkerProcess) -> None:
     """Results, registry, audit trail and committed offset agree: each event is applied once, in its order."""
+    # Where the dead worker had gone on to the end, nothing else tells that the survivor runs.
+    await survivor.ready()
     survivor.terminate()
     assert await survivor.ended() == 0
     assert await uncommitted_promotions(plane.settings) == 0
