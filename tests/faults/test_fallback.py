@@ -1,5 +1,7 @@
 """A canary whose server fails, beside a production version that is well, on a real worker."""
 
+import asyncio
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.events import ErrorCode, JsonObject, PredictResponse
-from tests.asking import PARTITIONS, Asking, asking
+from tests.asking import DEADLINE_SECONDS, PARTITIONS, Asking, asking
 from tests.broken_server import BrokenServer, Fault
 from tests.http_server import http_server
 from tests.promotions import event, spec
@@ -80,15 +82,16 @@ async def test_production_answers_for_a_canary_that_fails(
         assert not any(answer.fallback for answer in before)
         broken.down = fault
         answers = await asker.ask(model, range(2000, 2100), users=USERS)
-        # Those that production has in its cache are answered from there.
-        answers += await asker.ask(model, range(2000, 2100), users=USERS)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # Those that production has in its cache are answered from there; they are in it a moment later.
+            while not any(answer.fallback and answer.cached for answer in answers):
+                answers += await asker.ask(model, range(2000, 2100), users=USERS)
         others, canarys = by_own_version(answers)
-        for x, answer in zip([*range(2000, 2100)] * 2, answers, strict=True):
+        for x, answer in zip(itertools.cycle(range(2000, 2100)), answers, strict=False):
             assert answer.predictions == 2 * x
             assert answer.model_version == "v1"
         assert not any(answer.fallback for answer in others)
         assert all(answer.fallback for answer in canarys)
-        assert any(answer.cached for answer in canarys)
         assert {answer.user_id for answer in canarys} == {
             answer.user_id for answer in before if answer.model_version == "v2"
         }
