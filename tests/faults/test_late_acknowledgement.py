@@ -57,7 +57,10 @@ async def test_a_late_acknowledgement_commits_nothing(
         assert await uncommitted_requests(settings, 1) == 0
 
         released.set()
+        # What it answers before it is a member again cannot be committed.
+        rejoined = one.logged_again("partitions assigned")
         one.resume()
+        await rejoined
         await send(4)
         await until_answered(log, settings.topic_responses, "1", "1", "4")
         one.terminate()
