@@ -248,8 +248,6 @@ async def test_a_worker_that_cannot_load_a_version_says_so_and_stays(
     )
     worker = start_worker(settings)
     await worker.ready()
-    broken = spec_of(tmp_path, "v2", artifact_sha256="0" * 64)
-    await apply(database, event("register", model, model=broken), event("promote", model, version="v2"))
 
     async def until_at(epoch: int, behind: str) -> Lease:
         """Wait until it is at an epoch, and behind with the model for a reason that begins so."""
@@ -260,6 +258,10 @@ async def test_a_worker_that_cannot_load_a_version_says_so_and_stays(
                 if lease.epoch == epoch and bool(reason) is bool(behind) and reason.startswith(behind):
                     return lease
 
+    broken = spec_of(tmp_path, "v2", artifact_sha256="0" * 64)
+    await apply(database, event("register", model, model=broken))
+    assert (await until_at(3, "")).serves(model, 3)
+    await apply(database, event("promote", model, version="v2"))
     await worker.logged("version not loaded")
     lease = await until_at(4, "v2 cannot be loaded: ")
     assert lease.behind.keys() == {model}
@@ -270,7 +272,7 @@ async def test_a_worker_that_cannot_load_a_version_says_so_and_stays(
         topic_log(settings.kafka_bootstrap, settings.topic_metrics) as log,
     ):
         stayed = await client.predict(model, user_id="u", input={"x": 1})
-        assert (stayed.model_version, stayed.revision, stayed.stale, stayed.error) == ("v1", 2, False, None)
+        assert (stayed.model_version, stayed.revision, stayed.stale, stayed.error) == ("v1", 3, False, None)
         await log.until(lambda: failures(log.of(settings.topic_metrics)), "a delta with a failed load")
         assert failures(log.of(settings.topic_metrics)) == {(model, "v2", 4): 1}
         await apply(database, event("rollback", model))
