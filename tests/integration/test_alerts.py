@@ -16,11 +16,13 @@ from aiokafka import AIOKafkaProducer
 
 from registry.alert_rules import AlertRules
 from registry.alert_states import AlertStates
+from registry.leases import Leases
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import Alert, MetricsDelta
 from streams.settings import Settings
+from tests.alert_publishing import until_all_is_published
 from tests.command import headrace
 from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from tests.promotions import event, spec
@@ -28,6 +30,7 @@ from tests.served_model import apply
 from tests.services import MakeTopics
 from tests.topic_log import DEADLINE_SECONDS, TopicLog, topic_log
 from tests.unit.test_windows import delta
+from tests.worker_leases import until_so_many_live
 from tests.worker_process import StartWorker
 
 PARTITIONS = 4
@@ -81,13 +84,6 @@ class Receiver:
         self._told += request.json()
         self._news.set()
         writer.write(answer({}))
-
-
-async def until_all_is_published(states: AlertStates) -> None:
-    """An event stands in its topic a moment before PostgreSQL says that it does."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await states.unpublished():
-            pass
 
 
 def history(model: str) -> list[MetricsDelta]:
@@ -228,6 +224,8 @@ async def test_a_worker_that_dies_and_requests_that_wait_are_told(
         worker = start_worker(settings, "predict")
         monitors = [start_worker(settings, "monitor") for _ in range(2)]
         await asyncio.gather(worker.ready(), *(monitor.ready() for monitor in monitors))
+        # Of whom there is no sign of life nobody misses one.
+        await until_so_many_live(Leases(opened), 1)
         worker.kill()
         async with steady_requests(settings, name):
             await log.until(lambda: len(alerts_of(log, settings, "")) >= 2, "both alerts")
