@@ -14,6 +14,7 @@ from tests.command import HEADRACE, environment, headrace
 from tests.promotions import event, spec
 from tests.served_model import apply, serve_model, spec_of
 from tests.services import MakeTopics
+from tests.worker_leases import until_so_many_live
 from tests.worker_process import StartWorker
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
@@ -120,6 +121,9 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
     for name in ("w-1", "w-2"):
         worker = start_worker(settings.model_copy(update={"worker_name": name}))
         await worker.ready()
+    registry = await Database.connect(database)
+    await until_so_many_live(Leases(registry), 2)
+    await registry.close()
     await apply(
         database,
         event("register", model, model=spec_of(tmp_path, "v2")),
@@ -132,13 +136,14 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
     assert ended.stdout == (
         f"applied: {model} is at revision 5, v1 95%, v2 5%\nserved by every live worker: w-1, w-2\n"
     )
-    arguments = ("canary", model, "bad", "50", "--wait", "--timeout", "2")
+    # It is over when both have tried to load the version, and have said so.
+    arguments = ("canary", model, "bad", "50", "--wait", "--timeout", "8")
     ended = await headrace(*arguments, "--json", settings=settings)
     result, failure = ended.documents
     assert (ended.code, failure["error"]["code"]) == (3, "WORKERS_BEHIND")
     assert (result["status"], result["workers"]["serving"]) == ("applied", [])
     assert "bad cannot be loaded" in result["workers"]["behind"]["w-1"]
-    assert "2 of 2 live workers do not answer by it after 2 s:" in ended.stderr
+    assert "2 of 2 live workers do not answer by it after 8 s:" in ended.stderr
     assert "\n  w-2: bad cannot be loaded" in ended.stderr
     status = await headrace("status", model, settings=settings)
     assert "not yet by w-1: bad cannot be loaded" in status.stdout
@@ -155,6 +160,9 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
     registry = await Database.connect(database)
     await Leases(registry).renew(Lease("w-ready", "boot", epoch=10**6))
     await Leases(registry).renew(Lease("w-slow", "boot", epoch=1))
+    async with registry.connection() as connection:
+        # Nobody renews them, however long the command takes to begin.
+        await connection.execute("UPDATE worker_leases SET renewed_at = now() + interval '1 hour'")
     await registry.close()
     settings = Settings.model_validate({"postgres_dsn": database})
     ours, theirs = pty.openpty()

@@ -22,6 +22,7 @@ from tests.promotions import event, spec
 from tests.served_model import apply, serve_model, spec_of
 from tests.services import MakeTopics
 from tests.topic_log import topic_log
+from tests.worker_leases import until_so_many_live
 from tests.worker_process import StartWorker
 
 DEADLINE_SECONDS = 20.0
@@ -193,9 +194,7 @@ async def test_a_worker_lives_from_its_start_to_its_end(
     )
     worker = start_worker(settings)
     await worker.ready()
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not (live := await leases.live()):
-            pass
+    live = await until_so_many_live(leases, 1)
     assert [(lease.worker, lease.epoch, lease.behind) for lease in live] == [("w-1", 2, {})]
     worker.terminate()
     assert await worker.ended() == 0
@@ -220,6 +219,7 @@ async def test_a_worker_that_drains_is_still_known(
         await apply(database, event("register", model=model), event("promote", version="v1"))
         worker = start_worker(settings, roles="predict")
         await worker.ready()
+        await until_so_many_live(leases, 1)
         async with PredictClient(settings) as client, asyncio.timeout(DEADLINE_SECONDS):
             answered = asyncio.create_task(client.predict("m", user_id="u", input={"x": HELD}))
             await called.wait()
@@ -248,6 +248,7 @@ async def test_a_worker_that_cannot_load_a_version_says_so_and_stays(
     )
     worker = start_worker(settings)
     await worker.ready()
+    await until_so_many_live(leases, 1)
 
     async def until_at(epoch: int, behind: str) -> Lease:
         """Wait until it is at an epoch, and behind with the model for a reason that begins so."""
