@@ -25,6 +25,8 @@ from tests.worker_process import StartWorker
 
 LOST = "hints are not heard; the registry is polled"
 SEND_TIMEOUT_SECONDS = 0.3
+# A hint that is lost on a busy machine is no fault; what is about hints that come must not lose one.
+SURELY = {"redis_timeout_seconds": DEADLINE_SECONDS}
 # Far beyond every deadline: who follows within one has not waited for a poll.
 NO_POLLS = {"registry_poll_seconds": 600.0, "stale_after_seconds": 1000.0}
 
@@ -39,8 +41,8 @@ async def heard(own_redis: Redis) -> AsyncIterator[HintLog]:
 
 @pytest.fixture
 async def sender(own_redis: Redis) -> AsyncIterator[HintSender]:
-    """Of the control worker's kind, with less patience."""
-    sender = HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS)
+    """Of the control worker's kind, with more patience: its first hint waits for a connection too."""
+    sender = HintSender(own_redis.url, timeout_seconds=DEADLINE_SECONDS)
     yield sender
     await sender.close()
 
@@ -147,17 +149,20 @@ async def test_a_listener_ends_whenever_it_is_told(own_redis: Redis, monkeypatch
 
 @pytest.mark.parametrize("harm", [methodcaller("pause"), methodcaller("stop")], ids=["hanging", "stopped"])
 async def test_a_sender_waits_for_its_timeout_at_most(
-    sender: HintSender, own_redis: Redis, harm: Callable[[Redis], None]
+    own_redis: Redis, harm: Callable[[Redis], None]
 ) -> None:
     """Before its first connection and with one, again and again; no promotion waits longer for Redis."""
-    assert await sender.send(hint(1))
+    connected, fresh = (HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS) for _ in range(2))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await connected.send(hint(1)):
+            pass
     await asyncio.to_thread(harm, own_redis)
-    fresh = HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS)
-    for one in (sender, sender, fresh):
+    for one in (connected, connected, fresh):
         async with asyncio.timeout(SEND_TIMEOUT_SECONDS + 1.0):
             assert not await one.send(hint(2))
-    async with asyncio.timeout(1.0):
-        await fresh.close()
+    for one in (connected, fresh):
+        async with asyncio.timeout(1.0):
+            await one.close()
     own_redis.resume()
 
 
@@ -176,7 +181,7 @@ async def test_a_promotion_is_followed_at_once(
     """Through the control worker and its hint, and back again; nobody waits for a poll."""
     model = await serve_model(database, tmp_path, canary_percent=20)
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
-    settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS)
+    settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS, **SURELY)
     worker = start_worker(settings)
     await worker.logged("hints are heard")
     for swaps, (action, version) in enumerate((("promote", "v2"), ("rollback", "v1")), 2):
