@@ -19,7 +19,7 @@ from streams.dashboard import reading
 from streams.dashboard.reading import PageReader
 from streams.settings import Settings
 from tests.command import headrace
-from tests.live_page import PageProcess, live_page, until
+from tests.live_page import DEADLINE_SECONDS, PageProcess, live_page, until
 from tests.promotions import event, spec
 from tests.served_model import apply, serve_model
 from tests.services import MakeTopics
@@ -166,21 +166,30 @@ async def test_promoting_takes_the_token_and_the_page_itself(
         status, result = await post(
             wish | {"reason": "hit rate +0.17"}, **bearer, Origin=page.url.rstrip("/")
         )
-        assert (status, result["status"], result["revision"], result["via"]) == (200, "applied", 5, "kafka")
+        assert (status, result["status"], result["revision"]) == (200, "applied", 5)
+        ways = {result["via"]}
         status, result = await post(wish, **bearer)
         assert (status, result["error"]["code"]) == (200, "STALE_REVISION")
         back = {"action": "rollback", "model_name": model, "expected_revision": 5, "actor": "bo"}
         status, result = await post(back, **bearer)
         assert (status, result["status"], result["revision"]) == (200, "applied", 6)
-    opened = await Database.connect(database)
-    changes = await history(opened, model)
-    await opened.close()
-    assert [(each.action, each.actor, each.reason) for each in changes[-2:]] == [
-        ("promote", "ann", "hit rate +0.17"),
-        ("rollback", "bo", ""),
-    ]
-    state = await until(page.url, lambda state: state["models"][0]["revision"] == 6)
-    assert state["may_promote"]
+        ways.add(result["via"])
+        opened = await Database.connect(database)
+        changes = await history(opened, model)
+        await opened.close()
+        assert [(each.action, each.actor, each.reason) for each in changes[-2:]] == [
+            ("promote", "ann", "hit rate +0.17"),
+            ("rollback", "bo", ""),
+        ]
+        state = await until(page.url, lambda state: state["models"][0]["revision"] == 6)
+        assert state["may_promote"]
+        # Kafka has half a second: a busy machine takes the other way as well, but not always.
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while "kafka" not in ways:
+                again = back if result["action"] == "promote" else wish
+                status, result = await post(again | {"expected_revision": result["revision"]}, **bearer)
+                assert (status, result["status"]) == (200, "applied")
+                ways.add(result["via"])
     assert "token" not in worker.log
 
 
