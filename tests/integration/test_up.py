@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import psutil
@@ -18,6 +20,8 @@ from deploy.local.stack import LocalStack
 from streams.settings import Settings
 from streams.settings_sources import combine, parse_env_file
 from streams.topics import plan_topics
+
+T = TypeVar("T")
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 END_SECONDS = 30
@@ -98,11 +102,11 @@ async def test_up_serves_until_it_is_told_to_end(start_up: Callable[[], Up]) -> 
     await assert_services_answer(settings)
 
     family = up.family()
-    assert {"java", "redis-server", "postgres"} <= {process.name() for process in family}
+    assert {"java", "redis-server", "postgres"} <= set(asked(family, lambda process: process.name()))
     assert all(
         connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1"
-        for process in family
-        for connection in process.net_connections("tcp")
+        for connections in asked(family, lambda process: process.net_connections("tcp"))
+        for connection in connections
         if connection.status == psutil.CONN_LISTEN
     )
 
@@ -114,6 +118,15 @@ async def test_up_serves_until_it_is_told_to_end(start_up: Callable[[], Up]) -> 
     assert up.wait_for_end() == 0
     assert not env_file.exists()
     assert_nothing_left(up.data_dir, family)
+
+
+def asked(family: list[psutil.Process], question: Callable[[psutil.Process], T]) -> list[T]:
+    """The answers of those that run; PostgreSQL's end a moment after their connections."""
+    answers = []
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            answers.append(question(process))
+    return answers
 
 
 def settings_of(env_file: Path) -> Settings:
@@ -183,7 +196,8 @@ def test_a_server_that_dies_ends_up(start_up: Callable[[], Up]) -> None:
     up = start_up()
     up.wait_for("ready")
     family = up.family()
-    next(process for process in family if process.name() == "redis-server").kill()
+    names = asked(family, lambda process: (process.name(), process))
+    next(process for name, process in names if name == "redis-server").kill()
     assert up.wait_for_end() == 1
     assert "Redis ended unexpectedly" in "".join(up.output)
     assert_nothing_left(up.data_dir, family)
