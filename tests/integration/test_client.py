@@ -93,7 +93,8 @@ async def test_predict_many_goes_on_past_what_is_not_answered(topics: MakeTopics
     settings = await topics()
     async with responder(settings, all_but_seven), PredictClient(settings) as client:
         requests = [request_of(number) for number in range(20)]
-        answers = [answer async for answer in client.predict_many(requests, timeout_seconds=1.0)]
+        # For the one that nobody answers; the others are answered by then on a busy machine too.
+        answers = [answer async for answer in client.predict_many(requests, timeout_seconds=5.0)]
     assert [isinstance(answer, PredictResponse) for answer in answers] == [
         number != 7 for number in range(20)
     ]

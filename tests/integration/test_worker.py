@@ -1,5 +1,7 @@
 """`headrace worker` from its start to its end: what it needs, what it counts, how it ends."""
 
+import asyncio
+
 import pytest
 from aiokafka.admin import NewPartitions
 
@@ -18,6 +20,10 @@ async def test_different_partition_counts_are_refused(topics: MakeTopics, databa
     settings = await topics(2, postgres_dsn=database)
     async with administration(settings) as admin:
         await admin.create_partitions({settings.topic_responses: NewPartitions(3)})
+        # The broker tells of them a moment after it has agreed to them.
+        async with asyncio.timeout(15):
+            while len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) != 3:
+                pass
     ended = await headrace("worker", settings=settings)
     assert ended.code == 1
     assert f"{settings.topic_requests} has 2 partitions" in ended.stderr
