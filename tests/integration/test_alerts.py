@@ -35,8 +35,9 @@ from tests.worker_process import StartWorker
 
 PARTITIONS = 4
 REQUESTS_A_SECOND = 500
-USUAL_MS = 60.0
-USUAL_P99_MS = 90.0
+# Far longer than a busy machine delays an answer, so that only what the model does is told.
+USUAL_MS = 120.0
+USUAL_P99_MS = 180.0
 
 
 @pytest.fixture
