@@ -26,9 +26,10 @@ from workers.retrying import MAX_TRIES
 MIB = 1024 * 1024
 SPARED = "the model server is not called for now: "
 CLOSING = "connection: close\r\n"
-TIMEOUT_MS = 500
+# Longer than a busy machine stands still: what a server that is well answers must not fail by it.
+TIMEOUT_MS = 2000
 # What a busy machine may add to a time limit.
-SLACK_MS = 5000
+SLACK_MS = 3500
 PATHS = {"open-inference": "/v2/models/m", "tensorflow": "/v1/models/m", "torchserve": "/predictions/m"}
 
 UNAVAILABLE, ERROR = ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.BACKEND_ERROR
@@ -145,7 +146,7 @@ def check(response: PredictResponse, fault: Fault, code: ErrorCode | None) -> No
     assert response.latency_ms < TIMEOUT_MS + SLACK_MS, (fault, response)
     if fault in HANG:
         assert response.latency_ms >= TIMEOUT_MS
-        assert response.error.message == "no prediction within 0.5 s"
+        assert response.error.message == f"no prediction within {TIMEOUT_MS / 1000:g} s"
 
 
 async def test_a_bad_answer_in_a_batch_is_its_own(
