@@ -69,7 +69,7 @@ async def test_msetex_writes_all_at_once() -> None:
         return b":1\r\n"
 
     async with scripted_redis(script) as url:
-        cache = PredictionCache(url)
+        cache = PredictionCache(url, timeout_seconds=60)
         await cache.set_many([(b"k1", b"v1"), (b"k2", b"v2")], ttl_seconds=300)
         assert cache.available
         await cache.close()
@@ -89,7 +89,7 @@ async def test_older_servers_get_a_script_and_are_asked_once() -> None:
         return b"$-1\r\n"
 
     async with scripted_redis(script) as url:
-        cache = PredictionCache(url)
+        cache = PredictionCache(url, timeout_seconds=60)
         for _ in range(2):
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
         await cache.close()

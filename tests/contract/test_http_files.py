@@ -265,7 +265,7 @@ async def test_a_server_that_drips(tmp_path: Path) -> None:
 
     async with serving(handle) as uri:
         with pytest.raises(UnavailableError, match="not 1 MiB came"):
-            await fetch(tmp_path, uri, stall_seconds=0.3)
+            await fetch(tmp_path, uri, stall_seconds=1.0)
 
 
 async def test_proxies_of_the_environment_are_not_used(
