@@ -181,6 +181,9 @@ async def test_everything_stops_and_starts_again(composed: Composed) -> None:
     await asyncio.to_thread(composed.up)
     assert [await command(composed, "versions", model) for model in (used, other)] == before
     async with traffic_to(composed, other) as traffic:
+        # The first few users may all be of one version.
+        await traffic.until_answered(only("v1"), "of production")
+        await traffic.until_answered(only("v2"), "of the canary")
         await traffic.end()
     # Nothing that was answered before came again.
     assert await responses(composed) == answered + len(traffic.sent)
