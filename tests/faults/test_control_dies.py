@@ -164,7 +164,8 @@ async def test_a_control_worker_is_killed(
     moment, *again = kills(number)
     victim = number % (len(LIFE) - 1)
     await install(database)
-    settings = await topics(1, postgres_dsn=database, redis_url=own_redis.url)
+    # A hint that Redis does not take in time is not sent again, and here each is waited for.
+    settings = await topics(1, postgres_dsn=database, redis_url=own_redis.url, redis_timeout_seconds=10.0)
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
         plane = Plane(settings, own_redis, log)
         worker = start_worker(settings, roles="control")
