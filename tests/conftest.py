@@ -4,9 +4,11 @@ The stack starts when a collected test needs it and ends with the run. Under xdi
 process holds it and the workers learn its addresses from a file, so no worker's end takes it away.
 """
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
+from tests.prediction_rows import DAY, midnight
 from tests.services import (
     MakeTopics,
     RunStack,
@@ -27,6 +30,8 @@ from tests.services import (
 from tests.worker_process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
+# As long as a test that a day matters to may take.
+ONE_TEST_SECONDS = 60.0
 
 # How long an example takes says how busy the machine is. In CI the examples are always the same;
 # elsewhere each run looks for new ones.
@@ -109,6 +114,14 @@ async def topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
     """
     async with own_topics(stack) as make:
         yield make
+
+
+@pytest.fixture
+async def one_day() -> None:
+    """The day does not change under a test: in its last minute the next one is waited for."""
+    left_seconds = (midnight() + DAY - datetime.now(UTC)).total_seconds()
+    if left_seconds < ONE_TEST_SECONDS:
+        await asyncio.sleep(left_seconds)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,13 @@ from streams.settings import Settings
 from tests.topic_log import unlogged_responses
 
 DEADLINE_SECONDS = 60.0
+DAY = timedelta(days=1)
 DIGEST = "0123456789abcdef0123456789abcdef"
+
+
+def midnight(days_ago: int = 0) -> datetime:
+    """The beginning of a day in UTC."""
+    return datetime.combine(datetime.now(UTC).date() - days_ago * DAY, datetime.min.time(), UTC)
 
 
 def response(number: int = 0, **fields: Any) -> JsonObject:

@@ -44,7 +44,7 @@ def row(
 
 
 @pytest.fixture
-async def log(database: str) -> AsyncIterator[PredictionLog]:
+async def log(one_day: None, database: str) -> AsyncIterator[PredictionLog]:
     """A log with the answers to some users, today and the day before yesterday."""
     opened = await Database.connect(database)
     log = PredictionLog(opened)

@@ -17,12 +17,14 @@ from schemas.errors import RegistryUnavailableError, SetupError
 from streams.client import PredictClient
 from streams.prediction_log.rows import RowReader
 from tests.prediction_rows import (
+    DAY,
     Written,
     count_logged,
     days,
     fetch,
     headers_of,
     logged,
+    midnight,
     response,
     until_logged,
     write_responses,
@@ -34,7 +36,7 @@ from tests.serving import record_of
 from tests.worker_process import StartWorker
 
 PARTITIONS = 2
-DAY = timedelta(days=1)
+pytestmark = pytest.mark.usefixtures("one_day")
 
 
 @pytest.fixture
@@ -43,11 +45,6 @@ async def rows(database: str) -> AsyncIterator[PredictionLog]:
     opened = await Database.connect(database)
     yield PredictionLog(opened)
     await opened.close()
-
-
-def midnight(days_ago: int = 0) -> datetime:
-    """The beginning of a day."""
-    return datetime.combine(datetime.now(UTC).date() - days_ago * DAY, datetime.min.time(), UTC)
 
 
 def ms(moment: datetime) -> int:
