@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from streams.kafka_errors import kafka_connection_errors, kafka_errors
+from streams.kafka_stopping import stop_consumer
 from streams.security import kafka_security
 from streams.settings import Settings
 
@@ -56,4 +57,4 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
                     raise TimeoutError
         yield Tail(settings, topic, consumer)
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

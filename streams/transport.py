@@ -45,6 +45,7 @@ from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
 from streams.fetched import take_over
+from streams.kafka_stopping import stop_consumer
 from streams.ledger import WHOLE, Ledger, Partition, Record, Slice, weight_of
 from streams.producing import REQUEST_TIMEOUT_SECONDS, BatchProducer
 
@@ -117,7 +118,7 @@ class SliceConsumer(Consumer):
     async def on_stop(self) -> None:
         await super().on_stop()
         if self._kafka is not None:
-            await self._kafka.stop()
+            await stop_consumer(self._kafka)
 
     # Fetching
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from streams.kafka_stopping import stop_consumer
 from streams.settings import Settings
 
 DEADLINE_SECONDS = 30.0
@@ -82,7 +83,7 @@ async def topic_log(bootstrap: str, *topics: str) -> AsyncIterator[TopicLog]:
         yield log
     finally:
         await log.close()
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 async def uncommitted_requests(settings: Settings, partitions: int) -> int:
@@ -118,4 +119,4 @@ async def _uncommitted(bootstrap: str, group_id: str, topic: str, partitions: in
         ends = await consumer.end_offsets(consumer.assignment())
         return sum([end - (await consumer.committed(partition) or 0) for partition, end in ends.items()])
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)

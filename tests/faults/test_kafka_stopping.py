@@ -1,0 +1,48 @@
+"""Consumers end in order while the broker is away."""
+
+import asyncio
+import logging
+
+from aiokafka import AIOKafkaConsumer
+
+from deploy.local.kafka import Kafka
+from streams.kafka_stopping import stop_consumer
+from tests.services import MakeTopics
+
+DEADLINE_SECONDS = 30.0
+
+
+class Told(logging.Handler):
+    """Waits for a message of aiokafka's."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self._message = message
+        self.heard = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith(self._message):
+            self.heard.set()
+
+
+async def test_a_consumer_whose_fetch_has_failed_stops_as_any_other(
+    topics: MakeTopics, own_kafka: Kafka
+) -> None:
+    """Nobody seems to be cancelled, and no connection is left."""
+    settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap)
+    consumer = AIOKafkaConsumer(settings.topic_responses, bootstrap_servers=own_kafka.bootstrap)
+    await consumer.start()
+    assert await consumer.seek_to_end()
+    # Longer than the test: the fetch still waits when the consumer is stopped.
+    consumer._fetcher._retry_backoff = 600.0
+    failed = Told("Failed fetch messages")
+    logger = logging.getLogger("aiokafka.consumer.fetcher")
+    logger.addHandler(failed)
+    try:
+        await asyncio.to_thread(own_kafka.kill)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await failed.heard.wait()
+            await stop_consumer(consumer)
+    finally:
+        logger.removeHandler(failed)
+    assert consumer._client._conns == {}
