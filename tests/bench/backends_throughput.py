@@ -108,7 +108,8 @@ class Loads:
         """Examples a second through a version's dispatcher, with so many waiting in all."""
         assert self._served is not None
         examples, infer = self._target.examples, self._served.dispatcher.infer
-        group = max(1, min(GROUP, waiting // LEAST_GROUPS))
+        # With more than one example in a group, calls stand idle while the group waits for its last answer.
+        group = max(1, min(GROUP, waiting // LEAST_GROUPS)) if self._target.batch_in_a_call else 1
 
         async def ask(first: int) -> None:
             outcomes = await infer(examples(first, group))
