@@ -180,6 +180,9 @@ class ModelServer:
                     body = await self._read(response)
                 finally:
                     await response.aclose()
+                    # It and the response hold each other: thousands of calls would wait for the collector,
+                    # which then stops the worker for a quarter of a second.
+                    del response.stream
                 status = response.status_code
                 retry_after = read_retry_after(response.headers.get("retry-after"))
                 if status != OK and self._token:

@@ -4,7 +4,9 @@ What a name server says cannot be had for real here: the event loop's resolver s
 """
 
 import asyncio
+import gc
 import inspect
+import math
 import socket
 import ssl
 from asyncio import StreamWriter
@@ -20,7 +22,7 @@ import pytest
 from httpcore._async.connection import AsyncHTTPConnection
 from pydantic import SecretStr
 
-from schemas.errors import AnswerError, BackendUnavailableError, SetupError
+from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
 from tests.certificates import SERVER_NAME, Certificates, make_certificates
 from tests.http_server import HttpRequest, answer, http_server
 from workers import connections
@@ -264,6 +266,45 @@ async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None
             bundle.write_text(content)
         with pytest.raises(SetupError, match=f"cannot be read from {bundle}"):
             await ask("https://127.0.0.1:1", Outbound(ca_file=str(bundle)))
+
+
+async def test_calls_leave_nothing_to_the_collector() -> None:
+    """Where it has much to do it stops the worker: what a call made is gone with it, refused or answered."""
+
+    async def answer_in_turns(request: HttpRequest, writer: StreamWriter) -> None:
+        writer.write(answer({}, 200 if request.json() else 400))
+
+    async with http_server(answer_in_turns) as url:
+        server = ModelServer(url, Outbound(networks=(LOOPBACK,)))
+
+        async def call() -> None:
+            await server.predict("", b"1", until=math.inf)
+            with suppress(BackendFailedError):
+                await server.predict("", b"0", until=math.inf)
+
+        await call()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await call()
+            # The server of the test has garbage of its own.
+            left = [type(each).__module__ for each in collected()]
+        finally:
+            gc.enable()
+        await server.close()
+    assert [each for each in left if each.startswith(("httpx", "httpcore"))] == []
+
+
+def collected() -> list[Any]:
+    """What the collector finds now that only it can free."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return gc.garbage[:]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def test_httpx_sends_through_the_pool_that_is_put_in() -> None:
