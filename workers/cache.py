@@ -83,7 +83,8 @@ class PredictionCache:
         if self.available:
             with suppress(CacheUnavailableError):
                 return await self._guarded(self._read(keys))
-        elif admitted:
+        elif admitted and (self._probe is None or self._probe.done()):
+            # One at a time, also where the timeout is longer than the pause between two.
             self._probe = asyncio.create_task(self._try_again(keys))
         return [None] * len(keys)
 

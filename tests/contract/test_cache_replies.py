@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import hiredis
 import pytest
 
+from workers import cache
+from workers.breaker import BreakerConfig
 from workers.cache import PredictionCache
 
 Command = list[bytes]
@@ -58,6 +60,34 @@ async def test_one_lost_call_ends_all_that_wait() -> None:
         assert await cache.get_many([b"closes"]) == [None]
         assert await waiting == [None]
         await cache.close()
+
+
+async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its timeout is, and however often somebody asks meanwhile."""
+    monkeypatch.setattr(cache, "_BREAKER", BreakerConfig(failures=1, open_seconds=0.01))
+    probes: list[Command] = []
+    asked = asyncio.Event()
+
+    def script(command: Command) -> bytes | None:
+        if command == [b"MGET", b"closes"]:
+            return b""
+        probes.append(command)
+        asked.set()
+        return None
+
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10), scripted_redis(script) as url:
+        lost = PredictionCache(url, timeout_seconds=60)
+        assert await lost.get_many([b"closes"]) == [None]
+        while not asked.is_set():
+            assert await lost.get_many([b"k"]) == [None]
+            await asyncio.sleep(0)
+        end = loop.time() + 0.2
+        while loop.time() < end:
+            assert await lost.get_many([b"k"]) == [None]
+            await asyncio.sleep(0)
+        await lost.close()
+    assert len(probes) == 1
 
 
 async def test_msetex_writes_all_at_once() -> None:
