@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 
 from deploy.local.kafka import Kafka
@@ -25,10 +26,11 @@ class Told(logging.Handler):
             self.heard.set()
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["stopped", "cancelled meanwhile"])
 async def test_a_consumer_whose_fetch_has_failed_stops_as_any_other(
-    topics: MakeTopics, own_kafka: Kafka
+    topics: MakeTopics, own_kafka: Kafka, cancelled: bool
 ) -> None:
-    """Nobody seems to be cancelled, and no connection is left."""
+    """Who stops it is cancelled only if somebody cancels him, and no connection is left."""
     settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap)
     consumer = AIOKafkaConsumer(settings.topic_responses, bootstrap_servers=own_kafka.bootstrap)
     await consumer.start()
@@ -42,7 +44,13 @@ async def test_a_consumer_whose_fetch_has_failed_stops_as_any_other(
         await asyncio.to_thread(own_kafka.kill)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await failed.heard.wait()
-            await stop_consumer(consumer)
+            stopping = asyncio.create_task(stop_consumer(consumer))
+            await asyncio.sleep(0)
+            if cancelled:
+                stopping.cancel()
+            await asyncio.wait([stopping])
     finally:
         logger.removeHandler(failed)
+    assert stopping.cancelled() is cancelled
+    assert cancelled or stopping.exception() is None
     assert consumer._client._conns == {}
