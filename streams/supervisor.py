@@ -19,10 +19,10 @@ import structlog
 from aiohttp.web import Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
-from streams.exposition.merging import merged
-from streams.identity import default_worker_name
-from streams.settings import Settings
-from streams.web import Web
+from streams.config.identity import default_worker_name
+from streams.config.settings import Settings
+from streams.process.http import Web
+from streams.prometheus.merging import merged
 
 log = structlog.get_logger()
 

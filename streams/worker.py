@@ -17,15 +17,16 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from streams.background import OnFault
-from streams.control_role import control_role
-from streams.exposition.process import process_metrics
-from streams.identity import Identity, default_worker_name
-from streams.monitoring.role import monitor_role
-from streams.predict_role import predict_role
-from streams.prediction_log.role import log_role
-from streams.settings import Settings
-from streams.web import Web
+from streams.config.identity import Identity, default_worker_name
+from streams.config.settings import Settings
+from streams.process.background import OnFault
+from streams.process.http import Web
+from streams.prometheus.page import MetricsPage
+from streams.prometheus.process_families import process_metrics
+from streams.roles.control_role import control_role
+from streams.roles.log_role import log_role
+from streams.roles.monitor_role import monitor_role
+from streams.roles.predict_role import predict_role
 
 log = structlog.get_logger()
 
@@ -33,8 +34,8 @@ EXIT_FAULT = 1
 EXIT_SHUTDOWN_TOO_LONG = 75
 """EX_TEMPFAIL of sysexits.h: nothing is lost, but it was not an orderly end."""
 
-Role = Callable[[Settings, Identity, OnFault, Web], AbstractAsyncContextManager[None]]
-"""Enters when it takes part, and leaves when all that it had begun is done; shows itself by `Web`.
+Role = Callable[[Settings, Identity, OnFault, Web, MetricsPage], AbstractAsyncContextManager[None]]
+"""Enters when it takes part, and leaves when all that it had begun is done; shows itself by `Web`, and its metrics by `MetricsPage`.
 
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
@@ -70,16 +71,19 @@ class Worker:
             asyncio.get_running_loop().add_reader(
                 sys.stdin.fileno(), self._shut_down, "end of its supervisor"
             )
-        settings, web, started = self._settings, Web(), asyncio.Event()
+        settings, web, metrics, started = self._settings, Web(), MetricsPage(), asyncio.Event()
         web.ready_when("all roles have started", started.is_set)
-        web.metrics.add(lambda: process_metrics(self._identity.worker, self._roles))
+        web.get("/metrics", metrics.answer)
+        metrics.add(lambda: process_metrics(self._identity.worker, self._roles))
         async with AsyncExitStack() as running:
             if settings.http_socket is not None:
                 await running.enter_async_context(web.serving_on(settings.http_socket))
             elif settings.http_port is not None:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
             for name in self._roles:
-                await running.enter_async_context(ROLES[name](settings, self._identity, self._fail, web))
+                await running.enter_async_context(
+                    ROLES[name](settings, self._identity, self._fail, web, metrics)
+                )
             started.set()
             log.info("worker ready", worker=self._identity.worker, roles=list(self._roles))
             await self._stop.wait()

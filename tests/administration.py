@@ -7,8 +7,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from streams.settings import Settings
-from streams.topics import administration
+from streams.config.settings import Settings
+from streams.kafka.topics import administration
 
 # Kafka's own default.
 DEFAULT_MESSAGE_BYTES = 1_048_588

@@ -10,7 +10,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import MetricsDelta, PredictResponse
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.topic_log import TopicLog, topic_log
 
 PARTITIONS = 2

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from streams.settings import Settings
-from streams.settings_sources import VARIABLES
+from streams.config.settings import Settings
+from streams.config.sources import VARIABLES
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_SECONDS = 60

@@ -8,9 +8,9 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
-from streams.security import kafka_security
-from streams.settings import Settings
-from streams.tail import open_tail
+from streams.config.security import kafka_security
+from streams.config.settings import Settings
+from streams.kafka.tail import open_tail
 
 
 def echo(request: JsonObject) -> JsonObject | None:

@@ -10,7 +10,7 @@ import httpx
 import orjson
 
 from schemas.events import JsonObject
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, environment
 
 DEADLINE_SECONDS = 30.0

@@ -11,12 +11,12 @@ from typing import Any
 from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.events import JsonObject
-from streams.ledger import Partition, Slice
-from streams.metrics import MetricsBook
-from streams.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
-from streams.producing import OutputBatch
-from streams.responses import OutputTopic
-from streams.serving import ServedTables, ServedVersion, ServingTable
+from streams.kafka.batch_producer import OutputBatch
+from streams.kafka.offset_tracker import Partition, Slice
+from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.response_encoding import OutputTopic
+from streams.serving.route_table import ServedTables, ServedVersion, ServingTable
 from tests.serving import FakeRecord, RecordingBackend, record_of, served_model
 
 WAIT_SECONDS = 5.0

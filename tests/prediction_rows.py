@@ -11,7 +11,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.topic_log import unlogged_responses
 
 DEADLINE_SECONDS = 60.0

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
 from schemas.models import PromotionEvent
-from streams.settings import Settings
+from streams.config.settings import Settings
 
 
 def spec(version: str, **fields: Any) -> dict[str, Any]:

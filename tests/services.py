@@ -21,8 +21,8 @@ from deploy.local.redis import Redis
 from deploy.local.service import Service
 from deploy.local.stack import LocalStack
 from registry.migrate import migrate
-from streams.settings import Settings
-from streams.topics import administration, create_topics, plan_topics
+from streams.config.settings import Settings
+from streams.kafka.topics import administration, create_topics, plan_topics
 
 TEMPLATE = "headrace_template"
 

@@ -8,7 +8,7 @@ from typing import Any
 from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
-from streams.serving import ServedModel, ServedVersion
+from streams.serving.route_table import ServedModel, ServedVersion
 from workers.dispatch import CallTracer
 
 

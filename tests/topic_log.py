@@ -8,8 +8,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from streams.kafka_stopping import stop_consumer
-from streams.settings import Settings
+from streams.config.settings import Settings
+from streams.kafka.stopping import stop_consumer
 
 DEADLINE_SECONDS = 30.0
 _WAIT_MS = 1000

@@ -12,7 +12,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import MetricsDelta, PredictResponse
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.served_model import predictions_of
 from tests.topic_log import TopicLog, topic_log
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.topic_log import uncommitted_requests
 from tests.traffic import PARTITIONS, Traffic, steady_traffic
 from tests.worker_process import StartWorker, WorkerProcess

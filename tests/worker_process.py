@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from schemas.events import JsonObject
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, environment
 
 DEADLINE_SECONDS = 30.0

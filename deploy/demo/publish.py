@@ -10,7 +10,7 @@ from deploy.demo.recommenders import LIST_LENGTH
 from registry.store import RegistryStore
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.models import Action, Framework, ModelSpec, PromotionEvent
-from streams.settings import Settings
+from streams.config.settings import Settings
 
 MODEL_NAME = "movie-recommendations"
 CANARY_PERCENT = 10

@@ -12,7 +12,7 @@ from deploy.demo.ratings import Ratings
 from schemas.errors import HeadraceError
 from schemas.events import JsonObject, PredictResponse
 from schemas.histogram import HistogramBuilder, quantile
-from streams.client import PredictClient
+from streams.clients.predict_client import PredictClient
 
 # Whoever kills the worker has time to start another one before a request counts as lost.
 _ANSWER_SECONDS = 30.0

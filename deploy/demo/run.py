@@ -22,9 +22,9 @@ from deploy.local.stack import LocalStack
 from schemas.events import JsonObject
 from streams.cli.init import DEFAULT_PARTITIONS, prepare_services
 from streams.cli.output import quiet_libraries
-from streams.client import PredictClient
-from streams.settings import ENV_PREFIX, Settings
-from streams.settings_sources import load_settings
+from streams.clients.predict_client import PredictClient
+from streams.config.settings import ENV_PREFIX, Settings
+from streams.config.sources import load_settings
 
 # `nohup` ignores the end of the terminal for us.
 _STOP_SIGNALS = [

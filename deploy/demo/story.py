@@ -10,7 +10,7 @@ from deploy.demo.ratings import Ratings
 from deploy.demo.replay import Tally, Visit
 from deploy.demo.training import ALS, POPULARITY
 from schemas.events import PredictResponse
-from streams.settings_sources import ENV_FILE_VARIABLE
+from streams.config.sources import ENV_FILE_VARIABLE
 
 
 def data(ratings: Ratings) -> str:

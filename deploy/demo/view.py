@@ -11,7 +11,7 @@ from rich.live import Live
 from schemas.errors import UnavailableError
 from streams.cli.output import console
 from streams.cli.top import figures
-from streams.settings import Settings
+from streams.config.settings import Settings
 
 _LINES_EVERY = 5
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.history import Assignment, Change
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 
 def history(

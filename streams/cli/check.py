@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from schemas.models import PromotionEvent
     from streams.checking.findings import Findings
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 # Of an example or its predictions, for people; --json has all of them.
 SHOWN_CHARACTERS = 400
@@ -46,7 +46,7 @@ def check(
 
     from streams.cli.failures import NOT_REACHABLE, REFUSED
     from streams.cli.output import plain_warnings, print_json, quiet_libraries
-    from streams.promotion_events import make_event
+    from streams.promotions.events import make_event
 
     settings = command_settings(env_file, flags)
     quiet_libraries(settings)
@@ -66,7 +66,7 @@ def check(
 
 
 async def _check(event: "PromotionEvent", settings: "Settings") -> "Findings":
-    from streams.checking.check import check as find_out
+    from streams.checking.version_check import check as find_out
 
     with _progress() as progress:
         return await find_out(event, settings, _Bars(progress))

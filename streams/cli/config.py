@@ -11,8 +11,8 @@ def config(*, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson 
     With --json: a list of {"name", "value", "origin", "description"}.
     """
     from streams.cli.output import console, print_json
-    from streams.settings import Settings
-    from streams.settings_sources import VARIABLES, shown
+    from streams.config.settings import Settings
+    from streams.config.sources import VARIABLES, shown
 
     loaded = loaded_settings(env_file, flags)
     rows = [

@@ -8,7 +8,7 @@ import typer
 from streams.cli.options import EnvFile, SetFlags, command_settings
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 DEFAULT_PORT = 8350
 
@@ -46,11 +46,13 @@ async def _serve(settings: "Settings", host: str, port: int) -> None:
     from registry.postgres import Database
     from schemas.errors import SetupError
     from streams.dashboard.feed import Feed
-    from streams.dashboard.reading import PageReader
-    from streams.dashboard.serving import show_page
-    from streams.web import Web
+    from streams.dashboard.http_routes import show_page
+    from streams.dashboard.registry_reader import PageReader
+    from streams.process.http import Web
+    from streams.prometheus.page import MetricsPage
 
     web = Web()
+    web.get("/metrics", MetricsPage().answer)
     async with AsyncExitStack() as opened:
         database = await Database.connect(settings.postgres_dsn.get_secret_value())
         opened.push_async_callback(database.close)

@@ -8,7 +8,7 @@ import typer
 from streams.cli.options import EnvFile, SetFlags
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 Partitions = Annotated[
     int,
@@ -36,7 +36,7 @@ async def prepare_services(settings: "Settings", partitions: int, report: Callab
     Raises SetupError, BrokerUnavailableError, RegistryUnavailableError.
     """
     from registry.migrate import migrate
-    from streams.topics import create_topics
+    from streams.kafka.topics import create_topics
 
     report("creating topics")
     held = (await create_topics(settings, partitions))[settings.topic_requests]

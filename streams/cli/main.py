@@ -17,7 +17,7 @@ from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
 from streams.cli.dashboard import dashboard
-from streams.cli.importing import import_
+from streams.cli.import_verb import import_
 from streams.cli.init import init
 from streams.cli.metrics import metrics
 from streams.cli.predict import predict
@@ -26,7 +26,7 @@ from streams.cli.registry_views import status, versions
 from streams.cli.schemas import schemas
 from streams.cli.top import top
 from streams.cli.up import up
-from streams.cli.worker import worker
+from streams.cli.worker_verb import worker
 
 app = typer.Typer(
     name="headrace",

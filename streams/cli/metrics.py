@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from schemas.windows import Window
+    from streams.config.settings import Settings
     from streams.monitoring.version_metrics import Figures
-    from streams.settings import Settings
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
-    from streams.settings_sources import LoadedSettings
+    from streams.config.settings import Settings
+    from streams.config.sources import LoadedSettings
 
 EnvFile = Annotated[
     Path | None,
@@ -45,7 +45,7 @@ def loaded_settings(env_file: Path | None, flags: list[str] | None) -> "LoadedSe
 
     Raises SetupError with one readable line for each wrong value.
     """
-    from streams.settings_sources import load_settings
+    from streams.config.sources import load_settings
 
     loaded = load_settings(env_file, flags or [])
     for warning in loaded.warnings:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 PIPED_COLUMNS = 240
 
@@ -39,7 +39,7 @@ def quiet_libraries(settings: "Settings") -> None:
     import logging
 
     if settings.log_level == "debug":
-        from streams.logs import configure_logging
+        from streams.process.logs import configure_logging
 
         configure_logging(level="debug", log_format=settings.log_format)
     else:

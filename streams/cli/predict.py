@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from schemas.events import JsonObject, PredictResponse
     from streams.cli.request_lines import Defaults
-    from streams.client import Answer
-    from streams.settings import Settings
+    from streams.clients.predict_client import Answer
+    from streams.config.settings import Settings
 
 ANSWERED_WITH_ERRORS = 4
 
@@ -94,7 +94,7 @@ async def _predict_one(
     from schemas.errors import InvalidRequestError, MalformedRecordError
     from schemas.wire import read_object
     from streams.cli.output import print_json
-    from streams.client import PredictClient
+    from streams.clients.predict_client import PredictClient
 
     try:
         document = read_object(input_json.encode(errors="surrogateescape"))
@@ -120,7 +120,7 @@ async def _predict_one(
 async def _predict_lines(settings: "Settings", defaults: "Defaults", timeout_seconds: float) -> Counts:
     from streams.cli.output import print_json
     from streams.cli.request_lines import count_lines, parse_lines, read_lines
-    from streams.client import PredictClient
+    from streams.clients.predict_client import PredictClient
 
     counts = Counts()
     descriptor = sys.stdin.fileno()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.deciding import promotion
+from streams.cli.promotion_commands import promotion
 from streams.cli.registration import read_registration
 from streams.cli.registry_access import Model
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from registry.postgres import Database
     from registry.snapshot import RegisteredModel
     from schemas.errors import UnknownModelError
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 T = TypeVar("T")
 

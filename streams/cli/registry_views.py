@@ -52,7 +52,7 @@ def status(
 async def _status(database: "Database", model_name: str) -> tuple["RegisteredModel", list[dict[str, Any]]]:
     from registry.leases import Leases
     from registry.store import RegistryStore
-    from streams.rollout import rollout
+    from streams.promotions.convergence import rollout
 
     model = await registered(database, model_name)
     epoch = await RegistryStore(database).epoch()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from schemas.errors import InvalidRequestError, MalformedRecordError
 from schemas.events import JsonObject, PredictRequest
 from schemas.wire import read_object
-from streams.client import check_request
+from streams.clients.predict_client import check_request
 
 _CHUNK_BYTES = 64 * 1024
 _CHUNKS_AHEAD = 4

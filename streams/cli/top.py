@@ -12,8 +12,8 @@ from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from streams.live_view import VersionRow
-    from streams.settings import Settings
+    from streams.config.settings import Settings
+    from streams.monitoring.live_view import VersionRow
 
 _ONCE_SECONDS = 2.0
 _REFRESH_SECONDS = 1.0
@@ -78,8 +78,8 @@ async def figures(
     from pydantic import ValidationError
 
     from schemas.events import MetricsDelta, rfc3339
-    from streams.live_view import WINDOW_SECONDS, LiveView
-    from streams.tail import open_tail
+    from streams.kafka.tail import open_tail
+    from streams.monitoring.live_view import WINDOW_SECONDS, LiveView
 
     now = asyncio.get_running_loop().time
     unreadable = 0

@@ -14,7 +14,7 @@ from streams.cli.init import DEFAULT_PARTITIONS, Partitions
 
 if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
-    from streams.settings import Settings
+    from streams.config.settings import Settings
 
 DataDir = Annotated[
     Path, typer.Option(help="Where the services keep their data, and where `env` is written.")
@@ -33,7 +33,7 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
 
     from schemas.errors import SetupError
     from streams.cli.init import prepare_services
-    from streams.settings_sources import load_settings
+    from streams.config.sources import load_settings
 
     try:
         from deploy.local.stack import LocalStack
@@ -94,7 +94,7 @@ def _write_whole(file: Path, text: str) -> None:
 
 
 def _tell_next_step(env_file: Path) -> None:
-    from streams.settings_sources import DEFAULT_ENV_FILE
+    from streams.config.sources import DEFAULT_ENV_FILE
 
     option = "" if env_file == DEFAULT_ENV_FILE else f" --env-file {env_file}"
     print(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import orjson
 import structlog
 
-from streams.dashboard.reading import PageReader, chosen
+from streams.dashboard.registry_reader import PageReader, chosen
 from streams.dashboard.state import Seen, page_state
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ All deltas of a model are in one partition, by its name, so that of several moni
 from aiokafka.partitioner import DefaultPartitioner
 from faust.types import TP
 
-from streams.app import WorkerApp, consumer_of
+from streams.kafka.faust_app import WorkerApp, consumer_of
 
 _PARTITIONER = DefaultPartitioner()
 

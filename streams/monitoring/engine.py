@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from schemas.alert_rules import INSTALLATION, InstallationRules, ModelRules
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
-from streams.monitoring.alerting import AlertBook
+from streams.monitoring.alert_state import AlertBook
+from streams.monitoring.evaluation import ModelView, judge
 from streams.monitoring.installation import InstallationView, Sample
 from streams.monitoring.series import VersionSeries
-from streams.monitoring.verdicts import ModelView, judge
 
 _DEFAULTS = ModelRules()
 # A version without weight that nothing is asked of; what fires of it resolves.

@@ -8,10 +8,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailableError
+from streams.config.security import kafka_security
+from streams.config.settings import Settings
+from streams.kafka.topics import administration
 from streams.monitoring.installation import Offsets
-from streams.security import kafka_security
-from streams.settings import Settings
-from streams.topics import administration
 
 
 class GroupLag:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.alert_rules import INSTALLATION, ConsumerLag, DeltaLoss, InstallationRules, StaleWorkers
-from streams.monitoring.verdicts import AlertName, Verdict
+from streams.monitoring.evaluation import AlertName, Verdict
 
 SAMPLES_SECONDS = 900.0
 """So long are samples kept, which is also the longest lag that is told."""

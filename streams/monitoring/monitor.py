@@ -8,11 +8,11 @@ While PostgreSQL is away the deltas wait in Kafka. What was added is shown to wh
 import structlog
 
 from registry.metric_windows import MetricWindows
+from registry.retry import until_reachable
 from schemas.events import MetricsDelta
 from schemas.windows import read_delta
-from streams.ledger import Slice
+from streams.kafka.offset_tracker import Slice
 from streams.monitoring.watch import AlertWatch
-from streams.patience import until_reachable
 
 log = structlog.get_logger()
 

@@ -19,13 +19,13 @@ import structlog
 
 from registry.alert_states import AlertStates
 from registry.metric_windows import MetricWindows
+from registry.retry import until_reachable
 from schemas.alert_rules import INSTALLATION, InstallationRules, ModelRules
 from schemas.errors import RegistryUnavailableError, SetupError, UnavailableError
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.engine import AlertEngine
 from streams.monitoring.installation import Sample
-from streams.patience import until_reachable
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 class Following(Protocol):
-    """What the registry says; see streams/monitoring/following.py."""
+    """What the registry says; see streams/monitoring/followed_models.py."""
 
     @property
     def model_rules(self) -> Mapping[str, ModelRules]: ...

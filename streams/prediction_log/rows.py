@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from registry.prediction_log import LoggedPrediction
-from streams.ledger import Record
+from streams.kafka.offset_tracker import Record
 
 _LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
 _LONGEST_TOPIC_NAME, _LONGEST_DIGEST = 249, 128

@@ -11,8 +11,8 @@ from datetime import date, datetime, timedelta
 import structlog
 
 from registry.prediction_log import LoggedPrediction, PredictionLog
-from streams.ledger import Slice
-from streams.patience import until_reachable
+from registry.retry import until_reachable
+from streams.kafka.offset_tracker import Slice
 from streams.prediction_log.rows import RowReader
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from streams.ledger import Record
+from streams.kafka.offset_tracker import Record
 
 MAX_TRACESTATE_BYTES = 512
 

@@ -32,8 +32,8 @@ from opentelemetry.trace import (
 
 from schemas.errors import AnswerError, MalformedRecordError
 from schemas.models import Framework, ModelSpec
-from streams.answering import NoteFailure
-from streams.ledger import Slice
+from streams.kafka.offset_tracker import Slice
+from streams.serving.responder import NoteFailure
 from streams.tracing.contexts import RequestContext, sampled_contexts, traceparent
 from workers.dispatch import Outcome
 from workers.model_server import TRACE_HEADERS

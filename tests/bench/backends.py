@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from deploy.local.stack import LocalStack
 from registry.migrate import migrate
 from schemas.errors import SetupError
-from streams.logs import configure_logging
-from streams.settings import Settings
-from streams.topics import create_topics
+from streams.config.settings import Settings
+from streams.kafka.topics import create_topics
+from streams.process.logs import configure_logging
 from tests.servers.kinds import KINDS
 from tests.servers.launching import Api, ModelServerProcess, install
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.store import RegistryStore
-from streams.predict_role import GC_THRESHOLDS
-from streams.settings import Settings
+from streams.config.settings import Settings
+from streams.roles.predict_role import GC_THRESHOLDS
 
 from .backends_figures import Row
 from .backends_targets import Target

@@ -18,8 +18,8 @@ import httpx
 
 from schemas.errors import AnswerError
 from schemas.models import ModelSpec
-from streams.metrics import MetricsBook
-from streams.serving import ServedVersion
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.route_table import ServedVersion
 from workers.endpoints import Outbound
 from workers.remote import remote_backend
 

@@ -18,8 +18,8 @@ from aiokafka import AIOKafkaProducer
 
 from registry.store import RegistryStore
 from schemas.events import JsonObject
-from streams.settings import Settings
-from streams.tail import open_tail
+from streams.config.settings import Settings
+from streams.kafka.tail import open_tail
 
 from .answers import WrongAnswerError
 from .backends_figures import Hang, Latency

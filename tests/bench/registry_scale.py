@@ -24,13 +24,13 @@ from registry.migrate import migrate
 from registry.store import RegistryStore
 from schemas.events import JsonObject
 from schemas.models import ModelSpec
-from streams.loading import BackendLoader
-from streams.logs import configure_logging
-from streams.metrics import MetricsBook
-from streams.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
-from streams.refresh import ServingRefresher
-from streams.serving import LoadBackend, ServedModel, ServedTables
-from streams.settings import Settings
+from streams.config.settings import Settings
+from streams.models.backend_loader import BackendLoader
+from streams.process.logs import configure_logging
+from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
+from streams.serving.refresh import ServingRefresher
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.route_table import LoadBackend, ServedModel, ServedTables
 from workers.backend import Backend
 
 from .entry import BUILD, console, entry

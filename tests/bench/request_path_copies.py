@@ -8,7 +8,12 @@ from types import ModuleType
 from typing import Any
 
 HOOKS = frozenset({"_tracer", "_note_failure"})
-_HOOKED = ("workers.dispatch", "streams.serving", "streams.answering", "streams.pipeline")
+_HOOKED = (
+    "workers.dispatch",
+    "streams.serving.route_table",
+    "streams.serving.responder",
+    "streams.serving.pipeline",
+)
 
 
 def copied(mark: str, *, hooks: bool) -> dict[str, ModuleType]:

@@ -19,8 +19,8 @@ from rich.table import Table
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from registry.migrate import migrate
-from streams.settings import Settings
-from streams.topics import create_topics
+from streams.config.settings import Settings
+from streams.kafka.topics import create_topics
 
 from .entry import BUILD, console, entry
 from .rollback_figures import SCENARIOS

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from streams.promoting import PromotionClient
-from streams.settings import Settings
-from streams.topics import administration
+from streams.clients.promotion_client import PromotionClient
+from streams.config.settings import Settings
+from streams.kafka.topics import administration
 from tests.promotions import event
 
 from .answers import WrongAnswerError

@@ -8,8 +8,8 @@ from typing import Self
 from registry.leases import Leases
 from registry.store import RegistryStore
 from schemas.models import PromotionEvent, PromotionResult
-from streams.promoting import PromotionClient, decide_directly
-from streams.settings import Settings
+from streams.clients.promotion_client import PromotionClient, decide_directly
+from streams.config.settings import Settings
 from tests.command import headrace
 from tests.promotions import event
 

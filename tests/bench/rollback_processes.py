@@ -14,7 +14,7 @@ import orjson
 
 from deploy.local.process import ChildProcess
 from schemas.events import JsonObject
-from streams.settings import ENV_PREFIX, Settings
+from streams.config.settings import ENV_PREFIX, Settings
 from tests.command import HEADRACE, environment
 
 from .answers import WrongAnswerError

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from deploy.local.redis import Redis
 from schemas.models import PromotionEvent, PromotionResult
-from streams.promoting import PromotionClient
-from streams.settings import Settings
-from streams.tail import open_tail
-from streams.topics import administration, plan_topics
+from streams.clients.promotion_client import PromotionClient
+from streams.config.settings import Settings
+from streams.kafka.tail import open_tail
+from streams.kafka.topics import administration, plan_topics
 
 from .answers import Model, WrongAnswerError
 from .ground import lay_out

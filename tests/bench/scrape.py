@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import cast
 
 from registry.store import RegistryStore
-from streams.exposition.page import MetricsPage
-from streams.exposition.predicting import PredictMetrics
-from streams.metrics import MetricsBook
-from streams.refresh import ServingRefresher
-from streams.serving import ServedTables, ServingTable
+from streams.prometheus.page import MetricsPage
+from streams.prometheus.predict_families import PredictMetrics
+from streams.serving.refresh import ServingRefresher
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.route_table import ServedTables, ServingTable
 from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
 
 from .entry import BUILD, console, entry

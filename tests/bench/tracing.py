@@ -24,14 +24,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from rich.table import Table
 
-from streams.ledger import Partition, Slice
-from streams.metrics import MetricsBook
-from streams.pipeline import PipelineOptions
-from streams.responses import OutputTopic
-from streams.serving import ServedTables, ServingTable
+from streams.kafka.offset_tracker import Partition, Slice
+from streams.serving.pipeline import PipelineOptions
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.response_encoding import OutputTopic
+from streams.serving.route_table import ServedTables, ServingTable
 from streams.tracing.otlp import OtlpExporter
+from streams.tracing.provider import MAX_SPANS
 from streams.tracing.spans import Spans
-from streams.tracing.tracing import MAX_SPANS
 from tests.serving import FakeRecord, RecordingMeter, served_model, spec_of
 
 from .entry import BUILD, console, entry
@@ -148,12 +148,12 @@ class _Path:
         if self._provider is not None:
             spans = Spans(self._provider.get_tracer("bench"), group_id="g", client_id="c")
             tracer = spans.calls_of(MODEL, spec)
-        version = modules["streams.serving"].ServedVersion.of(
+        version = modules["streams.serving.route_table"].ServedVersion.of(
             MODEL, spec, _Backend(), RecordingMeter(), tracer
         )
         tables = ServedTables()
         tables.swap(ServingTable(epoch=1, models={MODEL: served_model(MODEL, 1, version)}))
-        self._pipeline = modules["streams.pipeline"].Pipeline(
+        self._pipeline = modules["streams.serving.pipeline"].Pipeline(
             serving=tables,
             is_stale=lambda: False,
             cache=_Cache(warm=workload.warm),

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 from deploy.local.service import HOST, free_ports
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.containers.docker import compose_command, docker, inspect, run
 
 FILE = Path(__file__).parents[2] / "docker-compose.yml"

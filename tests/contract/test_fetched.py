@@ -1,4 +1,4 @@
-"""streams/fetched.py on aiokafka's own buffers: every record once, in order, whatever its header names."""
+"""streams/kafka/batch_reader.py on aiokafka's own buffers: every record once, in order, whatever its header names."""
 
 import gc
 import struct
@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.fetched import KeptRecords, take_over
+from streams.kafka.batch_reader import KeptRecords, take_over
 
 PARTITION = TopicPartition("t", 0)
 

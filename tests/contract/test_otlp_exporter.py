@@ -12,10 +12,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 from structlog.testing import capture_logs
 
-from streams.identity import Identity
-from streams.settings import Settings
-from streams.tls import client_context
-from streams.tracing import otlp, tracing
+from streams.config.identity import Identity
+from streams.config.settings import Settings
+from streams.config.tls import client_context
+from streams.tracing import otlp
+from streams.tracing import provider as tracing
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import MAX_LINKS
 from tests.certificates import Certificates, make_certificates

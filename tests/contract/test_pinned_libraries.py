@@ -1,6 +1,6 @@
 """The private names of faust-streaming and aiokafka that the batched transport rests on.
 
-When one of these fails after an upgrade, read `streams/transport.py` again beside the new release
+When one of these fails after an upgrade, read `streams/kafka/transport.py` again beside the new release
 before changing the pin.
 """
 
@@ -18,7 +18,7 @@ from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.ledger import Partition
+from streams.kafka.offset_tracker import Partition
 
 
 def source(thing: object) -> str:

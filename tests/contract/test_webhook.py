@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from schemas.errors import SetupError
 from schemas.events import Alert
-from streams.monitoring import role
+from streams.config.settings import Settings
 from streams.monitoring import webhook as module
 from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webhook, as_alertmanager
-from streams.settings import Settings
+from streams.roles import monitor_role as role
 from tests.certificates import Certificates, make_certificates
 from tests.http_server import HttpRequest, answer, http_server
 from workers import connections

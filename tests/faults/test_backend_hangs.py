@@ -7,7 +7,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import ErrorCode, PredictResponse
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.http_server import http_server, serve_doubler
 from tests.promotions import event, spec
 from tests.served_model import apply

@@ -13,7 +13,7 @@ from deploy.local.redis import Redis
 from registry.history import history
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
-from streams.settings import Settings
+from streams.config.settings import Settings
 from streams.worker import EXIT_FAULT
 from tests.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.hint_log import hint_log

@@ -9,11 +9,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import Kafka
-from streams import producing
-from streams.app import worker_app
-from streams.producing import BatchProducer, OutputBatch
-from streams.transport import TransportOptions
-from streams.watchdog import EXIT_STALLED
+from streams.kafka import batch_producer as producing
+from streams.kafka.batch_producer import BatchProducer, OutputBatch
+from streams.kafka.faust_app import worker_app
+from streams.kafka.transport import TransportOptions
+from streams.process.watchdog import EXIT_STALLED
 from tests.http_server import HttpRequest, http_server, serve_doubler
 from tests.promotions import event, spec
 from tests.served_model import apply

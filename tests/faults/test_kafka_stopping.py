@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from deploy.local.kafka import Kafka
-from streams.kafka_stopping import stop_consumer
+from streams.kafka.stopping import stop_consumer
 from tests.services import MakeTopics
 
 DEADLINE_SECONDS = 30.0

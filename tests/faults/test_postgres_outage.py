@@ -10,8 +10,8 @@ from deploy.local.postgres import Postgres
 from registry.history import history
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
-from streams.client import PredictClient
-from streams.settings import Settings
+from streams.clients.predict_client import PredictClient
+from streams.config.settings import Settings
 from tests.promotions import event, publish, spec
 from tests.served_model import predictions_of, serve_model
 from tests.services import MakeTopics

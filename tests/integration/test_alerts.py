@@ -21,7 +21,7 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import Alert, MetricsDelta
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.alert_publishing import until_all_is_published
 from tests.command import headrace
 from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server

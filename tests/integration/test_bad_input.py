@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from schemas.events import PredictResponse
 from schemas.wire import MAX_RECORD_BYTES
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.bad_input import CASES, IDLE_MODEL, MODEL, REQUEST_ID, Case, Headers, body
 from tests.promotions import event
 from tests.served_model import apply, predictions_of, serve_model, spec_of

@@ -5,7 +5,7 @@ import pytest
 
 from registry.routing import RouteTable, bucket
 from schemas.models import Route
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import headrace
 from tests.promotions import event, spec
 from tests.served_model import apply

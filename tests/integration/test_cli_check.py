@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from schemas.events import JsonObject
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, Ended, environment, headrace
 from tests.http_server import HttpRequest, answer, doubled, http_server, serve_doubler
 from tests.models import FLOAT, INT64, constant, save_model, value

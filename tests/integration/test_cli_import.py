@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from schemas.events import JsonObject
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, Ended, environment, headrace
 from tests.http_server import answer
 from tests.mlflow_server import ScriptedMlflow, mlflow_server

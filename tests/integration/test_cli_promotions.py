@@ -9,7 +9,7 @@ import pytest
 
 from registry.leases import Lease, Leases
 from registry.postgres import Database
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, environment, headrace
 from tests.promotions import event, spec
 from tests.served_model import apply, serve_model, spec_of

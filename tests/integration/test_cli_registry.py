@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from registry.store import RegistryStore
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import Ended, headrace
 from tests.promotions import connection_killed_at_the_lock, event, spec
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import HEADRACE, environment, headrace
 from tests.services import MakeTopics
 from tests.unit.test_live_view import delta

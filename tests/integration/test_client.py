@@ -1,4 +1,4 @@
-"""streams/client.py on a real broker, with an echo in the place of the worker."""
+"""streams/clients/predict_client.py on a real broker, with an echo in the place of the worker."""
 
 import asyncio
 import time
@@ -13,8 +13,8 @@ from schemas.errors import (
     SetupError,
 )
 from schemas.events import JsonObject, PredictRequest, PredictResponse
-from streams.client import PredictClient, make_request
-from streams.settings import Settings
+from streams.clients.predict_client import PredictClient, make_request
+from streams.config.settings import Settings
 from tests.echo_responder import echo, failing, responder
 from tests.services import MakeTopics
 

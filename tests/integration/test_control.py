@@ -17,7 +17,7 @@ from registry.store import RegistryStore
 from schemas.events import JsonObject
 from schemas.models import PromotionResult
 from schemas.wire import MAX_RECORD_BYTES
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.administration import DEFAULT_MESSAGE_BYTES, set_message_limits
 from tests.bad_promotions import CASES, LARGEST_EVENT_BYTES, LIFE, Case, encoded
 from tests.promotions import document, event, spec

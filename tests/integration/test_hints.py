@@ -14,8 +14,8 @@ from deploy.local.redis import Redis
 from registry import broadcast
 from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
 from schemas.events import RouteHint
-from streams.client import PredictClient
-from streams.settings import Settings
+from streams.clients.predict_client import PredictClient
+from streams.config.settings import Settings
 from tests.hint_log import DEADLINE_SECONDS, HintLog, hint_log
 from tests.promotions import event, publish
 from tests.served_model import serve_model

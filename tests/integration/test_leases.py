@@ -12,11 +12,11 @@ from aiokafka import ConsumerRecord
 from registry.leases import FORGET_SECONDS, LEASE_SECONDS, Lease, Leases
 from registry.postgres import Database
 from schemas.events import MetricsDelta
-from streams import leasing
-from streams.client import PredictClient
-from streams.identity import Identity
-from streams.leasing import end_lease, keep_lease
-from streams.serving import ServedTables, ServingTable
+from streams.clients.predict_client import PredictClient
+from streams.config.identity import Identity
+from streams.serving import heartbeat
+from streams.serving.heartbeat import end_lease, keep_lease
+from streams.serving.route_table import ServedTables, ServingTable
 from tests.http_server import HttpRequest, http_server, serve_doubler
 from tests.promotions import event, spec
 from tests.served_model import apply, serve_model, spec_of
@@ -146,7 +146,7 @@ async def test_a_change_is_told_when_the_last_slice_before_it_is_answered(
     connection: asyncpg.Connection, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at the swap: until then an answer by the older table may still come; and at once then."""
-    monkeypatch.setattr(leasing, "MAX_RENEW_SECONDS", SELDOM_SECONDS)
+    monkeypatch.setattr(heartbeat, "MAX_RENEW_SECONDS", SELDOM_SECONDS)
     tables = ServedTables()
     tables.swap(ServingTable(1))
     async with kept(leases, tables):

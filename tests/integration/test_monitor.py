@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaProducer
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
+from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
-from streams.settings import Settings
 from tests.command import headrace
 from tests.served_model import serve_model
 from tests.services import MakeTopics

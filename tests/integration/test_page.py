@@ -14,10 +14,10 @@ from registry.history import history
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.events import JsonObject, PredictResponse
-from streams.client import PredictClient, make_request
-from streams.dashboard import reading
-from streams.dashboard.reading import PageReader
-from streams.settings import Settings
+from streams.clients.predict_client import PredictClient, make_request
+from streams.config.settings import Settings
+from streams.dashboard import registry_reader as reading
+from streams.dashboard.registry_reader import PageReader
 from tests.command import headrace
 from tests.live_page import DEADLINE_SECONDS, PageProcess, live_page, until
 from tests.promotions import event, spec

@@ -14,7 +14,7 @@ import pytest
 from registry.postgres import Database
 from registry.prediction_log import LoggedPrediction, PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
-from streams.client import PredictClient
+from streams.clients.predict_client import PredictClient
 from streams.prediction_log.rows import RowReader
 from tests.prediction_rows import (
     DAY,

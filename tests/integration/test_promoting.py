@@ -1,4 +1,4 @@
-"""streams/promoting.py: by Kafka when somebody decides there, by PostgreSQL when nobody does, once in any case."""
+"""streams/clients/promotion_client.py: by Kafka when somebody decides there, by PostgreSQL when nobody does, once in any case."""
 
 import asyncio
 import itertools
@@ -23,9 +23,9 @@ from schemas.errors import (
 )
 from schemas.events import RouteHint
 from schemas.models import PromotionResult
-from streams import promoting
-from streams.promoting import FALLBACK_SECONDS, PromotionClient, decide_directly
-from streams.settings import Settings
+from streams.clients import promotion_client as promoting
+from streams.clients.promotion_client import FALLBACK_SECONDS, PromotionClient, decide_directly
+from streams.config.settings import Settings
 from tests.promotions import event, spec
 from tests.services import MakeTopics
 from tests.topic_log import topic_log

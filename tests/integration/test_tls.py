@@ -20,10 +20,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from deploy.local.kafka import Kafka
 from deploy.local.service import HOST
 from schemas.errors import BrokerUnavailableError, SetupError
-from streams.client import PredictClient
-from streams.security import kafka_security, redis_options
-from streams.settings import Settings
-from streams.topics import create_topics
+from streams.clients.predict_client import PredictClient
+from streams.config.security import kafka_security, redis_options
+from streams.config.settings import Settings
+from streams.kafka.topics import create_topics
 from tests.certificates import KEY_PASSWORD, Certificates, make_certificates
 from tests.echo_responder import responder
 from tests.services import StackAddresses

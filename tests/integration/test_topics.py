@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import NewPartitions
 
 from schemas.errors import BrokerUnavailableError, SetupError
-from streams.settings import Settings
-from streams.topics import administration, create_topics
+from streams.config.settings import Settings
+from streams.kafka.topics import administration, create_topics
 from tests.services import MakeTopics, StackAddresses
 
 HEADRACE = Path(sys.executable).with_name("headrace")

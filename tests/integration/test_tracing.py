@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas.events import ErrorCode
-from streams.settings import Settings
+from streams.config.settings import Settings
 from streams.tracing.spans import MAX_LINKS
 from tests.http_server import HttpRequest, http_server, serve_doubler
 from tests.otlp_receiver import CLIENT, CONSUMER, ERROR, otlp_receiver

@@ -1,4 +1,4 @@
-"""streams/transport.py on a real broker: what is handed out, held back, and committed."""
+"""streams/kafka/transport.py on a real broker: what is handed out, held back, and committed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,12 +8,12 @@ from typing import Any
 import aiokafka
 from aiokafka.structs import TopicPartition
 
-from streams.agents.slices import slice_agent
-from streams.app import WorkerApp, worker_app
-from streams.ledger import WHOLE, Slice
-from streams.producing import BatchProducer, OutputBatch, Row
-from streams.settings import Settings
-from streams.transport import SliceConsumer, TransportOptions
+from streams.config.settings import Settings
+from streams.kafka.batch_producer import BatchProducer, OutputBatch, Row
+from streams.kafka.faust_app import WorkerApp, worker_app
+from streams.kafka.offset_tracker import WHOLE, Slice
+from streams.kafka.slice_agent import slice_agent
+from streams.kafka.transport import SliceConsumer, TransportOptions
 from tests.services import MakeTopics
 from tests.topic_log import topic_log
 

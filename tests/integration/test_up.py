@@ -17,9 +17,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import asyncio as redis
 
 from deploy.local.stack import LocalStack
-from streams.settings import Settings
-from streams.settings_sources import combine, parse_env_file
-from streams.topics import plan_topics
+from streams.config.settings import Settings
+from streams.config.sources import combine, parse_env_file
+from streams.kafka.topics import plan_topics
 
 T = TypeVar("T")
 

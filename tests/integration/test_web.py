@@ -1,4 +1,4 @@
-"""streams/web.py: paths that come while it serves, and its end with a stream open."""
+"""streams/process/http.py: paths that come while it serves, and its end with a stream open."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from schemas.errors import SetupError
-from streams.web import Web
+from streams.process.http import Web
 from tests.services import MakeTopics
 from tests.worker_process import StartWorker
 

@@ -6,8 +6,8 @@ import pytest
 from aiokafka.admin import NewPartitions
 
 from deploy.local.service import free_ports
-from streams.settings import Settings
-from streams.topics import administration
+from streams.config.settings import Settings
+from streams.kafka.topics import administration
 from tests.command import headrace
 from tests.services import MakeTopics, StackAddresses
 

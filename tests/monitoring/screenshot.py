@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.async_api import ViewportSize, async_playwright
 
-from streams.settings_sources import ENV_FILE_VARIABLE
+from streams.config.sources import ENV_FILE_VARIABLE
 from tests.command import HEADRACE, environment
 from tests.monitoring.browser import find
 

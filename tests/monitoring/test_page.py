@@ -16,8 +16,8 @@ from registry.alert_rules import AlertRules
 from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import JsonObject
-from streams.client import PredictClient
-from streams.settings import Settings
+from streams.clients.predict_client import PredictClient
+from streams.config.settings import Settings
 from tests.live_page import PageProcess, live_page, until
 from tests.monitoring.browser import find
 from tests.promotions import event, spec

@@ -16,7 +16,7 @@ import yaml
 
 from deploy.local.service import HOST, Service
 from schemas.events import PredictResponse
-from streams.latency_total import BOUNDS_SECONDS
+from streams.serving.latency_total import BOUNDS_SECONDS
 from tests.asking import PARTITIONS, Asking, asking
 from tests.http_server import HttpRequest, answer, http_server
 from tests.monitoring.binaries import PROMTOOL

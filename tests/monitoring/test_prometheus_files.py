@@ -47,7 +47,7 @@ def test_every_alert_is_seen_firing_and_seen_silent() -> None:
 def test_rules_name_only_metrics_that_there_are() -> None:
     """Those that the processes show, by the source, and those that other rules record."""
     shown = set()
-    for path in (FILES.parents[1] / "streams" / "exposition").glob("*.py"):
+    for path in (FILES.parents[1] / "streams" / "prometheus").glob("*.py"):
         shown |= set(re.findall(r'"(headrace_\w+)"', path.read_text()))
     recorded = {rule["record"] for rule in RULES if "record" in rule}
     for rule in RULES:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from streams.settings import Settings
+from streams.config.settings import Settings
 from tests.command import headrace
 from tests.servers.conftest import RunningServers, running
 from tests.servers.stores import Mlflow, Moto

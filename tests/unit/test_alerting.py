@@ -1,4 +1,4 @@
-"""streams/monitoring/alerting.py: one event when a condition fires and one when it resolves."""
+"""streams/monitoring/alert_state.py: one event when a condition fires and one when it resolves."""
 
 import random
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.alert_rules import LatencyBaseline, ModelRules
 from schemas.events import Alert
-from streams.monitoring.alerting import UNJUDGED_SECONDS, AlertBook
-from streams.monitoring.verdicts import AlertName, Verdict
+from streams.monitoring.alert_state import UNJUDGED_SECONDS, AlertBook
+from streams.monitoring.evaluation import AlertName, Verdict
 
 NAME: AlertName = ("m", "v1", "latency_baseline")
 RULES = ModelRules(latency_baseline=LatencyBaseline(hold_seconds=10, clear_seconds=60))

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from streams import answering, pipeline, serving
+from streams.serving import pipeline
+from streams.serving import responder as answering
+from streams.serving import route_table as serving
 from tests.bench.request_path_copies import copied, without_hooks
 from tests.bench.tracing import Workload, measure, sink
 from tests.bench.tracing_figures import CONTENDERS, OFF, WITHOUT, Measured, document
@@ -41,9 +43,9 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
         assert not re.search(r"(_tracer|_note_failure) is ", ast.unparse(tree))
     assert found == {
         "workers.dispatch": 2,
-        "streams.serving": 0,
-        "streams.answering": 2,
-        "streams.pipeline": 1,
+        "streams.serving.route_table": 0,
+        "streams.serving.responder": 2,
+        "streams.serving.pipeline": 1,
     }
     tree, _ = without_hooks(
         "if self._tracer is None:\n    a\nelse:\n    b\nif self._tracer is not None:\n    c\n"
@@ -51,9 +53,9 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
     assert [type(each).__name__ for each in tree.body] == ["Expr"]
     for hooks in (True, False):
         copy = copied("a copy", hooks=hooks)
-        assert copy["streams.pipeline"].Answering is copy["streams.answering"].Answering
-        assert copy["streams.pipeline"].Answering is not answering.Answering
-        assert copy["streams.serving"].Dispatcher is copy["workers.dispatch"].Dispatcher
+        assert copy["streams.serving.pipeline"].Answering is copy["streams.serving.responder"].Answering
+        assert copy["streams.serving.pipeline"].Answering is not answering.Answering
+        assert copy["streams.serving.route_table"].Dispatcher is copy["workers.dispatch"].Dispatcher
 
 
 async def test_the_harness_measures_every_contender() -> None:

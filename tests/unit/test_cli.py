@@ -35,7 +35,7 @@ def test_registering_the_verbs_imports_nothing_heavy() -> None:
 
 def test_a_rollback_over_kafka_imports_nothing_that_it_does_not_need() -> None:
     """It is on its way in a quarter of a second; databases and drawing are for when they are asked for."""
-    used = "streams.cli.main, streams.promoting, streams.settings_sources, registry.routing"
+    used = "streams.cli.main, streams.clients.promotion_client, streams.config.sources, registry.routing"
     listing = f"import sys, {used}; print(*{{name.split('.')[0] for name in sys.modules}})"
     ended = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert HEAVY & set(ended.stdout.split()) == {"aiokafka", "asyncio", "orjson", "pydantic"}

@@ -9,8 +9,8 @@ import yaml
 
 from deploy.local.java import kafka_version
 from deploy.local.kafka import MAX_MESSAGE_BYTES
-from streams.settings import Settings
-from streams.settings_sources import VARIABLES
+from streams.config.settings import Settings
+from streams.config.sources import VARIABLES
 from streams.worker import ROLES
 
 FILE = Path(__file__).parents[2] / "docker-compose.yml"

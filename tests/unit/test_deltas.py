@@ -1,4 +1,4 @@
-"""streams/deltas.py: every delta is handed to the producer, whatever interrupts the sending."""
+"""streams/serving/deltas.py: every delta is handed to the producer, whatever interrupts the sending."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from schemas.events import MetricsDelta
-from streams.deltas import DeltaSender
-from streams.metrics import MetricsBook
+from streams.serving.deltas import DeltaSender
+from streams.serving.request_metrics import MetricsBook
 
 
 class Producer:

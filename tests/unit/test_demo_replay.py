@@ -14,7 +14,7 @@ from deploy.demo.movielens import load_movielens
 from deploy.demo.replay import Tally, Visit, replay
 from schemas.errors import ResponseTimeoutError, SetupError
 from schemas.events import PredictResponse
-from streams.client import PredictClient
+from streams.clients.predict_client import PredictClient
 
 
 class FakeClient:

@@ -1,4 +1,4 @@
-"""streams/exposition: what is counted comes out as Prometheus reads it, and nothing waits for the page."""
+"""streams/prometheus: what is counted comes out as Prometheus reads it, and nothing waits for the page."""
 
 import asyncio
 import re
@@ -10,16 +10,16 @@ from typing import cast
 import pytest
 
 from registry.store import RegistryStore
-from streams.exposition import families
-from streams.exposition import page as page_module
-from streams.exposition.families import Part, counter, gauge, labels
-from streams.exposition.monitoring import installation_metrics
-from streams.exposition.page import MetricsPage
-from streams.exposition.predicting import KEPT, PredictMetrics
-from streams.metrics import MetricsBook
 from streams.monitoring.installation import Offsets, Sample, WorkerSign
-from streams.refresh import ServingRefresher
-from streams.serving import ServedTables, ServingTable
+from streams.prometheus import page as page_module
+from streams.prometheus import text_format as families
+from streams.prometheus.monitor_families import installation_metrics
+from streams.prometheus.page import MetricsPage
+from streams.prometheus.predict_families import KEPT, PredictMetrics
+from streams.prometheus.text_format import Part, counter, gauge, labels
+from streams.serving.refresh import ServingRefresher
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.route_table import ServedTables, ServingTable
 from tests.scraping import Samples
 from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
 

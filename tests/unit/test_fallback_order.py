@@ -1,4 +1,4 @@
-"""streams/pipeline.py: what production answers for another version, and who joins which call, in every order.
+"""streams/serving/pipeline.py: what production answers for another version, and who joins which call, in every order.
 
 The real worker is in tests/faults/test_fallback.py.
 """
@@ -17,7 +17,7 @@ from schemas.errors import (
     BackendUnavailableError,
 )
 from schemas.events import JsonObject, MetricsDelta
-from streams.serving import ServedVersion, ServingTable
+from streams.serving.route_table import ServedVersion, ServingTable
 from tests.pipeline_bench import WAIT_SECONDS, Bench, GatedBackend, request, slice_of
 from tests.serving import RecordingBackend, served_version
 

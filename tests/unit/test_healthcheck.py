@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from streams.web import Web
+from streams.process.http import Web
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 

@@ -1,4 +1,4 @@
-"""streams/latency_total.py: every value is in the bucket of its bounds, whatever it was before."""
+"""streams/serving/latency_total.py: every value is in the bucket of its bounds, whatever it was before."""
 
 import random
 from bisect import bisect_left
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.histogram import HistogramBuilder
-from streams.latency_total import BOUNDS_SECONDS, LatencyTotal
+from streams.serving.latency_total import BOUNDS_SECONDS, LatencyTotal
 
 # As a worker measures them: whole microseconds, negative where clocks disagree.
 LATENCIES_MS = st.integers(min_value=-1000, max_value=200_000_000).map(

@@ -1,11 +1,11 @@
-"""streams/ledger.py: what may be committed, whatever the order in which slices are done."""
+"""streams/kafka/offset_tracker.py: what may be committed, whatever the order in which slices are done."""
 
 from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ledger import WHOLE, Ledger, Partition, Slice, weight_of
+from streams.kafka.offset_tracker import WHOLE, Ledger, Partition, Slice, weight_of
 
 PARTITION = Partition("requests", 0)
 

@@ -1,4 +1,4 @@
-"""streams/live_view.py: what `headrace top` shows, from deltas that repeat, reorder and get lost."""
+"""streams/monitoring/live_view.py: what `headrace top` shows, from deltas that repeat, reorder and get lost."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.events import Histogram, MetricsDelta
 from schemas.histogram import HistogramBuilder
-from streams.live_view import WINDOW_SECONDS, LiveView
+from streams.monitoring.live_view import WINDOW_SECONDS, LiveView
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

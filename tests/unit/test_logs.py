@@ -1,4 +1,4 @@
-"""streams/logs.py: every logger ends in one stream of lines, and no password is in it."""
+"""streams/process/logs.py: every logger ends in one stream of lines, and no password is in it."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from schemas.errors import SetupError
-from streams.logs import CHATTY, configure_logging
+from streams.process.logs import CHATTY, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_libraries_talk_about_themselves_only_when_debugging(stream: io.StringIO
     for level in ("info", "debug"):
         configure_logging(level=level, stream=stream)
         structlog.get_logger("headrace").info(f"ours at {level}")
-        for library in ("aiokafka.client", "httpx", "streams.producing"):
+        for library in ("aiokafka.client", "httpx", "streams.kafka.batch_producer"):
             logging.getLogger(library).info("%s at %s", library, level)
     logging.getLogger("aiokafka").warning("theirs, a warning")
     told = [line["event"] for line in lines_of(stream)]
@@ -72,7 +72,7 @@ def test_libraries_talk_about_themselves_only_when_debugging(stream: io.StringIO
         "ours at debug",
         "aiokafka.client at debug",
         "httpx at debug",
-        "streams.producing at debug",
+        "streams.kafka.batch_producer at debug",
         "theirs, a warning",
     ]
 

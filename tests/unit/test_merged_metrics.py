@@ -1,8 +1,8 @@
-"""streams/exposition/merging.py, read back by the library's own parser."""
+"""streams/prometheus/merging.py, read back by the library's own parser."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.exposition.merging import merged
+from streams.prometheus.merging import merged
 
 ONE = """# HELP a_total What a is.
 # TYPE a_total counter

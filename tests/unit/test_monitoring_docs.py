@@ -11,8 +11,8 @@ from schemas.events import Alert
 from schemas.histogram import SCALE
 from schemas.windows import RESOLUTIONS_SECONDS
 from streams.cli.metrics import read_span
+from streams.config.settings import Settings
 from streams.monitoring.version_metrics import resolution_for
-from streams.settings import Settings
 from workers.dispatch import BREAKER
 
 TEXT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")

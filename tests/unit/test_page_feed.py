@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import RegistryUnavailableError
 from streams.dashboard import feed as feed_module
 from streams.dashboard.feed import Feed
-from streams.dashboard.reading import PageReader
+from streams.dashboard.registry_reader import PageReader
 from streams.dashboard.state import Seen
 
 WAIT_SECONDS = 10.0

@@ -13,7 +13,7 @@ from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject
 from schemas.models import Action, PromotionEvent
 from schemas.windows import Window, total
-from streams.dashboard.reading import MODELS_SHOWN, chosen
+from streams.dashboard.registry_reader import MODELS_SHOWN, chosen
 from streams.dashboard.state import (
     CHANGES_LISTED,
     COLOURS,

@@ -1,4 +1,4 @@
-"""streams/pipeline.py with everything around it in memory: what is answered, when, and by whom.
+"""streams/serving/pipeline.py with everything around it in memory: what is answered, when, and by whom.
 
 The real Kafka, Redis and ONNX are in tests/integration; here are the cases that need control over
 time and order.

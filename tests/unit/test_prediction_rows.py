@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from registry.prediction_log import SPAN_GAP, LoggedPrediction, spans
 from schemas.events import PredictResponse
+from streams.config.settings import Settings
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import kept_days
-from streams.settings import Settings
 from tests.prediction_rows import DIGEST, headers_of, response
 from tests.serving import record_of
 

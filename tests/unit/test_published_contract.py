@@ -18,7 +18,7 @@ from schemas.publish import (
     asyncapi,
     json_schemas,
 )
-from streams.settings import Settings
+from streams.config.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 REQUEST: dict[str, Any] = {"request_id": "r", "model_name": "m", "user_id": "u", "input": {}}

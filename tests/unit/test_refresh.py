@@ -1,4 +1,4 @@
-"""streams/refresh.py: what changed is swapped in when it is loaded, and a load that fails moves no traffic."""
+"""streams/serving/refresh.py: what changed is swapped in when it is loaded, and a load that fails moves no traffic."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,8 +11,8 @@ from registry.store import RegistryStore
 from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import JsonObject, RouteHint
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
-from streams.refresh import RETRY_LOAD_SECONDS, ServingRefresher
-from streams.serving import ServedTables, ServingTable
+from streams.serving.refresh import RETRY_LOAD_SECONDS, ServingRefresher
+from streams.serving.route_table import ServedTables, ServingTable
 from tests.serving import RecordingBackend, RecordingMeter, spec_of
 
 

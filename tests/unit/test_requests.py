@@ -1,4 +1,4 @@
-"""streams/requests.py: from a record to a request, or to the refusal that names it."""
+"""streams/serving/requests.py: from a record to a request, or to the refusal that names it."""
 
 import json
 from typing import Any
@@ -16,8 +16,8 @@ from schemas.errors import (
     NoActiveVersionError,
     UnknownModelError,
 )
-from streams.requests import Work, admit, read
-from streams.serving import ServingTable
+from streams.serving.requests import Work, admit, read
+from streams.serving.route_table import ServingTable
 from tests.serving import RecordingBackend, record_of, served_model, served_version
 
 MAX_BYTES = 1024 * 1024

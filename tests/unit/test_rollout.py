@@ -1,7 +1,7 @@
-"""streams/rollout.py: who answers by an epoch, and what holds the others back."""
+"""streams/promotions/convergence.py: who answers by an epoch, and what holds the others back."""
 
 from registry.leases import Lease
-from streams.rollout import rollout
+from streams.promotions.convergence import rollout
 
 
 def test_a_worker_serves_a_model_by_its_epoch_and_its_loads() -> None:

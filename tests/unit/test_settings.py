@@ -1,4 +1,4 @@
-"""streams/settings.py and settings_sources.py: one precedence, readable refusals, no secret shown."""
+"""streams/config/settings.py and settings_sources.py: one precedence, readable refusals, no secret shown."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
-from streams.settings import Settings
-from streams.settings_sources import LoadedSettings, combine, load_settings, parse_env_file, shown
+from streams.config.settings import Settings
+from streams.config.sources import LoadedSettings, combine, load_settings, parse_env_file, shown
 
 BOOTSTRAP = "HEADRACE_KAFKA_BOOTSTRAP"
 PASSWORD = "hunter2-correct-horse"  # long and odd enough to be found wherever it leaks

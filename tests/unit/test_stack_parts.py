@@ -14,9 +14,9 @@ from deploy.local.process import ChildProcess, run
 from deploy.local.service import free_ports
 from schemas.errors import SetupError
 from streams.cli.up import env_text
-from streams.settings import Settings
-from streams.settings_sources import parse_env_file
-from streams.topics import plan_topics
+from streams.config.settings import Settings
+from streams.config.sources import parse_env_file
+from streams.kafka.topics import plan_topics
 
 
 @pytest.mark.parametrize(

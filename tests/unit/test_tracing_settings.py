@@ -1,4 +1,4 @@
-"""streams/tracing/tracing.py: from the settings to spans, or to what is wrong with them; nothing at all when off."""
+"""streams/tracing/provider.py: from the settings to spans, or to what is wrong with them; nothing at all when off."""
 
 import subprocess
 import sys
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import SetupError
-from streams.identity import Identity
-from streams.settings import Settings
-from streams.settings_sources import combine
-from streams.tracing.tracing import read_headers, tracing
+from streams.config.identity import Identity
+from streams.config.settings import Settings
+from streams.config.sources import combine
+from streams.tracing.provider import read_headers, tracing
 
 HERE = Identity("w", "boot")
 ENDPOINT = "http://127.0.0.1:4318"
@@ -33,9 +33,9 @@ def test_off_imports_nothing() -> None:
 import asyncio, sys
 sys.modules["opentelemetry"] = None
 import streams.cli.main, streams.worker
-from streams.identity import Identity
-from streams.settings import Settings
-from streams.tracing.tracing import tracing
+from streams.config.identity import Identity
+from streams.config.settings import Settings
+from streams.tracing.provider import tracing
 
 async def enter():
     async with tracing(Settings(), Identity("w", "b")):
@@ -48,7 +48,7 @@ print([name for name in sys.modules if name.startswith("streams.tracing.")])
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == "['streams.tracing.tracing']"
+    assert ended.stdout.strip() == "['streams.tracing.provider']"
 
 
 async def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

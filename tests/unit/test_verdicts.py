@@ -1,4 +1,4 @@
-"""streams/monitoring/verdicts.py with the engine over it: what each rule of a model sees, and how soon."""
+"""streams/monitoring/evaluation.py with the engine over it: what each rule of a model sees, and how soon."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,8 +9,8 @@ import pytest
 
 from schemas.alert_rules import ErrorRate, LatencyBaseline, ModelRules
 from schemas.events import Alert
+from streams.monitoring.evaluation import ModelView, Verdict, error_rate
 from streams.monitoring.series import VersionSeries
-from streams.monitoring.verdicts import ModelView, Verdict, error_rate
 from tests.simulated_traffic import START, Plan, SimulatedVersion, Simulation, always
 from tests.unit.test_windows import NOON, delta
 

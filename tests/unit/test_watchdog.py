@@ -1,8 +1,8 @@
-"""streams/watchdog.py: ends a stalled process, and no other."""
+"""streams/process/watchdog.py: ends a stalled process, and no other."""
 
 import threading
 
-from streams.watchdog import EXIT_STALLED, Progress, Watch, Watchdog, look
+from streams.process.watchdog import EXIT_STALLED, Progress, Watch, Watchdog, look
 
 
 def test_idle_is_progress() -> None:

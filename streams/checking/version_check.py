@@ -1,0 +1,235 @@
+"""What the registry and a worker would do with a version, and whether it would go well.
+
+The registry's rules, the worker's loader and warm-up, an example through the model as in a request; and how
+long that takes.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+
+from registry.lifecycle import apply
+from schemas.errors import (
+    ArtifactError,
+    BackendFailedError,
+    BackendUnavailableError,
+    PromotionRejectedError,
+    UnavailableError,
+)
+from schemas.events import ErrorCode, ErrorDetail, JsonObject
+from schemas.json_schema import Validator, compile_schema, details
+from schemas.mapping import schema_of
+from schemas.models import Framework, ModelSpec, PromotionEvent, RequestForm
+from streams.checking.agreement import differences
+from streams.checking.contradictions import contradictions, misfits, misnamed
+from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
+from streams.checking.latency import BATCH_SIZES, MAX_SECONDS, Latency, measure
+from streams.checking.samples import sample_of
+from streams.config.settings import Settings
+from streams.models.backend_loader import BackendLoader
+from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
+from workers.backend import DescribedBackend
+
+MAX_TOLD = 3
+
+
+class Watcher(Protocol):
+    """Told how far it is."""
+
+    def fetched(self, size_bytes: int, total_bytes: int | None) -> None:
+        """So much of the model file is here."""
+        ...
+
+    def measured(self, batch_size: int, part: float) -> None:
+        """So much of the measurement at this size is done, up to 1."""
+        ...
+
+
+async def check(event: PromotionEvent, settings: Settings, watcher: Watcher) -> Findings:
+    """Find out about the version in an event with action `register`.
+
+    Raises PromotionRejectedError when there is none in it, SetupError when the settings are wrong.
+    """
+    refusal: PromotionRejectedError | None = None
+    try:
+        apply(None, event, datetime.now(UTC))
+    except PromotionRejectedError as error:
+        refusal = error
+    spec = event.model
+    if spec is None:
+        assert refusal is not None  # the registry needs one
+        raise refusal
+    findings = Findings(event.model_name, spec.version, spec.framework)
+    if refusal is not None:
+        findings.refuse(refusal.code, refusal.message)
+    try:
+        backend = await BackendLoader(settings, watcher.fetched)(event.model_name, spec)
+        try:
+            await _look_at_model(spec, backend, findings, watcher)
+        finally:
+            await backend.close()
+    except ArtifactError as error:
+        findings.refuse(NOT_LOADED, str(error))
+    except UnavailableError as error:
+        findings.unreachable = str(error)
+    return findings
+
+
+async def _look_at_model(
+    spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher
+) -> None:
+    await backend.warm()
+    findings.description = described = await backend.describe()
+    if findings.refusals:
+        # The schemas or the example are wrong already; what the model declares may help to mend them.
+        return
+    accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
+    needed = _needed(spec, findings)
+    _choose_example(spec, needed, accepts, findings)
+    if needed is not None:
+        findings.warnings += contradictions(needed, accepts, findings.example)
+    if spec.mapping is not None and described is not None:
+        findings.warnings += misnamed(spec.mapping, described)
+    if findings.example is None:
+        findings.warnings.append(
+            "the version has no example, and none can be made from input_schema: its predictions and their "
+            "latency are not checked; give it `example`"
+        )
+        if needed is not None:
+            findings.warnings += misfits("input_schema", needed, accepts)
+        if described is not None:
+            findings.warnings += misfits("output_schema", described.output_schema(), promises)
+        return
+    predictions = await _predict(spec, backend, findings, [findings.example])
+    if predictions is None:
+        return
+    findings.predictions, findings.predicted = predictions[0], True
+    _check_predictions(spec, promises, findings)
+    if findings.taken:
+        await _measure(spec, backend, findings, watcher)
+
+
+def _needed(spec: ModelSpec, findings: Findings) -> JsonObject | None:
+    """The JSON Schema of the inputs that fit the model, where it or the version declares them."""
+    if spec.mapping is not None:
+        return schema_of(spec.mapping)
+    # A value that is sent alone may be at any key.
+    if findings.description is None or spec.server.form is RequestForm.VALUE:
+        return None
+    return findings.description.input_schema()
+
+
+def _choose_example(
+    spec: ModelSpec, needed: JsonObject | None, accepts: Validator, findings: Findings
+) -> None:
+    if spec.example is not None:
+        findings.example = spec.example.input
+        return
+    for schema in (spec.input_schema, needed):
+        sample = None if schema is None else sample_of(schema)
+        # Nothing is learnt from an input with nothing in it.
+        if isinstance(sample, dict) and sample and accepts.is_valid(sample):
+            findings.example, findings.example_made = sample, True
+            return
+
+
+async def _predict(
+    spec: ModelSpec, backend: DescribedBackend, findings: Findings, inputs: Sequence[JsonObject]
+) -> list[Any] | None:
+    """The predictions, or None and a refusal; raises UnavailableError."""
+    timeout_seconds = spec.timeout_ms / 1000
+    what = "example.input" if not findings.example_made else "an input that input_schema accepts"
+    if len(inputs) > 1:
+        what = f"{len(inputs)} times {what} in one call"
+    start = time.perf_counter()
+    try:
+        return await backend.infer(inputs, timeout_seconds=timeout_seconds)
+    except BackendUnavailableError as error:
+        if time.perf_counter() - start < timeout_seconds:
+            raise UnavailableError(str(error)) from None
+        findings.refuse(
+            error.code,
+            f"no prediction for {what} within timeout_ms, {spec.timeout_ms} ms; raise timeout_ms"
+            + (", or lower max_batch" if len(inputs) > 1 else ""),
+        )
+    except BackendFailedError as error:
+        findings.refuse(
+            error.code, f"the model does not predict {what}: {error.message}; {_remedy(findings, inputs)}"
+        )
+    return None
+
+
+def _remedy(findings: Findings, inputs: Sequence[JsonObject]) -> str:
+    if len(inputs) > 1:
+        return "mend the model, or lower max_batch"
+    if findings.example_made:
+        return "have input_schema refuse what the model cannot take, or give the version an `example` that it can"
+    return "mend the model, or give it an example that it can take"
+
+
+def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings) -> None:
+    found = details(promises, findings.predictions)
+    if found:
+        findings.refuse(
+            ErrorCode.INVALID_OUTPUT,
+            f"the predictions do not match output_schema: {_told(found)}; correct output_schema or the model",
+        )
+    size_bytes = len(orjson.dumps(findings.predictions))
+    if size_bytes > MAX_PREDICTIONS_BYTES:
+        findings.refuse(
+            ErrorCode.INVALID_OUTPUT,
+            f"the predictions have {size_bytes} bytes, and at most {MAX_PREDICTIONS_BYTES} are sent; have the "
+            "model answer less",
+        )
+    if spec.example is not None and spec.example.predictions is not None:
+        differing = list(differences(spec.example.predictions, findings.predictions))
+        if differing:
+            findings.refuse(
+                WRONG_PREDICTIONS,
+                f"the model predicts otherwise than example.predictions: {_told(differing)}; is it another "
+                "model, or the example of another?",
+            )
+
+
+def _told(found: Sequence[ErrorDetail]) -> str:
+    return "; ".join(f"{detail.path or 'it'}: {detail.message}" for detail in found[:MAX_TOLD])
+
+
+async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher) -> None:
+    assert findings.example is not None
+    for batch_size in BATCH_SIZES:
+        # TorchServe gets a batch as that many calls, whatever max_batch says.
+        if batch_size > (spec.max_batch or batch_size) and spec.framework is not Framework.TORCHSERVE:
+            return
+        inputs = [findings.example] * batch_size
+        start = time.perf_counter()
+        predictions = await _predict(spec, backend, findings, inputs)
+        seconds = time.perf_counter() - start
+        if predictions is None:
+            return
+        differing = [each for one in predictions for each in differences(findings.predictions, one)]
+        if differing:
+            findings.warnings.append(
+                f"the model predicts otherwise for {batch_size} examples in one call: {_told(differing)}"
+            )
+        if seconds > MAX_SECONDS:
+            # Once more would tell nothing else, and take as long.
+            findings.latency.append(Latency.of(batch_size, [seconds]))
+            return
+        try:
+            findings.latency.append(
+                await measure(
+                    backend,
+                    inputs,
+                    timeout_seconds=spec.timeout_ms / 1000,
+                    on_progress=partial(watcher.measured, batch_size),
+                )
+            )
+        except (BackendUnavailableError, BackendFailedError) as error:
+            # It answered this very call before.
+            findings.warnings.append(f"of many calls with {batch_size} examples one failed: {error.message}")
+            return

@@ -1,0 +1,103 @@
+"""`headrace import`: a model version of MLflow becomes a registered one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.promotion_commands import promotion
+
+if TYPE_CHECKING:
+    from streams.config.settings import Settings
+    from workers.artifacts import Progress
+
+
+@promotion
+def import_(
+    uri: Annotated[
+        str, typer.Argument(metavar="mlflow:/NAME/VERSION", help="A version in MLflow's model registry.")
+    ],
+    *,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            "--model-name", help="Its model here; by default its name in MLflow.", show_default=False
+        ),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", help="Its version here; by default that of MLflow.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be registered, as a file for `register`.")
+    ] = False,
+    settings: "Settings",
+) -> dict[str, Any]:
+    """Add a version from MLflow to a model; it takes no traffic yet.
+
+    Its ONNX file is fetched, hashed and loaded as a worker would. The schemas come from the file and the
+    signature of the model, the metrics from its run. A version with no ONNX file is refused: pickles are
+    never loaded.
+    """
+    import asyncio
+
+    from streams.cli.output import plain_warnings, print_json, quiet_libraries
+    from streams.models.egress import artifact_sources
+    from streams.models.mlflow_import import import_version
+    from streams.promotions.events import make_event
+
+    quiet_libraries(settings)
+    plain_warnings(settings)
+    source = artifact_sources(settings).mlflow_version(uri)
+    name = source.name if model_name is None else model_name
+    _refuse_name(name)
+    with _bar() as on_progress:
+        imported = asyncio.run(import_version(source, settings, on_progress))
+    for note in imported.notes:
+        print(f"headrace: {note}", file=sys.stderr)
+    model = imported.model | ({} if version is None else {"version": version})
+    fields = {"action": "register", "model_name": name, "model": model}
+    if dry_run:
+        make_event({"event_id": "dry-run", **fields})
+        print_json({"model_name": name, "model": model})
+        raise typer.Exit
+    return fields
+
+
+def _refuse_name(model_name: str) -> None:
+    """Raises PromotionRejectedError, before anything is fetched, for a name that only MLflow takes."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from schemas.errors import PromotionRejectedError, RejectionCode
+    from schemas.events import ModelName
+
+    try:
+        TypeAdapter(ModelName).validate_python(model_name)
+    except ValidationError:
+        raise PromotionRejectedError(
+            RejectionCode.INVALID_EVENT,
+            f"{model_name!r} is no name for a model here (lower-case letters, digits, dots and dashes); give it "
+            "one by --model-name",
+        ) from None
+
+
+@contextmanager
+def _bar() -> "Iterator[Progress]":
+    """What shows on a terminal how far the file is."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from streams.cli.output import console
+
+    with Progress(
+        TextColumn("model file"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console(to_stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("")
+        yield lambda size_bytes, total_bytes: progress.update(task, completed=size_bytes, total=total_bytes)

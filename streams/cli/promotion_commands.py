@@ -1,0 +1,165 @@
+"""From a verb's fields to a decided promotion: the options that all such verbs share, and their way."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+
+if TYPE_CHECKING:
+    from schemas.models import PromotionEvent, PromotionResult
+    from streams.clients.promotion_client import Decided
+    from streams.config.settings import Settings
+
+_HOW = """
+It is decided by a control worker over Kafka; by PostgreSQL, directly, when Kafka gives no result within half
+a second. Exit code: 0 applied, 2 refused, 3 not reachable, or with --wait not served in time.
+"""
+
+
+def user_name() -> str:
+    """The name of whoever runs this; "" where it has none."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user may have no name.
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What every verb that changes a model can be told."""
+
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = ""
+    actor: Annotated[
+        str,
+        typer.Option(
+            "--actor", default_factory=user_name, show_default="your user name", help="Who decides this."
+        ),
+    ]
+    expected_revision: Annotated[
+        int | None,
+        typer.Option(
+            "--expected-revision",
+            help="Refuse if the model is at another revision: it was changed since you looked.",
+            show_default=False,
+        ),
+    ] = None
+    direct: Annotated[bool, typer.Option("--direct", help="Write to PostgreSQL without trying Kafka.")] = (
+        False
+    )
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until every live worker answers by the result.")
+    ] = False
+    timeout_seconds: Annotated[
+        float,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0, help="Wait so long for a result, and for workers."
+        ),
+    ] = 10.0
+    env_file: EnvFile = None
+    flags: SetFlags = None
+    as_json: AsJson = False
+
+
+def promotion(fields_of: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """A verb from a function that returns its event's own fields; the action has the function's name.
+
+    Unless the fields have an `action`. A parameter `settings` is given the command's settings.
+    """
+    own, shared = inspect.signature(fields_of), inspect.signature(Options)
+
+    @functools.wraps(fields_of)
+    def verb(**given: Any) -> None:
+        options = Options(**{name: given.pop(name) for name in shared.parameters})
+        settings = command_settings(options.env_file, options.flags)
+        if "settings" in own.parameters:
+            given["settings"] = settings
+        _promote(settings, {"action": fields_of.__name__, **fields_of(**given)}, options)
+
+    parameters = [
+        *(each for name, each in own.parameters.items() if name != "settings"),
+        *shared.parameters.values(),
+    ]
+    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    verb.__annotations__ = {each.name: each.annotation for each in parameters}
+    verb.__doc__ = f"{inspect.getdoc(fields_of)}\n{_HOW}"
+    return verb
+
+
+def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> None:
+    """Have an event decided, tell the result, and end with its exit code."""
+    import asyncio
+    import uuid
+
+    from streams.cli.output import quiet_libraries
+    from streams.promotions.events import make_event
+
+    quiet_libraries(settings)
+    why = {
+        "reason": options.reason,
+        "actor": options.actor,
+        "expected_revision": options.expected_revision,
+    }
+    event = make_event({"event_id": str(uuid.uuid4()), **fields, **why})
+    asyncio.run(_decide_and_tell(settings, event, options))
+
+
+async def _decide_and_tell(settings: "Settings", event: "PromotionEvent", options: Options) -> None:
+    from streams.cli.failures import REFUSED
+    from streams.cli.output import print_json
+
+    decided = await _decided(settings, event, options)
+    result = decided.result
+    document = result.model_dump(mode="json") | {"via": decided.via}
+    if result.error is not None:
+        if options.as_json:
+            print_json(document)
+        print(f"headrace: {result.error.code}: {result.error.message}", file=sys.stderr)
+        raise typer.Exit(REFUSED)
+    if not options.as_json:
+        print(f"applied: {_told(result)}", flush=True)
+    if options.wait:
+        from streams.cli.wait_for_epoch import wait_for_workers
+
+        await wait_for_workers(
+            settings,
+            result,
+            timeout_seconds=options.timeout_seconds,
+            document=document if options.as_json else None,
+        )
+    elif options.as_json:
+        print_json(document)
+
+
+async def _decided(settings: "Settings", event: "PromotionEvent", options: Options) -> "Decided":
+    from streams.cli.output import plain_warnings
+    from streams.clients.promotion_client import Decided, PromotionClient, apply_directly, send_hint
+
+    def tell_fallback(reason: str) -> None:
+        print(f"headrace: {reason}; the event goes to PostgreSQL too", file=sys.stderr, flush=True)
+        plain_warnings(settings)
+
+    if options.direct:
+        result = await apply_directly(settings, event, timeout_seconds=options.timeout_seconds)
+        # Not before: PostgreSQL can be asked without what logs, and sooner.
+        plain_warnings(settings)
+        await send_hint(settings, result)
+        return Decided(result, "postgresql")
+    async with PromotionClient(settings, on_fallback=tell_fallback) as client:
+        return await client.decide(event, timeout_seconds=options.timeout_seconds)
+
+
+def _told(result: "PromotionResult") -> str:
+    from registry.routing import weights_of
+
+    weights = weights_of(result.route) if result.route else {}
+    shares = ", ".join(f"{version} {float(weight):g}%" for version, weight in weights.items())
+    return f"{result.model_name} is at revision {result.revision}, {shares or 'nothing takes traffic yet'}"

@@ -1,0 +1,108 @@
+"""`--wait`: which workers answer by a result, drawn while it is awaited."""
+
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.postgres import Database
+    from schemas.models import PromotionResult
+    from streams.config.settings import Settings
+    from streams.promotions.convergence import Rollout
+
+BAR_CELLS = 30
+
+
+async def wait_for_workers(
+    settings: "Settings",
+    result: "PromotionResult",
+    *,
+    timeout_seconds: float,
+    document: dict[str, Any] | None,
+) -> None:
+    """Wait until all live workers answer by a result and tell it; exit code 3 when some do not in time.
+
+    `document` is what to print with the workers in it; None for words instead.
+    """
+    from schemas.errors import RegistryUnavailableError
+    from streams.cli.failures import NOT_REACHABLE
+    from streams.cli.output import print_json
+    from streams.cli.registry_access import with_database
+
+    async def follow_to_the_end(database: "Database") -> "Rollout":
+        return await _follow(database, result, timeout_seconds)
+
+    try:
+        seen = await with_database(settings, follow_to_the_end)
+    except RegistryUnavailableError as error:
+        if document is not None:
+            print_json(document)
+        raise RegistryUnavailableError(
+            f"{error}; revision {result.revision} is applied, but which workers answer by it cannot be seen"
+        ) from error
+    if document is not None:
+        print_json(document | {"workers": {"serving": list(seen.serving), "behind": dict(seen.behind)}})
+    if not seen.complete:
+        count = len(seen.behind)
+        message = (
+            f"applied, but {count} of {count + len(seen.serving)} live workers "
+            f"{'does' if count == 1 else 'do'} not answer by it after {timeout_seconds:g} s"
+        )
+        if document is not None:
+            print_json({"error": {"code": "WORKERS_BEHIND", "message": message}})
+        print(f"headrace: {message}:", *_reasons(seen), sep="\n", file=sys.stderr)
+        raise typer.Exit(NOT_REACHABLE)
+    if not seen.serving:
+        print("headrace: no worker lives; the next to start will serve it", file=sys.stderr)
+    elif document is None:
+        print(f"served by every live worker: {', '.join(seen.serving)}")
+
+
+async def _follow(database: "Database", result: "PromotionResult", timeout_seconds: float) -> "Rollout":
+    from registry.leases import Leases
+    from streams.promotions.convergence import Rollout, follow
+
+    seen = Rollout((), {})
+    looks = follow(Leases(database), result.model_name, result.epoch, timeout_seconds=timeout_seconds)
+    with _screen() as screen:
+        async for seen in looks:
+            if screen is not None:
+                screen.update(_drawn(seen), refresh=True)
+    return seen
+
+
+def _screen() -> Any:
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.live import Live
+
+    from streams.cli.output import console
+
+    return Live(console=console(to_stderr=True), auto_refresh=False, transient=True)
+
+
+def _drawn(seen: "Rollout") -> Any:
+    """A bar with the workers below it, those that are behind with their reason."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    total = len(seen.serving) + len(seen.behind)
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        "workers",
+        ProgressBar(total=max(total, 1), completed=len(seen.serving), width=BAR_CELLS),
+        f"{len(seen.serving)}/{total}",
+    )
+    return Group(
+        bar,
+        *(Text(f"  {worker}: serves it", style="green") for worker in seen.serving),
+        *(Text(reason, style="yellow") for reason in _reasons(seen)),
+    )
+
+
+def _reasons(seen: "Rollout") -> list[str]:
+    return [f"  {worker}: {reason}" for worker, reason in seen.behind.items()]

@@ -1,0 +1,64 @@
+"""`headrace worker`: a process that serves, or several."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.options import EnvFile, SetFlags
+
+if TYPE_CHECKING:
+    from streams.config.settings import Settings
+
+
+def worker(
+    *,
+    roles: Annotated[
+        str, typer.Option(help="What it does, comma-separated: predict, control, monitor, log.")
+    ] = "predict,control,monitor",
+    processes: Annotated[
+        int, typer.Option(min=1, help="So many workers, under a supervisor that starts them again.")
+    ] = 1,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds.
+
+    Roles: predict answers requests; control decides promotions, one of all workers that have it at a
+    time; monitor adds up what the workers count, for `headrace metrics`, and alerts; log writes each
+    response to the table prediction_log.
+    """
+    from streams.cli.options import command_settings
+    from streams.process.logs import configure_logging
+
+    settings = command_settings(env_file, flags)
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    if processes == 1:
+        _work(settings, roles, supervised=supervised)
+    else:
+        named = [] if env_file is None else [f"--env-file={env_file}"]
+        _supervise(
+            settings, processes, [f"--roles={roles}", *named, *(f"--set={flag}" for flag in flags or ())]
+        )
+
+
+def _work(settings: "Settings", roles: str, *, supervised: bool) -> None:
+    import asyncio
+
+    from schemas.errors import SetupError
+    from streams.worker import ROLES, Worker
+
+    wanted = list(dict.fromkeys(role.strip() for role in roles.split(",") if role.strip()))
+    unknown = [role for role in wanted if role not in ROLES]
+    if unknown or not wanted:
+        raise SetupError(f"no such role: {', '.join(unknown) or 'none named'}; roles are {', '.join(ROLES)}")
+    asyncio.run(Worker(settings, wanted, supervised=supervised).run())
+
+
+def _supervise(settings: "Settings", processes: int, arguments: Sequence[str]) -> None:
+    import asyncio
+
+    from streams.supervisor import Supervisor
+
+    raise typer.Exit(asyncio.run(Supervisor(settings, arguments, processes).run()))

@@ -1,0 +1,54 @@
+"""What Kafka and Redis clients are told about TLS and passwords, in their words.
+
+PostgreSQL takes the same from its DSN; `streams/config/settings.py` refuses a DSN that would not check.
+"""
+
+from typing import Any
+
+from streams.config.settings import Settings
+from streams.config.tls import client_context
+
+
+def kafka_security(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for every aiokafka client, beside the address.
+
+    Raises SetupError when a certificate file cannot be used.
+    """
+    protocol = settings.kafka_security_protocol
+    options: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        options["ssl_context"] = client_context(
+            "HEADRACE_KAFKA_SSL",
+            cafile=settings.kafka_ssl_cafile,
+            certfile=settings.kafka_ssl_certfile,
+            keyfile=settings.kafka_ssl_keyfile,
+            keyfile_password=settings.kafka_ssl_keyfile_password,
+        )
+    if protocol.startswith("SASL"):
+        assert settings.kafka_sasl_password is not None  # the settings were checked to be whole
+        options |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
+        }
+    return options
+
+
+def redis_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for `redis.asyncio.from_url` beside the URL, which has user and password.
+
+    Raises SetupError when a certificate file cannot be used.
+    """
+    if not settings.redis_url.get_secret_value().startswith("rediss://"):
+        return {}
+    cafile, certfile = settings.redis_ssl_cafile, settings.redis_ssl_certfile
+    keyfile = settings.redis_ssl_keyfile
+    # redis-py loads the files at its first connection, too late to refuse a start: load them here too.
+    client_context("HEADRACE_REDIS_SSL", cafile=cafile, certfile=certfile, keyfile=keyfile)
+    return {
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": cafile,
+        "ssl_certfile": certfile,
+        "ssl_keyfile": keyfile,
+    }

@@ -1,0 +1,153 @@
+"""Where settings come from: flags over environment over env file over defaults.
+
+The env file is the one named by `--env-file`, else by `$HEADRACE_ENV_FILE`, else `data/env` when there
+is one (`headrace up` writes it), else none. Its lines are `NAME=value`; blank lines and lines that begin
+with `#` are skipped, one pair of quotes around a value is taken off, nothing else is interpreted.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from schemas.errors import SetupError
+from streams.config.settings import ENV_PREFIX, Settings
+
+ENV_FILE_VARIABLE = "HEADRACE_ENV_FILE"
+DEFAULT_ENV_FILE = Path("data/env")
+VARIABLES = {f"{ENV_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+_URLS = ("postgres_dsn", "redis_url")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings, where each came from, and what is doubtful about the sources.
+
+    `origins` has an entry for each field: `flag`, `environment`, the env file's path or `default`.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def load_settings(env_file: Path | None = None, flags: Iterable[str] = ()) -> LoadedSettings:
+    """Collect this process's settings; `flags` are `NAME=VALUE`, names with or without the prefix.
+
+    Raises SetupError: the file is not there or not readable, a line or flag is not `NAME=value`, a flag
+    names no setting, a value is wrong (one line each, without the values of secrets).
+    """
+    path = env_file or _named_by_environment() or (DEFAULT_ENV_FILE if DEFAULT_ENV_FILE.is_file() else None)
+    return combine(
+        flags=dict(_assignment(flag) for flag in flags),
+        environment=os.environ,
+        env_file=parse_env_file(_read(path), str(path)) if path else {},
+        env_file_name=str(path),
+    )
+
+
+def combine(
+    *,
+    flags: Mapping[str, str],
+    environment: Mapping[str, str],
+    env_file: Mapping[str, str],
+    env_file_name: str = "",
+) -> LoadedSettings:
+    """PURE. One precedence for all settings; raises SetupError as `load_settings` does."""
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    warnings = []
+    for source, origin in ((env_file, env_file_name), (environment, "environment"), (flags, "flag")):
+        for variable, value in source.items():
+            if variable in VARIABLES:
+                if value:
+                    name = VARIABLES[variable]
+                    values[name], origins[name] = value, origin
+            elif origin == "flag":
+                raise SetupError(f"--set: {variable} is no setting{_nearest(variable)}")
+            elif variable.startswith(ENV_PREFIX) and variable != ENV_FILE_VARIABLE:
+                warnings.append(f"{variable} ({origin}) is no setting and is ignored{_nearest(variable)}")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SetupError("\n".join(_lines(error, origins))) from None
+    return LoadedSettings(settings, origins, tuple(warnings))
+
+
+def parse_env_file(text: str, file_name: str) -> dict[str, str]:
+    """PURE. Read `NAME=value` lines; raises SetupError with the line's number for anything else."""
+    values = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        name, equals, value = stripped.partition("=")
+        if not equals or not name.isidentifier():
+            raise SetupError(f"{file_name}, line {number}: write NAME=value")
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name] = value
+    return values
+
+
+def shown(name: str, value: Any) -> Any:
+    """PURE. A setting's value as it may be shown: URLs without passwords, other secrets as `***`."""
+    if not isinstance(value, SecretStr):
+        return value
+    return _without_passwords(value.get_secret_value()) if name in _URLS else "***"
+
+
+def _without_passwords(url: str) -> str:
+    # By hand, because urllib would rewrite parts of what people should recognise.
+    scheme, _, rest = url.partition("://")
+    head, question, query = rest.partition("?")
+    if "@" in query and ":" in head:
+        # Perhaps a password with an unescaped question mark: nothing after the scheme is safe.
+        return f"{scheme}://***"
+    credentials, at, address = head.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    options = "&".join(
+        f"{name}=***" if "password" in name.lower() else f"{name}{equals}{value}"
+        for name, equals, value in (option.partition("=") for option in query.split("&"))
+    )
+    return f"{scheme}://{user}{':***' if colon else ''}{at}{address}{question}{options}"
+
+
+def _named_by_environment() -> Path | None:
+    named = os.environ.get(ENV_FILE_VARIABLE)
+    return Path(named) if named else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SetupError(f"the env file {path} cannot be read: {reason}") from None
+
+
+def _assignment(flag: str) -> tuple[str, str]:
+    name, equals, value = flag.partition("=")
+    if not equals:
+        raise SetupError(f"--set {name}: write NAME=VALUE")
+    return ENV_PREFIX + name.upper().removeprefix(ENV_PREFIX), value
+
+
+def _nearest(variable: str) -> str:
+    near = difflib.get_close_matches(variable, VARIABLES, n=1)
+    return f"; did you mean {near[0]}?" if near else "; `headrace config` lists all"
+
+
+def _lines(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
+    # Only locations and messages: an error's input may be a secret.
+    for problem in error.errors(include_input=False, include_url=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            name = str(problem["loc"][0])
+            yield f"{ENV_PREFIX}{name.upper()} ({origins.get(name, 'default')}): {message}"
+        else:
+            yield message

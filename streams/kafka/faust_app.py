@@ -1,0 +1,94 @@
+"""The Faust application of a worker, on the batched transport."""
+
+import tempfile
+from collections.abc import Callable
+
+import faust
+from mode.supervisors import CrashingSupervisor
+
+from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
+from streams.kafka.offset_tracker import WHOLE
+from streams.kafka.transport import (
+    COMMIT_INTERVAL_SECONDS,
+    HEARTBEAT_SECONDS,
+    SESSION_TIMEOUT_SECONDS,
+    SliceConsumer,
+    SliceScheduler,
+    SliceTransport,
+    TransportOptions,
+)
+from streams.process.watchdog import Progress
+
+
+class WorkerApp(faust.App):
+    """A Faust app without tables, web server or files of its own.
+
+    `on_fault` is told when any of its services crashed; Faust itself would go on half alive.
+    """
+
+    on_fault: Callable[[BaseException], None]
+
+    def _crash(self, reason: BaseException) -> None:
+        super()._crash(reason)
+        self.on_fault(reason)
+
+    def _create_directories(self) -> None:
+        """There is nothing to keep between runs."""
+
+
+def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], None]) -> WorkerApp:
+    """An app that reads slices; agents are added to it before it starts."""
+    app = WorkerApp(
+        options.group_id,
+        broker=f"kafka://{options.bootstrap.split(',')[0]}",
+        ConsumerScheduler=SliceScheduler,
+        agent_supervisor=CrashingSupervisor,
+        broker_client_id=options.client_id,
+        broker_commit_interval=COMMIT_INTERVAL_SECONDS,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
+        broker_request_timeout=REQUEST_TIMEOUT_SECONDS,
+        broker_session_timeout=SESSION_TIMEOUT_SECONDS,
+        producer_request_timeout=REQUEST_TIMEOUT_SECONDS,
+        datadir=tempfile.gettempdir(),
+        # The ledger bounds what is handed out, so the buffer is never full: a full one makes the
+        # fetcher sleep for a second.
+        stream_buffer_maxsize=options.max_outstanding * WHOLE + 1,
+        stream_publish_on_commit=False,
+        store="memory://",
+        table_standby_replicas=0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+    )
+    app.on_fault = on_fault
+    app.transport = SliceTransport(app, options)
+    return app
+
+
+def output_of(app: WorkerApp) -> BatchProducer:
+    """The app's producer; it can be used from the app's start to its stop."""
+    producer = app.producer
+    assert isinstance(producer, BatchProducer)
+    return producer
+
+
+def consumer_of(app: WorkerApp) -> SliceConsumer:
+    """The app's consumer, from its start on."""
+    consumer = app.consumer
+    assert isinstance(consumer, SliceConsumer)
+    return consumer
+
+
+def has_joined(app: WorkerApp) -> bool:
+    """Whether the app knows its share of the partitions, which may be none of them."""
+    return app.consumer_generation_id > 0 and not app.rebalancing
+
+
+def progress_of(app: WorkerApp) -> Progress:
+    """How far an app is; called from the watchdog's thread, so it only reads."""
+    consumer = consumer_of(app)
+    # A rebalance that does not end is no progress either.
+    return Progress(
+        waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,
+        done=consumer.ledger.acknowledged_total + app.rebalancing_count,
+    )

@@ -1,0 +1,48 @@
+"""A producer of single records, as clients have it: idempotent, and acknowledged by all in-sync replicas."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaProducer
+
+from streams.config.security import kafka_security
+from streams.config.settings import Settings
+from streams.kafka.errors import kafka_connection_errors
+from streams.kafka.tail import CONNECT_SECONDS
+
+# Kafka counts the key and the headers too.
+_RECORD_OVERHEAD_BYTES = 16 * 1024
+# The loop itself holds its tasks only weakly.
+_STOPPING: set[asyncio.Task[None]] = set()
+
+
+@asynccontextmanager
+async def open_producer(
+    settings: Settings, topic: str, *, close_seconds: float
+) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that is connected and knows `topic`.
+
+    At the end it waits at most `close_seconds` for what is not delivered yet; a broker that is gone would
+    hold that up for as long as the request timeout. The rest of the closing goes on in the background.
+    Raises BrokerUnavailableError within 10 s, SetupError when there is no such topic.
+    """
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        enable_idempotence=True,
+        acks="all",
+        max_request_size=settings.max_record_bytes + _RECORD_OVERHEAD_BYTES,
+        request_timeout_ms=int(CONNECT_SECONDS * 1000),
+        **kafka_security(settings),
+    )
+    try:
+        with kafka_connection_errors(settings, topic):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await producer.start()
+                await producer.partitions_for(topic)
+        yield producer
+    finally:
+        stopping = asyncio.create_task(producer.stop())
+        _STOPPING.add(stopping)
+        stopping.add_done_callback(_STOPPING.discard)
+        await asyncio.wait([stopping], timeout=close_seconds)

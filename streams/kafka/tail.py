@@ -1,0 +1,60 @@
+"""Reading a topic from now on, as clients and live views do: all partitions, no group, no commits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+
+from streams.config.security import kafka_security
+from streams.config.settings import Settings
+from streams.kafka.errors import kafka_connection_errors, kafka_errors
+from streams.kafka.stopping import stop_consumer
+
+CONNECT_SECONDS = 10.0
+_METADATA_SECONDS = 5.0
+_WAIT_MS = 1000
+
+
+class Tail:
+    """The records of one topic that are written after it was opened."""
+
+    def __init__(self, settings: Settings, topic: str, consumer: AIOKafkaConsumer) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer = consumer
+
+    async def next_records(self, wait_ms: int = _WAIT_MS) -> list[ConsumerRecord]:
+        """All records that are there, or come first within `wait_ms`; in order for each partition.
+
+        Raises what `kafka_errors` says.
+        """
+        with kafka_errors(self._settings, self._topic):
+            batches = await self._consumer.getmany(timeout_ms=wait_ms)
+        return [record for records in batches.values() for record in records]
+
+
+@asynccontextmanager
+async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
+    """Open `topic` at its end: whatever is written after this returns will be read.
+
+    Raises BrokerUnavailableError within 10 s, SetupError when there is no such topic.
+    """
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="latest",
+        request_timeout_ms=int(_METADATA_SECONDS * 1000),
+        **kafka_security(settings),
+    )
+    try:
+        with kafka_connection_errors(settings, topic):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await consumer.start()
+                if not await consumer.seek_to_end():
+                    raise TimeoutError
+        yield Tail(settings, topic, consumer)
+    finally:
+        await stop_consumer(consumer)

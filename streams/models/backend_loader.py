@@ -1,0 +1,33 @@
+"""From a registered version to a backend that can predict."""
+
+from schemas.models import Framework, ModelSpec
+from streams.config.settings import Settings
+from streams.models.egress import artifact_store, backend_outbound
+from workers.artifacts import Progress
+from workers.backend import DescribedBackend
+from workers.onnx import OnnxBackend
+from workers.remote import remote_backend
+
+
+class BackendLoader:
+    """Loads by a version's framework, and nothing else: a file decides nothing about itself.
+
+    `on_progress` is told how far a model file has come that is fetched.
+    """
+
+    def __init__(self, settings: Settings, on_progress: Progress | None = None) -> None:
+        self._threads = settings.onnx_threads
+        self._outbound = backend_outbound(settings)
+        self._artifacts = artifact_store(settings)
+        self._on_progress = on_progress
+
+    async def __call__(self, model_name: str, spec: ModelSpec) -> DescribedBackend:  # noqa: ARG002  # a loader's signature
+        """Raises ArtifactError, or UnavailableError when a server does not answer."""
+        if spec.framework is Framework.ONNX:
+            assert spec.artifact_uri is not None
+            assert spec.artifact_sha256 is not None
+            async with self._artifacts.fetched(
+                spec.artifact_uri, spec.artifact_sha256, self._on_progress
+            ) as path:
+                return await OnnxBackend.load(path, threads=self._threads, mapping=spec.mapping)
+        return remote_backend(spec, self._outbound)

@@ -1,0 +1,61 @@
+"""From the settings to whom a worker may call, and to where model files come from and are kept."""
+
+from pathlib import Path
+
+import platformdirs
+
+from streams.config.settings import Settings, listed
+from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
+from workers.artifacts import ArtifactStore
+from workers.endpoints import Outbound
+from workers.mlflow import MlflowServer
+from workers.s3 import S3Server
+
+
+def backend_outbound(settings: Settings) -> Outbound:
+    """Which model servers versions may name."""
+    return Outbound(
+        hosts=listed(settings.backend_hosts),
+        networks=listed(settings.backend_networks),
+        tokens=settings.backend_tokens,
+        ca_file=settings.backend_ssl_cafile,
+    )
+
+
+def artifact_sources(settings: Settings) -> ArtifactSources:
+    """Which model files versions may name."""
+    web = Outbound(
+        hosts=listed(settings.artifact_hosts),
+        networks=listed(settings.backend_networks),
+        tokens=settings.artifact_tokens,
+        ca_file=settings.backend_ssl_cafile,
+        setting=ARTIFACT_HOSTS,
+    )
+    s3 = S3Server(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key,
+        ca_file=settings.backend_ssl_cafile,
+    )
+    mlflow = None
+    if settings.mlflow_url is not None:
+        mlflow = MlflowServer(
+            settings.mlflow_url,
+            token=settings.mlflow_token,
+            username=settings.mlflow_username,
+            password=settings.mlflow_password,
+            ca_file=settings.backend_ssl_cafile,
+        )
+    return ArtifactSources(web=web, s3=s3, mlflow=mlflow)
+
+
+def artifact_store(settings: Settings) -> ArtifactStore:
+    """The model files of this process; processes with the same folder share what is in it."""
+    folder = settings.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts"
+    return ArtifactStore(
+        Path(folder),
+        artifact_sources(settings),
+        max_bytes=settings.artifact_max_bytes,
+        cache_bytes=settings.artifact_cache_bytes,
+    )

@@ -1,0 +1,102 @@
+"""From a model version of MLflow to what is registered."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import ArtifactError
+from schemas.events import JsonObject
+from streams.config.settings import Settings
+from streams.models.egress import artifact_store
+from workers.artifacts import Progress
+from workers.description import ModelDescription
+from workers.mlflow import MlflowVersion
+from workers.mlflow_signature import schemas_of
+from workers.onnx import OnnxBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What follows from a version: fields of `ModelSpec`, and sentences for people."""
+
+    model: JsonObject
+    notes: tuple[str, ...]
+
+
+async def import_version(
+    version: MlflowVersion, settings: Settings, on_progress: Progress | None = None
+) -> Imported:
+    """What is registered for a model version, whose file is fetched and loaded.
+
+    Raises ArtifactError when it has no ONNX file that would be served, or MLflow does not hand it
+    out; UnavailableError when MLflow, or who keeps the file, does not answer; SetupError.
+    """
+    entry, mlmodel = await version.details(), await version.mlmodel()
+    run, notes = await _run_of(version, entry.get("run_id"))
+    async with artifact_store(settings).received(version.uri, on_progress) as artifact:
+        try:
+            described = await _describe(await OnnxBackend.load(artifact.path, threads=settings.onnx_threads))
+        except ArtifactError as error:
+            raise ArtifactError(_told(version, error)) from None
+    schemas = schemas_of(described, mlmodel)
+    model = {
+        "version": version.number,
+        "framework": "onnx",
+        "artifact_uri": version.uri,
+        "artifact_sha256": artifact.sha256,
+        "input_schema": schemas.input_schema,
+        "output_schema": schemas.output_schema,
+        "metrics": metrics_of(run),
+        "created_by": user_of(run) or str(entry.get("user_id") or ""),
+    }
+    return Imported(model, (*schemas.notes, *notes))
+
+
+async def _run_of(version: MlflowVersion, run_id: Any) -> tuple[JsonObject, tuple[str, ...]]:
+    """The run that made a version, without which a model is none the worse, or a note on why there is none."""
+    if not isinstance(run_id, str) or not run_id:
+        return {}, ("MLflow knows no run that made this version; metrics are left empty",)
+    try:
+        return await version.run(run_id), ()
+    except ArtifactError as error:
+        return {}, (f"{error}; metrics are left empty",)
+
+
+async def _describe(backend: OnnxBackend) -> ModelDescription:
+    try:
+        await backend.warm()
+        return await backend.describe()
+    finally:
+        await backend.close()
+
+
+def _told(version: MlflowVersion, error: ArtifactError) -> str:
+    if "external data" in str(error).lower():
+        return (
+            f"{version.uri} keeps tensors in a second file, and a model is one file; log it with "
+            "save_as_external_data=False"
+        )
+    return f"{version.uri}: {error}"
+
+
+def metrics_of(run: Mapping[str, Any]) -> JsonObject:
+    """The last value of each metric of a run; NaN and Infinity, which JSON has not, are left out."""
+    logged = _field(run, "data").get("metrics")
+    return {
+        metric["key"]: metric["value"]
+        for metric in (logged if isinstance(logged, list) else [])
+        if isinstance(metric.get("value"), int | float) and math.isfinite(metric["value"])
+    }
+
+
+def user_of(run: Mapping[str, Any]) -> str:
+    """Who made a run; empty when it does not say."""
+    tags = _field(run, "data").get("tags")
+    named = {tag.get("key"): tag.get("value") for tag in (tags if isinstance(tags, list) else [])}
+    return str(named.get("mlflow.user") or _field(run, "info").get("user_id") or "")
+
+
+def _field(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,123 @@
+"""The HTTP server of a process: what its roles show, on loopback unless told otherwise.
+
+Roles add their paths when they start, while the server may run already.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+
+from schemas.errors import SetupError
+
+log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Streams to a browser never end by themselves; they must not hold up the end of the process.
+SHUTDOWN_SECONDS = 0.5
+
+NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class Web:
+    """Paths and their handlers; `/livez` and `/readyz` are there from the beginning."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, dict[str, Handler]] = {}
+        self._conditions: dict[str, Callable[[], bool]] = {}
+        self.get("/livez", _alive)
+        self.get("/readyz", self._readiness)
+
+    def ready_when(self, name: str, holds: Callable[[], bool]) -> None:
+        """One of the conditions of `/readyz`; `name` is what is shown."""
+        self._conditions[name] = holds
+
+    def get(self, path: str, handler: Handler) -> None:
+        """Answer GET and HEAD of exactly this path."""
+        self._add("GET", path, handler)
+        self._add("HEAD", path, handler)
+
+    def post(self, path: str, handler: Handler) -> None:
+        """Answer POST of exactly this path."""
+        self._add("POST", path, handler)
+
+    @asynccontextmanager
+    async def serving(self, host: str, port: int) -> AsyncIterator[int]:
+        """Serve until the block ends; yields the port, which is a free one where `port` is 0.
+
+        Raises SetupError when the address cannot be had.
+        """
+        async with self._running() as runner:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                raise SetupError(
+                    f"HTTP cannot be served on {host}:{port} ({error.strerror or error}); choose others by "
+                    "HEADRACE_HTTP_HOST and HEADRACE_HTTP_PORT"
+                ) from None
+            bound = int(runner.addresses[0][1])
+            log.info("http served", host=host, port=bound)
+            yield bound
+
+    @asynccontextmanager
+    async def serving_on(self, socket: str) -> AsyncIterator[None]:
+        """Serve on a Unix socket until the block ends; one that is there already is replaced.
+
+        Raises SetupError when it cannot be made.
+        """
+        async with self._running() as runner:
+            try:
+                await web.UnixSite(runner, socket).start()
+            except OSError as error:
+                raise SetupError(
+                    f"HTTP cannot be served on {socket} ({error.strerror or error}); choose another path by "
+                    "HEADRACE_HTTP_SOCKET"
+                ) from None
+            log.info("http served", socket=socket)
+            yield
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[web.AppRunner]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.on_response_prepare.append(_harden)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            yield runner
+        finally:
+            await runner.cleanup()
+
+    def _add(self, method: str, path: str, handler: Handler) -> None:
+        self._handlers.setdefault(path, {})[method] = handler
+
+    async def _readiness(self, _: web.Request) -> web.Response:
+        conditions = {name: holds() for name, holds in self._conditions.items()}
+        ready = bool(conditions) and all(conditions.values())
+        return web.json_response(
+            {"ready": ready, "conditions": conditions}, status=HTTPStatus.OK if ready else NOT_READY
+        )
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        methods = self._handlers.get(request.path)
+        if methods is None:
+            raise web.HTTPNotFound(text=f"nothing is here; there is {', '.join(sorted(self._handlers))}\n")
+        handler = methods.get(request.method)
+        if handler is None:
+            raise web.HTTPMethodNotAllowed(request.method, list(methods))
+        return await handler(request)
+
+
+async def _alive(_: web.Request) -> web.Response:
+    """The event loop gets around to answering; work that stands still ends the process by its watchdog."""
+    return web.json_response({"alive": True})
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    """No version of ours is told, and nothing is taken for what it is not."""
+    response.headers["Server"] = "headrace"
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")

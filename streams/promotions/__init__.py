@@ -1,0 +1,1 @@
+"""Deciding promotion events, and whether every worker answers by a decision."""

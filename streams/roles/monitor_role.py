@@ -1,0 +1,157 @@
+"""The role `monitor`: metrics deltas in, windows in PostgreSQL and alerts out."""
+
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import structlog
+
+from registry.alert_rules import AlertRules
+from registry.alert_states import AlertStates
+from registry.leases import Leases
+from registry.metric_windows import MetricWindows
+from registry.postgres import Database
+from registry.store import RegistryStore
+from schemas.events import Alert
+from streams.config.identity import Identity
+from streams.config.settings import Settings
+from streams.dashboard.feed import Feed
+from streams.dashboard.http_routes import show_page
+from streams.dashboard.registry_reader import PageReader
+from streams.kafka.errors import kafka_errors
+from streams.kafka.faust_app import WorkerApp, has_joined, output_of
+from streams.kafka.topics import partition_counts
+from streams.monitoring.assignment import Assignment
+from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, RegistryFollower
+from streams.monitoring.group_lag import GroupLag
+from streams.monitoring.installation import Sample, WorkerSign
+from streams.monitoring.monitor import Monitor
+from streams.monitoring.watch import AlertWatch, repeated
+from streams.monitoring.webhook import Webhook
+from streams.process.background import OnFault, background
+from streams.process.http import Web
+from streams.prometheus.consumer_families import ConsumerMetrics
+from streams.prometheus.monitor_families import MonitorMetrics
+from streams.prometheus.page import MetricsPage
+from streams.roles.ordered_consumer import ordered_app, reading
+
+log = structlog.get_logger()
+
+DELTAS_A_SLICE = 1000
+FORGET_EACH_SECONDS = 600.0
+
+
+@asynccontextmanager
+async def monitor_role(
+    settings: Settings, identity: Identity, on_fault: OnFault, web: Web, metrics: MetricsPage
+) -> AsyncIterator[None]:
+    """Add up what the workers count, and alert by it, while the block runs."""
+    counts = await partition_counts(settings, [settings.topic_metrics, settings.topic_alerts])
+    app = ordered_app(
+        settings,
+        identity,
+        role="monitor",
+        group_id=settings.monitor_group_id,
+        slice_max_records=DELTAS_A_SLICE,
+        on_fault=on_fault,
+    )
+    web.ready_when("monitor: partitions are known", lambda: has_joined(app))
+    async with AsyncExitStack() as opened:
+        database = await Database.connect(settings.postgres_dsn.get_secret_value())
+        opened.push_async_callback(database.close)
+        lag = GroupLag(settings)
+        opened.push_async_callback(lag.close)
+        windows, states = MetricWindows(database), AlertStates(database)
+        store, leases = RegistryStore(database), Leases(database)
+        following = RegistryFollower(store, AlertRules(database))
+        webhook = _webhook(settings)
+        watch = AlertWatch(
+            windows,
+            states,
+            following,
+            Assignment(app, settings.topic_metrics, counts[settings.topic_metrics]),
+            publish=partial(_publish, app, settings),
+            tell=webhook.tell if webhook else _tell_nobody,
+        )
+        monitor = Monitor(windows, watch)
+
+        feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
+        show_page(web, feed, settings, host=settings.http_host)
+
+        async def sample() -> Sample:
+            return Sample(
+                at=time.time(),
+                offsets=await lag.read(),
+                workers=[
+                    WorkerSign(lease.worker, lease.boot_id, age_seconds, lease.epoch, tuple(lease.behind))
+                    for lease, age_seconds in await leases.all()
+                ],
+                epoch=await store.epoch(),
+                lost=sum((await windows.lost_deltas(settings.topic_metrics)).values()),
+            )
+
+        def jobs() -> Iterator[Coroutine[object, object, None]]:
+            yield repeated(
+                following.step, each_seconds=FOLLOW_EACH_SECONDS, failed="routes and rules are not read"
+            )
+            yield watch.keep_judging()
+            yield watch.keep_sampling(sample)
+            yield watch.keep_publishing()
+            yield feed.keep_reading()
+            if webhook is not None:
+                yield webhook.keep_telling(lambda: watch.firing)
+            yield repeated(
+                partial(_forget, windows, states, settings),
+                each_seconds=FORGET_EACH_SECONDS,
+                failed="old metrics are not deleted",
+            )
+
+        async with (
+            reading(
+                app,
+                settings.topic_metrics,
+                monitor.process,
+                attempts=lambda: monitor.attempts,
+                settings=settings,
+                on_fault=on_fault,
+            ),
+            background(on_fault, *jobs()),
+        ):
+            metrics.add(MonitorMetrics(monitor, watch).read)
+            metrics.add(ConsumerMetrics(app, settings.topic_metrics).read)
+            log.info("adding up metrics", topic=settings.topic_metrics)
+            yield
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    url = settings.alert_webhook_url
+    if url is None:
+        return None
+    return Webhook(url.get_secret_value(), ca_file=settings.alert_webhook_ssl_cafile)
+
+
+def _tell_nobody(_: Alert) -> None:
+    """There is no webhook."""
+
+
+async def _publish(app: WorkerApp, settings: Settings, alert: Alert) -> None:
+    with kafka_errors(settings, settings.topic_alerts):
+        await output_of(app).kafka.send_and_wait(
+            settings.topic_alerts,
+            value=alert.model_dump_json().encode(),
+            key=alert.model_name.encode(),
+            headers=[("content-type", b"application/json")],
+        )
+
+
+async def _forget(windows: MetricWindows, states: AlertStates, settings: Settings) -> None:
+    """Delete what is older than it is kept."""
+    await windows.forget(
+        {
+            10: settings.metrics_keep_10s_hours * 3600.0,
+            60: settings.metrics_keep_1m_days * 86_400.0,
+            3600: settings.metrics_keep_1h_days * 86_400.0,
+        }
+    )
+    await states.forget()
