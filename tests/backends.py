@@ -5,11 +5,11 @@ from typing import Any
 
 from schemas.events import JsonObject
 from schemas.models import RequestForm
-from workers.endpoints import Outbound
-from workers.model_server import CALLS_IN_FLIGHT, MAX_RESPONSE_BYTES, ModelServer
-from workers.open_inference import OpenInferenceBackend
-from workers.tensorflow import TensorflowBackend
-from workers.torchserve import FAULTS, TorchServeBackend
+from workers.backends.model_server import CALLS_IN_FLIGHT, MAX_RESPONSE_BYTES, ModelServer
+from workers.backends.open_inference import OpenInferenceBackend
+from workers.backends.tensorflow import TensorflowBackend
+from workers.backends.torchserve import FAULTS, TorchServeBackend
+from workers.network.endpoints import Outbound
 
 
 def model_server(

@@ -9,7 +9,7 @@ from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.route_table import ServedModel, ServedVersion
-from workers.dispatch import CallTracer
+from workers.calls.dispatch import CallTracer
 
 
 @dataclass

@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from schemas.errors import CacheUnavailableError, SetupError
-from workers.breaker import CLOSED, BreakerConfig, Phase, admit, failed, succeeded
+from workers.calls.breaker import CLOSED, BreakerConfig, Phase, admit, failed, succeeded
 
 log = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, type_errors
 from schemas.mapping import Mapping
 from streams.checking.samples import sample_of
-from workers.description import ModelDescription
-from workers.tensors import Shape
+from workers.backends.description import ModelDescription
+from workers.backends.tensors import Shape
 
 _INT64 = range(-(2**63), 2**63)
 _OTHER_TYPES = {"number": "text", "integer": "text", "boolean": "text", "string": 0}

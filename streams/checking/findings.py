@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.events import JsonObject
 from streams.checking.latency import Latency
-from workers.description import DescribedTensor, ModelDescription
+from workers.backends.description import DescribedTensor, ModelDescription
 
 NOT_LOADED = "NOT_LOADED"
 WRONG_PREDICTIONS = "WRONG_PREDICTIONS"

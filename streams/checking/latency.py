@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from schemas.events import JsonObject
-from workers.backend import Backend
+from workers.backends.port import Backend
 
 BATCH_SIZES = 1, 8, 32
 # So many calls, or so long, for one size.

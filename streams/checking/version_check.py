@@ -32,7 +32,7 @@ from streams.checking.samples import sample_of
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
 from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
-from workers.backend import DescribedBackend
+from workers.backends.port import DescribedBackend
 
 MAX_TOLD = 3
 

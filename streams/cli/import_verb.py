@@ -11,7 +11,7 @@ from streams.cli.promotion_commands import promotion
 
 if TYPE_CHECKING:
     from streams.config.settings import Settings
-    from workers.artifacts import Progress
+    from workers.artifacts.store import Progress
 
 
 @promotion

@@ -3,10 +3,10 @@
 from schemas.models import Framework, ModelSpec
 from streams.config.settings import Settings
 from streams.models.egress import artifact_store, backend_outbound
-from workers.artifacts import Progress
-from workers.backend import DescribedBackend
-from workers.onnx import OnnxBackend
-from workers.remote import remote_backend
+from workers.artifacts.store import Progress
+from workers.backends.factory import remote_backend
+from workers.backends.onnx import OnnxBackend
+from workers.backends.port import DescribedBackend
 
 
 class BackendLoader:

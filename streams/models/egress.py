@@ -5,11 +5,11 @@ from pathlib import Path
 import platformdirs
 
 from streams.config.settings import Settings, listed
-from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.endpoints import Outbound
-from workers.mlflow import MlflowServer
-from workers.s3 import S3Server
+from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
+from workers.artifacts.mlflow import MlflowServer
+from workers.artifacts.s3 import S3Server
+from workers.artifacts.store import ArtifactStore
+from workers.network.endpoints import Outbound
 
 
 def backend_outbound(settings: Settings) -> Outbound:

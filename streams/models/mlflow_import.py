@@ -9,11 +9,11 @@ from schemas.errors import ArtifactError
 from schemas.events import JsonObject
 from streams.config.settings import Settings
 from streams.models.egress import artifact_store
-from workers.artifacts import Progress
-from workers.description import ModelDescription
-from workers.mlflow import MlflowVersion
-from workers.mlflow_signature import schemas_of
-from workers.onnx import OnnxBackend
+from workers.artifacts.mlflow import MlflowVersion
+from workers.artifacts.mlflow_signature import schemas_of
+from workers.artifacts.store import Progress
+from workers.backends.description import ModelDescription
+from workers.backends.onnx import OnnxBackend
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ import structlog
 
 from schemas.events import Alert, JsonObject, rfc3339
 from streams.monitoring.alert_text import sentence
-from workers.connections import new_client
-from workers.endpoints import Outbound
-from workers.retrying import TOO_MANY_REQUESTS
+from workers.network.connections import new_client
+from workers.network.endpoints import Outbound
+from workers.network.retry import TOO_MANY_REQUESTS
 
 log = structlog.get_logger()
 

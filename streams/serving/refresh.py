@@ -30,7 +30,7 @@ from streams.serving.route_table import (
     ServedVersion,
     ServingTable,
 )
-from workers.dispatch import CallTracer, Meter
+from workers.calls.dispatch import CallTracer, Meter
 
 log = structlog.get_logger()
 

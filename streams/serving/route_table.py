@@ -23,8 +23,8 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.models import Fallback, Framework, ModelSpec, StalePolicy, Status
-from workers.backend import Backend
-from workers.dispatch import CallTracer, Dispatcher, Meter
+from workers.backends.port import Backend
+from workers.calls.dispatch import CallTracer, Dispatcher, Meter
 
 # A session runs one batch at a time; the next one is at hand when it is done.
 ONNX_CALLS = 2

@@ -35,8 +35,8 @@ from schemas.models import Framework, ModelSpec
 from streams.kafka.offset_tracker import Slice
 from streams.serving.responder import NoteFailure
 from streams.tracing.contexts import RequestContext, sampled_contexts, traceparent
-from workers.dispatch import Outcome
-from workers.model_server import TRACE_HEADERS
+from workers.backends.model_server import TRACE_HEADERS
+from workers.calls.dispatch import Outcome
 
 MAX_LINKS = 32
 

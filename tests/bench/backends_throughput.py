@@ -20,8 +20,8 @@ from schemas.errors import AnswerError
 from schemas.models import ModelSpec
 from streams.serving.request_metrics import MetricsBook
 from streams.serving.route_table import ServedVersion
-from workers.endpoints import Outbound
-from workers.remote import remote_backend
+from workers.backends.factory import remote_backend
+from workers.network.endpoints import Outbound
 
 from .answers import WrongAnswerError
 from .backends_figures import Throughput

@@ -31,7 +31,7 @@ from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsBook
 from streams.serving.route_table import LoadBackend, ServedModel, ServedTables
-from workers.backend import Backend
+from workers.backends.port import Backend
 
 from .entry import BUILD, console, entry
 from .recommender import Recommender

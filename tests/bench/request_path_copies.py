@@ -9,7 +9,7 @@ from typing import Any
 
 HOOKS = frozenset({"_tracer", "_note_failure"})
 _HOOKED = (
-    "workers.dispatch",
+    "workers.calls.dispatch",
     "streams.serving.route_table",
     "streams.serving.responder",
     "streams.serving.pipeline",

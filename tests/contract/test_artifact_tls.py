@@ -12,10 +12,10 @@ import pytest
 from schemas.errors import UnavailableError
 from tests.certificates import Certificates, make_certificates
 from tests.http_server import answer
-from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.endpoints import Outbound
-from workers.s3 import S3Server
+from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
+from workers.artifacts.s3 import S3Server
+from workers.artifacts.store import ArtifactStore
+from workers.network.endpoints import Outbound
 
 CONTENT = b"\x08 a model"
 

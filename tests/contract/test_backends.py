@@ -1,4 +1,4 @@
-"""What every backend promises (`workers/backend.py`), on each of them with the same model: y = 2x.
+"""What every backend promises (`workers/backends/port.py`), on each of them with the same model: y = 2x.
 
 What it is asked above a million takes it longer than any test waits.
 """
@@ -18,11 +18,11 @@ from tests.backends import open_inference, tensorflow, torchserve
 from tests.http_server import http_server, serve_doubler
 from tests.models import save_doubler
 from tests.serving import RecordingMeter
-from workers.backend import Backend
-from workers.dispatch import Dispatcher
-from workers.isolate import infer_each
-from workers.onnx import OnnxBackend
-from workers.torchserve import TorchServeBackend
+from workers.backends.onnx import OnnxBackend
+from workers.backends.port import Backend
+from workers.backends.torchserve import TorchServeBackend
+from workers.calls.dispatch import Dispatcher
+from workers.calls.isolate import infer_each
 
 SLOW: JsonObject = {"x": 10**15}
 BAD: JsonObject = {"x": "no number"}

@@ -8,8 +8,8 @@ import hiredis
 import pytest
 
 from workers import cache
-from workers.breaker import BreakerConfig
 from workers.cache import PredictionCache
+from workers.calls.breaker import BreakerConfig
 
 Command = list[bytes]
 # A reply in RESP; None never answers, and b"" closes the connection.

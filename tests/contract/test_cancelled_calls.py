@@ -1,4 +1,4 @@
-"""workers/model_server.py when calls are given up: the next ones go through, whenever it was."""
+"""workers/backends/model_server.py when calls are given up: the next ones go through, whenever it was."""
 
 import asyncio
 from asyncio import StreamWriter

@@ -1,4 +1,4 @@
-"""workers/connections.py: whom a name leads to, who gets a token, and whose certificate is believed.
+"""workers/network/connections.py: whom a name leads to, who gets a token, and whose certificate is believed.
 
 What a name server says cannot be had for real here: the event loop's resolver says it in its place.
 """
@@ -25,9 +25,9 @@ from pydantic import SecretStr
 from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
 from tests.certificates import SERVER_NAME, Certificates, make_certificates
 from tests.http_server import HttpRequest, answer, http_server
-from workers import connections
-from workers.endpoints import Outbound
-from workers.model_server import ModelServer
+from workers.backends.model_server import ModelServer
+from workers.network import connections
+from workers.network.endpoints import Outbound
 
 LOOPBACK = "127.0.0.0/8"
 TOKEN = "t0ken-that-nobody-sees"
@@ -308,7 +308,7 @@ def collected() -> list[Any]:
 
 
 def test_httpx_sends_through_the_pool_that_is_put_in() -> None:
-    """`_pool` of its transport is private: read workers/connections.py again beside a release that fails here."""
+    """`_pool` of its transport is private: read workers/network/connections.py again beside a release that fails here."""
     assert version("httpx").startswith("0.28.")
     assert version("httpcore").startswith("1.0.")
     sending = inspect.getsource(httpx.AsyncHTTPTransport.handle_async_request)
@@ -316,7 +316,7 @@ def test_httpx_sends_through_the_pool_that_is_put_in() -> None:
     assert "await self._pool.aclose()" in inspect.getsource(httpx.AsyncHTTPTransport.aclose)
     connecting = inspect.getsource(AsyncHTTPConnection._connect)
     assert "await self._network_backend.connect_tcp(" in connecting
-    # By this event workers/model_server.py knows a new connection from one that had served before.
+    # By this event workers/backends/model_server.py knows a new connection from one that had served before.
     assert 'Trace("connect_tcp", logger, request, kwargs)' in connecting
     assert list(inspect.signature(httpcore.AnyIOBackend.connect_tcp).parameters) == list(
         inspect.signature(connections._CheckedNetwork.connect_tcp).parameters

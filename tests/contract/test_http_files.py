@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError, UnavailableError
 from tests.http_server import Handler, HttpRequest, answer, http_server
-from workers.artifact_folder import LOCK_NAME
-from workers.artifact_sources import ARTIFACT_HOSTS, ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.endpoints import Outbound
+from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
+from workers.artifacts.folder import LOCK_NAME
+from workers.artifacts.store import ArtifactStore
+from workers.network.endpoints import Outbound
 
 CONTENT = bytes(range(8, 256)) * 10_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

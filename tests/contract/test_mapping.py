@@ -16,10 +16,10 @@ from schemas.models import ModelSpec
 from tests.http_server import HttpRequest, answer, http_server
 from tests.models import FLOAT, INT64, save_model, value
 from tests.promotions import spec
-from workers.backend import Backend
-from workers.endpoints import Outbound
-from workers.onnx import OnnxBackend
-from workers.remote import remote_backend
+from workers.backends.factory import remote_backend
+from workers.backends.onnx import OnnxBackend
+from workers.backends.port import Backend
+from workers.network.endpoints import Outbound
 
 # The model has `input_1` INT64 [N], `input_2` FLOAT [N, size] and outputs `double`, `copy` of them.
 INPUTS: JsonObject = {

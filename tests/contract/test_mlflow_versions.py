@@ -12,10 +12,10 @@ from pydantic import SecretStr
 from schemas.errors import ArtifactError, UnavailableError
 from tests.http_server import HttpRequest, answer, http_server
 from tests.mlflow_server import ScriptedMlflow, mlflow_server
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.mlflow import MlflowServer
-from workers.s3 import S3Server
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.mlflow import MlflowServer
+from workers.artifacts.s3 import S3Server
+from workers.artifacts.store import ArtifactStore
 
 CONTENT = b"\x08 a model"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

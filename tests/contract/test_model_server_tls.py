@@ -1,4 +1,4 @@
-"""workers/connections.py over TLS: the machine's certificate authorities, read once and only when needed."""
+"""workers/network/connections.py over TLS: the machine's certificate authorities, read once and only when needed."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ from schemas.errors import UnavailableError
 from tests.backends import model_server
 from tests.certificates import Certificates, make_certificates
 from tests.http_server import answer
-from workers import connections
+from workers.network import connections
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ def test_importing_the_backend_starts_no_telemetry(tmp_path: Path) -> None:
     unset = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     subprocess.run(
-        [sys.executable, "-B", "-c", "import workers.onnx"],
+        [sys.executable, "-B", "-c", "import workers.backends.onnx"],
         env={**environment, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         check=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""workers/open_inference.py against a server that answers late, wrongly, too much or not at all."""
+"""workers/backends/open_inference.py against a server that answers late, wrongly, too much or not at all."""
 
 import asyncio
 from asyncio import StreamWriter
@@ -19,8 +19,8 @@ from schemas.events import JsonObject
 from tests.backends import open_inference
 from tests.http_server import METADATA, Handler, HttpRequest, answer, doubled, http_server, serve_doubler
 from tests.serving import RecordingMeter
-from workers.dispatch import Dispatcher
-from workers.open_inference import OpenInferenceBackend
+from workers.backends.open_inference import OpenInferenceBackend
+from workers.calls.dispatch import Dispatcher
 
 INPUTS: list[JsonObject] = [{"x": 1}, {"x": 2}]
 

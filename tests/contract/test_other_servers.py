@@ -1,4 +1,4 @@
-"""workers/tensorflow.py and workers/torchserve.py: what only they do. The rest is in test_backends.py."""
+"""workers/backends/tensorflow.py and workers/backends/torchserve.py: what only they do. The rest is in test_backends.py."""
 
 import asyncio
 from asyncio import StreamWriter

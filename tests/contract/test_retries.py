@@ -1,4 +1,4 @@
-"""workers/model_server.py against a server that is busy for a while: what is sent again, when, and how often."""
+"""workers/backends/model_server.py against a server that is busy for a while: what is sent again, when, and how often."""
 
 import asyncio
 import socket
@@ -14,10 +14,10 @@ from schemas.errors import AnswerError, BackendBrokenError, BackendUnavailableEr
 from schemas.events import JsonObject
 from tests.backends import open_inference, tensorflow, torchserve
 from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
-from workers.backend import Backend
-from workers.endpoints import Outbound
-from workers.model_server import ModelServer
-from workers.retrying import MAX_TRIES
+from workers.backends.model_server import ModelServer
+from workers.backends.port import Backend
+from workers.network.endpoints import Outbound
+from workers.network.retry import MAX_TRIES
 
 INPUTS: list[JsonObject] = [{"x": 1}]
 BACKENDS: dict[str, tuple[Callable[[str], Backend], str]] = {

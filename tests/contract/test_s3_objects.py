@@ -16,10 +16,10 @@ from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, UnavailableError
 from tests.http_server import Handler, HttpRequest, answer, http_server
-from workers.artifact_folder import LOCK_NAME
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.s3 import S3Server
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.folder import LOCK_NAME
+from workers.artifacts.s3 import S3Server
+from workers.artifacts.store import ArtifactStore
 
 CONTENT = bytes(range(8, 256)) * 10_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -20,7 +20,7 @@ from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webho
 from streams.roles import monitor_role as role
 from tests.certificates import Certificates, make_certificates
 from tests.http_server import HttpRequest, answer, http_server
-from workers import connections
+from workers.network import connections
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 FIRED = Alert(

@@ -19,9 +19,9 @@ from tests.promotions import event, spec
 from tests.served_model import apply
 from tests.services import MakeTopics
 from tests.worker_process import StartWorker
-from workers.dispatch import BREAKER
-from workers.model_server import MAX_RESPONSE_BYTES
-from workers.retrying import MAX_TRIES
+from workers.backends.model_server import MAX_RESPONSE_BYTES
+from workers.calls.dispatch import BREAKER
+from workers.network.retry import MAX_TRIES
 
 MIB = 1024 * 1024
 SPARED = "the model server is not called for now: "

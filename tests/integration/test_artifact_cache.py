@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from workers.artifact_folder import LOCK_NAME, ArtifactFolder
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.folder import LOCK_NAME, ArtifactFolder
+from workers.artifacts.store import ArtifactStore
 
 SIZE_BYTES = 100_000
 

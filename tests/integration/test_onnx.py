@@ -1,4 +1,4 @@
-"""workers/onnx.py on real models: what is loaded, what is answered, what is refused."""
+"""workers/backends/onnx.py on real models: what is loaded, what is answered, what is refused."""
 
 import asyncio
 import hashlib
@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError
 from tests.models import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.isolate import infer_each
-from workers.onnx import OnnxBackend
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.store import ArtifactStore
+from workers.backends.onnx import OnnxBackend
+from workers.calls.isolate import infer_each
 
 Load = Callable[[Path], Awaitable[OnnxBackend]]
 

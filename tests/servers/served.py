@@ -8,12 +8,12 @@ from schemas.events import JsonObject
 from tests.servers.kinds import KINDS
 from tests.servers.launching import Api, ModelServerProcess
 from tests.servers.models.toys import recommend
-from workers.backend import Backend
-from workers.endpoints import Outbound
-from workers.model_server import CALLS_IN_FLIGHT, ModelServer
-from workers.open_inference import OpenInferenceBackend
-from workers.tensorflow import TensorflowBackend
-from workers.torchserve import FAULTS, TorchServeBackend
+from workers.backends.model_server import CALLS_IN_FLIGHT, ModelServer
+from workers.backends.open_inference import OpenInferenceBackend
+from workers.backends.port import Backend
+from workers.backends.tensorflow import TensorflowBackend
+from workers.backends.torchserve import FAULTS, TorchServeBackend
+from workers.network.endpoints import Outbound
 
 # As a version has one, in which the server's metadata counts for more.
 _INPUT_SCHEMA: JsonObject = {"properties": {"x": {"type": "integer"}}}

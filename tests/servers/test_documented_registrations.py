@@ -10,8 +10,8 @@ from schemas.json_schema import compile_schema
 from schemas.models import ModelSpec
 from tests.servers.kinds import Triton
 from tests.servers.served import Served
-from workers.endpoints import Outbound
-from workers.remote import remote_backend
+from workers.backends.factory import remote_backend
+from workers.network.endpoints import Outbound
 
 _PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
 

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from schemas.errors import ArtifactError, UnavailableError
 from tests.servers.conftest import RunningServers, running
 from tests.servers.stores import Moto
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
-from workers.s3 import S3Server
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.s3 import S3Server
+from workers.artifacts.store import ArtifactStore
 
 SERVERS = (Moto,)
 KEY = "team/m v1+2%20é.onnx"

@@ -1,4 +1,4 @@
-"""What every backend promises (`workers/backend.py`), on each server that it is for, with the same models."""
+"""What every backend promises (`workers/backends/port.py`), on each server that it is for, with the same models."""
 
 import asyncio
 import random
@@ -13,9 +13,9 @@ from tests.servers.kinds import KServe
 from tests.servers.launching import Api
 from tests.servers.models.toys import FAULT, SLOW, SLOW_SECONDS
 from tests.servers.served import WAYS, Served, Way
-from workers.backend import Backend
-from workers.isolate import infer_each
-from workers.open_inference import OpenInferenceBackend
+from workers.backends.open_inference import OpenInferenceBackend
+from workers.backends.port import Backend
+from workers.calls.isolate import infer_each
 
 _SECONDS = 30.0
 _NO_VERSIONS = Way(KServe, Api.OPEN_INFERENCE)

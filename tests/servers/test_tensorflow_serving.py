@@ -1,4 +1,4 @@
-"""workers/tensorflow.py on the documented answers of TensorFlow Serving, whose program no package index has.
+"""workers/backends/tensorflow.py on the documented answers of TensorFlow Serving, whose program no package index has.
 
 `tensorflow_serving.json` has them with their white space, each with the one request that it answers.
 """
@@ -22,10 +22,10 @@ from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.models import RequestForm
 from tests.http_server import HttpRequest, answer, http_server
-from workers.endpoints import Outbound
-from workers.isolate import infer_each
-from workers.model_server import ModelServer
-from workers.tensorflow import TensorflowBackend
+from workers.backends.model_server import ModelServer
+from workers.backends.tensorflow import TensorflowBackend
+from workers.calls.isolate import infer_each
+from workers.network.endpoints import Outbound
 
 EXCHANGES = json.loads(Path(__file__).with_name("tensorflow_serving.json").read_text())
 _SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""workers/artifacts.py: what is loaded is what was registered."""
+"""workers/artifacts/store.py: what is loaded is what was registered."""
 
 import asyncio
 import hashlib
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from schemas.errors import ArtifactError, UnavailableError
-from workers.artifact_folder import LOCK_NAME
-from workers.artifact_source import CHUNK_BYTES, ArtifactSource, ArtifactStream
-from workers.artifact_sources import ArtifactSources
-from workers.artifacts import ArtifactStore
+from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.folder import LOCK_NAME
+from workers.artifacts.port import CHUNK_BYTES, ArtifactSource, ArtifactStream
+from workers.artifacts.store import ArtifactStore
 
 CONTENT = b"a model"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

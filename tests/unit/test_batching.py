@@ -1,11 +1,11 @@
-"""workers/batching.py: which inputs go together."""
+"""workers/calls/batching.py: which inputs go together."""
 
 import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.batching import BatchQueue, Caller, Part
+from workers.calls.batching import BatchQueue, Caller, Part
 
 
 def caller(count: int, gives_up_at: float = math.inf, first: int = 0) -> Caller:

@@ -12,7 +12,7 @@ from streams.serving import route_table as serving
 from tests.bench.request_path_copies import copied, without_hooks
 from tests.bench.tracing import Workload, measure, sink
 from tests.bench.tracing_figures import CONTENDERS, OFF, WITHOUT, Measured, document
-from workers import dispatch
+from workers.calls import dispatch
 
 
 def test_a_ratio_is_one_within_a_round() -> None:
@@ -42,7 +42,7 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
         tree, found[module.__name__] = without_hooks(inspect.getsource(module))
         assert not re.search(r"(_tracer|_note_failure) is ", ast.unparse(tree))
     assert found == {
-        "workers.dispatch": 2,
+        "workers.calls.dispatch": 2,
         "streams.serving.route_table": 0,
         "streams.serving.responder": 2,
         "streams.serving.pipeline": 1,
@@ -55,7 +55,7 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
         copy = copied("a copy", hooks=hooks)
         assert copy["streams.serving.pipeline"].Answering is copy["streams.serving.responder"].Answering
         assert copy["streams.serving.pipeline"].Answering is not answering.Answering
-        assert copy["streams.serving.route_table"].Dispatcher is copy["workers.dispatch"].Dispatcher
+        assert copy["streams.serving.route_table"].Dispatcher is copy["workers.calls.dispatch"].Dispatcher
 
 
 async def test_the_harness_measures_every_contender() -> None:

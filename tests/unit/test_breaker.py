@@ -1,10 +1,10 @@
-"""workers/breaker.py: who may call, and when."""
+"""workers/calls/breaker.py: who may call, and when."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.breaker import CLOSED, Breaker, BreakerConfig, Phase, admit, failed, succeeded
+from workers.calls.breaker import CLOSED, Breaker, BreakerConfig, Phase, admit, failed, succeeded
 
 CONFIG = BreakerConfig(failures=3, open_seconds=10.0)
 

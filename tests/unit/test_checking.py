@@ -13,7 +13,7 @@ from streams.checking.agreement import differences
 from streams.checking.contradictions import contradictions, misfits, misnamed
 from streams.checking.latency import Latency
 from streams.checking.samples import MAX_ELEMENTS, sample_of
-from workers.description import DescribedTensor, ModelDescription
+from workers.backends.description import DescribedTensor, ModelDescription
 
 # --- samples
 

@@ -1,11 +1,11 @@
-"""workers/concurrency.py against simulated servers: it finds how many calls each works on at once."""
+"""workers/calls/concurrency.py against simulated servers: it finds how many calls each works on at once."""
 
 import heapq
 import random
 
 import pytest
 
-from workers.concurrency import Concurrency, answered, failed, limited
+from workers.calls.concurrency import Concurrency, answered, failed, limited
 
 MAX_CALLS = 32
 

@@ -20,7 +20,7 @@ from registry import lifecycle
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from schemas.json_schema import compile_schema
-from workers.onnx import OnnxBackend
+from workers.backends.onnx import OnnxBackend
 
 USERS, ITEMS = 60, 48
 Train = Callable[[Ratings], Recommender]

@@ -1,4 +1,4 @@
-"""workers/description.py and what servers say of their models: the JSON Schemas that follow."""
+"""workers/backends/description.py and what servers say of their models: the JSON Schemas that follow."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import pytest
 
 from schemas.events import JsonObject
 from schemas.mapping import Datatype
-from workers.description import DescribedTensor, ModelDescription, chosen
-from workers.open_inference_messages import read_description as read_metadata
-from workers.tensorflow_messages import read_description as read_signature
-from workers.tensors import TensorSpec
+from workers.backends.description import DescribedTensor, ModelDescription, chosen
+from workers.backends.open_inference_messages import read_description as read_metadata
+from workers.backends.tensorflow_messages import read_description as read_signature
+from workers.backends.tensors import TensorSpec
 
 INT32 = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 

@@ -1,4 +1,4 @@
-"""workers/dispatch.py with a backend in memory: batches, callers, deadlines and the breaker.
+"""workers/calls/dispatch.py with a backend in memory: batches, callers, deadlines and the breaker.
 
 The real servers are in tests/servers, the scripted ones in tests/contract.
 """
@@ -17,7 +17,7 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject
 from tests.serving import RecordingMeter
-from workers.dispatch import BREAKER, Dispatcher
+from workers.calls.dispatch import BREAKER, Dispatcher
 
 WAIT_SECONDS = 10.0
 

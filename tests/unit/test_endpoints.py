@@ -1,10 +1,10 @@
-"""workers/endpoints.py: which addresses a registered version can make a worker call."""
+"""workers/network/endpoints.py: which addresses a registered version can make a worker call."""
 
 import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError
-from workers.endpoints import Outbound, check_endpoint
+from workers.network.endpoints import Outbound, check_endpoint
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""workers/isolate.py: bad examples fail alone, and failing has an end."""
+"""workers/calls/isolate.py: bad examples fail alone, and failing has an end."""
 
 import gc
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infer_each
+from workers.calls.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infer_each
 
 
 class Doubler:

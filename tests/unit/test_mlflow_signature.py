@@ -1,4 +1,4 @@
-"""workers/mlflow_signature.py: schemas from an ONNX file and the signature beside it."""
+"""workers/artifacts/mlflow_signature.py: schemas from an ONNX file and the signature beside it."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pytest
 from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.mapping import Datatype
-from workers.description import DescribedTensor, ModelDescription
-from workers.mlflow_signature import Schemas, schemas_of
-from workers.mlmodel import MlModel
-from workers.tensors import Shape
+from workers.artifacts.mlflow_signature import Schemas, schemas_of
+from workers.artifacts.mlmodel import MlModel
+from workers.backends.description import DescribedTensor, ModelDescription
+from workers.backends.tensors import Shape
 
 NUMBER = {"type": "number"}
 

@@ -1,4 +1,4 @@
-"""workers/mlmodel.py: what an MLmodel says is read, and nothing in it is run or followed."""
+"""workers/artifacts/mlmodel.py: what an MLmodel says is read, and nothing in it is run or followed."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from schemas.errors import ArtifactError
-from workers.mlmodel import read_mlmodel
+from workers.artifacts.mlmodel import read_mlmodel
 
 WRITTEN = """\
 artifact_path: mlflow-artifacts:/1/models/m-1/artifacts

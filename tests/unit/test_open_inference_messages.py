@@ -1,4 +1,4 @@
-"""workers/open_inference_messages.py: what goes over the wire, and what is believed of an answer."""
+"""workers/backends/open_inference_messages.py: what goes over the wire, and what is believed of an answer."""
 
 import math
 from contextlib import suppress
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from schemas.errors import ArtifactError, BackendFailedError
 from schemas.events import JsonObject
-from workers.open_inference_messages import (
+from workers.backends.open_inference_messages import (
     read_metadata,
     read_response,
     read_schema,
     write_request,
 )
-from workers.server_answers import excerpt
-from workers.tensors import STRING, TensorSpec
+from workers.backends.replies import excerpt
+from workers.backends.tensors import STRING, TensorSpec
 
 
 def response(*outputs: Any, **more: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""workers/remote.py: where a version's model is at its server."""
+"""workers/backends/factory.py: where a version's model is at its server."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from schemas.errors import ArtifactError, SetupError
 from schemas.models import ModelSpec
 from tests.promotions import spec
-from workers.endpoints import Outbound
-from workers.remote import model_url, remote_backend
+from workers.backends.factory import model_url, remote_backend
+from workers.network.endpoints import Outbound
 
 
 def spec_of(framework: str, **fields: Any) -> ModelSpec:

@@ -1,8 +1,8 @@
-"""workers/retrying.py: what is sent again, when, and how often at most."""
+"""workers/network/retry.py: what is sent again, when, and how often at most."""
 
 import pytest
 
-from workers.retrying import RetryBudget, earned, is_retried, pause_seconds, read_retry_after, spent
+from workers.network.retry import RetryBudget, earned, is_retried, pause_seconds, read_retry_after, spent
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])

@@ -1,10 +1,10 @@
-"""workers/server_answers.py: what a model server's answer means, and what of it is told."""
+"""workers/backends/replies.py: what a model server's answer means, and what of it is told."""
 
 import orjson
 import pytest
 
 from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
-from workers.server_answers import excerpt, failure_of, read_object, read_value
+from workers.backends.replies import excerpt, failure_of, read_object, read_value
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from schemas.events import JsonObject
 from streams.tracing.spans import MAX_LINKS, Spans
 from tests.pipeline_bench import Bench, GatedBackend, request, slice_of
 from tests.serving import RecordingBackend, served_version, spec_of
-from workers.model_server import TRACE_HEADERS
+from workers.backends.model_server import TRACE_HEADERS
 
 SCHEMA: JsonObject = {"type": "object", "properties": {"x": {"type": "integer"}}}
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736

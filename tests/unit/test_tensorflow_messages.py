@@ -1,4 +1,4 @@
-"""workers/tensorflow_messages.py: what is sent to TensorFlow's REST, and what is believed of its answers."""
+"""workers/backends/tensorflow_messages.py: what is sent to TensorFlow's REST, and what is believed of its answers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.models import RequestForm
-from workers.tensorflow_messages import read_response, read_status, write_request
+from workers.backends.tensorflow_messages import read_response, read_status, write_request
 
 INPUTS: list[JsonObject] = [{"a": 1, "b": [1, 2]}, {"a": 2, "b": [3, 4]}]
 

@@ -1,4 +1,4 @@
-"""workers/tensors.py: JSON values become exactly the tensors that they say, or are refused."""
+"""workers/backends/tensors.py: JSON values become exactly the tensors that they say, or are refused."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as st_numpy
 from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
-from workers.tensors import (
+from workers.backends.tensors import (
     STRING,
     Shape,
     TensorSpec,

@@ -12,7 +12,7 @@ import yaml
 
 from schemas.errors import ArtifactError
 from schemas.events import JsonObject
-from workers.pickles import WHAT_TO_DO, refuse_pickle_name
+from workers.artifacts.pickles import WHAT_TO_DO, refuse_pickle_name
 
 MAX_MLMODEL_BYTES = 1024 * 1024
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from schemas.events import JsonObject
 from schemas.mapping import Datatype, value_schema
-from workers.tensors import DTYPES, Shape, TensorSpec
+from workers.backends.tensors import DTYPES, Shape, TensorSpec
 
 _DATATYPES = {dtype: Datatype(name) for name, dtype in DTYPES.items()}
 

@@ -15,9 +15,9 @@ import orjson
 
 from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
-from workers.description import DescribedTensor, ModelDescription, chosen
-from workers.server_answers import excerpt, read_object
-from workers.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
+from workers.backends.description import DescribedTensor, ModelDescription, chosen
+from workers.backends.replies import excerpt, read_object
+from workers.backends.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
 
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _SCHEMA_DTYPES: dict[str, np.dtype[Any]] = {

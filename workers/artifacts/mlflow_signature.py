@@ -12,9 +12,9 @@ from typing import Any
 
 from schemas.events import JsonObject
 from schemas.mapping import Datatype
-from workers.description import DescribedTensor, ModelDescription
-from workers.mlmodel import MlModel
-from workers.tensors import Shape
+from workers.artifacts.mlmodel import MlModel
+from workers.backends.description import DescribedTensor, ModelDescription
+from workers.backends.tensors import Shape
 
 
 class _Kind(StrEnum):

@@ -11,16 +11,16 @@ from typing import Any
 
 from schemas.errors import ArtifactError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.description import ModelDescription
-from workers.model_server import ModelServer
-from workers.open_inference_messages import (
+from workers.backends.description import ModelDescription
+from workers.backends.model_server import ModelServer
+from workers.backends.open_inference_messages import (
     read_description,
     read_metadata,
     read_response,
     write_request,
 )
-from workers.server_answers import OK, told
-from workers.tensors import TensorSpec, alike
+from workers.backends.replies import OK, told
+from workers.backends.tensors import TensorSpec, alike
 
 _WARM_SECONDS = 5.0
 
@@ -48,7 +48,7 @@ class OpenInferenceBackend:
         self._request_ids = map(str, itertools.count(1))
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backend.py`; one call, or one for each set of sizes that the model leaves open."""
+        """See `workers/backends/port.py`; one call, or one for each set of sizes that the model leaves open."""
         if not self._inputs:
             raise BackendUnavailableError("the model server was not asked yet what inputs the model has")
         until = asyncio.get_running_loop().time() + timeout_seconds
@@ -73,7 +73,7 @@ class OpenInferenceBackend:
         self._inputs = self._declared or read_metadata(body if status == OK else b"{}", self._input_schema)
 
     async def describe(self) -> ModelDescription | None:
-        """See `workers/backend.py`; by the server's metadata."""
+        """See `workers/backends/port.py`; by the server's metadata."""
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         return read_description(body, self._declared, self._outputs) if status == OK else None
 

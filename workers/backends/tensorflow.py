@@ -12,10 +12,10 @@ from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailable
 from schemas.events import JsonObject
 from schemas.json_schema import Validator
 from schemas.models import RequestForm
-from workers.description import ModelDescription
-from workers.model_server import ModelServer
-from workers.server_answers import OK, told
-from workers.tensorflow_messages import read_description, read_response, read_status, write_request
+from workers.backends.description import ModelDescription
+from workers.backends.model_server import ModelServer
+from workers.backends.replies import OK, told
+from workers.backends.tensorflow_messages import read_description, read_response, read_status, write_request
 
 _WARM_SECONDS = 5.0
 
@@ -45,7 +45,7 @@ class TensorflowBackend:
         self._fits = fits
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backend.py`; one call."""
+        """See `workers/backends/port.py`; one call."""
         if not inputs:
             return []
         if self._fits is not None and not all(map(self._fits.is_valid, inputs)):
@@ -69,7 +69,7 @@ class TensorflowBackend:
             raise UnavailableError(f"{self._server.url} cannot be asked yet: {reason}")
 
     async def describe(self) -> ModelDescription | None:
-        """See `workers/backend.py`; by the signature in the server's `/metadata`, which not all have."""
+        """See `workers/backends/port.py`; by the signature in the server's `/metadata`, which not all have."""
         status, body = await self._server.look("/metadata", within_seconds=_WARM_SECONDS)
         if status != OK:
             return None

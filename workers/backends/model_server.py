@@ -3,7 +3,7 @@
 Each call in flight has an httpx client with one connection to itself: one client shared by many
 calls gets slower the more they are, since it searches its pool for each. Connections are kept warm.
 
-A request is sent again only as `workers/retrying.py` allows: when no connection could be made; when
+A request is sent again only as `workers/network/retry.py` allows: when no connection could be made; when
 one that had served before is reset before the answer begins, as servers do with connections that
 idle, and some after another request's 500; and after the statuses by which servers and gateways say that
 nobody worked on it. All of it within the caller's time and a budget.
@@ -26,9 +26,10 @@ from schemas.errors import (
     BackendUnavailableError,
     UnavailableError,
 )
-from workers.connections import new_client
-from workers.endpoints import Outbound
-from workers.retrying import (
+from workers.backends.replies import OK, failure_of, is_busy, told
+from workers.network.connections import new_client
+from workers.network.endpoints import Outbound
+from workers.network.retry import (
     MAX_TRIES,
     RetryBudget,
     earned,
@@ -37,7 +38,6 @@ from workers.retrying import (
     read_retry_after,
     spent,
 )
-from workers.server_answers import OK, failure_of, is_busy, told
 
 CALLS_IN_FLIGHT = 32
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024

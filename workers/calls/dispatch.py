@@ -20,11 +20,11 @@ from schemas.errors import (
     DeadlineExceededError,
 )
 from schemas.events import JsonObject
-from workers import breaker, concurrency
-from workers.backend import Backend
-from workers.batching import BatchQueue, Caller, Part
-from workers.breaker import BreakerConfig, Phase
-from workers.isolate import infer_each
+from workers.backends.port import Backend
+from workers.calls import breaker, concurrency
+from workers.calls.batching import BatchQueue, Caller, Part
+from workers.calls.breaker import BreakerConfig, Phase
+from workers.calls.isolate import infer_each
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from schemas.errors import ArtifactError
-from workers.threads import in_thread
+from workers.artifacts.threads import in_thread
 
 CHUNK_BYTES = 1024 * 1024
 

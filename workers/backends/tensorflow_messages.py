@@ -15,9 +15,9 @@ from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.mapping import Datatype
 from schemas.models import RequestForm
-from workers.description import DescribedTensor, ModelDescription, chosen
-from workers.server_answers import excerpt, read_object
-from workers.tensors import to_predictions
+from workers.backends.description import DescribedTensor, ModelDescription, chosen
+from workers.backends.replies import excerpt, read_object
+from workers.backends.tensors import to_predictions
 
 _DEFAULT_SIGNATURE = "serving_default"
 _DATATYPES = {

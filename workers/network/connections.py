@@ -17,7 +17,7 @@ import httpcore
 import httpx
 
 from schemas.errors import SetupError
-from workers.endpoints import Outbound
+from workers.network.endpoints import Outbound
 
 KEEPALIVE_SECONDS = 60.0
 # For http, which httpx makes a context for too; it trusts nobody.

@@ -20,10 +20,10 @@ from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, UnavailableError
 from schemas.events import JsonObject
-from workers.artifact_source import ArtifactSource, ArtifactStream
-from workers.endpoints import Outbound
-from workers.http_files import HttpFile
-from workers.mlmodel import MAX_MLMODEL_BYTES, MlModel, read_mlmodel
+from workers.artifacts.http_files import HttpFile
+from workers.artifacts.mlmodel import MAX_MLMODEL_BYTES, MlModel, read_mlmodel
+from workers.artifacts.port import ArtifactSource, ArtifactStream
+from workers.network.endpoints import Outbound
 
 _URI = re.compile(r"mlflow:/([^/:]+)/([0-9]+)")
 _API = "/api/2.0/mlflow"

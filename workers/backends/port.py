@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from schemas.events import JsonObject
-from workers.description import ModelDescription
+from workers.backends.description import ModelDescription
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ import orjson
 
 from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.retrying import RETRIED_STATUSES, TOO_MANY_REQUESTS
+from workers.network.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS
 
 OK = 200
 # The request itself is refused, by a server that is well.

@@ -1,6 +1,6 @@
 """Files of web servers, over HTTP and HTTPS.
 
-Only what the operator of the workers allows is asked (`workers/connections.py`): no other hosts, no
+Only what the operator of the workers allows is asked (`workers/network/connections.py`): no other hosts, no
 redirects, no proxies of the environment, certificates always verified. A URL holds no credentials;
 tokens come from the settings, and go over TLS or to this machine only.
 """
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from schemas.errors import ArtifactError, UnavailableError
-from workers.artifact_source import CHUNK_BYTES, ArtifactStream
-from workers.connections import new_client
-from workers.endpoints import Outbound
+from workers.artifacts.port import CHUNK_BYTES, ArtifactStream
+from workers.network.connections import new_client
+from workers.network.endpoints import Outbound
 
 CONNECT_SECONDS = 10.0
 _BUSY = frozenset({408, 425, 429})

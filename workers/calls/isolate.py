@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.errors import AnswerAndDeadLetterError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.backend import Backend
+from workers.backends.port import Backend
 
 MAX_CALLS = 128
 # The whole, its halves, quarters and eighths.

@@ -4,7 +4,7 @@ Several processes may share it. One at a time changes what is there, by the lock
 uses a file holds a shared lock on it: what makes room takes no file that somebody holds. A file's
 time of change is the time of its last use: the longest unused go first.
 
-All of this blocks; `workers/artifacts.py` calls it in threads. Everything raises OSError when the
+All of this blocks; `workers/artifacts/store.py` calls it in threads. Everything raises OSError when the
 folder does not let it do its work.
 """
 

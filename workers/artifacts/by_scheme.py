@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from schemas.errors import ArtifactError
-from workers.artifact_source import ArtifactSource, LocalFile
-from workers.endpoints import Outbound
-from workers.http_files import HttpFile
-from workers.mlflow import MlflowServer, MlflowVersion
-from workers.s3 import S3Server
+from workers.artifacts.http_files import HttpFile
+from workers.artifacts.mlflow import MlflowServer, MlflowVersion
+from workers.artifacts.port import ArtifactSource, LocalFile
+from workers.artifacts.s3 import S3Server
+from workers.network.endpoints import Outbound
 
 ARTIFACT_HOSTS = "HEADRACE_ARTIFACT_HOSTS"
 

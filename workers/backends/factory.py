@@ -6,13 +6,13 @@ from schemas.errors import ArtifactError
 from schemas.json_schema import compile_schema
 from schemas.mapping import schema_of
 from schemas.models import Framework, ModelSpec
-from workers.backend import DescribedBackend
-from workers.endpoints import Outbound
-from workers.model_server import ModelServer
-from workers.open_inference import OpenInferenceBackend
-from workers.tensorflow import TensorflowBackend
-from workers.tensors import declared
-from workers.torchserve import FAULTS, TorchServeBackend
+from workers.backends.model_server import ModelServer
+from workers.backends.open_inference import OpenInferenceBackend
+from workers.backends.port import DescribedBackend
+from workers.backends.tensorflow import TensorflowBackend
+from workers.backends.tensors import declared
+from workers.backends.torchserve import FAULTS, TorchServeBackend
+from workers.network.endpoints import Outbound
 
 # framework -> the model's path at its server, and that of one of its versions.
 _PATHS = {

@@ -5,7 +5,7 @@ event loop goes on. Batches that arrive meanwhile wait in that thread's queue.
 
 A model must have a batch dimension of open size first in all its inputs and outputs, and tensors
 only; `load` and `warm` refuse others and say what to export. External data is refused by ONNX
-Runtime where it leads out of the model's folder, and by `workers/artifacts.py`, in whose folders
+Runtime where it leads out of the model's folder, and by `workers/artifacts/store.py`, in whose folders
 there is nothing else.
 """
 
@@ -23,8 +23,8 @@ import structlog
 from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
-from workers.description import DescribedTensor, ModelDescription, chosen
-from workers.tensors import (
+from workers.backends.description import DescribedTensor, ModelDescription, chosen
+from workers.backends.tensors import (
     STRING,
     Shape,
     Tensor,
@@ -94,7 +94,7 @@ class OnnxBackend:
             raise
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backend.py`; one run, or one for each set of sizes where the model leaves them open."""
+        """See `workers/backends/port.py`; one run, or one for each set of sizes where the model leaves them open."""
         options = onnxruntime.RunOptions()
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -124,7 +124,7 @@ class OnnxBackend:
                 raise ArtifactError(_no_batch("output", name, list(output.shape)))
 
     async def describe(self) -> ModelDescription:
-        """See `workers/backend.py`; by the file alone."""
+        """See `workers/backends/port.py`; by the file alone."""
         return self._described
 
     async def close(self) -> None:

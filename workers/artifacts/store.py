@@ -19,10 +19,10 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from schemas.errors import ArtifactError, UnavailableError
-from workers.artifact_folder import ArtifactFolder, HeldFile, IncomingFile
-from workers.artifact_source import CHUNK_BYTES, ArtifactSource
-from workers.pickles import refuse_pickle_content, refuse_pickle_name
-from workers.threads import in_thread
+from workers.artifacts.folder import ArtifactFolder, HeldFile, IncomingFile
+from workers.artifacts.pickles import refuse_pickle_content, refuse_pickle_name
+from workers.artifacts.port import CHUNK_BYTES, ArtifactSource
+from workers.artifacts.threads import in_thread
 
 log = structlog.get_logger()
 

@@ -13,8 +13,8 @@ import orjson
 
 from schemas.errors import ArtifactError, BackendUnavailableError
 from schemas.events import JsonObject
-from workers.model_server import ModelServer
-from workers.server_answers import read_value, told
+from workers.backends.model_server import ModelServer
+from workers.backends.replies import read_value, told
 
 FAULTS = frozenset({503})
 _WARM_SECONDS = 5.0
@@ -28,7 +28,7 @@ class TorchServeBackend:
         self._example = example
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backend.py`; as many calls at once as there are inputs."""
+        """See `workers/backends/port.py`; as many calls at once as there are inputs."""
         until = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -56,7 +56,7 @@ class TorchServeBackend:
             raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
 
     async def describe(self) -> None:
-        """See `workers/backend.py`; TorchServe knows nothing of what its handlers take and give."""
+        """See `workers/backends/port.py`; TorchServe knows nothing of what its handlers take and give."""
 
     async def close(self) -> None:
         """Close the connections; `infer` fails from now on. Idempotent."""

@@ -1,0 +1,1 @@
+"""Calls to one backend: batches, calls at once, the breaker, and the search for bad examples."""

@@ -1,0 +1,1 @@
+"""HTTP to other hosts: which addresses may be called, connections, and retries."""
