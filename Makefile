@@ -56,8 +56,8 @@ test-monitoring: $(STAMP) ## a real Prometheus, its rules and the dashboard's qu
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup tests/monitoring
 
 test-containers: $(STAMP) ## the integration tests on containers, the image, and the composed system; CONTAINER_TESTS=, OFFICIAL_IMAGES=1
-	$(BIN)/python -m deploy.images $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --stack=containers $(CONTAINER_TESTS)
-	$(BIN)/python -m deploy.images $(BIN)/pytest tests/containers
+	$(BIN)/python -m tests.containers.images $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup --stack=containers $(CONTAINER_TESTS)
+	$(BIN)/python -m tests.containers.images $(BIN)/pytest tests/containers
 
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup \

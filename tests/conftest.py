@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
-from tests.prediction_rows import DAY, midnight
-from tests.services import (
+from tests.support.stack.services import (
     MakeTopics,
     RunStack,
     StackAddresses,
@@ -27,7 +26,8 @@ from tests.services import (
     own_server,
     own_topics,
 )
-from tests.worker_process import StartWorker, worker_processes
+from tests.support.worker.prediction_rows import DAY, midnight
+from tests.support.worker.process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
 # As long as a test that a day matters to may take.

@@ -12,7 +12,7 @@ from deploy.local.process import ChildProcess
 from deploy.local.service import HOST, free_ports
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
-from tests.promotions import event
+from tests.support.promotions.events import event
 
 MODELS, VERSIONS = 1000, 10
 _START_SECONDS = 10.0

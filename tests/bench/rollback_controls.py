@@ -6,7 +6,7 @@ from collections.abc import Callable
 from streams.clients.promotion_client import PromotionClient
 from streams.config.settings import Settings
 from streams.kafka.topics import administration
-from tests.promotions import event
+from tests.support.promotions.events import event
 
 from .answers import WrongAnswerError
 from .rollback_processes import WorkerProcess

@@ -10,8 +10,8 @@ from registry.store import RegistryStore
 from schemas.models import PromotionEvent, PromotionResult
 from streams.clients.promotion_client import PromotionClient, decide_directly
 from streams.config.settings import Settings
-from tests.command import headrace
-from tests.promotions import event
+from tests.support.promotions.events import event
+from tests.support.stack.command import headrace
 
 from .answers import WrongAnswerError
 from .rollback_figures import Change

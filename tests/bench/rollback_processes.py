@@ -15,7 +15,7 @@ import orjson
 from deploy.local.process import ChildProcess
 from schemas.events import JsonObject
 from streams.config.settings import ENV_PREFIX, Settings
-from tests.command import HEADRACE, environment
+from tests.support.stack.command import HEADRACE, environment
 
 from .answers import WrongAnswerError
 from .rollback_traffic import Order

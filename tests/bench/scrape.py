@@ -19,7 +19,12 @@ from streams.prometheus.predict_families import PredictMetrics
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsBook
 from streams.serving.route_table import ServedTables, ServingTable
-from tests.serving import RecordingBackend, RecordingMeter, served_model, served_version
+from tests.support.models.served_versions import (
+    RecordingBackend,
+    RecordingMeter,
+    served_model,
+    served_version,
+)
 
 from .entry import BUILD, console, entry
 

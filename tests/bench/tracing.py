@@ -32,7 +32,7 @@ from streams.serving.route_table import ServedTables, ServingTable
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.provider import MAX_SPANS
 from streams.tracing.spans import Spans
-from tests.serving import FakeRecord, RecordingMeter, served_model, spec_of
+from tests.support.models.served_versions import FakeRecord, RecordingMeter, served_model, spec_of
 
 from .entry import BUILD, console, entry
 from .request_path_copies import copied

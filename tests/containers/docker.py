@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.images.engine import install
+from tests.containers.images.engine import install
 
 _COMMAND_SECONDS = 300.0
 

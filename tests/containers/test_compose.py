@@ -11,12 +11,12 @@ import httpx
 import orjson
 
 from deploy.local.service import HOST
-from tests.command import headrace
 from tests.containers.composed import WORKERS, Composed
 from tests.containers.docker import docker, inspect
-from tests.served_model import predictions_of, spec_of
-from tests.topic_log import topic_log
-from tests.traffic import PARTITIONS, Traffic, steady_traffic
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import predictions_of, spec_of
+from tests.support.stack.command import headrace
+from tests.support.worker.traffic import PARTITIONS, Traffic, steady_traffic
 
 # Two turns of a scrape each 15 s.
 SCRAPED_SECONDS = 60.0

@@ -14,10 +14,10 @@ import pytest
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import RequestForm
-from tests.backends import open_inference, tensorflow, torchserve
-from tests.http_server import http_server, serve_doubler
-from tests.models import save_doubler
-from tests.serving import RecordingMeter
+from tests.support.models.backends import open_inference, tensorflow, torchserve
+from tests.support.models.onnx_files import save_doubler
+from tests.support.models.served_versions import RecordingMeter
+from tests.support.servers.http_server import http_server, serve_doubler
 from workers.backends.onnx import OnnxBackend
 from workers.backends.port import Backend
 from workers.backends.torchserve import TorchServeBackend

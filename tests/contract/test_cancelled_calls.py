@@ -5,8 +5,8 @@ from asyncio import StreamWriter
 
 import pytest
 
-from tests.backends import model_server
-from tests.http_server import HttpRequest, answer, http_server
+from tests.support.models.backends import model_server
+from tests.support.servers.http_server import HttpRequest, answer, http_server
 
 WAIT_SECONDS = 10.0
 

@@ -23,8 +23,8 @@ from httpcore._async.connection import AsyncHTTPConnection
 from pydantic import SecretStr
 
 from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
-from tests.certificates import SERVER_NAME, Certificates, make_certificates
-from tests.http_server import HttpRequest, answer, http_server
+from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.stack.certificates import SERVER_NAME, Certificates, make_certificates
 from workers.backends.model_server import ModelServer
 from workers.network import connections
 from workers.network.endpoints import Outbound

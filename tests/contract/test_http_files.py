@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError, UnavailableError
-from tests.http_server import Handler, HttpRequest, answer, http_server
+from tests.support.servers.http_server import Handler, HttpRequest, answer, http_server
 from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.store import ArtifactStore

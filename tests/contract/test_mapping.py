@@ -13,9 +13,9 @@ from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping
 from schemas.models import ModelSpec
-from tests.http_server import HttpRequest, answer, http_server
-from tests.models import FLOAT, INT64, save_model, value
-from tests.promotions import spec
+from tests.support.models.onnx_files import FLOAT, INT64, save_model, value
+from tests.support.promotions.events import spec
+from tests.support.servers.http_server import HttpRequest, answer, http_server
 from workers.backends.factory import remote_backend
 from workers.backends.onnx import OnnxBackend
 from workers.backends.port import Backend

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, UnavailableError
-from tests.http_server import HttpRequest, answer, http_server
-from tests.mlflow_server import ScriptedMlflow, mlflow_server
+from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.servers.mlflow_server import ScriptedMlflow, mlflow_server
 from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.mlflow import MlflowServer
 from workers.artifacts.s3 import S3Server

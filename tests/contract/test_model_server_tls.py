@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from schemas.errors import UnavailableError
-from tests.backends import model_server
-from tests.certificates import Certificates, make_certificates
-from tests.http_server import answer
+from tests.support.models.backends import model_server
+from tests.support.servers.http_server import answer
+from tests.support.stack.certificates import Certificates, make_certificates
 from workers.network import connections
 
 

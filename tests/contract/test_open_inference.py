@@ -16,9 +16,17 @@ from schemas.errors import (
     UnavailableError,
 )
 from schemas.events import JsonObject
-from tests.backends import open_inference
-from tests.http_server import METADATA, Handler, HttpRequest, answer, doubled, http_server, serve_doubler
-from tests.serving import RecordingMeter
+from tests.support.models.backends import open_inference
+from tests.support.models.served_versions import RecordingMeter
+from tests.support.servers.http_server import (
+    METADATA,
+    Handler,
+    HttpRequest,
+    answer,
+    doubled,
+    http_server,
+    serve_doubler,
+)
 from workers.backends.open_inference import OpenInferenceBackend
 from workers.calls.dispatch import Dispatcher
 

@@ -11,8 +11,8 @@ import pytest
 from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, UnavailableError
 from schemas.events import JsonObject
 from schemas.models import RequestForm
-from tests.backends import tensorflow, torchserve
-from tests.http_server import HttpRequest, answer, doubled, http_server
+from tests.support.models.backends import tensorflow, torchserve
+from tests.support.servers.http_server import HttpRequest, answer, doubled, http_server
 
 STATE = "model_version_status"
 

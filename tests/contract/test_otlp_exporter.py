@@ -19,10 +19,10 @@ from streams.tracing import otlp
 from streams.tracing import provider as tracing
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import MAX_LINKS
-from tests.certificates import Certificates, make_certificates
-from tests.http_server import HttpRequest, http_server
-from tests.otlp_receiver import OtlpReceiver, otlp_receiver
-from tests.pipeline_bench import slice_of
+from tests.support.servers.http_server import HttpRequest, http_server
+from tests.support.servers.otlp_receiver import OtlpReceiver, otlp_receiver
+from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.worker.pipeline_harness import slice_of
 
 NOBODY = "http://127.0.0.1:9"
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -12,8 +12,8 @@ import pytest
 
 from schemas.errors import AnswerError, BackendBrokenError, BackendUnavailableError
 from schemas.events import JsonObject
-from tests.backends import open_inference, tensorflow, torchserve
-from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
+from tests.support.models.backends import open_inference, tensorflow, torchserve
+from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from workers.backends.model_server import ModelServer
 from workers.backends.port import Backend
 from workers.network.endpoints import Outbound

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, UnavailableError
-from tests.http_server import Handler, HttpRequest, answer, http_server
+from tests.support.servers.http_server import Handler, HttpRequest, answer, http_server
 from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.s3 import S3Server

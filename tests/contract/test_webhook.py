@@ -18,8 +18,8 @@ from streams.config.settings import Settings
 from streams.monitoring import webhook as module
 from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webhook, as_alertmanager
 from streams.roles import monitor_role as role
-from tests.certificates import Certificates, make_certificates
-from tests.http_server import HttpRequest, answer, http_server
+from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.stack.certificates import Certificates, make_certificates
 from workers.network import connections
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)

@@ -9,11 +9,11 @@ import pytest
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from registry.migrate import migrate
-from tests.served_model import serve_model
-from tests.services import MakeTopics, own_server
-from tests.traffic import PARTITIONS
-from tests.worker_group import MakeGroup, WorkerGroup
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import serve_model
+from tests.support.stack.services import MakeTopics, own_server
+from tests.support.worker.group import MakeGroup, WorkerGroup
+from tests.support.worker.process import StartWorker
+from tests.support.worker.traffic import PARTITIONS
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from schemas.events import ErrorCode, PredictResponse
-from tests.asking import PARTITIONS, asking
-from tests.broken_server import BIG_BYTES, BrokenServer, Fault
-from tests.certificates import Certificates, make_certificates
-from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.broken_server import BIG_BYTES, BrokenServer, Fault
+from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
+from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.asking import PARTITIONS, asking
+from tests.support.worker.process import StartWorker
 from workers.backends.model_server import MAX_RESPONSE_BYTES
 from workers.calls.dispatch import BREAKER
 from workers.network.retry import MAX_TRIES

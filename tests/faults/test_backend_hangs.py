@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import ErrorCode, PredictResponse
 from streams.config.settings import Settings
-from tests.http_server import http_server, serve_doubler
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import TopicLog, topic_log
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import http_server, serve_doubler
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 PARTITIONS = 2
 REQUESTS = 1000

@@ -15,13 +15,13 @@ from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.config.settings import Settings
 from streams.worker import EXIT_FAULT
-from tests.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
-from tests.hint_log import hint_log
-from tests.promotion_steps import COMMIT, LOCK, STEPS, held, install, until_ended
-from tests.promotions import event, publish, spec
-from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log, uncommitted_promotions
-from tests.worker_process import StartWorker, WorkerProcess
+from tests.support.kafka.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
+from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
+from tests.support.promotions.events import event, publish, spec
+from tests.support.promotions.hint_log import hint_log
+from tests.support.promotions.steps import COMMIT, LOCK, STEPS, held, install, until_ended
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker, WorkerProcess
 
 DEADLINE_SECONDS = 30.0
 

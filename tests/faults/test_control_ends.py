@@ -6,10 +6,10 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.local.postgres import Postgres
 from schemas.models import PromotionResult
-from tests.promotions import event, spec
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.promotions.events import event, spec
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 
 async def test_promotions_that_wait_do_not_hold_up_the_end(

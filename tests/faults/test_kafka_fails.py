@@ -14,12 +14,12 @@ from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import worker_app
 from streams.kafka.transport import TransportOptions
 from streams.process.watchdog import EXIT_STALLED
-from tests.http_server import HttpRequest, http_server, serve_doubler
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_group import MakeGroup
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.group import MakeGroup
 
 TRIES = 150
 # The length of the outage; a third of the timeout, so that a few in turn are longer.

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer
 
 from deploy.local.kafka import Kafka
 from streams.kafka.stopping import stop_consumer
-from tests.services import MakeTopics
+from tests.support.stack.services import MakeTopics
 
 DEADLINE_SECONDS = 30.0
 

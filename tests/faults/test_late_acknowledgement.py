@@ -6,12 +6,12 @@ from collections import Counter
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from tests.http_server import HttpRequest, http_server, serve_doubler
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log, uncommitted_requests
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_requests
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 DEADLINE_SECONDS = 30.0
 

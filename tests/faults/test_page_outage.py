@@ -8,10 +8,10 @@ from operator import methodcaller
 import pytest
 
 from deploy.local.postgres import Postgres
-from tests.live_page import DEADLINE_SECONDS, events, live_page
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.live_page import DEADLINE_SECONDS, events, live_page
 
 
 @pytest.mark.parametrize(

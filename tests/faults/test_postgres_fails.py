@@ -7,10 +7,10 @@ from operator import methodcaller
 import pytest
 
 from deploy.local.postgres import Postgres
-from tests.promotions import event
-from tests.readiness import readiness, until_ready
-from tests.served_model import apply
-from tests.worker_group import MakeGroup
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event
+from tests.support.worker.group import MakeGroup
+from tests.support.worker.readiness import readiness, until_ready
 
 # No request waits for PostgreSQL; this is for a busy machine.
 SLOWEST_MS = 2000

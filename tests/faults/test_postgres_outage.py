@@ -12,13 +12,13 @@ from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
-from tests.promotions import event, publish, spec
-from tests.served_model import predictions_of, serve_model
-from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log, uncommitted_promotions
-from tests.traffic import REQUESTS_A_SECOND
-from tests.worker_group import MakeGroup
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
+from tests.support.models.served_model import predictions_of, serve_model
+from tests.support.promotions.events import event, publish, spec
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.group import MakeGroup
+from tests.support.worker.process import StartWorker
+from tests.support.worker.traffic import REQUESTS_A_SECOND
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 # No request waits for PostgreSQL; this is for a busy machine.

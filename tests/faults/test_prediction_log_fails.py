@@ -3,10 +3,10 @@
 import asyncio
 
 from deploy.local.postgres import Postgres
-from tests.prediction_rows import count_logged, logged, until_logged
-from tests.traffic import PARTITIONS, Traffic
-from tests.worker_group import MakeGroup
-from tests.worker_process import StartWorker
+from tests.support.worker.group import MakeGroup
+from tests.support.worker.prediction_rows import count_logged, logged, until_logged
+from tests.support.worker.process import StartWorker
+from tests.support.worker.traffic import PARTITIONS, Traffic
 
 DEADLINE_SECONDS = 60.0
 # No request waits for PostgreSQL; this is for a busy machine.

@@ -8,7 +8,7 @@ from operator import methodcaller
 import pytest
 
 from deploy.local.redis import Redis
-from tests.worker_group import MakeGroup
+from tests.support.worker.group import MakeGroup
 
 # One timeout of half a second is what a failure may cost; the rest is for a busy machine.
 SLOWEST_MS = 3000

@@ -7,11 +7,11 @@ import select
 import httpx
 import psutil
 
-from tests.readiness import readiness, until_ready
-from tests.topic_log import uncommitted_requests
-from tests.traffic import PARTITIONS
-from tests.worker_group import END_SECONDS, MakeGroup
-from tests.worker_process import StartWorker, WorkerProcess
+from tests.support.kafka.topic_log import uncommitted_requests
+from tests.support.worker.group import END_SECONDS, MakeGroup
+from tests.support.worker.process import StartWorker, WorkerProcess
+from tests.support.worker.readiness import readiness, until_ready
+from tests.support.worker.traffic import PARTITIONS
 
 DEADLINE_SECONDS = 100.0
 

@@ -6,9 +6,9 @@ import time
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from tests.topic_log import topic_log, uncommitted_requests
-from tests.traffic import PARTITIONS
-from tests.worker_group import END_SECONDS, MakeGroup, WorkerGroup
+from tests.support.kafka.topic_log import topic_log, uncommitted_requests
+from tests.support.worker.group import END_SECONDS, MakeGroup, WorkerGroup
+from tests.support.worker.traffic import PARTITIONS
 
 BACKLOG = 40_000
 

@@ -15,8 +15,8 @@ from schemas.alert_rules import InstallationRules, ModelRules
 from schemas.errors import BrokerUnavailableError
 from schemas.events import Alert
 from streams.monitoring.watch import AlertWatch
-from tests.alert_publishing import until_all_is_published
-from tests.unit.test_windows import delta
+from tests.support.worker.alert_publishing import until_all_is_published
+from tests.unit.schemas.test_windows import delta
 
 DEADLINE_SECONDS = 30
 

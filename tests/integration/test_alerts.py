@@ -22,16 +22,16 @@ from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import Alert, MetricsDelta
 from streams.config.settings import Settings
-from tests.alert_publishing import until_all_is_published
-from tests.command import headrace
-from tests.http_server import METADATA, HttpRequest, answer, doubled, http_server
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.topic_log import DEADLINE_SECONDS, TopicLog, topic_log
-from tests.unit.test_windows import delta
-from tests.worker_leases import until_so_many_live
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import DEADLINE_SECONDS, TopicLog, topic_log
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
+from tests.support.stack.command import headrace
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.alert_publishing import until_all_is_published
+from tests.support.worker.leases import until_so_many_live
+from tests.support.worker.process import StartWorker
+from tests.unit.schemas.test_windows import delta
 
 PARTITIONS = 4
 REQUESTS_A_SECOND = 500

@@ -18,12 +18,12 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from schemas.events import PredictResponse
 from schemas.wire import MAX_RECORD_BYTES
 from streams.config.settings import Settings
-from tests.bad_input import CASES, IDLE_MODEL, MODEL, REQUEST_ID, Case, Headers, body
-from tests.promotions import event
-from tests.served_model import apply, predictions_of, serve_model, spec_of
-from tests.services import StackAddresses, own_database, own_topics
-from tests.topic_log import TopicLog, topic_log
-from tests.worker_process import WorkerProcess, worker_processes
+from tests.support.kafka.topic_log import TopicLog, topic_log
+from tests.support.models.served_model import apply, predictions_of, serve_model, spec_of
+from tests.support.promotions.events import event
+from tests.support.stack.services import StackAddresses, own_database, own_topics
+from tests.support.worker.bad_input import CASES, IDLE_MODEL, MODEL, REQUEST_ID, Case, Headers, body
+from tests.support.worker.process import WorkerProcess, worker_processes
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad-input")]
 

@@ -12,7 +12,7 @@ from tests.bench.contenders import BARE, HEADRACE
 from tests.bench.contest import Contest
 from tests.bench.ground import lay_out
 from tests.bench.latency import latency_round
-from tests.services import StackAddresses
+from tests.support.stack.services import StackAddresses
 
 # Nobody else's: a cold round empties it.
 REDIS_DB = 15

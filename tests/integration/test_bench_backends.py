@@ -13,10 +13,10 @@ from tests.bench.backends_figures import AT_LEAST, AT_MOST, Row, document
 from tests.bench.backends_run import FIGURES, Lengths, Site, bench
 from tests.bench.backends_targets import Target
 from tests.bench.workload import PARTITIONS
-from tests.http_server import HttpRequest, answer, http_server
 from tests.servers.launching import Api
 from tests.servers.models.toys import recommend
-from tests.services import MakeTopics
+from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.stack.services import MakeTopics
 
 SHORT = Lengths(
     repeats=2,

@@ -7,7 +7,7 @@ import pytest
 from tests.bench import log
 from tests.bench.ground import lay_out
 from tests.bench.log_figures import COPY, HEADRACE, LOOP, document
-from tests.services import StackAddresses
+from tests.support.stack.services import StackAddresses
 
 # Some seconds of writing: PostgreSQL tells what was written a second later, and a rate is one between two such times.
 ROWS = 100_000

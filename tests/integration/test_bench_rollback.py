@@ -8,7 +8,7 @@ from deploy.local.redis import Redis
 from tests.bench.rollback_figures import SCENARIOS
 from tests.bench.rollback_run import Counts, Site, run
 from tests.bench.workload import PARTITIONS
-from tests.services import MakeTopics
+from tests.support.stack.services import MakeTopics
 
 FIGURES = {
     "p50_ms",

@@ -6,9 +6,9 @@ import pytest
 from registry.routing import RouteTable, bucket
 from schemas.models import Route
 from streams.config.settings import Settings
-from tests.command import headrace
-from tests.promotions import event, spec
-from tests.served_model import apply
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.stack.command import headrace
 
 USER = "u1"
 

@@ -16,9 +16,9 @@ from onnx import helper
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
-from tests.command import HEADRACE, Ended, environment, headrace
-from tests.http_server import HttpRequest, answer, doubled, http_server, serve_doubler
-from tests.models import FLOAT, INT64, constant, save_model, value
+from tests.support.models.onnx_files import FLOAT, INT64, constant, save_model, value
+from tests.support.servers.http_server import HttpRequest, answer, doubled, http_server, serve_doubler
+from tests.support.stack.command import HEADRACE, Ended, environment, headrace
 
 NUMBER: JsonObject = {"type": "number"}
 AMOUNT: JsonObject = {"type": "object", "required": ["amount"], "properties": {"amount": NUMBER}}

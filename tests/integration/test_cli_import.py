@@ -15,11 +15,11 @@ from onnx import helper
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
-from tests.command import HEADRACE, Ended, environment, headrace
-from tests.http_server import answer
-from tests.mlflow_server import ScriptedMlflow, mlflow_server
-from tests.models import FLOAT, constant, save_model, value
-from tests.services import MakeTopics
+from tests.support.models.onnx_files import FLOAT, constant, save_model, value
+from tests.support.servers.http_server import answer
+from tests.support.servers.mlflow_server import ScriptedMlflow, mlflow_server
+from tests.support.stack.command import HEADRACE, Ended, environment, headrace
+from tests.support.stack.services import MakeTopics
 
 URI = "mlflow:/fraud/3"
 INPUTS = [

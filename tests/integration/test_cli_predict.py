@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 
 from schemas.events import JsonObject
-from tests.command import HEADRACE, environment, headrace
-from tests.echo_responder import echo, failing, responder
-from tests.services import MakeTopics
+from tests.support.kafka.echo_responder import echo, failing, responder
+from tests.support.stack.command import HEADRACE, environment, headrace
+from tests.support.stack.services import MakeTopics
 
 
 def lines(*documents: JsonObject) -> bytes:

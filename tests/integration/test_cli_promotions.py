@@ -10,12 +10,12 @@ import pytest
 from registry.leases import Lease, Leases
 from registry.postgres import Database
 from streams.config.settings import Settings
-from tests.command import HEADRACE, environment, headrace
-from tests.promotions import event, spec
-from tests.served_model import apply, serve_model, spec_of
-from tests.services import MakeTopics
-from tests.worker_leases import until_so_many_live
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import apply, serve_model, spec_of
+from tests.support.promotions.events import event, spec
+from tests.support.stack.command import HEADRACE, environment, headrace
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.leases import until_so_many_live
+from tests.support.worker.process import StartWorker
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
 NOBODY = "no worker lives"

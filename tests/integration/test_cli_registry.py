@@ -8,8 +8,8 @@ import pytest
 
 from registry.store import RegistryStore
 from streams.config.settings import Settings
-from tests.command import Ended, headrace
-from tests.promotions import connection_killed_at_the_lock, event, spec
+from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
+from tests.support.stack.command import Ended, headrace
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from streams.config.settings import Settings
-from tests.command import HEADRACE, environment, headrace
-from tests.services import MakeTopics
-from tests.unit.test_live_view import delta
+from tests.support.stack.command import HEADRACE, environment, headrace
+from tests.support.stack.services import MakeTopics
+from tests.unit.streams.monitoring.test_live_view import delta
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ from schemas.errors import (
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from streams.clients.predict_client import PredictClient, make_request
 from streams.config.settings import Settings
-from tests.echo_responder import echo, failing, responder
-from tests.services import MakeTopics
+from tests.support.kafka.echo_responder import echo, failing, responder
+from tests.support.stack.services import MakeTopics
 
 
 def request_of(number: int, **input_fields: object) -> PredictRequest:

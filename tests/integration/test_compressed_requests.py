@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from tests.served_model import predictions_of, serve_model
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import predictions_of, serve_model
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 

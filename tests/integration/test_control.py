@@ -18,13 +18,13 @@ from schemas.events import JsonObject
 from schemas.models import PromotionResult
 from schemas.wire import MAX_RECORD_BYTES
 from streams.config.settings import Settings
-from tests.administration import DEFAULT_MESSAGE_BYTES, set_message_limits
-from tests.bad_promotions import CASES, LARGEST_EVENT_BYTES, LIFE, Case, encoded
-from tests.promotions import document, event, spec
-from tests.served_model import apply
-from tests.services import StackAddresses, own_database, own_topics
-from tests.topic_log import TopicLog, topic_log, uncommitted_promotions
-from tests.worker_process import WorkerProcess, worker_processes
+from tests.support.kafka.administration import DEFAULT_MESSAGE_BYTES, set_message_limits
+from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
+from tests.support.models.served_model import apply
+from tests.support.promotions.bad_events import CASES, LARGEST_EVENT_BYTES, LIFE, Case, encoded
+from tests.support.promotions.events import document, event, spec
+from tests.support.stack.services import StackAddresses, own_database, own_topics
+from tests.support.worker.process import WorkerProcess, worker_processes
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("control")]
 

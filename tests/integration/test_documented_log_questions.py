@@ -13,8 +13,8 @@ import pytest
 from registry.postgres import Database
 from registry.prediction_log import LoggedPrediction, PredictionLog
 from streams.prediction_log.rows import RowReader
-from tests.prediction_rows import headers_of, response
-from tests.serving import record_of
+from tests.support.models.served_versions import record_of
+from tests.support.worker.prediction_rows import headers_of, response
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "prediction-log.md").read_text(encoding="utf-8")
 MODEL = "movie-recommendations"

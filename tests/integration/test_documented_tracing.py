@@ -12,11 +12,11 @@ import orjson
 
 from registry.registration import check_version
 from schemas.models import ModelSpec
-from tests.command import HEADRACE, environment
-from tests.otlp_receiver import otlp_receiver
-from tests.promotions import event
-from tests.served_model import apply
-from tests.services import MakeTopics
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event
+from tests.support.servers.otlp_receiver import otlp_receiver
+from tests.support.stack.command import HEADRACE, environment
+from tests.support.stack.services import MakeTopics
 
 _ROOT = Path(__file__).parents[2]
 _PAGE = (_ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from registry.routing import bucket
 from registry.store import RegistryStore
 from schemas.errors import SetupError
 from schemas.models import PromotionResult
-from tests.promotions import event, spec
-from tests.services import StackAddresses
+from tests.support.promotions.events import event, spec
+from tests.support.stack.services import StackAddresses
 
 STATE = {"revision", "salt", "weights", "statuses", "previous_production"}
 

@@ -17,13 +17,13 @@ from streams.config.identity import Identity
 from streams.serving import heartbeat
 from streams.serving.heartbeat import end_lease, keep_lease
 from streams.serving.route_table import ServedTables, ServingTable
-from tests.http_server import HttpRequest, http_server, serve_doubler
-from tests.promotions import event, spec
-from tests.served_model import apply, serve_model, spec_of
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_leases import until_so_many_live
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import apply, serve_model, spec_of
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.leases import until_so_many_live
+from tests.support.worker.process import StartWorker
 
 DEADLINE_SECONDS = 20.0
 ME = Identity("w-1", "boot-1")

@@ -4,12 +4,12 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from tests.asking import PARTITIONS, asking
-from tests.promotions import event, publish
-from tests.scraping import scraped
-from tests.served_model import LARGEST_OUTPUT, serve_model
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import LARGEST_OUTPUT, serve_model
+from tests.support.promotions.events import event, publish
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.asking import PARTITIONS, asking
+from tests.support.worker.process import StartWorker
+from tests.support.worker.scraping import scraped
 
 REQUESTS = 600
 

@@ -9,7 +9,7 @@ import pytest
 
 from registry.migrate import Migration, migrate, packaged_migrations
 from schemas.errors import RegistryUnavailableError, SetupError
-from tests.services import StackAddresses
+from tests.support.stack.services import StackAddresses
 
 NAMES = [migration.name for migration in packaged_migrations()]
 

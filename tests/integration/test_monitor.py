@@ -14,12 +14,12 @@ from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
-from tests.command import headrace
-from tests.served_model import serve_model
-from tests.services import MakeTopics
-from tests.topic_log import topic_log, uncommitted_metrics
-from tests.unit.test_windows import NOON, delta
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log, uncommitted_metrics
+from tests.support.models.served_model import serve_model
+from tests.support.stack.command import headrace
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
+from tests.unit.schemas.test_windows import NOON, delta
 
 PARTITIONS = 4
 REQUESTS = 1000

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError
-from tests.models import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
+from tests.support.models.onnx_files import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
 from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.backends.onnx import OnnxBackend

@@ -18,13 +18,13 @@ from streams.clients.predict_client import PredictClient, make_request
 from streams.config.settings import Settings
 from streams.dashboard import registry_reader as reading
 from streams.dashboard.registry_reader import PageReader
-from tests.command import headrace
-from tests.live_page import DEADLINE_SECONDS, PageProcess, live_page, until
-from tests.promotions import event, spec
-from tests.served_model import apply, serve_model
-from tests.services import MakeTopics
-from tests.unit.test_windows import delta
-from tests.worker_process import StartWorker, WorkerProcess
+from tests.support.models.served_model import apply, serve_model
+from tests.support.promotions.events import event, spec
+from tests.support.stack.command import headrace
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.live_page import DEADLINE_SECONDS, PageProcess, live_page, until
+from tests.support.worker.process import StartWorker, WorkerProcess
+from tests.unit.schemas.test_windows import delta
 
 PARTITIONS = 2
 TOKEN = "a-token-of-this-test"

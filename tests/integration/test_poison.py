@@ -13,10 +13,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 
-from tests.served_model import serve_model
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import serve_model
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 
 def with_header_name(batch: Any, name: bytes) -> Any:

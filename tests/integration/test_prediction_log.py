@@ -16,7 +16,10 @@ from registry.prediction_log import LoggedPrediction, PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.clients.predict_client import PredictClient
 from streams.prediction_log.rows import RowReader
-from tests.prediction_rows import (
+from tests.support.models.served_model import predictions_of, serve_model
+from tests.support.models.served_versions import record_of
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.prediction_rows import (
     DAY,
     Written,
     count_logged,
@@ -30,10 +33,7 @@ from tests.prediction_rows import (
     write_responses,
     written,
 )
-from tests.served_model import predictions_of, serve_model
-from tests.services import MakeTopics
-from tests.serving import record_of
-from tests.worker_process import StartWorker
+from tests.support.worker.process import StartWorker
 
 PARTITIONS = 2
 pytestmark = pytest.mark.usefixtures("one_day")

@@ -26,10 +26,10 @@ from schemas.models import PromotionResult
 from streams.clients import promotion_client as promoting
 from streams.clients.promotion_client import FALLBACK_SECONDS, PromotionClient, decide_directly
 from streams.config.settings import Settings
-from tests.promotions import event, spec
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.promotions.events import event, spec
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 # Nobody listens on this reserved port.
 NOWHERE = "127.0.0.1:1"

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis import asyncio as redis
 
 from deploy.local.redis import Redis
-from tests.services import MakeTopics
+from tests.support.stack.services import MakeTopics
 
 
 async def test_topics_are_the_test_s_own_and_carry_records(topics: MakeTopics) -> None:

@@ -11,8 +11,8 @@ from registry.routing import weights_of
 from registry.store import RegistryStore
 from schemas.errors import RegistryUnavailableError, SetupError
 from schemas.models import PromotionEvent, PromotionResult, Status
-from tests.promotions import connection_killed_at_the_lock, event, spec
-from tests.services import StackAddresses
+from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
+from tests.support.stack.services import StackAddresses
 
 
 @pytest.fixture

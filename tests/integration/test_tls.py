@@ -24,9 +24,9 @@ from streams.clients.predict_client import PredictClient
 from streams.config.security import kafka_security, redis_options
 from streams.config.settings import Settings
 from streams.kafka.topics import create_topics
-from tests.certificates import KEY_PASSWORD, Certificates, make_certificates
-from tests.echo_responder import responder
-from tests.services import StackAddresses
+from tests.support.kafka.echo_responder import responder
+from tests.support.stack.certificates import KEY_PASSWORD, Certificates, make_certificates
+from tests.support.stack.services import StackAddresses
 
 USER, PASSWORD = "someone", "hunter2"
 

@@ -15,7 +15,7 @@ from aiokafka.admin import NewPartitions
 from schemas.errors import BrokerUnavailableError, SetupError
 from streams.config.settings import Settings
 from streams.kafka.topics import administration, create_topics
-from tests.services import MakeTopics, StackAddresses
+from tests.support.stack.services import MakeTopics, StackAddresses
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 

@@ -13,13 +13,13 @@ from aiokafka import AIOKafkaProducer
 from schemas.events import ErrorCode
 from streams.config.settings import Settings
 from streams.tracing.spans import MAX_LINKS
-from tests.http_server import HttpRequest, http_server, serve_doubler
-from tests.otlp_receiver import CLIENT, CONSUMER, ERROR, otlp_receiver
-from tests.promotions import event, spec
-from tests.served_model import apply
-from tests.services import MakeTopics
-from tests.topic_log import TopicLog, topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import TopicLog, topic_log
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
+from tests.support.servers.otlp_receiver import CLIENT, CONSUMER, ERROR, otlp_receiver
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TOKEN = "hunter2-of-the-receiver"

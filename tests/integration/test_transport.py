@@ -14,8 +14,8 @@ from streams.kafka.faust_app import WorkerApp, worker_app
 from streams.kafka.offset_tracker import WHOLE, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.transport import SliceConsumer, TransportOptions
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
+from tests.support.kafka.topic_log import topic_log
+from tests.support.stack.services import MakeTopics
 
 WAIT_SECONDS = 30.0
 MAX_OUTSTANDING = 4

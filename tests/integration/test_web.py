@@ -9,8 +9,8 @@ from aiohttp import web
 
 from schemas.errors import SetupError
 from streams.process.http import Web
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 WAIT_SECONDS = 30.0
 

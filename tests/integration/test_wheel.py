@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import environment
+from tests.support.stack.command import environment
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -8,8 +8,8 @@ from aiokafka.admin import NewPartitions
 from deploy.local.service import free_ports
 from streams.config.settings import Settings
 from streams.kafka.topics import administration
-from tests.command import headrace
-from tests.services import MakeTopics, StackAddresses
+from tests.support.stack.command import headrace
+from tests.support.stack.services import MakeTopics, StackAddresses
 
 PARTITIONS = 4
 REQUESTS = 3000

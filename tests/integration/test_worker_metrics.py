@@ -9,10 +9,10 @@ import orjson
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from schemas.events import MetricsDelta, PredictResponse
-from tests.served_model import LARGEST_OUTPUT, serve_model
-from tests.services import MakeTopics
-from tests.topic_log import topic_log
-from tests.worker_process import StartWorker
+from tests.support.kafka.topic_log import topic_log
+from tests.support.models.served_model import LARGEST_OUTPUT, serve_model
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 PARTITIONS = 4
 REQUESTS = 3000

@@ -9,8 +9,8 @@ from pathlib import Path
 from playwright.async_api import ViewportSize, async_playwright
 
 from streams.config.sources import ENV_FILE_VARIABLE
-from tests.command import HEADRACE, environment
 from tests.monitoring.browser import find
+from tests.support.stack.command import HEADRACE, environment
 
 BEFORE_SECONDS, AFTER_SECONDS = 270.0, 150.0
 MODEL = "movie-recommendations"

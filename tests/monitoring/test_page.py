@@ -18,12 +18,12 @@ from schemas.alert_rules import ModelRules
 from schemas.events import JsonObject
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
-from tests.live_page import PageProcess, live_page, until
 from tests.monitoring.browser import find
-from tests.promotions import event, spec
-from tests.served_model import LARGEST_OUTPUT, apply, serve_model
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import LARGEST_OUTPUT, apply, serve_model
+from tests.support.promotions.events import event, spec
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.live_page import PageProcess, live_page, until
+from tests.support.worker.process import StartWorker
 
 TOKEN = "a-token-of-this-test"
 WIDE, NARROW = (1280, 900), (390, 844)

@@ -17,15 +17,15 @@ import yaml
 from deploy.local.service import HOST, Service
 from schemas.events import PredictResponse
 from streams.serving.latency_total import BOUNDS_SECONDS
-from tests.asking import PARTITIONS, Asking, asking
-from tests.http_server import HttpRequest, answer, http_server
 from tests.monitoring.binaries import PROMTOOL
 from tests.monitoring.dashboard import DASHBOARD, FOLDER, queries, variables_of_labels
 from tests.monitoring.servers import Alertmanager, Prometheus
-from tests.promotions import event, publish
-from tests.served_model import serve_model, spec_of
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.models.served_model import serve_model, spec_of
+from tests.support.promotions.events import event, publish
+from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.asking import PARTITIONS, Asking, asking
+from tests.support.worker.process import StartWorker
 
 DEADLINE_SECONDS = 90.0
 # Nothing tells of a scrape or of a rule that was judged; both are each second.

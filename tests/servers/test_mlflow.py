@@ -7,11 +7,11 @@ import pytest
 from pydantic import SecretStr
 
 from streams.config.settings import Settings
-from tests.command import headrace
 from tests.servers.conftest import RunningServers, running
 from tests.servers.stores import Mlflow, Moto
-from tests.services import MakeTopics
-from tests.worker_process import StartWorker
+from tests.support.stack.command import headrace
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
 
 SERVERS = (Mlflow, Moto)
 # To start it and to log models with it takes a minute on a busy machine, the first time.

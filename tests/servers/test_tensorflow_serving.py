@@ -21,7 +21,7 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.models import RequestForm
-from tests.http_server import HttpRequest, answer, http_server
+from tests.support.servers.http_server import HttpRequest, answer, http_server
 from workers.backends.model_server import ModelServer
 from workers.backends.tensorflow import TensorflowBackend
 from workers.calls.isolate import infer_each

@@ -1,0 +1,141 @@
+"""The request path with everything around it in memory, for tests that control time and order."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aiokafka.record.memory_records import MemoryRecords
+
+from schemas.events import JsonObject
+from streams.kafka.batch_producer import OutputBatch
+from streams.kafka.offset_tracker import Partition, Slice
+from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
+from streams.serving.request_metrics import MetricsBook
+from streams.serving.response_encoding import OutputTopic
+from streams.serving.route_table import ServedTables, ServedVersion, ServingTable
+from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
+
+WAIT_SECONDS = 5.0
+
+
+class MemoryOutput:
+    """Keeps what was sent; deliveries succeed at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int, Any]] = []
+        self.arrived = asyncio.Event()
+
+    def join(self, *_: object) -> tuple[int, None]:
+        return 0, None
+
+    async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
+        records = MemoryRecords(bytes(batch._build()))
+        while records.has_next():
+            self.sent += [(topic, partition, record) for record in records.next_batch()]
+        self.arrived.set()
+        delivered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        delivered.set_result(None)
+        return delivered
+
+    def answers(self) -> dict[str, JsonObject]:
+        """By request id."""
+        documents = [json.loads(record.value) for topic, _, record in self.sent if topic == "responses"]
+        return {document["request_id"]: document for document in documents}
+
+    def dead_letters(self) -> list[Any]:
+        return [record for topic, _, record in self.sent if topic == "dead"]
+
+
+class MemoryCache:
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+        self.reads: list[Sequence[bytes]] = []
+        self.writes: list[tuple[Sequence[tuple[bytes, bytes]], int]] = []
+        self._news = asyncio.Event()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.reads.append(keys)
+        self._news.set()
+        return [self.held.get(key) for key in keys]
+
+    async def until_read(self, times: int) -> None:
+        """Wait until it was read so often."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(self.reads) < times:
+                self._news.clear()
+                await self._news.wait()
+
+    async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
+        self.writes.append((items, ttl_seconds))
+        self.held.update(items)
+
+
+class GatedBackend(RecordingBackend):
+    """Answers when its gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.called = asyncio.Event()
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        self.called.set()
+        await self.gate.wait()
+        return await super().infer(inputs, timeout_seconds=timeout_seconds)
+
+
+class Bench:
+    """A pipeline and what is around it."""
+
+    def __init__(
+        self,
+        *versions: ServedVersion,
+        stale: bool = False,
+        production: ServedVersion | None = None,
+        tracer: SliceTracer | None = None,
+    ) -> None:
+        self.output, self.cache = MemoryOutput(), MemoryCache()
+        self.book = MetricsBook("w", "boot", datetime.now(UTC))
+        self.model = served_model("m", 4, *versions, production=production)
+        self.tables = ServedTables()
+        self.tables.swap(ServingTable(epoch=1, models={"m": self.model}))
+        self.pipeline = Pipeline(
+            serving=self.tables,
+            is_stale=lambda: stale,
+            cache=self.cache,
+            output=self.output,
+            metrics=self.book,
+            options=PipelineOptions(
+                responses=OutputTopic("responses", RESPONSE_ROOM_BYTES + 1000),
+                dead_letters=OutputTopic("dead", 50_000),
+                dead_letter_partitions=2,
+                max_record_bytes=1024 * 1024,
+            ),
+            tracer=tracer,
+        )
+
+    def user_of(self, version: ServedVersion) -> str:
+        """A user whose version this is."""
+        users = map(str, itertools.count())
+        return next(user for user in users if self.model.version_for(user) is version)
+
+    async def answer(self, *values: JsonObject | bytes | None, **fields: Any) -> dict[str, JsonObject]:
+        """Process one slice of these records to its end."""
+        await asyncio.wait_for(self.pipeline.process(slice_of(*values, **fields)), WAIT_SECONDS)
+        return self.output.answers()
+
+
+def slice_of(*values: JsonObject | bytes | None, **fields: Any) -> Slice:
+    records: list[FakeRecord] = []
+    for offset, value in enumerate(values):
+        body = json.dumps(value).encode() if isinstance(value, dict) else value
+        records.append(record_of(body, offset=offset, **fields))
+    return Slice(Partition("requests", 3), records, 1, received_at=time.monotonic())
+
+
+def request(request_id: str, value: Any = 1, user_id: str = "u", **more: Any) -> JsonObject:
+    return {"request_id": request_id, "model_name": "m", "user_id": user_id, "input": {"x": value}, **more}

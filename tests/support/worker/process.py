@@ -1,0 +1,147 @@
+"""`headrace worker` as a process of its own: to start, to watch by its log, and to harm."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from schemas.events import JsonObject
+from streams.config.settings import Settings
+from tests.support.stack.command import HEADRACE, environment
+
+DEADLINE_SECONDS = 30.0
+ALL_ROLES = "predict,control"
+
+
+class WorkerProcess:
+    """A worker with these roles and settings; `close` ends it, whatever state it is in.
+
+    Its log is read by a thread, so that it never waits for its reader.
+    """
+
+    def __init__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> None:
+        self._process = subprocess.Popen(
+            [HEADRACE, "worker", "--roles", roles, "--processes", str(processes)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(settings),
+        )
+        self._lines: list[str] = []
+        self._at_end = False
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All that it has written so far."""
+        with self._news:
+            return "".join(self._lines)
+
+    async def ready(self) -> None:
+        """Wait until it serves; its partitions come a moment later."""
+        await self.logged("worker ready")
+
+    async def logged(self, event: str, *, times: int = 1) -> JsonObject:
+        """Wait until it has logged an event so often; the last one's line."""
+        return await asyncio.to_thread(self._wait_for, event, times)
+
+    def logged_again(self, event: str) -> Awaitable[JsonObject]:
+        """Wait until it has logged an event once more than it has by this call."""
+        with self._news:
+            times = sum(line.get("event") == event for line in map(_parsed, self._lines))
+        return self.logged(event, times=times + 1)
+
+    async def ended(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        try:
+            code = await asyncio.to_thread(self._process.wait, seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker still runs after {seconds:g} s:\n{self.log}") from None
+        await asyncio.to_thread(self._reader.join, DEADLINE_SECONDS)
+        return code
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash of its machine would: it has no say."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """Let it run no more; it holds its connections and partitions."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._news:
+                self._lines.append(line.decode(errors="replace"))
+                self._news.notify_all()
+        with self._news:
+            self._at_end = True
+            self._news.notify_all()
+
+    def _wait_for(self, event: str, times: int) -> JsonObject:
+        def found() -> list[JsonObject]:
+            return [line for line in map(_parsed, self._lines) if line.get("event") == event]
+
+        with self._news:
+            self._news.wait_for(lambda: self._at_end or len(found()) >= times, DEADLINE_SECONDS)
+            lines = found()
+            if len(lines) >= times:
+                return lines[times - 1]
+            state = "ended" if self._at_end else f"ran for {DEADLINE_SECONDS:g} s"
+            written = "".join(self._lines)
+        raise AssertionError(f"the worker {state} and has not logged {event!r} {times} times:\n{written}")
+
+
+class StartWorker(Protocol):
+    """The fixture `start_worker`."""
+
+    def __call__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess: ...
+
+
+@contextmanager
+def worker_processes() -> Iterator[StartWorker]:
+    """What starts workers that end with the block; their logs are printed then, for a test that fails."""
+    started: list[WorkerProcess] = []
+
+    def start(settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess:
+        started.append(WorkerProcess(settings, roles, processes))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            worker.close()
+            sys.stdout.write(f"--- log of a worker\n{worker.log}")
+
+
+def _parsed(line: str) -> JsonObject:
+    try:
+        document: Any = json.loads(line)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

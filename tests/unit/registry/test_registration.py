@@ -1,0 +1,103 @@
+"""registry/registration.py and schemas/mapping.py: what a version must hold to be registered."""
+
+from typing import Any
+
+import pytest
+
+from registry.registration import check_version
+from schemas.errors import PromotionRejectedError, RejectionCode
+from schemas.events import JsonObject
+from schemas.json_schema import compile_schema
+from schemas.mapping import Datatype, Mapping, schema_of
+from schemas.models import ModelSpec
+from tests.support.promotions.events import spec
+
+MAPPING = {"inputs": {"user": {"tensor": "user_idx", "datatype": "INT64"}}, "outputs": {"items": "out_0"}}
+ACCEPTS = {"type": "object", "required": ["user"], "properties": {"user": {"type": "integer", "maximum": 99}}}
+
+
+def version(**fields: Any) -> ModelSpec:
+    return ModelSpec.model_validate(spec("v1", **fields))
+
+
+def refusal(**fields: Any) -> str:
+    with pytest.raises(PromotionRejectedError) as caught:
+        check_version(version(**fields))
+    assert caught.value.code is RejectionCode.INVALID_EVENT
+    return caught.value.message
+
+
+def test_a_version_whose_example_fits_is_taken() -> None:
+    """With a mapping, and with predictions."""
+    check_version(
+        version(
+            mapping=MAPPING,
+            input_schema=ACCEPTS,
+            output_schema={"type": "array"},
+            example={"input": {"user": 17}, "predictions": [1, 2]},
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input_schema": ACCEPTS, "example": {"input": {"user": 100}}}, "example.input does not match"),
+        (
+            {"mapping": MAPPING, "example": {"input": {"user": 1.5}}},
+            "example.input does not fit the mapping: /user:",
+        ),
+        (
+            {"mapping": MAPPING, "example": {"input": {"users": 1}}},
+            "example.input does not fit the mapping: it:",
+        ),
+        (
+            {"output_schema": {"type": "array"}, "example": {"input": {}, "predictions": 3}},
+            "example.predictions do not match",
+        ),
+        (
+            {"mapping": {"inputs": {k: {"tensor": "t", "datatype": "BOOL"} for k in ("a", "b")}}},
+            "mapping.inputs name one tensor twice",
+        ),
+        (
+            {"mapping": {"inputs": {"a": {"datatype": "BOOL"}}, "outputs": {"x": "o", "y": "o"}}},
+            "mapping.outputs name one tensor twice",
+        ),
+        (
+            {
+                "server": {"form": "value"},
+                "mapping": {"inputs": {k: {"datatype": "BOOL"} for k in ("a", "b")}},
+            },
+            "server.form value sends one value alone",
+        ),
+    ],
+)
+def test_what_could_not_answer_is_refused(fields: dict[str, Any], message: str) -> None:
+    """Each with where and why."""
+    assert refusal(**fields).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "good", "bad"),
+    [
+        ({"datatype": "INT8"}, [-128, 127, 1.0], [128, -129, "1", True, 0.5, [1]]),
+        ({"datatype": "UINT16"}, [0, 65535], [-1, 65536]),
+        ({"datatype": "INT64"}, [-(2**63), 2**63 - 1], [2**63]),
+        ({"datatype": "FP32", "shape": [2]}, [[1, 2.5]], [[1], [1, 2, 3], 1, ["1", "2"]]),
+        ({"datatype": "FP64", "shape": [-1, 2]}, [[], [[1, 2], [3, 4]]], [[[1]], [1, 2]]),
+        ({"datatype": "BYTES", "shape": [1]}, [["a"]], ["a", [1]]),
+        ({"datatype": "BOOL"}, [True], [1, "true"]),
+    ],
+)
+def test_a_declared_tensor_says_what_fits(tensor: JsonObject, good: list[Any], bad: list[Any]) -> None:
+    """Its type's range, and its shape without the batch dimension."""
+    mapping = Mapping.model_validate({"inputs": {"x": tensor}})
+    fits = compile_schema(schema_of(mapping))
+    assert [value for value in good if not fits.is_valid({"x": value})] == []
+    assert [value for value in bad if fits.is_valid({"x": value})] == []
+
+
+def test_every_datatype_has_a_schema() -> None:
+    """None is forgotten."""
+    for datatype in Datatype:
+        compile_schema(schema_of(Mapping.model_validate({"inputs": {"x": {"datatype": datatype.value}}})))
