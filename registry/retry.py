@@ -1,4 +1,4 @@
-"""Trying again until PostgreSQL is there, for what may wait and must not be lost."""
+"""Asking PostgreSQL again until it answers, for work that may wait and must not be lost."""
 
 import asyncio
 import random
@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import structlog
 
+from schemas.backoff import backoff_seconds
 from schemas.errors import RegistryUnavailableError, SetupError
 
 log = structlog.get_logger()
@@ -18,19 +19,25 @@ Result = TypeVar("Result")
 
 
 async def until_reachable(ask: Callable[[], Awaitable[Result]], *, waiting: str) -> Result:
-    """What `ask` returns once it does not raise RegistryUnavailableError or SetupError.
+    """Call `ask` until it raises neither RegistryUnavailableError nor SetupError; return its result.
 
-    A registry that is not set up, as before a migration, is no reason to lose anything either. Whether a
-    question that failed was answered may be unknown, so it must be safe to ask again. `waiting` says in the
-    log what waits.
+    SetupError is waited out too: before a migration the registry is not set up, and nothing may be lost by
+    that. A call that failed may have been carried out, so `ask` must be safe to repeat. `waiting` names in the
+    log what waits, in the plural.
     """
     notice = f"registry not reachable; {waiting} wait"
-    pause_seconds = FIRST_RETRY_SECONDS
+    tries = 0
     while True:
         try:
             return await ask()
         except (RegistryUnavailableError, SetupError) as error:
-            if pause_seconds == FIRST_RETRY_SECONDS:
+            tries += 1
+            if tries == 1:
                 log.warning(notice, reason=str(error))
-        await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-        pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
+        pause_seconds = backoff_seconds(
+            tries,
+            first_seconds=FIRST_RETRY_SECONDS,
+            longest_seconds=MAX_RETRY_SECONDS,
+            chance=random.uniform(0.5, 1.0),  # noqa: S311  # no secret
+        )
+        await asyncio.sleep(pause_seconds)
