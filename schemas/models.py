@@ -223,7 +223,7 @@ Weight = Annotated[
 
 
 class PromotionEvent(WireModel):
-    """An operator's wish; topic `model-promotions`, key `model_name`."""
+    """A change that an operator asks for; topic `model-promotions`, key `model_name`."""
 
     event_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     model_name: ModelName

@@ -67,4 +67,4 @@ async def _serve(settings: "Settings", host: str, port: int) -> None:
         where = f"[{host}]" if ":" in host else host
         print(f"http://{where}:{bound}/", flush=True)
         print("headrace: Ctrl-C ends it", file=sys.stderr)
-        await feed.keep_reading()
+        await feed.run_reading_loop()

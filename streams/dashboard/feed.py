@@ -22,7 +22,7 @@ Names = tuple[str, ...]
 
 
 class Feed:
-    """The documents of all pages of one process; `keep_reading` must run meanwhile."""
+    """The documents of all pages of one process; `run_reading_loop` must run meanwhile."""
 
     def __init__(self, reader: PageReader, *, may_promote: bool) -> None:
         self._reader = reader
@@ -35,7 +35,7 @@ class Feed:
         self._documents: dict[Names, bytes] = {}
         self._reading = 0
 
-    async def keep_reading(self) -> None:
+    async def run_reading_loop(self) -> None:
         """Read for those who look. Ends when cancelled."""
         works = True
         while True:

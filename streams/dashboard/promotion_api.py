@@ -18,7 +18,7 @@ from streams.promotions.events import make_event
 log = structlog.get_logger()
 
 
-class Wish(WireModel):
+class PromotionCommand(WireModel):
     """What the page may ask for; `expected_revision` is what its user was looking at."""
 
     action: Literal["promote", "rollback"]
@@ -30,14 +30,14 @@ class Wish(WireModel):
 
 
 async def promote(settings: Settings, token: str, request: web.Request) -> web.Response:
-    """Have a wish decided: 200 with the result, applied or refused, else with `error`."""
+    """Have a command decided: 200 with the result, applied or refused, else with `error`."""
     if not is_same_site(request.host, request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
         return _failed(HTTPStatus.FORBIDDEN, "CROSS_SITE", "another site's page may not promote")
     if not bears(request.headers.get("Authorization"), token):
         return _failed(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "this is not the token")
     try:
-        wish = Wish.model_validate_json(await request.read())
-        event = make_event({"event_id": str(uuid.uuid4()), **wish.model_dump()})
+        command = PromotionCommand.model_validate_json(await request.read())
+        event = make_event({"event_id": str(uuid.uuid4()), **command.model_dump()})
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, problem["loc"])) or "body"

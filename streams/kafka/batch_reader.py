@@ -81,7 +81,7 @@ class _Unread:
         self._records = [record for record in records if record.offset >= self.next_offset]
 
 
-def take_over(fetched: FetchResult) -> None:
+def install_batch_reader(fetched: FetchResult) -> None:
     """Have `getall` of a fetch result take records by the batch from now on. Idempotent."""
     if "getall" in fetched.__dict__ or fetched._partition_records is None:
         return

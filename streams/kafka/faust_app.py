@@ -7,7 +7,7 @@ import faust
 from mode.supervisors import CrashingSupervisor
 
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
-from streams.kafka.offset_tracker import WHOLE
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
 from streams.kafka.transport import (
     COMMIT_INTERVAL_SECONDS,
     HEARTBEAT_SECONDS,
@@ -50,9 +50,9 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
         broker_session_timeout=SESSION_TIMEOUT_SECONDS,
         producer_request_timeout=REQUEST_TIMEOUT_SECONDS,
         datadir=tempfile.gettempdir(),
-        # The ledger bounds what is handed out, so the buffer is never full: a full one makes the
+        # The offset tracker bounds what is handed out, so the buffer is never full: a full one makes the
         # fetcher sleep for a second.
-        stream_buffer_maxsize=options.max_outstanding * WHOLE + 1,
+        stream_buffer_maxsize=options.max_outstanding * FULL_SLICE_WEIGHT + 1,
         stream_publish_on_commit=False,
         store="memory://",
         table_standby_replicas=0,
@@ -89,6 +89,6 @@ def progress_of(app: WorkerApp) -> Progress:
     consumer = consumer_of(app)
     # A rebalance that does not end is no progress either.
     return Progress(
-        waiting=app.rebalancing or consumer.ledger.outstanding > 0 or consumer.lag() > 0,
-        done=consumer.ledger.acknowledged_total + app.rebalancing_count,
+        waiting=app.rebalancing or consumer.offsets.outstanding > 0 or consumer.lag() > 0,
+        done=consumer.offsets.acknowledged_total + app.rebalancing_count,
     )

@@ -1,8 +1,8 @@
-"""PURE. Which slices were handed out, which are done, and how far an offset may be committed.
+"""PURE. Tracks the slices in flight and computes the offset that each partition may commit.
 
-Slices of one partition are worked on at the same time and may be done in any order; an offset is
-committed only when all before it are done. Whatever was handed out under an earlier assignment
-counts for nothing: its records come again, to whoever holds the partition then.
+The slices of a partition are processed concurrently and may be acknowledged in any order. An offset is
+committable only when every slice before it is acknowledged. A rebalance clears the tracker: Kafka delivers the
+unacknowledged records again to the partition's new owner.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 
 class Record(Protocol):
-    """What the pipeline needs of a Kafka record; `timestamp` is in milliseconds."""
+    """The fields of a Kafka record that Headrace reads; `timestamp` is Unix time in milliseconds."""
 
     @property
     def offset(self) -> int: ...
@@ -27,12 +27,12 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
-WHOLE = 256
-"""What a slice weighs that has all the records or bytes that one may have."""
+FULL_SLICE_WEIGHT = 256
+"""The weight of a slice that has reached the limit of records or of bytes."""
 
 
 class Partition(NamedTuple):
-    """Equal to, and hashed like, the topic-partition tuples of aiokafka and Faust."""
+    """Compares equal to the topic-partition tuples of aiokafka and Faust, with the same hash."""
 
     topic: str
     partition: int
@@ -40,45 +40,47 @@ class Partition(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Slice:
-    """Consecutive records of one partition that are worked on as one."""
+    """Consecutive records of one partition that are processed and acknowledged as one unit."""
 
     partition: Partition
     records: Sequence[Record]
     generation: int
+    """The consumer group's generation when the records were fetched."""
     received_at: float
-    """Monotonic seconds."""
-    weight: int = WHOLE
+    """`time.monotonic()` in seconds."""
+    weight: int = FULL_SLICE_WEIGHT
     acknowledged: bool = False
 
 
 def weight_of(records: Sequence[Record], whole_records: int, whole_bytes: int) -> int:
-    """How much of a whole slice these are, from 1 to `WHOLE`, by their number or their bytes."""
+    """The larger of the shares of `whole_records` and `whole_bytes`, scaled to 1…`FULL_SLICE_WEIGHT`."""
     count = len(records)
-    # To look at many records costs more than it tells.
+    # Adding up the sizes of many records would cost more than the exact weight is worth.
     if 4 * count >= whole_records:
-        return WHOLE
+        return FULL_SLICE_WEIGHT
     size = sum([len(record.value or b"") for record in records])
     part = max(count / whole_records, size / whole_bytes)
-    return max(1, min(WHOLE, math.ceil(WHOLE * part)))
+    return max(1, min(FULL_SLICE_WEIGHT, math.ceil(FULL_SLICE_WEIGHT * part)))
 
 
-class Ledger:
-    """A queue of slices for each partition, in the order of their offsets."""
+class OffsetTracker:
+    """One queue of slices per partition, ordered by offset."""
 
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[Slice]] = {}
         self._committable: dict[Partition, int] = {}
         self.outstanding = 0
-        """The weight of the slices that were handed out and are not acknowledged."""
+        """The total weight of the unacknowledged slices."""
         self.acknowledged_total = 0
+        """The number of slices that were ever acknowledged."""
 
-    def hand_out(self, handed: Slice) -> None:
-        """Note a slice; its offsets follow those of the partition's slices before it."""
-        self._queues.setdefault(handed.partition, deque()).append(handed)
-        self.outstanding += handed.weight
+    def track(self, fetched: Slice) -> None:
+        """Add a slice; its offsets must follow those of the partition's earlier slices."""
+        self._queues.setdefault(fetched.partition, deque()).append(fetched)
+        self.outstanding += fetched.weight
 
     def acknowledge(self, done: Slice) -> None:
-        """Note that all outputs of a slice are delivered. Repeats and forgotten slices do nothing."""
+        """Mark a slice whose outputs are all delivered; ignores a slice that is acknowledged or not tracked."""
         queue = self._queues.get(done.partition)
         if done.acknowledged or queue is None or done not in queue:
             return
@@ -89,19 +91,19 @@ class Ledger:
             self._committable[done.partition] = queue.popleft().records[-1].offset + 1
 
     def committable(self, partition: Partition) -> int | None:
-        """The offset up to which every record is done, or None when none is."""
+        """The offset after the last record of the acknowledged prefix; None before the first acknowledgement."""
         return self._committable.get(partition)
 
     def partitions(self) -> Iterable[Partition]:
-        """The partitions with something to commit."""
+        """The partitions that have a committable offset."""
         return list(self._committable)
 
     def oldest_ms(self) -> int | None:
-        """The least timestamp of the first records that are not done, one in each partition; None without any."""
+        """The lowest timestamp of each partition's first unacknowledged record; None when every slice is acknowledged."""
         return min((queue[0].records[0].timestamp for queue in self._queues.values() if queue), default=None)
 
-    def forget(self) -> None:
-        """Forget everything: the assignment changed."""
+    def clear(self) -> None:
+        """Drop all slices and committable offsets, after a rebalance."""
         self._queues.clear()
         self._committable.clear()
         self.outstanding = 0

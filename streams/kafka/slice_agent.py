@@ -6,7 +6,7 @@ from typing import Any
 
 import faust
 
-from streams.kafka.offset_tracker import WHOLE, Slice
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 
 SliceHandler = Callable[[Slice], Awaitable[None]]
 
@@ -26,7 +26,7 @@ def slice_agent(
     `in_order`. A slice is acknowledged when `handle` returns, and only then; when it raises, `on_fault` is
     told and must end the process, since the slice comes again only to a process that starts anew.
     """
-    room = _Room(slices_in_flight * WHOLE)
+    room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
     handling: set[asyncio.Task[None]] = set()
 
     async def handle_one(event: Any) -> None:

@@ -45,8 +45,8 @@ from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
-from streams.kafka.batch_reader import take_over
-from streams.kafka.offset_tracker import WHOLE, Ledger, Partition, Record, Slice, weight_of
+from streams.kafka.batch_reader import install_batch_reader
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
 from streams.kafka.stopping import stop_consumer
 
 # Faust's services log by the name of this module, and too much of it to be shown.
@@ -79,7 +79,7 @@ class SliceScheduler(SchedulingStrategyT):
 
 
 class SliceConsumer(Consumer):
-    """Reads slices, and commits by the ledger."""
+    """Reads slices, and commits by the offset tracker."""
 
     transport: "SliceTransport"
     app: AppT
@@ -87,7 +87,7 @@ class SliceConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ledger = Ledger()
+        self.offsets = OffsetTracker()
         self._slot_freed = asyncio.Event()
         self._kafka: aiokafka.AIOKafkaConsumer | None = None
 
@@ -146,7 +146,7 @@ class SliceConsumer(Consumer):
                     return {}
                 for fetched in fetcher._records.values():
                     if type(fetched) is FetchResult:
-                        take_over(fetched)
+                        install_batch_reader(fetched)
                 # Without a timeout it takes only what was taken over.
                 records: Mapping[TP, list[Record]] = await fetcher.fetched_records(
                     active_partitions, timeout=0, max_records=self.transport.options.slice_max_records
@@ -157,14 +157,14 @@ class SliceConsumer(Consumer):
                 await _arrival(fetcher, remaining)
 
     async def _slot_is_free(self, timeout: float) -> bool:
-        limit = self.transport.options.max_outstanding * WHOLE
-        if self.ledger.outstanding >= limit:
+        limit = self.transport.options.max_outstanding * FULL_SLICE_WEIGHT
+        if self.offsets.outstanding >= limit:
             self._slot_freed.clear()
             try:
                 await asyncio.wait_for(self._slot_freed.wait(), timeout)
             except TimeoutError:
                 return False
-        return self.ledger.outstanding < limit
+        return self.offsets.outstanding < limit
 
     def _to_message(self, tp: TP, record: Sequence[Record]) -> ConsumerMessage:
         first, last = record[0], record[-1]
@@ -176,7 +176,7 @@ class SliceConsumer(Consumer):
             received_at=time.monotonic(),
             weight=weight_of(record, options.slice_max_records, options.fetch_max_bytes),
         )
-        self.ledger.hand_out(handed)
+        self.offsets.track(handed)
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -195,7 +195,7 @@ class SliceConsumer(Consumer):
 
     async def _drain_messages(self, fetcher: Any) -> None:
         # The stock loop also looks for gaps between offsets and drops what it takes for repeats,
-        # which the ledger does not need, and races each message against the flow's suspension. Here
+        # which the offset tracker does not need, and races each message against the flow's suspension. Here
         # a message that waits through a rebalance is skipped by the stream: its generation is over.
         try:
             while not (self.should_stop or fetcher.should_stop):
@@ -215,24 +215,26 @@ class SliceConsumer(Consumer):
         message.acked = True
         self._unacked_messages.discard(message)
         if message.value.generation == self.app.consumer_generation_id:
-            self.ledger.acknowledge(message.value)
+            self.offsets.acknowledge(message.value)
         self._slot_freed.set()
         notify(self._waiting_for_ack)
         return True
 
-    def give_up(self) -> None:
+    def abandon_unacked(self) -> None:
         """Wait no more for what is not acknowledged: it comes again, to whoever reads the topic then."""
-        self.ledger.forget()
+        self.offsets.clear()
         self._unacked_messages.clear()
         notify(self._waiting_for_ack)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (
-            TP(*tp) for tp in self.ledger.partitions() if topics is None or tp in topics or tp.topic in topics
+            TP(*tp)
+            for tp in self.offsets.partitions()
+            if topics is None or tp in topics or tp.topic in topics
         )
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self.ledger.committable(Partition(*tp))
+        return self.offsets.committable(Partition(*tp))
 
     async def _commit_offsets(
         self,
@@ -272,11 +274,11 @@ class SliceConsumer(Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
-        self.ledger.forget()
+        self.offsets.clear()
         self._slot_freed.set()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        self.ledger.forget()
+        self.offsets.clear()
         self._slot_freed.set()
         await super().on_partitions_assigned(assigned, generation_id)
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
@@ -331,8 +333,8 @@ class SliceConsumer(Consumer):
             if state.highwater is not None and state.has_valid_position
         }
 
-    def is_handed_out(self, tp: TP) -> bool:
-        """Whether all is that an assigned partition is known to have; False before the first fetch."""
+    def is_caught_up(self, tp: TP) -> bool:
+        """True when every record that the broker reported for `tp` was fetched; False before the first fetch."""
         subscription = self.kafka._subscription.subscription
         if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
             return False

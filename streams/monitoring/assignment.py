@@ -42,4 +42,4 @@ class Assignment:
         """Whether all deltas of a model are counted, as far as is known; False right after a start."""
         consumer = consumer_of(self._app)
         tp = TP(self._topic, self.partition_of(model_name))
-        return consumer.ledger.outstanding == 0 and consumer.is_handed_out(tp)
+        return consumer.offsets.outstanding == 0 and consumer.is_caught_up(tp)

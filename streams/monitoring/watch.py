@@ -65,7 +65,7 @@ class Assigned(Protocol):
 class AlertWatch:
     """Watches the models of this monitor's partitions; `attempts` counts questions to PostgreSQL.
 
-    `publish` returns when the broker has an event, and raises UnavailableError; `tell` is given each event, and
+    `publish` returns when the broker has an event, and raises UnavailableError; `notify` is given each event, and
     never waits.
     """
 
@@ -77,14 +77,14 @@ class AlertWatch:
         assigned: Assigned,
         *,
         publish: Callable[[Alert], Awaitable[None]],
-        tell: Callable[[Alert], None],
+        notify: Callable[[Alert], None],
     ) -> None:
         self._windows = windows
         self._states = states
         self._following = following
         self._assigned = assigned
         self._publish = publish
-        self._tell = tell
+        self._notify = notify
         self._engine = AlertEngine()
         self._generation: int | None = None
         self._horizons: dict[int, float] = {}
@@ -120,7 +120,7 @@ class AlertWatch:
             newest = max(delta.window_end.timestamp() for delta in deltas)
             self._horizons[partition] = max(self._horizons.get(partition, 0.0), min(newest, now))
 
-    async def keep_judging(self) -> None:
+    async def run_evaluation_loop(self) -> None:
         """Judge the rules of all models, twice a second. Ends when cancelled."""
         while True:
             await asyncio.sleep(EVALUATE_EACH_SECONDS)
@@ -129,7 +129,7 @@ class AlertWatch:
                     await self._renew()
                     await self._judge_models()
 
-    async def keep_sampling(self, sample: Callable[[], Awaitable[Sample]]) -> None:
+    async def run_sampling_loop(self, sample: Callable[[], Awaitable[Sample]]) -> None:
         """Judge the rules of the installation, where that is this monitor's. Ends when cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_EACH_SECONDS)
@@ -146,7 +146,7 @@ class AlertWatch:
                 self._engine.installation_rules = self._following.installation_rules
                 await self._record(self._engine.evaluate_installation(taken))
 
-    async def keep_publishing(self) -> None:
+    async def run_publishing_loop(self) -> None:
         """Publish the events of this monitor's models, also those that another one left. Ends when cancelled."""
         while True:
             self._news.clear()
@@ -197,7 +197,7 @@ class AlertWatch:
                     value=round(alert.value, 4),
                     threshold=round(alert.threshold, 4),
                 )
-                self._tell(alert)
+                self._notify(alert)
                 self._news.set()
             else:
                 # Another monitor was there first: what it left is the truth.

@@ -66,14 +66,14 @@ class Webhook:
         self._waiting: deque[Alert] = deque(maxlen=MAX_WAITING)
         self._news = asyncio.Event()
 
-    def tell(self, alert: Alert) -> None:
+    def enqueue(self, alert: Alert) -> None:
         """Have an event told soon; never waits."""
         if len(self._waiting) == MAX_WAITING:
             log.warning("an alert is not told: too many wait for the webhook")
         self._waiting.append(alert)
         self._news.set()
 
-    async def keep_telling(self, firing: Callable[[], Iterable[Alert]]) -> None:
+    async def run_delivery_loop(self, firing: Callable[[], Iterable[Alert]]) -> None:
         """Tell what comes, and each minute all that is `firing`. Ends when cancelled.
 
         Raises SetupError when the bundle of certificate authorities cannot be read.
@@ -89,7 +89,7 @@ class Webhook:
                 waiting = list(self._waiting)
                 self._waiting.clear()
                 events = {alert.alert_id: alert for alert in (*firing(), *waiting)}
-                if events and not await self._told(client, list(events.values())):
+                if events and not await self._post(client, list(events.values())):
                     # What fires is told again anyway; a resolved one would never be.
                     again = [alert for alert in events.values() if alert.state == "resolved"]
                     self._waiting.extendleft(reversed(again))
@@ -102,7 +102,7 @@ class Webhook:
             pass
         self._news.clear()
 
-    async def _told(self, client: httpx.AsyncClient, alerts: Sequence[Alert]) -> bool:
+    async def _post(self, client: httpx.AsyncClient, alerts: Sequence[Alert]) -> bool:
         """Whether the receiver has them, or refuses them for good."""
         now = datetime.now(UTC)
         body = [as_alertmanager(alert, now) for alert in alerts]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from streams.kafka.faust_app import WorkerApp, consumer_of
-from streams.kafka.offset_tracker import WHOLE
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
 from streams.prometheus.text_format import Part, gauge, labels, with_label
 
 
@@ -26,14 +26,14 @@ class ConsumerMetrics:
                 for partition, lag in sorted(consumer.lags().items())
             ],
         )
-        oldest_ms = consumer.ledger.oldest_ms()
+        oldest_ms = consumer.offsets.oldest_ms()
         yield gauge(
             "headrace_consumer_oldest_age_seconds",
             "How old the oldest record is that this process works on; 0 while there is none.",
             [(of_topic, 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000))],
         )
         yield gauge(
-            "headrace_consumer_slices_in_hand",
-            "What was handed out and is not acknowledged yet, in whole slices.",
-            [(of_topic, consumer.ledger.outstanding / WHOLE)],
+            "headrace_consumer_inflight_slices",
+            "The unacknowledged slices, in units of one full slice.",
+            [(of_topic, consumer.offsets.outstanding / FULL_SLICE_WEIGHT)],
         )

@@ -72,7 +72,7 @@ async def monitor_role(
             following,
             Assignment(app, settings.topic_metrics, counts[settings.topic_metrics]),
             publish=partial(_publish, app, settings),
-            tell=webhook.tell if webhook else _tell_nobody,
+            notify=webhook.enqueue if webhook else _drop_alert,
         )
         monitor = Monitor(windows, watch)
 
@@ -95,12 +95,12 @@ async def monitor_role(
             yield repeated(
                 following.step, each_seconds=FOLLOW_EACH_SECONDS, failed="routes and rules are not read"
             )
-            yield watch.keep_judging()
-            yield watch.keep_sampling(sample)
-            yield watch.keep_publishing()
-            yield feed.keep_reading()
+            yield watch.run_evaluation_loop()
+            yield watch.run_sampling_loop(sample)
+            yield watch.run_publishing_loop()
+            yield feed.run_reading_loop()
             if webhook is not None:
-                yield webhook.keep_telling(lambda: watch.firing)
+                yield webhook.run_delivery_loop(lambda: watch.firing)
             yield repeated(
                 partial(_forget, windows, states, settings),
                 each_seconds=FORGET_EACH_SECONDS,
@@ -131,7 +131,7 @@ def _webhook(settings: Settings) -> Webhook | None:
     return Webhook(url.get_secret_value(), ca_file=settings.alert_webhook_ssl_cafile)
 
 
-def _tell_nobody(_: Alert) -> None:
+def _drop_alert(_: Alert) -> None:
     """There is no webhook."""
 
 

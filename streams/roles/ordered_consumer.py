@@ -82,6 +82,6 @@ async def reading(
     await asyncio.wait([stopping], timeout=STOP_SECONDS)
     if not stopping.done():
         log.warning("records are left waiting; they come again to the next worker", topic=topic)
-        consumer_of(app).give_up()
+        consumer_of(app).abandon_unacked()
     await stopping
     watchdog.stop()

@@ -114,7 +114,7 @@ def test_a_batch_that_is_full_says_so() -> None:
 
 
 def test_the_conductor_bounds_by_its_queue() -> None:
-    """A queue that is not full takes a message without waiting: the ledger's bound is the only one."""
+    """A queue that is not full takes a message without waiting: the offset tracker's bound is the only one."""
     assert "queue.put_nowait_enhanced(" in source(ConductorCompiler.build)
 
 

@@ -104,7 +104,7 @@ async def telling(
     url: str, firing: Iterable[Alert] = (), webhook: Webhook | None = None
 ) -> AsyncIterator[Webhook]:
     webhook = webhook or Webhook(url)
-    task = asyncio.create_task(webhook.keep_telling(lambda: firing))
+    task = asyncio.create_task(webhook.run_delivery_loop(lambda: firing))
     try:
         yield webhook
     finally:
@@ -144,7 +144,7 @@ async def test_it_is_told_again_until_the_receiver_takes_it() -> None:
     """Overloaded, broken, and gone in the middle."""
     receiver = Receiver([answer({}, 503), answer({}, 500), answer({}, 429), b""])
     async with http_server(receiver.serve) as url, telling(f"{url}/api/v2/alerts?token=secret") as webhook:
-        webhook.tell(FIRED)
+        webhook.enqueue(FIRED)
         await receiver.until(4)
     assert {tuple(each[0]["labels"].items()) for each in receiver.told} == {
         tuple(receiver.told[0][0]["labels"].items())
@@ -158,7 +158,7 @@ async def test_what_fires_is_told_each_time_and_what_resolved_once() -> None:
     receiver = Receiver()
     async with http_server(receiver.serve) as url, telling(url, [FIRED]) as webhook:
         await receiver.until(2)
-        webhook.tell(RESOLVED)
+        webhook.enqueue(RESOLVED)
         await receiver.until(5)
     ends = [each[0]["endsAt"] for each in receiver.told]
     assert all(len(each) == 1 for each in receiver.told)
@@ -169,7 +169,7 @@ async def test_a_resolved_alert_waits_for_a_receiver_that_is_away() -> None:
     """All tries fail, and then some; it is told when it can be."""
     receiver = Receiver([answer({}, 503)] * (2 * MAX_TRIES))
     async with http_server(receiver.serve) as url, telling(url) as webhook:
-        webhook.tell(RESOLVED)
+        webhook.enqueue(RESOLVED)
         await receiver.until(2 * MAX_TRIES + 1)
     assert all([each["endsAt"] for each in told] == ["2026-11-25T12:03:00.000Z"] for told in receiver.told)
 
@@ -180,9 +180,9 @@ async def test_a_refusal_is_not_argued_with(status: int) -> None:
     receiver = Receiver([answer({}, status, "location: /elsewhere\r\n")])
     with capture_logs() as logs:
         async with http_server(receiver.serve) as url, telling(f"{url}/hook") as webhook:
-            webhook.tell(RESOLVED)
+            webhook.enqueue(RESOLVED)
             await receiver.until(1)
-            webhook.tell(FIRED)
+            webhook.enqueue(FIRED)
             await receiver.until(2)
     assert [request.path for request in receiver.requests] == ["/hook", "/hook"]
     assert [each["reason"] for each in logs] == [f"status {status}"]
@@ -200,7 +200,7 @@ async def test_no_log_shows_the_url() -> None:
         async with http_server(hang_up) as url:
             secret = url.replace("://", "://user:hunter2@") + "/services/T0/secret"
             async with telling(secret) as webhook:
-                webhook.tell(RESOLVED)
+                webhook.enqueue(RESOLVED)
                 await receiver.until(MAX_TRIES + 1)
     assert receiver.requests[0].path == "/services/T0/secret"
     assert logs[0]["reason"] == "RemoteProtocolError"
@@ -213,7 +213,7 @@ def test_what_waits_is_bounded() -> None:
     webhook = Webhook("http://127.0.0.1:9")
     with capture_logs() as logs:
         for number in range(MAX_WAITING + 3):
-            webhook.tell(FIRED.model_copy(update={"alert_id": str(number)}))
+            webhook.enqueue(FIRED.model_copy(update={"alert_id": str(number)}))
     assert len(logs) == 3
     assert len(webhook._waiting) == MAX_WAITING
     assert webhook._waiting[-1].alert_id == str(MAX_WAITING + 2)
@@ -227,7 +227,7 @@ async def test_a_receiver_of_the_named_authority_is_told(certificates: Certifica
         http_server(receiver.serve, over_tls(certificates)) as url,
         telling(url, webhook=of_settings(f"{url}/hook", certificates.ca)) as webhook,
     ):
-        webhook.tell(FIRED)
+        webhook.enqueue(FIRED)
         await receiver.until(1)
     assert url.startswith("https:")
     assert receiver.requests[0].path == "/hook"
@@ -241,19 +241,19 @@ async def test_a_receiver_of_another_authority_is_told_nothing(
 ) -> None:
     """It may be anybody: neither another authority nor the system's have signed for it."""
     receiver, refused = Receiver(), asyncio.Event()
-    told = Webhook._told
+    post = Webhook._post
 
     async def noted(*arguments: Any) -> bool:
-        taken = await told(*arguments)
+        taken = await post(*arguments)
         refused.set()
         return taken
 
-    monkeypatch.setattr(Webhook, "_told", noted)
+    monkeypatch.setattr(Webhook, "_post", noted)
     with capture_logs() as logs:
         async with http_server(receiver.serve, over_tls(certificates)) as url:
             webhook = of_settings(url, certificates.other_ca if named else None)
             async with telling(url, webhook=webhook):
-                webhook.tell(RESOLVED)
+                webhook.enqueue(RESOLVED)
                 async with asyncio.timeout(DEADLINE_SECONDS):
                     await refused.wait()
     assert receiver.requests == []
@@ -266,4 +266,4 @@ async def test_authorities_that_cannot_be_read_are_told_of(tmp_path: Path) -> No
     """The monitor stops, and says which file."""
     missing = tmp_path / "missing.pem"
     with pytest.raises(SetupError, match=str(missing)):
-        await of_settings("https://127.0.0.1:9", missing).keep_telling(tuple)
+        await of_settings("https://127.0.0.1:9", missing).run_delivery_loop(tuple)

@@ -102,9 +102,12 @@ async def watching(opened: Database, assigned: Assigned, broker: Broker) -> Asyn
         Followed(),
         assigned,
         publish=broker.publish,
-        tell=told.append,
+        notify=told.append,
     )
-    tasks = [asyncio.create_task(watch.keep_judging()), asyncio.create_task(watch.keep_publishing())]
+    tasks = [
+        asyncio.create_task(watch.run_evaluation_loop()),
+        asyncio.create_task(watch.run_publishing_loop()),
+    ]
     try:
         yield watch
     finally:

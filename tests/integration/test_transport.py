@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 from streams.config.settings import Settings
 from streams.kafka.batch_producer import BatchProducer, OutputBatch, Row
 from streams.kafka.faust_app import WorkerApp, worker_app
-from streams.kafka.offset_tracker import WHOLE, Slice
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.transport import SliceConsumer, TransportOptions
 from tests.support.kafka.topic_log import topic_log
@@ -129,7 +129,7 @@ async def test_an_open_slice_holds_back_the_commit(topics: MakeTopics) -> None:
         assert isinstance(consumer, SliceConsumer)
         async with asyncio.timeout(WAIT_SECONDS):
             # An acknowledgement gives no signal of its own; each turn of the loop lets it come.
-            while consumer.ledger.outstanding > first.weight:  # noqa: ASYNC110  # see above
+            while consumer.offsets.outstanding > first.weight:  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0)
         await consumer.commit()
         assert await committed(settings) is None
@@ -146,10 +146,10 @@ async def test_no_more_is_handed_out_than_allowed(topics: MakeTopics) -> None:
         await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING)
         consumer = app.consumer
         assert isinstance(consumer, SliceConsumer)
-        assert consumer.ledger.outstanding == MAX_OUTSTANDING * WHOLE
+        assert consumer.offsets.outstanding == MAX_OUTSTANDING * FULL_SLICE_WEIGHT
         handled.release(handled.slices[0])
         await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING + 1)
-        assert consumer.ledger.outstanding == MAX_OUTSTANDING * WHOLE
+        assert consumer.offsets.outstanding == MAX_OUTSTANDING * FULL_SLICE_WEIGHT
         assert consumer.lag() == 100 - 10 * (MAX_OUTSTANDING + 1)
         handled.hold = False
         for held in list(handled.slices):

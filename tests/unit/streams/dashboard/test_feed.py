@@ -46,7 +46,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def running(reader: CountingReader) -> Any:
     feed = Feed(cast("PageReader", reader), may_promote=True)
-    reading = asyncio.create_task(feed.keep_reading())
+    reading = asyncio.create_task(feed.run_reading_loop())
     async with asyncio.timeout(WAIT_SECONDS):
         yield feed
     reading.cancel()

@@ -1,11 +1,11 @@
-"""streams/kafka/offset_tracker.py: what may be committed, whatever the order in which slices are done."""
+"""streams/kafka/offset_tracker.py: the committable offset, for any order of acknowledgement."""
 
 from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.offset_tracker import WHOLE, Ledger, Partition, Slice, weight_of
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Slice, weight_of
 
 PARTITION = Partition("requests", 0)
 
@@ -27,64 +27,64 @@ def slice_of(first: int, count: int, partition: Partition = PARTITION, generatio
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_never_commits_past_an_open_record(sizes: list[int], random: object) -> None:
     """At each moment the committable offset is that of the first slice that is not done."""
-    ledger, slices, start = Ledger(), [], 0
+    tracker, slices, start = OffsetTracker(), [], 0
     for size in sizes:
         slices.append(slice_of(start, size))
-        ledger.hand_out(slices[-1])
+        tracker.track(slices[-1])
         start += size
     order = list(slices)
     random.shuffle(order)  # type: ignore[attr-defined]  # Hypothesis gives a random.Random
     for done in order:
-        ledger.acknowledge(done)
+        tracker.acknowledge(done)
         unfinished = [one for one in slices if not one.acknowledged]
         first_open = unfinished[0].records[0].offset if unfinished else start
-        assert (ledger.committable(PARTITION) or 0) == first_open
-        assert ledger.outstanding == WHOLE * len(unfinished)
-    assert ledger.committable(PARTITION) == start
+        assert (tracker.committable(PARTITION) or 0) == first_open
+        assert tracker.outstanding == FULL_SLICE_WEIGHT * len(unfinished)
+    assert tracker.committable(PARTITION) == start
 
 
 def test_partitions_do_not_wait_for_each_other() -> None:
     """An open slice of one partition holds back no other partition."""
-    ledger, other = Ledger(), Partition("requests", 1)
-    ledger.hand_out(slice_of(0, 2))
+    tracker, other = OffsetTracker(), Partition("requests", 1)
+    tracker.track(slice_of(0, 2))
     done = slice_of(7, 3, other)
-    ledger.hand_out(done)
-    ledger.acknowledge(done)
-    assert ledger.committable(other) == 10
-    assert ledger.committable(PARTITION) is None
-    assert list(ledger.partitions()) == [other]
+    tracker.track(done)
+    tracker.acknowledge(done)
+    assert tracker.committable(other) == 10
+    assert tracker.committable(PARTITION) is None
+    assert list(tracker.partitions()) == [other]
 
 
 def test_acknowledging_twice_counts_once() -> None:
     """A repeat changes neither the offset nor the count of open slices."""
-    ledger, first, second = Ledger(), slice_of(0, 2), slice_of(2, 2)
-    ledger.hand_out(first)
-    ledger.hand_out(second)
-    ledger.acknowledge(first)
-    ledger.acknowledge(first)
-    assert (ledger.outstanding, ledger.committable(PARTITION)) == (WHOLE, 2)
+    tracker, first, second = OffsetTracker(), slice_of(0, 2), slice_of(2, 2)
+    tracker.track(first)
+    tracker.track(second)
+    tracker.acknowledge(first)
+    tracker.acknowledge(first)
+    assert (tracker.outstanding, tracker.committable(PARTITION)) == (FULL_SLICE_WEIGHT, 2)
 
 
-def test_what_was_forgotten_is_not_committed() -> None:
+def test_slices_of_an_earlier_assignment_are_not_committed() -> None:
     """After a rebalance an old slice that gets done neither commits nor frees a slot twice."""
-    ledger, old = Ledger(), slice_of(0, 2)
-    ledger.hand_out(old)
-    ledger.forget()
-    ledger.acknowledge(old)
-    assert (ledger.outstanding, ledger.committable(PARTITION)) == (0, None)
+    tracker, old = OffsetTracker(), slice_of(0, 2)
+    tracker.track(old)
+    tracker.clear()
+    tracker.acknowledge(old)
+    assert (tracker.outstanding, tracker.committable(PARTITION)) == (0, None)
     new = slice_of(0, 2, generation=2)
-    ledger.hand_out(new)
-    ledger.acknowledge(old)
-    assert (ledger.outstanding, ledger.committable(PARTITION)) == (WHOLE, None)
+    tracker.track(new)
+    tracker.acknowledge(old)
+    assert (tracker.outstanding, tracker.committable(PARTITION)) == (FULL_SLICE_WEIGHT, None)
 
 
-def test_offsets_with_holes_are_no_gaps() -> None:
+def test_offset_gaps_do_not_block_commits() -> None:
     """Compacted or transactional records leave holes; the next offset is that after the last record."""
-    ledger = Ledger()
+    tracker = OffsetTracker()
     holed = Slice(PARTITION, [FakeRecord(3), FakeRecord(9)], 1, received_at=0.0)
-    ledger.hand_out(holed)
-    ledger.acknowledge(holed)
-    assert ledger.committable(PARTITION) == 10
+    tracker.track(holed)
+    tracker.acknowledge(holed)
+    assert tracker.committable(PARTITION) == 10
 
 
 def test_a_slice_weighs_by_its_records_or_its_bytes() -> None:
@@ -92,7 +92,7 @@ def test_a_slice_weighs_by_its_records_or_its_bytes() -> None:
     small, large = FakeRecord(0, value=b"x"), FakeRecord(0, value=b"x" * 1000)
     assert weight_of([small], 2000, 1_000_000) == 1
     assert weight_of([FakeRecord(0, value=None)], 2000, 1_000_000) == 1
-    assert weight_of([small] * 250, 2000, 1_000_000) == WHOLE // 8
-    assert weight_of([large] * 125, 2000, 1_000_000) == WHOLE // 8
-    assert weight_of([small] * 500, 2000, 1_000_000) == WHOLE
-    assert weight_of([large] * 2, 2000, 1000) == WHOLE
+    assert weight_of([small] * 250, 2000, 1_000_000) == FULL_SLICE_WEIGHT // 8
+    assert weight_of([large] * 125, 2000, 1_000_000) == FULL_SLICE_WEIGHT // 8
+    assert weight_of([small] * 500, 2000, 1_000_000) == FULL_SLICE_WEIGHT
+    assert weight_of([large] * 2, 2000, 1000) == FULL_SLICE_WEIGHT

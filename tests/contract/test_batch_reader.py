@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.batch_reader import KeptRecords, take_over
+from streams.kafka.batch_reader import KeptRecords, install_batch_reader
 
 PARTITION = TopicPartition("t", 0)
 
@@ -59,8 +59,8 @@ def fetched_of(*batches: bytearray, position: int = 0) -> tuple[FetchResult, Ass
         PARTITION, KeptRecords(b"".join(batches)), [], position, None, None, True, "read_uncommitted"
     )
     result = FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0)
-    take_over(result)
-    take_over(result)
+    install_batch_reader(result)
+    install_batch_reader(result)
     return result, assignment
 
 
