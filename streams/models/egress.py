@@ -5,9 +5,9 @@ from pathlib import Path
 import platformdirs
 
 from streams.config.settings import Settings, listed
-from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.mlflow import MlflowServer
 from workers.artifacts.s3 import S3Server
+from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.network.endpoints import Outbound
 

@@ -12,8 +12,8 @@ import pytest
 from schemas.errors import UnavailableError
 from tests.support.servers.http_server import answer
 from tests.support.stack.certificates import Certificates, make_certificates
-from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.s3 import S3Server
+from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.network.endpoints import Outbound
 

@@ -112,8 +112,8 @@ async def ask(
     server = ModelServer(url, outbound, connect_timeout_seconds=connect_timeout_seconds)
     try:
         async with asyncio.timeout(within_seconds):
-            until = asyncio.get_running_loop().time() + within_seconds
-            return await server.predict("/infer", b"{}", until=until)
+            deadline_loop_seconds = asyncio.get_running_loop().time() + within_seconds
+            return await server.predict("/infer", b"{}", deadline_loop_seconds=deadline_loop_seconds)
     finally:
         await server.close()
 
@@ -146,11 +146,11 @@ async def test_a_name_is_checked_at_each_connection(resolve: Resolve) -> None:
     resolve("127.0.0.1")
     async with recording(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}") as (url, _):
         server = ModelServer(named(url), listed(LOOPBACK))
-        until = asyncio.get_running_loop().time() + 30
-        assert await server.predict("/infer", b"{}", until=until) == b"{}"
+        deadline_loop_seconds = asyncio.get_running_loop().time() + 30
+        assert await server.predict("/infer", b"{}", deadline_loop_seconds=deadline_loop_seconds) == b"{}"
         resolve("169.254.169.254")
         with pytest.raises(BackendUnavailableError, match=r"169\.254\.169\.254, which is not public"):
-            await server.predict("/infer", b"{}", until=until)
+            await server.predict("/infer", b"{}", deadline_loop_seconds=deadline_loop_seconds)
         await server.close()
 
 
@@ -226,7 +226,7 @@ async def test_a_token_is_in_no_error(status: int) -> None:
             await ask(url, outbound)
         assert TOKEN not in str(failure.value)
         server = ModelServer(url, outbound)
-        assert TOKEN.encode() not in (await server.call("GET", "", until=0.0))[1]
+        assert TOKEN.encode() not in (await server.call("GET", "", deadline_loop_seconds=0.0))[1]
         await server.close()
 
 
@@ -278,9 +278,9 @@ async def test_calls_leave_nothing_to_the_collector() -> None:
         server = ModelServer(url, Outbound(networks=(LOOPBACK,)))
 
         async def call() -> None:
-            await server.predict("", b"1", until=math.inf)
+            await server.predict("", b"1", deadline_loop_seconds=math.inf)
             with suppress(BackendFailedError):
-                await server.predict("", b"0", until=math.inf)
+                await server.predict("", b"0", deadline_loop_seconds=math.inf)
 
         await call()
         gc.collect()

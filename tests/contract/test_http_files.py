@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError, UnavailableError
 from tests.support.servers.http_server import Handler, HttpRequest, answer, http_server
-from workers.artifacts.by_scheme import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.folder import LOCK_NAME
+from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.network.endpoints import Outbound
 

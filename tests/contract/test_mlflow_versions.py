@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from schemas.errors import ArtifactError, UnavailableError
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.servers.mlflow_server import ScriptedMlflow, mlflow_server
-from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.mlflow import MlflowServer
 from workers.artifacts.s3 import S3Server
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 
 CONTENT = b"\x08 a model"

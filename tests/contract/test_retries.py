@@ -163,9 +163,9 @@ async def test_a_connection_that_is_refused_is_tried_again(monkeypatch: pytest.M
     server = ModelServer(f"http://127.0.0.1:{port}", Outbound())
     until = asyncio.get_running_loop().time() + 30
     with pytest.raises(BackendUnavailableError, match="does not answer"):
-        await server.predict("", b"", until=until)
+        await server.predict("", b"", deadline_loop_seconds=until)
     assert tries == MAX_TRIES
-    assert await server.predict("", b"", until=until) == b"{}"
+    assert await server.predict("", b"", deadline_loop_seconds=until) == b"{}"
     assert tries == 2 * MAX_TRIES
     await server.close()
     assert starting is not None

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, UnavailableError
 from tests.support.servers.http_server import Handler, HttpRequest, answer, http_server
-from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.s3 import S3Server
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 
 CONTENT = bytes(range(8, 256)) * 10_000

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.folder import LOCK_NAME, ArtifactFolder
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 
 SIZE_BYTES = 100_000

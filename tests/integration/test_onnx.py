@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError
 from tests.support.models.onnx_files import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
-from workers.artifacts.by_scheme import ArtifactSources
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.backends.onnx import OnnxBackend
 from workers.calls.isolate import infer_each

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from schemas.errors import ArtifactError, UnavailableError
 from tests.servers.conftest import RunningServers, running
 from tests.servers.stores import Moto
-from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.s3 import S3Server
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 
 SERVERS = (Moto,)

@@ -1,15 +1,13 @@
-"""The port to wherever model files are kept, and the files of this machine. Others: one a file."""
+"""The port to wherever model files are kept: one implementation a file, and what they share."""
 
-import os
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import ParamSpec, Protocol, TypeVar
 
-from schemas.errors import ArtifactError
-from workers.artifacts.threads import in_thread
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -40,54 +38,16 @@ class ArtifactSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A file of this machine."""
+async def in_thread(function: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs) -> Answer:
+    """As `asyncio.to_thread`, but a caller that is cancelled goes on only when the thread has ended.
 
-    path: Path
-
-    @classmethod
-    def of(cls, uri: str) -> "LocalFile":
-        """The file of a URI `file:///PATH`; raises ArtifactError for what is no absolute path."""
-        try:
-            parts = urlsplit(uri)
-            path = Path(unquote(parts.path))
-        except ValueError:
-            raise ArtifactError("artifact_uri is not a URI; write file:///PATH") from None
-        if parts.netloc not in ("", "localhost") or not path.is_absolute() or "\0" in str(path):
-            raise ArtifactError(
-                f"artifact_uri {uri} is not an absolute path on this machine; write file:///PATH"
-            )
-        return cls(path)
-
-    @property
-    def uri(self) -> str:
-        return self.path.as_uri()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[ArtifactStream, None]:
-        # Holds what was opened also where whoever wanted it is gone by then.
-        opened = ExitStack()
-        try:
-            file, total_bytes = await in_thread(self._open, opened)
-            yield ArtifactStream(total_bytes, _read_chunks(file, self.uri))
-        finally:
-            await in_thread(opened.close)
-
-    def _open(self, opened: ExitStack) -> tuple[BinaryIO, int]:
-        try:
-            # A pipe would keep whoever opens it waiting.
-            if not self.path.is_file():
-                raise ArtifactError(f"{self.uri} is not a file here")
-            file = opened.enter_context(self.path.open("rb", buffering=0))
-            return file, os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise ArtifactError(f"{self.uri} cannot be read: {error.strerror}") from None
-
-
-async def _read_chunks(file: BinaryIO, uri: str) -> AsyncGenerator[bytes, None]:
+    So it may close and delete what the thread worked on.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
-        while chunk := await in_thread(file.read, CHUNK_BYTES):
-            yield chunk
-    except OSError as error:
-        raise ArtifactError(f"{uri} cannot be read: {error.strerror}") from None
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        # Nobody asks for it any more; asked once, it is not reported as forgotten.
+        work.cancelled() or work.exception()
+        raise

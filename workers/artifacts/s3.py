@@ -18,8 +18,7 @@ from obstore.store import S3Store
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError, UnavailableError
-from workers.artifacts.port import CHUNK_BYTES, ArtifactStream
-from workers.artifacts.threads import in_thread
+from workers.artifacts.port import CHUNK_BYTES, ArtifactStream, in_thread
 
 if TYPE_CHECKING:
     from obstore import GetResult

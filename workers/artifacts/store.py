@@ -21,8 +21,7 @@ import structlog
 from schemas.errors import ArtifactError, UnavailableError
 from workers.artifacts.folder import ArtifactFolder, HeldFile, IncomingFile
 from workers.artifacts.pickles import refuse_pickle_content, refuse_pickle_name
-from workers.artifacts.port import CHUNK_BYTES, ArtifactSource
-from workers.artifacts.threads import in_thread
+from workers.artifacts.port import CHUNK_BYTES, ArtifactSource, in_thread
 
 log = structlog.get_logger()
 

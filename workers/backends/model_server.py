@@ -26,7 +26,7 @@ from schemas.errors import (
     BackendUnavailableError,
     UnavailableError,
 )
-from workers.backends.replies import OK, failure_of, is_busy, told
+from workers.backends.responses import OK, describe_response, error_of_response, is_busy
 from workers.network.connections import new_client
 from workers.network.endpoints import Outbound
 from workers.network.retry import (
@@ -81,16 +81,16 @@ class ModelServer:
         self._budget = RetryBudget()
         self._closed = False
 
-    async def predict(self, path: str, content: bytes, *, until: float) -> bytes:
+    async def predict(self, path: str, content: bytes, *, deadline_loop_seconds: float) -> bytes:
         """What the server answers with status 200 to a request for predictions.
 
         Raises BackendUnavailableError when nobody answers or the model is not there, BackendFailedError
         when the request is refused, and BackendBrokenError for every other answer. No retry begins that
-        would end after `until`, in the loop's time.
+        would end after `deadline_loop_seconds`, in the loop's time.
         """
-        status, body = await self.call("POST", path, content, until=until)
+        status, body = await self.call("POST", path, content, deadline_loop_seconds=deadline_loop_seconds)
         if status != OK:
-            raise failure_of(status, body, self._faults)
+            raise error_of_response(status, body, self._faults)
         return body
 
     async def look(
@@ -101,20 +101,22 @@ class ModelServer:
         Raises UnavailableError when there is no answer, or one that says to come later.
         """
         method = "GET" if content is None else "POST"
-        until = asyncio.get_running_loop().time() + within_seconds
+        deadline_loop_seconds = asyncio.get_running_loop().time() + within_seconds
         try:
             async with asyncio.timeout(within_seconds):
-                status, body = await self.call(method, path, content, until=until)
+                status, body = await self.call(
+                    method, path, content, deadline_loop_seconds=deadline_loop_seconds
+                )
         except TimeoutError:
             raise UnavailableError(f"the model server does not answer within {within_seconds:g} s") from None
         except (BackendUnavailableError, BackendFailedError) as error:
             raise UnavailableError(str(error)) from None
         if is_busy(status):
-            raise UnavailableError(told(status, body))
+            raise UnavailableError(describe_response(status, body))
         return status, body
 
     async def call(
-        self, method: str, path: str, content: bytes | None = None, *, until: float
+        self, method: str, path: str, content: bytes | None = None, *, deadline_loop_seconds: float
     ) -> tuple[int, bytes]:
         """The status and body of the answer to a request below the endpoint's URL.
 
@@ -127,7 +129,7 @@ class ModelServer:
             client = self._idle.pop() if self._idle else await self._new_client()
             kept = False
             try:
-                answer = await self._try(client, method, self.url + path, content, until)
+                answer = await self._try(client, method, self.url + path, content, deadline_loop_seconds)
                 kept = not self._closed
             finally:
                 # One whose call was cancelled, while it connects for example, never connects again.
@@ -144,7 +146,12 @@ class ModelServer:
             await self._idle.pop().aclose()
 
     async def _try(
-        self, client: httpx.AsyncClient, method: str, url: str, content: bytes | None, until: float
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        url: str,
+        content: bytes | None,
+        deadline_loop_seconds: float,
     ) -> tuple[int, bytes]:
         self._budget = earned(self._budget)
         tries = 0
@@ -191,7 +198,9 @@ class ModelServer:
                 if status in self._faults or not is_retried(status, retry_after):
                     return status, body
                 pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret
-            if asyncio.get_running_loop().time() + pause >= until or not self._may_retry(tries):
+            if asyncio.get_running_loop().time() + pause >= deadline_loop_seconds or not self._may_retry(
+                tries
+            ):
                 if failure is not None:
                     kind, words = failure
                     raise kind(words)

@@ -19,7 +19,7 @@ from workers.backends.open_inference_messages import (
     read_response,
     write_request,
 )
-from workers.backends.replies import OK, told
+from workers.backends.responses import OK, describe_response
 from workers.backends.tensors import TensorSpec, alike
 
 _WARM_SECONDS = 5.0
@@ -51,13 +51,13 @@ class OpenInferenceBackend:
         """See `workers/backends/port.py`; one call, or one for each set of sizes that the model leaves open."""
         if not self._inputs:
             raise BackendUnavailableError("the model server was not asked yet what inputs the model has")
-        until = asyncio.get_running_loop().time() + timeout_seconds
+        deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
                 groups = alike(self._inputs, inputs)
                 if len(groups) == 1:
-                    return await self._infer_alike(inputs, until)
-                return await self._infer_groups(inputs, groups, until)
+                    return await self._infer_alike(inputs, deadline_loop_seconds)
+                return await self._infer_groups(inputs, groups, deadline_loop_seconds)
         except TimeoutError:
             raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
 
@@ -69,7 +69,9 @@ class OpenInferenceBackend:
         """
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         if status == 404:
-            raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
+            raise ArtifactError(
+                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+            )
         self._inputs = self._declared or read_metadata(body if status == OK else b"{}", self._input_schema)
 
     async def describe(self) -> ModelDescription | None:
@@ -82,12 +84,12 @@ class OpenInferenceBackend:
         await self._server.close()
 
     async def _infer_groups(
-        self, inputs: Sequence[JsonObject], groups: Sequence[Sequence[int]], until: float
+        self, inputs: Sequence[JsonObject], groups: Sequence[Sequence[int]], deadline_loop_seconds: float
     ) -> list[Any]:
         predictions: list[Any] = [None] * len(inputs)
 
         async def infer_group(indices: Sequence[int]) -> None:
-            answers = await self._infer_alike([inputs[index] for index in indices], until)
+            answers = await self._infer_alike([inputs[index] for index in indices], deadline_loop_seconds)
             for index, answer in zip(indices, answers, strict=True):
                 predictions[index] = answer
 
@@ -99,8 +101,8 @@ class OpenInferenceBackend:
             raise errors.exceptions[0] from None
         return predictions
 
-    async def _infer_alike(self, inputs: Sequence[JsonObject], until: float) -> list[Any]:
+    async def _infer_alike(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> list[Any]:
         request_id = next(self._request_ids)
         content = write_request(request_id, self._inputs, inputs, self._outputs)
-        body = await self._server.predict("/infer", content, until=until)
+        body = await self._server.predict("/infer", content, deadline_loop_seconds=deadline_loop_seconds)
         return read_response(body, request_id, len(inputs), self._outputs)

@@ -16,7 +16,7 @@ import orjson
 from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
-from workers.backends.replies import excerpt, read_object
+from workers.backends.responses import excerpt, read_object
 from workers.backends.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
 
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}

@@ -14,7 +14,7 @@ from schemas.json_schema import Validator
 from schemas.models import RequestForm
 from workers.backends.description import ModelDescription
 from workers.backends.model_server import ModelServer
-from workers.backends.replies import OK, told
+from workers.backends.responses import OK, describe_response
 from workers.backends.tensorflow_messages import read_description, read_response, read_status, write_request
 
 _WARM_SECONDS = 5.0
@@ -51,10 +51,12 @@ class TensorflowBackend:
         if self._fits is not None and not all(map(self._fits.is_valid, inputs)):
             raise BackendFailedError("an input does not fit the tensors of the version's mapping")
         content = write_request(self._form, self._signature_name, self._tensors, inputs)
-        until = asyncio.get_running_loop().time() + timeout_seconds
+        deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
-                body = await self._server.predict(":predict", content, until=until)
+                body = await self._server.predict(
+                    ":predict", content, deadline_loop_seconds=deadline_loop_seconds
+                )
         except TimeoutError:
             raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
         return read_response(body, len(inputs), self._outputs)
@@ -63,7 +65,9 @@ class TensorflowBackend:
         """Ask whether the model is there and can be asked; raises UnavailableError and ArtifactError."""
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         if status == 404:
-            raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
+            raise ArtifactError(
+                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+            )
         reason = read_status(body) if status == OK else None
         if reason is not None:
             raise UnavailableError(f"{self._server.url} cannot be asked yet: {reason}")

@@ -16,7 +16,7 @@ from schemas.events import JsonObject
 from schemas.mapping import Datatype
 from schemas.models import RequestForm
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
-from workers.backends.replies import excerpt, read_object
+from workers.backends.responses import excerpt, read_object
 from workers.backends.tensors import to_predictions
 
 _DEFAULT_SIGNATURE = "serving_default"

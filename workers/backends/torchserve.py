@@ -14,7 +14,7 @@ import orjson
 from schemas.errors import ArtifactError, BackendUnavailableError
 from schemas.events import JsonObject
 from workers.backends.model_server import ModelServer
-from workers.backends.replies import read_value, told
+from workers.backends.responses import describe_response, read_value
 
 FAULTS = frozenset({503})
 _WARM_SECONDS = 5.0
@@ -29,13 +29,15 @@ class TorchServeBackend:
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """See `workers/backends/port.py`; as many calls at once as there are inputs."""
-        until = asyncio.get_running_loop().time() + timeout_seconds
+        deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
                 if len(inputs) == 1:
-                    return [await self._predict(inputs[0], until)]
+                    return [await self._predict(inputs[0], deadline_loop_seconds)]
                 async with asyncio.TaskGroup() as calls:
-                    tasks = [calls.create_task(self._predict(value, until)) for value in inputs]
+                    tasks = [
+                        calls.create_task(self._predict(value, deadline_loop_seconds)) for value in inputs
+                    ]
         except TimeoutError:
             raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
         except ExceptionGroup as errors:
@@ -53,7 +55,9 @@ class TorchServeBackend:
             content=orjson.dumps(self._example), within_seconds=_WARM_SECONDS
         )
         if status == 404:
-            raise ArtifactError(f"{self._server.url} is no model of its server: {told(status, body)}")
+            raise ArtifactError(
+                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+            )
 
     async def describe(self) -> None:
         """See `workers/backends/port.py`; TorchServe knows nothing of what its handlers take and give."""
@@ -62,5 +66,7 @@ class TorchServeBackend:
         """Close the connections; `infer` fails from now on. Idempotent."""
         await self._server.close()
 
-    async def _predict(self, example: JsonObject, until: float) -> Any:
-        return read_value(await self._server.predict("", orjson.dumps(example), until=until))
+    async def _predict(self, example: JsonObject, deadline_loop_seconds: float) -> Any:
+        return read_value(
+            await self._server.predict("", orjson.dumps(example), deadline_loop_seconds=deadline_loop_seconds)
+        )

@@ -31,9 +31,9 @@ log = structlog.get_logger()
 # As few as fail together when a server begins to hang: what waits for it by then is settled at once.
 BREAKER = BreakerConfig(failures=3, open_seconds=2.0)
 # A call that a deadline cut short speaks against the server when it took this many times the usual.
-OVERDUE = 10.0
+SLOW_CALL_FACTOR = 10.0
 
-SPEAK_AGAINST_SERVER = BackendUnavailableError, BackendBrokenError
+SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
 
 Outcome = Any | AnswerError
@@ -202,13 +202,13 @@ class Dispatcher:
                 max_calls=self._max_calls,
                 single=self._max_batch == 1,
             )
-        serious = next((error for error in errors if isinstance(error, SPEAK_AGAINST_SERVER)), None)
+        serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
         if len(errors) < len(outcomes) or serious is None:
             # What was refused for what was in it was refused by a server that is well.
             self._succeeded()
             return
         usual = self._concurrency.usual(len(outcomes))
-        if cut_short and (usual is None or seconds < OVERDUE * usual):
+        if cut_short and (usual is None or seconds < SLOW_CALL_FACTOR * usual):
             return
         if isinstance(serious, BackendUnavailableError):
             self._concurrency = concurrency.failed(self._concurrency)

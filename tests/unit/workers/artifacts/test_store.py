@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from schemas.errors import ArtifactError, UnavailableError
-from workers.artifacts.by_scheme import ArtifactSources
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.port import CHUNK_BYTES, ArtifactSource, ArtifactStream
+from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 
 CONTENT = b"a model"

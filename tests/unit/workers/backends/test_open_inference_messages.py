@@ -18,7 +18,7 @@ from workers.backends.open_inference_messages import (
     read_schema,
     write_request,
 )
-from workers.backends.replies import excerpt
+from workers.backends.responses import excerpt
 from workers.backends.tensors import STRING, TensorSpec
 
 

@@ -22,14 +22,14 @@ _EXCERPT_CHARACTERS = 200
 _MAX_ERROR_BYTES = 64 * 1024
 
 
-def failure_of(
+def error_of_response(
     status: int, body: bytes, faults: Collection[int] = ()
 ) -> BackendUnavailableError | BackendFailedError:
     """What an answer other than 200 means for a request for predictions.
 
     `faults` are statuses that are a fault of the model at this server, whatever they are elsewhere.
     """
-    said = told(status, body)
+    said = describe_response(status, body)
     if status in faults:
         return BackendBrokenError(said)
     if status in _NOT_THERE or is_busy(status):
@@ -44,7 +44,7 @@ def is_busy(status: int) -> bool:
     return status in RETRIED_STATUSES or status == TOO_MANY_REQUESTS
 
 
-def told(status: int, body: bytes) -> str:
+def describe_response(status: int, body: bytes) -> str:
     return f"the model server answered {status}: {excerpt(body)}"
 
 

@@ -1,10 +1,10 @@
-"""workers/backends/replies.py: what a model server's answer means, and what of it is told."""
+"""workers/backends/responses.py: what a model server's answer means, and what of it is told."""
 
 import orjson
 import pytest
 
 from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
-from workers.backends.replies import excerpt, failure_of, read_object, read_value
+from workers.backends.responses import error_of_response, excerpt, read_object, read_value
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,15 @@ from workers.backends.replies import excerpt, failure_of, read_object, read_valu
 )
 def test_statuses_speak_against_the_request_the_server_or_nobody(status: int, error: type[Exception]) -> None:
     """Refused for its content, not to be had, or broken: each is another error."""
-    failure = failure_of(status, b'{"error": "why"}')
+    failure = error_of_response(status, b'{"error": "why"}')
     assert type(failure) is error
     assert str(failure).startswith(f"the model server answered {status}: why")
 
 
 def test_a_fault_of_the_model_is_one_whatever_its_status() -> None:
     """A server that says 503 for it is not unavailable."""
-    assert type(failure_of(503, b"", {503})) is BackendBrokenError
-    assert type(failure_of(502, b"", {503})) is BackendUnavailableError
+    assert type(error_of_response(503, b"", {503})) is BackendBrokenError
+    assert type(error_of_response(502, b"", {503})) is BackendUnavailableError
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from schemas.errors import ArtifactError
 from workers.artifacts.http_files import HttpFile
+from workers.artifacts.local_files import LocalFile
 from workers.artifacts.mlflow import MlflowServer, MlflowVersion
-from workers.artifacts.port import ArtifactSource, LocalFile
+from workers.artifacts.port import ArtifactSource
 from workers.artifacts.s3 import S3Server
 from workers.network.endpoints import Outbound
 
