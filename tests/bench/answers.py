@@ -1,4 +1,4 @@
-"""PURE. Whether what a contender wrote is what it was asked: one that answers wrongly gets no figure."""
+"""PURE. Whether what a competitor wrote is what it was asked: one that answers wrongly gets no figure."""
 
 import re
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ from registry.routing import RouteTable, bucket
 from schemas.models import Route
 
 from .broker import Output
-from .contenders import Answers, Cache, Contender
+from .competitors import Answers, Cache, Competitor
 from .recommender import Recommender
 from .workload import MODEL_NAME, message, number_of, user_id
 
 # Every output is counted and tied to its request; one in so many is looked at whole.
 SAMPLE = 97
-# A busy machine may delay Redis until a contender goes on without it, which costs only its own rate.
+# A busy machine may delay Redis until a competitor goes on without it, which costs only its own rate.
 LEAST_WARM_SHARE = 0.95
 _SOURCE = re.compile(rb"^[\w.-]+/\d+/\d+$")
 _DIGEST = re.compile(rb"^[0-9a-f]{32}$")
 
 
 class WrongAnswerError(Exception):
-    """A contender did not do what it is compared by."""
+    """A competitor did not do what it is compared by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,53 +40,55 @@ class Model:
 
 @dataclass(slots=True)
 class Sheet:
-    """What came out of one round: feed it every output, then ask for the verdict."""
+    """What came out of one round: feed it every output, then call `check`."""
 
-    contender: Contender
+    competitor: Competitor
     model: Model
     appended_ms: list[int] = field(default_factory=list)
     cached: int = 0
     _seen: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
-        self._seen = bytearray(self.contender.records)
+        self._seen = bytearray(self.competitor.records)
 
     def add(self, output: Output) -> None:
         """Raises WrongAnswerError."""
         try:
             document = orjson.loads(output.value)
-            number = number_of(document["id" if self.contender.answers is Answers.CONSTANT else "request_id"])
+            number = number_of(
+                document["id" if self.competitor.answers is Answers.CONSTANT else "request_id"]
+            )
         except (ValueError, KeyError, TypeError):
             raise self._wrong(f"an output that belongs to no request: {output.value[:200]!r}") from None
-        if number >= self.contender.records:
-            return  # a probe: it asks whether the contender has started
+        if number >= self.competitor.records:
+            return  # a probe: it asks whether the competitor has started
         if self._seen[number]:
             raise self._wrong(f"request {number} was answered twice")
         self._seen[number] = 1
         self.appended_ms.append(output.appended_ms)
-        if self.contender.answers is Answers.PREDICTIONS:
+        if self.competitor.answers is Answers.PREDICTIONS:
             self.cached += document.get("cached") is True
             if "error" in document:
                 raise self._wrong(f"request {number} failed: {document['error']}")
         if number % SAMPLE == 0:
             self._look_at(number, output, document)
 
-    def verdict(self) -> None:
+    def check(self) -> None:
         """Call it after the last output; raises WrongAnswerError."""
         missing = self._seen.count(0)
         if missing:
-            raise self._wrong(f"{missing} of {self.contender.records} requests have no answer")
-        share = self.cached / self.contender.records
-        if (self.contender.cache is Cache.WARM and share < LEAST_WARM_SHARE) or (
-            self.contender.cache is Cache.COLD and self.cached > 0
+            raise self._wrong(f"{missing} of {self.competitor.records} requests have no answer")
+        share = self.cached / self.competitor.records
+        if (self.competitor.cache is Cache.WARM and share < LEAST_WARM_SHARE) or (
+            self.competitor.cache is Cache.COLD and self.cached > 0
         ):
-            raise self._wrong(f"{self.cached} of {self.contender.records} answers came from the cache")
+            raise self._wrong(f"{self.cached} of {self.competitor.records} answers came from the cache")
 
     def _look_at(self, number: int, output: Output, document: dict[str, object]) -> None:
-        asked = message(number, self.contender.dialect)
+        asked = message(number, self.competitor.dialect)
         if output.key != asked.key:
             raise self._wrong(f"request {number} has the key {output.key!r}")
-        match self.contender.answers:
+        match self.competitor.answers:
             case Answers.ECHO:
                 right = output.value == asked.value
             case Answers.CONSTANT:
@@ -114,7 +116,7 @@ class Sheet:
         )
 
     def _wrong(self, what: str) -> WrongAnswerError:
-        return WrongAnswerError(f"{self.contender.name}: {what}")
+        return WrongAnswerError(f"{self.competitor.name}: {what}")
 
 
 _CONSTANT = {"name": "items", "shape": [1, 10], "datatype": "INT64", "data": list(range(10))}

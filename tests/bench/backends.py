@@ -27,7 +27,7 @@ from tests.servers.kinds import KINDS
 from tests.servers.launching import Api, ModelServerProcess, install
 
 from .backends_figures import Row, document
-from .backends_run import FIGURES, Lengths, Site, bench
+from .backends_run import FIGURES, Lengths, Site, measuring_harness
 from .backends_targets import Target
 from .entry import BUILD, console, entry
 from .tables import backend_table, ratio_table
@@ -118,7 +118,7 @@ async def _measure(
     rows: Mapping[Kind, Sequence[Row]],
     failures: _Failures,
 ) -> None:
-    async with bench(site) as measuring:
+    async with measuring_harness(site) as measuring:
         for kind, folder in binaries.items():
             with failures.noted(kind), _two(kind, folder, site.folder, site.report) as servers:
                 for api, row in zip(apis[kind], rows[kind], strict=True):

@@ -43,7 +43,7 @@ class Site:
     report: Callable[[str], None]
 
 
-class Bench:
+class Harness:
     """Measures rows, with a worker that serves what they register."""
 
     def __init__(self, site: Site, store: RegistryStore, asking: Requests) -> None:
@@ -74,7 +74,7 @@ class Bench:
             for number in self._numbers():
                 round_ = await load.round(best, lengths.throughput_seconds)
                 row.throughput.append(round_)
-                self._tell(
+                self._report_round(
                     row,
                     number,
                     f"{round_.headrace:,.0f} examples/s, directly {round_.batched:,.0f}"
@@ -85,7 +85,7 @@ class Bench:
         for number in self._numbers():
             round_ = await model.latency(target, self._site.lengths.latency_seconds)
             row.latency.append(round_)
-            self._tell(
+            self._report_round(
                 row, number, f"p50 {round_.worker_p50_ms:.2f} ms, directly {round_.direct_p50_ms:.2f} ms"
             )
 
@@ -93,7 +93,7 @@ class Bench:
         for number in self._numbers():
             round_ = await model.hang(targets, self._site.lengths.hang_seconds)
             row.hang.append(round_)
-            self._tell(
+            self._report_round(
                 row,
                 number,
                 f"p99 {round_.well_p99_ms:.1f} ms, while the other hangs {round_.hung_p99_ms:.1f} ms; "
@@ -103,12 +103,12 @@ class Bench:
     def _numbers(self) -> Iterator[int]:
         return iter(range(1, self._site.lengths.repeats + 1))
 
-    def _tell(self, row: Row, number: int, text: str) -> None:
+    def _report_round(self, row: Row, number: int, text: str) -> None:
         self._site.report(f"{row.name:24} {number}/{self._site.lengths.repeats}  {text}")
 
 
 @asynccontextmanager
-async def bench(site: Site) -> AsyncIterator[Bench]:
+async def measuring_harness(site: Site) -> AsyncIterator[Harness]:
     """With a worker that runs until the block ends."""
     process = WorkerProcess("predict-1", "predict", site.settings, site.folder)
     try:
@@ -116,7 +116,7 @@ async def bench(site: Site) -> AsyncIterator[Bench]:
         try:
             await process.logged("hints are heard")
             async with requests(site.settings) as asking:
-                yield Bench(site, store, asking)
+                yield Harness(site, store, asking)
         finally:
             await store.close()
     finally:

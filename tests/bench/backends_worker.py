@@ -25,7 +25,7 @@ from .answers import WrongAnswerError
 from .backends_figures import Hang, Latency
 from .backends_targets import Target
 from .backends_throughput import direct_client
-from .registry_ground import apply
+from .registry_environment import apply
 from .workload import PARTITIONS, number_of, request_id, user_id
 
 LOW_PER_SECOND = 20

@@ -21,7 +21,7 @@ _CREATE_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A record that a contender wrote; `appended_ms` is when the broker took it, by its clock."""
+    """A record that a competitor wrote; `appended_ms` is when the broker took it, by its clock."""
 
     partition: int
     key: bytes | None

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
-from .contest import Round
 from .latency import LatencyRound
+from .rounds import Round
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`contender`'s records a second over those of `peer`; `target` is the least that is wanted."""
+    """`competitor`'s records a second over those of `peer`; `target` is the least that is wanted."""
 
     name: str
-    contender: str
+    competitor: str
     peer: str
     target: float | None = None
 
@@ -37,27 +37,27 @@ LATENCY_P99_TIMES: Final = 1.5
 
 
 def medians(rounds: Iterable[Round]) -> dict[str, float]:
-    """Records a second of each contender, in the order of their first rounds."""
+    """Records a second of each competitor, in the order of their first rounds."""
     rates: dict[str, list[float]] = {}
     for round_ in rounds:
-        rates.setdefault(round_.contender, []).append(round_.records_per_second)
+        rates.setdefault(round_.competitor, []).append(round_.records_per_second)
     return {name: median(values) for name, values in rates.items()}
 
 
 def ratios(of: Mapping[str, float]) -> dict[str, float]:
-    """Every ratio whose two contenders took part."""
+    """Every ratio whose two competitors took part."""
     return {
-        ratio.name: of[ratio.contender] / of[ratio.peer]
+        ratio.name: of[ratio.competitor] / of[ratio.peer]
         for ratio in RATIOS
-        if ratio.contender in of and ratio.peer in of
+        if ratio.competitor in of and ratio.peer in of
     }
 
 
 def latencies(rounds: Sequence[LatencyRound]) -> dict[str, float]:
     """Medians over the rounds of Headrace's and the bare loop's percentiles; empty without both."""
     figures = {}
-    for prefix, contender in (("", "headrace-warm"), ("bare_", "bare-aiokafka")):
-        own = [round_ for round_ in rounds if round_.contender == contender]
+    for prefix, competitor in (("", "headrace-warm"), ("bare_", "bare-aiokafka")):
+        own = [round_ for round_ in rounds if round_.competitor == competitor]
         if not own:
             return {}
         figures[f"{prefix}latency_p50_ms"] = median(round_.p50_ms for round_ in own)

@@ -1,7 +1,7 @@
 """Latency at a fixed rate, from the moment a request was due to the moment its answer is read.
 
 The sender is an open loop: a request that is sent late, because anything was slow, counts from when it
-was due, so that no wait is left out. Sender and reader are in the harness, the same for every contender.
+was due, so that no wait is left out. Sender and reader are in the harness, the same for every competitor.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from .answers import LEAST_WARM_SHARE, WrongAnswerError
-from .contenders import Answers, Contender
-from .contest import Contest
+from .competitors import Answers, Competitor
+from .rounds import RoundRunner
 from .running import Running
 from .workload import PARTITIONS, message, number_of
 
@@ -30,7 +30,7 @@ _LOST_SECONDS = 10.0
 class LatencyRound:
     """`sent_late_p99_ms` is the harness's own share: how late it was with a request."""
 
-    contender: str
+    competitor: str
     requests: int
     p50_ms: float
     p99_ms: float
@@ -38,22 +38,22 @@ class LatencyRound:
     sent_late_p99_ms: float
 
 
-async def latency_round(contest: Contest, contender: Contender, seconds: float) -> LatencyRound:
-    """Run a contender under a steady load; its cache, if it has one, is filled with the same inputs first.
+async def latency_round(runner: RoundRunner, competitor: Competitor, seconds: float) -> LatencyRound:
+    """Run a competitor under a steady load; its cache, if it has one, is filled with the same inputs first.
 
     Raises WrongAnswerError when a request gets no answer, or a warm one not from the cache.
     """
     requests = int((SETTLING_SECONDS + seconds) * RATE_PER_SECOND)
-    async with contest.warmed_up(contender, requests) as (source, sink, running):
-        load = _Load(contest.broker.bootstrap, source, sink, requests)
+    async with runner.warmed_up(competitor, requests) as (source, sink, running):
+        load = _Load(runner.broker.bootstrap, source, sink, requests)
         with _no_collector():
-            await load.run(running, contender)
-    load.check(contender)
+            await load.run(running, competitor)
+    load.check(competitor)
     settled = int(SETTLING_SECONDS * RATE_PER_SECOND)
     late_ms = (load.sent - load.due)[settled:] * 1000
     took_ms = (load.answered - load.due)[settled:] * 1000
     return LatencyRound(
-        contender.name,
+        competitor.name,
         len(took_ms),
         float(np.percentile(took_ms, 50)),
         float(np.percentile(took_ms, 99)),
@@ -75,7 +75,7 @@ class _Load:
         self.answered = np.zeros(requests)
         self._answers: list[bytes] = []
 
-    async def run(self, running: Running, contender: Contender) -> None:
+    async def run(self, running: Running, competitor: Competitor) -> None:
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap)
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         async with producer, consumer:
@@ -91,19 +91,19 @@ class _Load:
             except TimeoutError:
                 lost = int((self.answered == 0).sum())
                 raise WrongAnswerError(
-                    f"{contender.name}: {lost} requests have no answer:\n{running.log_end}"
+                    f"{competitor.name}: {lost} requests have no answer:\n{running.log_end}"
                 ) from None
 
-    def check(self, contender: Contender) -> None:
+    def check(self, competitor: Competitor) -> None:
         """Whether they are the answers that were asked for; apart, because it takes time."""
         documents = [orjson.loads(value) for value in self._answers]
         for document, value in zip(documents, self._answers, strict=True):
             number = number_of(document["request_id"])
-            if "error" in document or (contender.answers is Answers.ECHO and value != message(number).value):
-                raise WrongAnswerError(f"{contender.name}: request {number} is answered with {value!r}")
+            if "error" in document or (competitor.answers is Answers.ECHO and value != message(number).value):
+                raise WrongAnswerError(f"{competitor.name}: request {number} is answered with {value!r}")
         hits = sum(document.get("cached", True) for document in documents)
         if hits < LEAST_WARM_SHARE * len(documents):
-            raise WrongAnswerError(f"{contender.name}: {hits} of {len(documents)} came from the cache")
+            raise WrongAnswerError(f"{competitor.name}: {hits} of {len(documents)} came from the cache")
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
         start = time.monotonic() + 0.1
@@ -128,7 +128,7 @@ class _Load:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """The harness's own pauses are not the contender's."""
+    """The harness's own pauses are not the competitor's."""
     gc.collect()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
 """`python -m tests.bench.log`: the role `log` beside what writes the same rows and promises less, in one run.
 
 Writes `build/bench/log.json`. BENCH_REPEATS is the number of rounds (5), BENCH_LOG_ROWS that of the responses
-that each contender logs in each (600,000). Ends with 1 when the target is missed.
+that each competitor logs in each (600,000). Ends with 1 when the target is missed.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from streams.prediction_log.rows import RowReader
 
 from .answers import WrongAnswerError
 from .broker import Broker
-from .contenders import HEADRACE as PREDICT
-from .contenders import PEERS, Contender
+from .competitors import HEADRACE as PREDICT
+from .competitors import PEERS, Competitor
 from .entry import BUILD, console, entry
-from .ground import Ground, prepare
+from .environment import Environment, prepare
 from .log_figures import COPY, HEADRACE, LOOP, START_SHARE, LogRound, document, rate
 from .running import DEAD_LETTERS, METRICS, Running, run
 from .tables import log_table, ratio_table
@@ -51,8 +51,8 @@ def main() -> int:
     repeats = int(os.environ.get("BENCH_REPEATS") or 5)
     rows = int(os.environ.get("BENCH_LOG_ROWS") or 600_000)
     out = console()
-    with prepare(BUILD, out.print) as ground:
-        rounds = asyncio.run(measure(ground, rows=rows, repeats=repeats, report=out.print))
+    with prepare(BUILD, out.print) as environment:
+        rounds = asyncio.run(measure(environment, rows=rows, repeats=repeats, report=out.print))
     figures = document(rounds)
     path = BUILD / "log.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
@@ -63,31 +63,31 @@ def main() -> int:
 
 
 async def measure(
-    ground: Ground, *, rows: int, repeats: int, report: Callable[[str], None]
+    environment: Environment, *, rows: int, repeats: int, report: Callable[[str], None]
 ) -> list[LogRound]:
-    """So many rounds of each contender in turns, all with the responses to the same requests."""
-    database = await asyncpg.connect(ground.postgres_dsn)
+    """So many rounds of each competitor in turns, all with the responses to the same requests."""
+    database = await asyncpg.connect(environment.postgres_dsn)
     try:
-        async with Broker(ground.kafka_bootstrap) as broker:
+        async with Broker(environment.kafka_bootstrap) as broker:
             await broker.create(DEAD_LETTERS, METRICS, _REQUESTS, _RESPONSES)
             report(f"having {rows:,} requests answered")
-            await _answer(ground, broker, rows)
+            await _answer(environment, broker, rows)
             for table in (_TABLES[LOOP], _TABLES[COPY]):
                 await database.execute(f"CREATE TABLE {table} (LIKE prediction_log INCLUDING ALL)")
-            logging = _Logging(ground, broker, database, rows)
+            logging = _Logging(environment, broker, database, rows)
             rounds = []
             for number in range(repeats):
-                for contender in (HEADRACE, LOOP, COPY):
-                    rounds.append(await logging.round(contender, number))
-                    report(f"{contender}: {rounds[-1].rows_per_second:,.0f} rows/s")
+                for competitor in (HEADRACE, LOOP, COPY):
+                    rounds.append(await logging.round(competitor, number))
+                    report(f"{competitor}: {rounds[-1].rows_per_second:,.0f} rows/s")
             return rounds
     finally:
         await database.close()
 
 
-async def _answer(ground: Ground, broker: Broker, rows: int) -> None:
+async def _answer(environment: Environment, broker: Broker, rows: int) -> None:
     await broker.fill(_REQUESTS, messages(range(rows)))
-    with run(PREDICT[0], ground, {}, _REQUESTS, _RESPONSES) as running:
+    with run(PREDICT[0], environment, {}, _REQUESTS, _RESPONSES) as running:
 
         async def answered() -> int:
             return await broker.count(_RESPONSES)
@@ -118,38 +118,38 @@ class _Record:
 
 
 class _Logging:
-    """Has contenders log the responses, each into a table of its own that was emptied."""
+    """Has competitors log the responses, each into a table of its own that was emptied."""
 
-    def __init__(self, ground: Ground, broker: Broker, database: Any, rows: int) -> None:
-        self._ground = ground
+    def __init__(self, environment: Environment, broker: Broker, database: Any, rows: int) -> None:
+        self._environment = environment
         self._broker = broker
         self._database = database
         self._rows = rows
         self._content: Any = None
 
-    async def round(self, contender: str, number: int) -> LogRound:
-        table = _TABLES[contender]
+    async def round(self, competitor: str, number: int) -> LogRound:
+        table = _TABLES[competitor]
         await self._database.execute(f"TRUNCATE {table}")
         # What the others left to be written is not this one's.
         await self._database.execute("CHECKPOINT")
-        if contender == COPY:
+        if competitor == COPY:
             measured = await self._copy(table)
         else:
-            measured = await self._process(contender, table, number)
+            measured = await self._process(competitor, table, number)
         content = await self._database.fetchrow(_CONTENT.format(table=table))
         self._content = self._content or content
         if content != self._content or content["rows"] != self._rows:
-            raise WrongAnswerError(f"{contender} wrote {content}, and the first contender {self._content}")
+            raise WrongAnswerError(f"{competitor} wrote {content}, and the first competitor {self._content}")
         return measured
 
-    async def _process(self, contender: str, table: str, number: int) -> LogRound:
+    async def _process(self, competitor: str, table: str, number: int) -> LogRound:
         inserted = await self._inserted(table)
 
         async def written() -> int:
             return await self._inserted(table) - inserted
 
         with run(
-            self._contender(contender, table, number), self._ground, {}, _RESPONSES, _RESPONSES
+            self._competitor(competitor, table, number), self._environment, {}, _RESPONSES, _RESPONSES
         ) as running:
             await _until(written, int(START_SHARE * self._rows), running)
             first, cpu, postgres_cpu = (
@@ -161,12 +161,14 @@ class _Logging:
             counted = self._rows - first
             if not counted:
                 # PostgreSQL tells what was written a second later.
-                raise WrongAnswerError(f"{contender} was too quick for {self._rows} rows; set BENCH_LOG_ROWS")
+                raise WrongAnswerError(
+                    f"{competitor} was too quick for {self._rows} rows; set BENCH_LOG_ROWS"
+                )
             cpu_us = (running.cpu_seconds - cpu) / counted * 1e6
             postgres_cpu_us = (await self._postgres_cpu_seconds() - postgres_cpu) / counted * 1e6
         transactions = await self._database.fetch(_TRANSACTIONS.format(table=table))
         per_second = rate([(row["began"], row["rows"]) for row in transactions])
-        return LogRound(contender, self._rows, per_second, cpu_us, postgres_cpu_us)
+        return LogRound(competitor, self._rows, per_second, cpu_us, postgres_cpu_us)
 
     async def _copy(self, table: str) -> LogRound:
         """COPY, and nothing else on the clock: the rows are read and made in between."""
@@ -191,19 +193,19 @@ class _Logging:
             COPY, self._rows, copied / seconds, cpu / copied * 1e6, postgres_cpu / self._rows * 1e6
         )
 
-    def _contender(self, name: str, table: str, number: int) -> Contender:
+    def _competitor(self, name: str, table: str, number: int) -> Competitor:
         group = f"{name}-{number}"
         if name == HEADRACE:
             command: Sequence[str] = (PREDICT[0].command[0], "worker", "--roles", "log")
-            return Contender(name, name, command, self._rows, environment={"HEADRACE_LOG_GROUP_ID": group})
-        environment = {
+            return Competitor(name, name, command, self._rows, variables={"HEADRACE_LOG_GROUP_ID": group})
+        variables = {
             "BENCH_GROUP": group,
-            "BENCH_DSN": self._ground.postgres_dsn,
+            "BENCH_DSN": self._environment.postgres_dsn,
             "BENCH_TABLE": table,
             "BENCH_COLUMNS": ",".join(_COLUMNS),
         }
         command = (sys.executable, str(PEERS / "log_loop.py"))
-        return Contender(name, name, command, self._rows, environment=environment)
+        return Competitor(name, name, command, self._rows, variables=variables)
 
     async def _inserted(self, table: str) -> int:
         return int(await self._database.fetchval(_INSERTED, f"^{table}(_[0-9]{{8}})?$"))

@@ -12,9 +12,9 @@ HEADRACE, LOOP, COPY = "headrace-log", "bare-loop", "copy-alone"
 
 @dataclass(frozen=True, slots=True)
 class LogRound:
-    """What one run came to; processor times are of the contender's process and of PostgreSQL's."""
+    """What one run came to; processor times are of the competitor's process and of PostgreSQL's."""
 
-    contender: str
+    competitor: str
     rows: int
     rows_per_second: float
     cpu_us_per_row: float
@@ -38,7 +38,7 @@ def rate(transactions: Sequence[tuple[float, int]]) -> float:
 
 def document(rounds: Sequence[LogRound]) -> dict[str, Any]:
     """What is written to `log.json`."""
-    rates = {name: median(each) for name, each in _by_contender(rounds).items()}
+    rates = {name: median(each) for name, each in _by_competitor(rounds).items()}
     own = rates[HEADRACE]
     figures: dict[str, Any] = {
         "rows_per_second": rates,
@@ -50,8 +50,8 @@ def document(rounds: Sequence[LogRound]) -> dict[str, Any]:
     return {**figures, "targets": targets, "rounds": [asdict(each) for each in rounds]}
 
 
-def _by_contender(rounds: Iterable[LogRound]) -> Mapping[str, list[float]]:
+def _by_competitor(rounds: Iterable[LogRound]) -> Mapping[str, list[float]]:
     found: dict[str, list[float]] = {}
     for each in rounds:
-        found.setdefault(each.contender, []).append(each.rows_per_second)
+        found.setdefault(each.competitor, []).append(each.rows_per_second)
     return found

@@ -16,9 +16,9 @@ from typing import Any
 
 from .answers import WrongAnswerError
 from .broker import Broker
-from .contenders import HEADRACE
+from .competitors import HEADRACE
 from .entry import BUILD, console, entry
-from .ground import Ground, prepare
+from .environment import Environment, prepare
 from .running import DEAD_LETTERS, METRICS, run
 from .workload import Message, message
 
@@ -47,7 +47,7 @@ def requests(count: int) -> Iterator[Message]:
         yield message(number, subject=number * _STRIDE % distinct)
 
 
-def verdict(samples: list[Sample], count: int) -> dict[str, Any]:
+def evaluate(samples: list[Sample], count: int) -> dict[str, Any]:
     """PURE. Whether the memory is flat, and what it was."""
     settled = [sample.rss_bytes for sample in samples if sample.answered >= WARM_UP_SHARE * count]
     typical = median(settled)
@@ -68,8 +68,8 @@ def verdict(samples: list[Sample], count: int) -> dict[str, Any]:
 def main() -> None:
     count = int(os.environ.get("BENCH_MEMORY_REQUESTS") or 2_000_000)
     out = console()
-    with prepare(BUILD, out.print) as ground:
-        figures = verdict(asyncio.run(_run(ground, count, out.print)), count)
+    with prepare(BUILD, out.print) as environment:
+        figures = evaluate(asyncio.run(_run(environment, count, out.print)), count)
     path = BUILD / "memory.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     out.print(
@@ -79,14 +79,14 @@ def main() -> None:
     )
 
 
-async def _run(ground: Ground, count: int, report: Callable[[str], None]) -> list[Sample]:
+async def _run(environment: Environment, count: int, report: Callable[[str], None]) -> list[Sample]:
     source, sink = "bench-in", "bench-out"
-    async with Broker(ground.kafka_bootstrap) as broker:
+    async with Broker(environment.kafka_bootstrap) as broker:
         await broker.create(DEAD_LETTERS, METRICS, source, sink)
         report(f"filling {source} with {count:,} requests")
         await broker.fill(source, requests(count))
         samples: list[Sample] = []
-        with run(HEADRACE[0], ground, {}, source, sink) as running:
+        with run(HEADRACE[0], environment, {}, source, sink) as running:
             began = moved = time.monotonic()
             answered = 0
             while answered < count:

@@ -35,8 +35,8 @@ from workers.backends.port import Backend
 
 from .entry import BUILD, console, entry
 from .recommender import Recommender
+from .registry_environment import MODELS, VERSIONS, apply, fill, model_name, model_server
 from .registry_figures import Registry, Watched, document
-from .registry_ground import MODELS, VERSIONS, apply, fill, model_name, model_server
 from .tables import ratio_table
 from .workload import INPUT_SCHEMA, OUTPUT_SCHEMA, user_id
 

@@ -19,7 +19,7 @@ _HOOKED = (
 def copied(mark: str, *, hooks: bool) -> dict[str, ModuleType]:
     """A copy of the modules on the request path that have hooks, each using the others of it.
 
-    Contenders that take turns each have one: code that several shared would be the warmer in the processor's cache.
+    Competitors that take turns each have one: code that several shared would be the warmer in the processor's cache.
     """
     modules: dict[str, ModuleType] = {}
     for name in _HOOKED:

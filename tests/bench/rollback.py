@@ -70,7 +70,7 @@ def _rounds_table(rounds: dict[str, Any]) -> Table:
         "",
         "times",
         "decided",
-        "told",
+        "replied",
         "swapped",
         "last old answer: p50",
         "p99",
@@ -83,7 +83,7 @@ def _rounds_table(rounds: dict[str, Any]) -> Table:
         table.add_row(
             scenario.title,
             str(summary["count"]),
-            *(f"{phases[phase]:.0f}" for phase in ("decided", "told", "swapped", "last_old")),
+            *(f"{phases[phase]:.0f}" for phase in ("decided", "replied", "swapped", "last_old")),
             f"{summary['p99_ms']:.0f}",
             f"{summary['confirm_p99_ms']:.0f}",
         )

@@ -30,7 +30,7 @@ SCENARIOS: Final = (ALL_WELL, DIRECT, COMMAND, CONTROL_KILLED, REDIS_DOWN, HINTS
 class Change:
     """A promotion or rollback, after which `version` answers; times are Unix milliseconds.
 
-    It was called for, decided in PostgreSQL, its result was told to the caller, and each live worker's lease
+    It was called for, decided in PostgreSQL, its result reached the caller, and each live worker's lease
     said that all its answers are by it.
     """
 
@@ -41,7 +41,7 @@ class Change:
     via: str
     called_ms: float
     decided_ms: float
-    told_ms: float
+    replied_ms: float
     confirmed_ms: float
 
 
@@ -130,7 +130,7 @@ def _summary(rounds: Sequence[tuple[Change, float]], swapped_ms: Mapping[int, fl
     took = [ms for _, ms in rounds]
     phases = {
         "decided": [change.decided_ms - change.called_ms for change, _ in rounds],
-        "told": [change.told_ms - change.called_ms for change, _ in rounds],
+        "replied": [change.replied_ms - change.called_ms for change, _ in rounds],
         "swapped": [
             swapped_ms[change.epoch] - change.called_ms for change, _ in rounds if change.epoch in swapped_ms
         ],

@@ -92,7 +92,7 @@ class Operator:
         confirming = asyncio.create_task(self._confirmed(epoch))
         try:
             result, via = await act(wanted)
-            told = time.time()
+            replied = time.time()
             if result.status != "applied" or result.epoch != epoch:
                 raise WrongAnswerError(f"{action} is {result.status} at epoch {result.epoch}: {result.error}")
             confirmed = await confirming
@@ -108,7 +108,7 @@ class Operator:
             via,
             called_ms=called * 1000,
             decided_ms=result.applied_at.timestamp() * 1000,
-            told_ms=told * 1000,
+            replied_ms=replied * 1000,
             confirmed_ms=confirmed * 1000,
         )
         self.changes.append(change)

@@ -20,7 +20,7 @@ from streams.kafka.tail import open_tail
 from streams.kafka.topics import administration, plan_topics
 
 from .answers import Model, WrongAnswerError
-from .ground import lay_out
+from .environment import register_model
 from .rollback_controls import Controls, StartWorker
 from .rollback_figures import (
     ALL_WELL,
@@ -78,7 +78,7 @@ async def run(site: Site, counts: Counts, report: Callable[[str], None]) -> dict
     """The document of figures; raises WrongAnswerError when a request has no answer or a wrong one."""
     settings = site.settings
     await _let_the_broker_stamp(settings)
-    ground = await lay_out(
+    environment = await register_model(
         site.folder,
         kafka_bootstrap=settings.kafka_bootstrap,
         postgres_dsn=settings.postgres_dsn.get_secret_value(),
@@ -107,7 +107,7 @@ async def run(site: Site, counts: Counts, report: Callable[[str], None]) -> dict
             await asyncio.to_thread(worker.end)
         await controls.end()
     account, answers = read_account(site.folder)
-    check(account, ground.model, site.inputs)
+    check(account, environment.model, site.inputs)
     swapped_ms = {
         epoch: max(swap[epoch] for swap in swaps)
         for epoch in set.intersection(*(set(swap) for swap in swaps))

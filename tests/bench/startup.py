@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer
 
 from .answers import Sheet
 from .broker import Broker, output_of
-from .contenders import HEADRACE
+from .competitors import HEADRACE
 from .entry import BUILD, console, entry
-from .ground import Ground, prepare
+from .environment import Environment, prepare
 from .running import DEAD_LETTERS, METRICS, run
 from .workload import messages
 
@@ -26,7 +26,7 @@ LIMIT_SECONDS = 5.0
 _GIVE_UP_SECONDS = 60.0
 
 
-def verdict(seconds: list[float]) -> dict[str, Any]:
+def evaluate(seconds: list[float]) -> dict[str, Any]:
     """PURE. Whether every start was fast enough."""
     return {
         "seconds": seconds,
@@ -40,8 +40,8 @@ def verdict(seconds: list[float]) -> dict[str, Any]:
 def main() -> None:
     repeats = int(os.environ.get("BENCH_REPEATS") or 5)
     out = console()
-    with prepare(BUILD, out.print) as ground:
-        figures = verdict(asyncio.run(_run(ground, repeats)))
+    with prepare(BUILD, out.print) as environment:
+        figures = evaluate(asyncio.run(_run(environment, repeats)))
     path = BUILD / "startup.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     out.print(
@@ -50,23 +50,23 @@ def main() -> None:
     )
 
 
-async def _run(ground: Ground, repeats: int) -> list[float]:
-    async with Broker(ground.kafka_bootstrap) as broker:
+async def _run(environment: Environment, repeats: int) -> list[float]:
+    async with Broker(environment.kafka_bootstrap) as broker:
         await broker.create(DEAD_LETTERS, METRICS)
-        return [await _start_once(ground, broker, number) for number in range(repeats)]
+        return [await _start_once(environment, broker, number) for number in range(repeats)]
 
 
-async def _start_once(ground: Ground, broker: Broker, number: int) -> float:
+async def _start_once(environment: Environment, broker: Broker, number: int) -> float:
     source, sink = f"bench-in-{number}", f"bench-out-{number}"
     await broker.create(source, sink)
     await broker.fill(source, messages(range(1)))
     worker = replace(HEADRACE[0], records=1)
-    sheet = Sheet(worker, ground.model)
+    sheet = Sheet(worker, environment.model)
     async with AIOKafkaConsumer(
-        sink, bootstrap_servers=ground.kafka_bootstrap, auto_offset_reset="earliest"
+        sink, bootstrap_servers=environment.kafka_bootstrap, auto_offset_reset="earliest"
     ) as consumer:
         began = time.monotonic()
-        with run(worker, ground, {}, source, sink):
+        with run(worker, environment, {}, source, sink):
             record = await asyncio.wait_for(consumer.getone(), _GIVE_UP_SECONDS)
             seconds = time.monotonic() - began
     sheet.add(output_of(record))

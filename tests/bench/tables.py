@@ -7,11 +7,11 @@ from typing import Any
 from rich.table import Table
 
 from .backends_figures import Row
-from .contenders import ALL
-from .contest import Round
+from .competitors import ALL
 from .figures import medians
 from .latency import LatencyRound
 from .log_figures import HEADRACE, LogRound
+from .rounds import Round
 
 
 def speed_table(rounds: Sequence[Round]) -> Table:
@@ -20,9 +20,9 @@ def speed_table(rounds: Sequence[Round]) -> Table:
         table.add_column(column, justify="left" if column == "" else "right")
     by_name = medians(rounds)
     headrace = by_name.get("headrace-warm")
-    titles = {contender.name: contender.title for contender in ALL}
+    titles = {competitor.name: competitor.title for competitor in ALL}
     for name, typical in by_name.items():
-        own = [round_ for round_ in rounds if round_.contender == name]
+        own = [round_ for round_ in rounds if round_.competitor == name]
         rates = [round_.records_per_second for round_ in own]
         table.add_row(
             titles[name],
@@ -40,7 +40,7 @@ def latency_table(rounds: Sequence[LatencyRound]) -> Table:
         table.add_column(column, justify="left" if column == "" else "right")
     for round_ in rounds:
         figures = (round_.p50_ms, round_.p99_ms, round_.max_ms, round_.sent_late_p99_ms)
-        table.add_row(round_.contender, *(f"{figure:.2f}" for figure in figures))
+        table.add_row(round_.competitor, *(f"{figure:.2f}" for figure in figures))
     return table
 
 
@@ -60,7 +60,7 @@ def log_table(rounds: Sequence[LogRound]) -> Table:
         table.add_column(column, justify="left" if column == "" else "right")
     by_name: dict[str, list[LogRound]] = {}
     for round_ in rounds:
-        by_name.setdefault(round_.contender, []).append(round_)
+        by_name.setdefault(round_.competitor, []).append(round_)
     headrace = median(round_.rows_per_second for round_ in by_name[HEADRACE])
     for name, own in by_name.items():
         rates = [round_.rows_per_second for round_ in own]

@@ -37,7 +37,7 @@ from tests.support.models.served_versions import FakeRecord, RecordingMeter, ser
 from .entry import BUILD, console, entry
 from .request_path_copies import copied
 from .tables import ratio_table
-from .tracing_figures import CONTENDERS, OFF, WITHOUT, Measured, document
+from .tracing_figures import COMPETITORS, OFF, WITHOUT, Measured, document
 
 MODEL = "m"
 
@@ -87,7 +87,7 @@ def sink() -> Iterator[str]:
 async def measure(
     url: str, *, repeats: int, workloads: Sequence[Workload], report: Callable[[str], None]
 ) -> list[Measured]:
-    """So many rounds; in each every contender answers the same slices, one slice after the other in turns."""
+    """So many rounds; in each every competitor answers the same slices, one slice after the other in turns."""
     measured: list[Measured] = []
     for workload in workloads:
         paths = {
@@ -97,7 +97,7 @@ async def measure(
                 url if name.startswith("on") else None,
                 sampled_percent=SAMPLED[name],
             )
-            for name in CONTENDERS
+            for name in COMPETITORS
         }
         gc.collect()
         # What is there already need not be looked through before each round.
@@ -248,7 +248,7 @@ def _table(figures: dict[str, Any]) -> Table:
     table = Table(title="CPU µs a record", title_justify="left")
     for column in ("", *figures["cpu_us_per_record"]):
         table.add_column(column, justify="left" if column == "" else "right")
-    for name in CONTENDERS:
+    for name in COMPETITORS:
         row = [
             f"{by_name[name]:.2f} ({figures['ratios'][workload][name]:.3f} times)"
             for workload, by_name in figures["cpu_us_per_record"].items()

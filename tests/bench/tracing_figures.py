@@ -6,26 +6,26 @@ from statistics import median
 from typing import Any, Final
 
 WITHOUT, OFF = "without", "off"
-CONTENDERS: Final = (WITHOUT, OFF, "on, none sampled", "on, 1% sampled", "on, all sampled")
+COMPETITORS: Final = (WITHOUT, OFF, "on, none sampled", "on, 1% sampled", "on, all sampled")
 # What repeated runs of the same code differ by.
 OFF_AT_MOST: Final = 1.02
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One contender in one round."""
+    """One competitor in one round."""
 
     workload: str
-    contender: str
+    competitor: str
     round: int
     cpu_us_per_record: float
 
 
 def document(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Medians over the rounds; a ratio is one within a round, whose contenders were disturbed alike."""
+    """Medians over the rounds; a ratio is one within a round, whose competitors were disturbed alike."""
     costs: dict[str, dict[str, list[float]]] = {}
     for one in measured:
-        costs.setdefault(one.workload, {}).setdefault(one.contender, []).append(one.cpu_us_per_record)
+        costs.setdefault(one.workload, {}).setdefault(one.competitor, []).append(one.cpu_us_per_record)
     ratios = {
         workload: {
             name: median(own / bare for own, bare in zip(each, by_name[WITHOUT], strict=True))

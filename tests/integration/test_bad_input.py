@@ -36,7 +36,7 @@ PUBLISHED = jsonschema_rs.Draft202012Validator(
 )
 
 
-class Bench:
+class Harness:
     """The worker, its topics, and what was sent so far."""
 
     def __init__(
@@ -84,7 +84,7 @@ def _from(source: str, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(stack: StackAddresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+async def harness(stack: StackAddresses, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
     """One worker for all cases, which follow each other on its partitions."""
     folder = tmp_path_factory.mktemp("bad-input")
     async with own_database(stack) as dsn, own_topics(stack) as make_topics:
@@ -101,45 +101,45 @@ async def bench(stack: StackAddresses, tmp_path_factory: pytest.TempPathFactory)
             await worker.ready()
             topics = (settings.topic_responses, settings.topic_dead_letters)
             async with topic_log(settings.kafka_bootstrap, *topics) as log:
-                yield Bench(settings, model, log, producer, worker)
+                yield Harness(settings, model, log, producer, worker)
         await producer.stop()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.encode("ascii", "replace").decode())
-async def test_a_record_gets_exactly_what_the_contract_says(bench: Bench, case: Case) -> None:
+async def test_a_record_gets_exactly_what_the_contract_says(harness: Harness, case: Case) -> None:
     """Its response, its dead letter, or both; and the next record of its partition is answered."""
-    partition = bench.next_partition()
-    value = bench.named(case.value)
-    source = await bench.send(partition, case.key, value, case.headers, case.age_ms)
-    next_source = await bench.send(partition, b"u2", bench.named(body(request_id="next")))
-    bench.expected_responses += [source] * (case.answer is not None) + [next_source]
-    bench.expected_dead_letters += [source] * (case.dead is not None)
-    await bench.log.until(
+    partition = harness.next_partition()
+    value = harness.named(case.value)
+    source = await harness.send(partition, case.key, value, case.headers, case.age_ms)
+    next_source = await harness.send(partition, b"u2", harness.named(body(request_id="next")))
+    harness.expected_responses += [source] * (case.answer is not None) + [next_source]
+    harness.expected_dead_letters += [source] * (case.dead is not None)
+    await harness.log.until(
         lambda: (
-            bench.responses(next_source)
-            and len(bench.responses(source)) == (case.answer is not None)
-            and len(bench.dead_letters(source)) == (case.dead is not None)
+            harness.responses(next_source)
+            and len(harness.responses(source)) == (case.answer is not None)
+            and len(harness.dead_letters(source)) == (case.dead is not None)
         ),
         f"a response ({case.answer}), a dead letter ({case.dead}) and the next response",
     )
-    for response in bench.responses(source):
-        check_response(response, case, bench.model, partition, source)
-    for letter in bench.dead_letters(source):
+    for response in harness.responses(source):
+        check_response(response, case, harness.model, partition, source)
+    for letter in harness.dead_letters(source):
         check_dead_letter(letter, case, value, source)
-    (following,) = bench.responses(next_source)
+    (following,) = harness.responses(next_source)
     assert orjson.loads(following.value)["predictions"] == predictions_of("v1", 1)
 
 
-async def test_nothing_else_was_written(bench: Bench) -> None:
+async def test_nothing_else_was_written(harness: Harness) -> None:
     """After an orderly end there is one response and one dead letter for each that was due, no more."""
-    bench.worker.terminate()
-    assert await bench.worker.ended() == 0
-    await bench.log.to_end()
+    harness.worker.terminate()
+    assert await harness.worker.ended() == 0
+    await harness.log.to_end()
     for topic, expected in (
-        (bench.settings.topic_responses, bench.expected_responses),
-        (bench.settings.topic_dead_letters, bench.expected_dead_letters),
+        (harness.settings.topic_responses, harness.expected_responses),
+        (harness.settings.topic_dead_letters, harness.expected_dead_letters),
     ):
-        written = [dict(record.headers)["headrace-source"].decode() for record in bench.log.of(topic)]
+        written = [dict(record.headers)["headrace-source"].decode() for record in harness.log.of(topic)]
         assert sorted(written) == sorted(expected)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.answers import WrongAnswerError
 from tests.bench.backends_figures import AT_LEAST, AT_MOST, Row, document
-from tests.bench.backends_run import FIGURES, Lengths, Site, bench
+from tests.bench.backends_run import FIGURES, Lengths, Site, measuring_harness
 from tests.bench.backends_targets import Target
 from tests.bench.workload import PARTITIONS
 from tests.servers.launching import Api
@@ -90,7 +90,7 @@ async def test_benchmark_of_model_servers_measures_all(
     async with (
         serving(servers[0]) as first,
         serving(servers[1]) as second,
-        bench(Site(settings, tmp_path, SHORT, frozenset(FIGURES), print)) as measuring,
+        measuring_harness(Site(settings, tmp_path, SHORT, frozenset(FIGURES), print)) as measuring,
     ):
         await measuring.measure(row, [first, second])
     assert len(row.throughput) == len(row.latency) == len(row.hang) == SHORT.repeats
@@ -109,6 +109,6 @@ async def test_benchmark_of_model_servers_refuses_wrong_answers(
     """What a worker answers is checked against the model."""
     settings = await topics(PARTITIONS, postgres_dsn=database, redis_url=redis_url)
     site = Site(settings, tmp_path, SHORT, frozenset({"latency"}), print)
-    async with serving(ScriptedServer(wrong_for=5)) as target, bench(site) as measuring:
+    async with serving(ScriptedServer(wrong_for=5)) as target, measuring_harness(site) as measuring:
         with pytest.raises(WrongAnswerError, match="request 5 is answered with"):
             await measuring.measure(Row("scripted", "none"), [target])

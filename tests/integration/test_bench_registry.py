@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from tests.bench.registry_environment import model_server
 from tests.bench.registry_figures import LIMITS, document
-from tests.bench.registry_ground import model_server
 from tests.bench.registry_scale import LOADED_VERSIONS, measure
 
 

@@ -34,7 +34,7 @@ PUBLISHED = jsonschema_rs.Draft202012Validator(
 MODELS = ("m", "first", "idle", "new", "nobody")
 
 
-class Bench:
+class Harness:
     """The control worker, its topics and its registry."""
 
     def __init__(
@@ -97,7 +97,7 @@ def source_of(record: ConsumerRecord) -> bytes:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(stack: StackAddresses) -> AsyncIterator[Bench]:
+async def harness(stack: StackAddresses) -> AsyncIterator[Harness]:
     """One worker for all cases, which follow each other on the one partition."""
     async with own_database(stack) as dsn, own_topics(stack) as make_topics:
         await apply(dsn, *LIFE, event("register", "busy", model=spec("v1")))
@@ -116,16 +116,16 @@ async def bench(stack: StackAddresses) -> AsyncIterator[Bench]:
         with worker_processes() as start_worker:
             worker = start_worker(settings, roles="control")
             async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
-                yield Bench(settings, store, log, producer, worker)
+                yield Harness(settings, store, log, producer, worker)
         await producer.stop()
         await store.close()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.encode("ascii", "replace").decode())
-async def test_a_bad_event_is_refused_in_words_and_changes_nothing(bench: Bench, case: Case) -> None:
+async def test_a_bad_event_is_refused_in_words_and_changes_nothing(harness: Harness, case: Case) -> None:
     """Its result has the code of the contract, and the next event is applied as if it had not been there."""
-    epoch, models = await bench.state()
-    refusal, following = await bench.answered((case.key, case.value), (b"busy", encoded(bench.good())))
+    epoch, models = await harness.state()
+    refusal, following = await harness.answered((case.key, case.value), (b"busy", encoded(harness.good())))
     result = PromotionResult.model_validate_json(refusal.value)
     assert (result.status, result.error and result.error.code) == ("rejected", case.code), result
     assert result.error is not None
@@ -135,7 +135,7 @@ async def test_a_bad_event_is_refused_in_words_and_changes_nothing(bench: Bench,
     check_record(refusal, case.key)
     after = PromotionResult.model_validate_json(following.value)
     assert (after.status, after.epoch) == ("applied", epoch + 1)
-    assert await bench.state() == (epoch + 1, models)
+    assert await harness.state() == (epoch + 1, models)
 
 
 def check_record(record: ConsumerRecord, key: bytes | None) -> None:
@@ -152,20 +152,20 @@ def check_record(record: ConsumerRecord, key: bytes | None) -> None:
         assert record.key == (key if key is None or len(key) < 1000 else None)
 
 
-async def test_a_refusal_tells_where_the_model_is(bench: Bench) -> None:
+async def test_a_refusal_tells_where_the_model_is(harness: Harness) -> None:
     """Revision, epoch and route, so that the operator need not ask; of an unknown model there are none."""
-    known, unknown = await bench.decide(document("promote", version="old"), document("rollback", "nobody"))
-    model = await bench.store.find("m")
+    known, unknown = await harness.decide(document("promote", version="old"), document("rollback", "nobody"))
+    model = await harness.store.find("m")
     assert model is not None
     assert (known.revision, known.route, known.epoch) == (
         model.revision,
         model.route,
-        await bench.store.epoch(),
+        await harness.store.epoch(),
     )
     assert (unknown.revision, unknown.route) == (0, None)
 
 
-async def test_events_are_decided_in_their_order_and_once_each(bench: Bench) -> None:
+async def test_events_are_decided_in_their_order_and_once_each(harness: Harness) -> None:
     """A whole life in one go, each event three times: what comes too early is refused, also when it comes again."""
     life = [
         document("promote", "life", version="v1"),
@@ -180,8 +180,8 @@ async def test_events_are_decided_in_their_order_and_once_each(bench: Bench) -> 
         document("rollback", "life"),
         document("rollback", "life"),
     ]
-    epoch = await bench.store.epoch()
-    results = await bench.decide(*life, *life, *reversed(life))
+    epoch = await harness.store.epoch()
+    results = await harness.decide(*life, *life, *reversed(life))
     first = results[: len(life)]
     assert results == [*first, *first, *reversed(first)], "a replay has the result of the first time"
     codes = [result.error and result.error.code for result in first]
@@ -201,19 +201,19 @@ async def test_events_are_decided_in_their_order_and_once_each(bench: Bench) -> 
     applied = [result for result in first if result.status == "applied"]
     assert [result.revision for result in applied] == list(range(1, 7))
     assert [result.epoch for result in applied] == list(range(epoch + 1, epoch + 7))
-    bench.applied += [result.event_id for result in applied]
-    changes = await history(bench.store.database, "life")
+    harness.applied += [result.event_id for result in applied]
+    changes = await history(harness.store.database, "life")
     assert [(change.event_id, change.revision, change.route) for change in changes] == [
         (result.event_id, result.revision, result.route) for result in applied
     ]
 
 
-async def test_the_first_body_has_the_id(bench: Bench) -> None:
+async def test_the_first_body_has_the_id(harness: Harness) -> None:
     """Applied or refused, another body under its id is a conflict; what was no event has taken no id."""
-    good = bench.good()
+    good = harness.good()
     refused = document("promote", version="v9")
-    malformed = {**bench.good(), "salt": 7}
-    results = await bench.decide(
+    malformed = {**harness.good(), "salt": 7}
+    results = await harness.decide(
         good,
         {**good, "reason": "another"},
         good,
@@ -234,7 +234,7 @@ async def test_the_first_body_has_the_id(bench: Bench) -> None:
     assert results[4] == results[6]
 
 
-async def test_limits_that_are_kept_are_taken(bench: Bench) -> None:
+async def test_limits_that_are_kept_are_taken(harness: Harness) -> None:
     """The largest event, the longest names, the smallest and the largest weight."""
     longest = ["m" * 63, "V" * 64, "i" * 128, "s" * 128]
     values: Sequence[Any] = [
@@ -247,24 +247,24 @@ async def test_limits_that_are_kept_are_taken(bench: Bench) -> None:
     ]
     largest = document("rollback", longest[0], reason="")
     largest["reason"] = "x" * (MAX_RECORD_BYTES - len(encoded(largest)))
-    results = await bench.decide(*values, largest)
+    results = await harness.decide(*values, largest)
     assert [result.error for result in results] == [None] * 7
-    bench.applied += [result.event_id for result in results]
+    harness.applied += [result.event_id for result in results]
 
 
-async def test_nothing_else_was_applied_and_all_is_committed(bench: Bench) -> None:
+async def test_nothing_else_was_applied_and_all_is_committed(harness: Harness) -> None:
     """In the end there is one result for each record, and one change for each event that was to be applied."""
-    bench.worker.terminate()
-    assert await bench.worker.ended() == 0
-    assert await uncommitted_promotions(bench.settings) == 0
-    await bench.log.to_end()
-    written = [source_of(record) for record in bench.log.of(bench.settings.topic_promotion_results)]
-    assert written == bench.sources
+    harness.worker.terminate()
+    assert await harness.worker.ended() == 0
+    assert await uncommitted_promotions(harness.settings) == 0
+    await harness.log.to_end()
+    written = [source_of(record) for record in harness.log.of(harness.settings.topic_promotion_results)]
+    assert written == harness.sources
     changed = [
         change.event_id
         for name in ("busy", "life", "m" * 63)
-        for change in await history(bench.store.database, name)
+        for change in await history(harness.store.database, name)
     ]
     # The first one is the registration of `busy`.
-    assert sorted(changed[1:]) == sorted(bench.applied)
-    assert await bench.store.epoch() == len(LIFE) + 1 + len(bench.applied)
+    assert sorted(changed[1:]) == sorted(harness.applied)
+    assert await harness.store.epoch() == len(LIFE) + 1 + len(harness.applied)

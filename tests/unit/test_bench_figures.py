@@ -5,12 +5,12 @@ import pytest
 from schemas.models import BucketRange, Route
 from tests.bench.answers import Model, Sheet, WrongAnswerError
 from tests.bench.broker import Output
-from tests.bench.contenders import BARE, Cache, Contender
-from tests.bench.contest import Round, rate
+from tests.bench.competitors import BARE, Cache, Competitor
 from tests.bench.figures import document
 from tests.bench.latency import LatencyRound
-from tests.bench.memory import Sample, requests, verdict
+from tests.bench.memory import Sample, evaluate, requests
 from tests.bench.recommender import Recommender
+from tests.bench.rounds import Round, rate
 from tests.bench.workload import features, message, number_of, request_id
 
 MODEL = Model(
@@ -20,12 +20,12 @@ MODEL = Model(
 )
 
 
-def round_of(contender: str, records_per_second: float) -> Round:
-    return Round(contender, 1, 1.0, records_per_second, 1.0, 0.0)
+def round_of(competitor: str, records_per_second: float) -> Round:
+    return Round(competitor, 1, 1.0, records_per_second, 1.0, 0.0)
 
 
-def latency_of(contender: str, p50_ms: float, p99_ms: float) -> LatencyRound:
-    return LatencyRound(contender, 1, p50_ms, p99_ms, p99_ms, 0.0)
+def latency_of(competitor: str, p50_ms: float, p99_ms: float) -> LatencyRound:
+    return LatencyRound(competitor, 1, p50_ms, p99_ms, p99_ms, 0.0)
 
 
 def echo(number: int, records: int = 2) -> Output:
@@ -34,7 +34,7 @@ def echo(number: int, records: int = 2) -> Output:
 
 
 def sheet_of(records: int, cache: Cache = Cache.UNUSED) -> Sheet:
-    return Sheet(Contender("c", "c", (), records, cache=cache), MODEL)
+    return Sheet(Competitor("c", "c", (), records, cache=cache), MODEL)
 
 
 def test_rate_leaves_out_the_start() -> None:
@@ -72,7 +72,7 @@ def test_memory_is_flat_within_a_tenth(last_bytes: int, *, reached: bool) -> Non
     """Growth after the warm-up counts, growth before it does not."""
     sizes = [10, 50, *[100] * 7, last_bytes]
     samples = [Sample(float(number), number * 10, size) for number, size in enumerate(sizes)]
-    assert verdict(samples, count=90)["reached"] is reached
+    assert evaluate(samples, count=90)["reached"] is reached
 
 
 def test_records_are_distinct_and_of_the_promised_size() -> None:
@@ -87,7 +87,7 @@ def test_sheet_accepts_every_answer_once() -> None:
     sheet = sheet_of(2)
     for number in (1, 0, 2):
         sheet.add(echo(number))
-    sheet.verdict()
+    sheet.check()
     assert len(sheet.appended_ms) == 2
 
 
@@ -98,10 +98,10 @@ def test_sheet_refuses_repeats_losses_and_changes() -> None:
     with pytest.raises(WrongAnswerError, match="answered twice"):
         sheet.add(echo(1))
     with pytest.raises(WrongAnswerError, match="1 of 2 requests have no answer"):
-        sheet.verdict()
+        sheet.check()
     with pytest.raises(WrongAnswerError, match="request 0 is answered with"):
         sheet.add(Output(0, message(0).key, message(0).value + b" ", (), 0))
     warm = sheet_of(1, Cache.WARM)
     warm.add(echo(0))
     with pytest.raises(WrongAnswerError, match="0 of 1 answers came from the cache"):
-        warm.verdict()
+        warm.check()

@@ -26,7 +26,7 @@ CALLED_MS = 1000.0
 
 
 def change(revision: int, version: str, called_ms: float = CALLED_MS, scenario: str = "all_well") -> Change:
-    """Decided, told and confirmed 10, 20 and 100 ms after its call; the epoch is the revision."""
+    """Decided, replied to and confirmed 10, 20 and 100 ms after its call; the epoch is the revision."""
     return Change(
         scenario,
         version,
@@ -35,7 +35,7 @@ def change(revision: int, version: str, called_ms: float = CALLED_MS, scenario: 
         "kafka",
         called_ms,
         decided_ms=called_ms + 10,
-        told_ms=called_ms + 20,
+        replied_ms=called_ms + 20,
         confirmed_ms=called_ms + 100,
     )
 

@@ -11,13 +11,13 @@ from streams.serving import responder as answering
 from streams.serving import route_table as serving
 from tests.bench.request_path_copies import copied, without_hooks
 from tests.bench.tracing import Workload, measure, sink
-from tests.bench.tracing_figures import CONTENDERS, OFF, WITHOUT, Measured, document
+from tests.bench.tracing_figures import COMPETITORS, OFF, WITHOUT, Measured, document
 from workers.calls import dispatch
 
 
 def test_a_ratio_is_one_within_a_round() -> None:
     """Slow rounds change nothing, since they are slow for all; and what is off is held to cost nothing."""
-    costs = {WITHOUT: 10.0, OFF: 10.1} | dict.fromkeys(CONTENDERS[2:], 20.0)
+    costs = {WITHOUT: 10.0, OFF: 10.1} | dict.fromkeys(COMPETITORS[2:], 20.0)
     measured = [
         Measured("warm", name, number, cost if number % 2 else 100 * cost)
         for name, cost in costs.items()
@@ -29,7 +29,7 @@ def test_a_ratio_is_one_within_a_round() -> None:
     assert written["ratios"]["warm"]["on, all sampled"] == pytest.approx(2)
     assert written["targets"]["off_ratio_warm"]["reached"]
     slower = [
-        one if one.contender != OFF else Measured("warm", OFF, one.round, 1.02 * one.cpu_us_per_record)
+        one if one.competitor != OFF else Measured("warm", OFF, one.round, 1.02 * one.cpu_us_per_record)
         for one in measured
     ]
     assert not document(slower)["targets"]["off_ratio_warm"]["reached"]
@@ -58,11 +58,11 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
         assert copy["streams.serving.route_table"].Dispatcher is copy["workers.calls.dispatch"].Dispatcher
 
 
-async def test_the_harness_measures_every_contender() -> None:
+async def test_the_harness_measures_every_competitor() -> None:
     """Warm and cold, with spans that are exported."""
     workloads = [Workload("warm", 1, 3, warm=True), Workload("cold", 2, 1, warm=False)]
     with sink() as url:
         measured = await measure(url, repeats=2, workloads=workloads, report=print)
-    assert len(measured) == 2 * 2 * len(CONTENDERS)
+    assert len(measured) == 2 * 2 * len(COMPETITORS)
     assert all(one.cpu_us_per_record > 0 for one in measured)
     assert document(measured)["targets"].keys() == {"off_ratio_warm", "off_ratio_cold"}

@@ -88,7 +88,7 @@ class GatedBackend(RecordingBackend):
         return await super().infer(inputs, timeout_seconds=timeout_seconds)
 
 
-class Bench:
+class Harness:
     """A pipeline and what is around it."""
 
     def __init__(

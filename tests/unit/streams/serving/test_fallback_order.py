@@ -19,7 +19,7 @@ from schemas.errors import (
 from schemas.events import JsonObject, MetricsDelta
 from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.models.served_versions import RecordingBackend, served_version
-from tests.support.worker.pipeline_harness import WAIT_SECONDS, Bench, GatedBackend, request, slice_of
+from tests.support.worker.pipeline_harness import WAIT_SECONDS, GatedBackend, Harness, request, slice_of
 
 WHOLE: JsonObject = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}}
 DOWN = BackendUnavailableError("the canary is down")
@@ -47,7 +47,7 @@ class Canary:
         self.v1 = served_version("m", "v1", production, WHOLE)
         fields: JsonObject = {"fallback": "production"} | (of_canary or {})
         self.v2 = served_version("m", "v2", canary, {"type": "object"}, **fields)
-        self.bench = Bench(self.v1, self.v2, production=self.v1)
+        self.bench = Harness(self.v1, self.v2, production=self.v1)
 
     def request(self, request_id: str, value: Any = 1, *, of: ServedVersion, **more: Any) -> JsonObject:
         return request(request_id, value, self.bench.user_of(of), **more)
@@ -141,7 +141,7 @@ async def test_without_production_or_its_wish_there_is_no_fallback() -> None:
     for in_production in (False, True):
         failing = Failing()
         alone = served_version("m", "v2", failing, fallback="production")
-        bench = Bench(alone, production=alone if in_production else None)
+        bench = Harness(alone, production=alone if in_production else None)
         assert (await bench.answer(request("r")))["r"]["error"]["code"] == "BACKEND_UNAVAILABLE"
         assert len(failing.calls) == 1
 
@@ -257,7 +257,7 @@ async def test_a_slice_falls_back_by_its_own_table() -> None:
 async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own() -> None:
     """The other ends with the deadline of those that it was made for."""
     backend = GatedBackend()
-    bench = Bench(served_version("m", "v1", backend))
+    bench = Harness(served_version("m", "v1", backend))
     short = asyncio.create_task(bench.pipeline.process(slice_of(request("short", deadline_ms=300))))
     await called(backend)
     backend.called.clear()
@@ -275,7 +275,7 @@ async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own()
 async def test_who_has_no_more_time_joins_the_call_under_way(more: JsonObject) -> None:
     """Equal inputs are inferred once."""
     backend = GatedBackend()
-    bench = Bench(served_version("m", "v1", backend))
+    bench = Harness(served_version("m", "v1", backend))
     first = asyncio.create_task(bench.pipeline.process(slice_of(request("first"))))
     await called(backend)
     joins = asyncio.create_task(bench.pipeline.process(slice_of(request("joins", **more))))
@@ -290,7 +290,7 @@ async def test_a_call_has_the_time_of_the_most_patient_of_its_slice() -> None:
     """However they stand in it."""
     for order in (1, -1):
         backend = GatedBackend()
-        bench = Bench(served_version("m", "v1", backend))
+        bench = Harness(served_version("m", "v1", backend))
         records = [request("short", deadline_ms=50), request("patient")][::order]
         waiting = asyncio.create_task(bench.pipeline.process(slice_of(*records)))
         await called(backend)

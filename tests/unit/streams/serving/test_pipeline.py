@@ -14,12 +14,12 @@ import pytest
 from schemas.errors import BackendFailedError
 from schemas.events import JsonObject, PredictResponse
 from tests.support.models.served_versions import RecordingBackend, served_version
-from tests.support.worker.pipeline_harness import WAIT_SECONDS, Bench, GatedBackend, request, slice_of
+from tests.support.worker.pipeline_harness import WAIT_SECONDS, GatedBackend, Harness, request, slice_of
 
 
 async def test_answers_in_the_contracts_form() -> None:
     """A response validates, goes to its request's partition, and carries source, digest and type."""
-    bench = Bench(served_version("m", "v1", RecordingBackend()))
+    bench = Harness(served_version("m", "v1", RecordingBackend()))
     answers = await bench.answer(request("r"), headers=[("traceparent", b"t"), ("other", b"o")])
     response = PredictResponse.model_validate(answers["r"])
     assert (response.predictions, response.cached, response.model_version) == ([{"x": 1}], False, "v1")
@@ -38,7 +38,7 @@ async def test_answers_in_the_contracts_form() -> None:
 async def test_equal_inputs_of_a_slice_are_inferred_once() -> None:
     """Three requests with two inputs make one backend call of two."""
     backend = RecordingBackend()
-    answers = await Bench(served_version("m", "v1", backend)).answer(
+    answers = await Harness(served_version("m", "v1", backend)).answer(
         request("a", 1), request("b", 2), request("c", 1)
     )
     assert [len(call) for call in backend.calls] == [2]
@@ -48,7 +48,7 @@ async def test_equal_inputs_of_a_slice_are_inferred_once() -> None:
 async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
     """A slice that comes while an equal input is being inferred waits for that call."""
     backend = GatedBackend()
-    bench = Bench(served_version("m", "v1", backend))
+    bench = Harness(served_version("m", "v1", backend))
     first = asyncio.create_task(bench.pipeline.process(slice_of(request("a"))))
     await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
     second = asyncio.create_task(bench.pipeline.process(slice_of(request("b"))))
@@ -62,7 +62,7 @@ async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
 async def test_hits_do_not_wait_for_misses() -> None:
     """The cached answer is sent while the other input is still being inferred."""
     backend = GatedBackend()
-    bench = Bench(served_version("m", "v1", backend))
+    bench = Harness(served_version("m", "v1", backend))
     backend.gate.set()
     await bench.answer(request("warm", 1))
     backend.gate.clear()
@@ -80,7 +80,7 @@ async def test_hits_do_not_wait_for_misses() -> None:
 async def test_a_version_that_is_never_cached() -> None:
     """With a TTL of 0 the cache is neither read nor written."""
     backend = RecordingBackend()
-    bench = Bench(served_version("m", "v1", backend, cache_ttl_seconds=0))
+    bench = Harness(served_version("m", "v1", backend, cache_ttl_seconds=0))
     for request_id in ("a", "b"):
         assert (await bench.answer(request(request_id)))[request_id]["cached"] is False
     assert (len(backend.calls), bench.cache.reads, bench.cache.writes) == (2, [], [])
@@ -91,7 +91,7 @@ async def test_each_version_is_called_once_and_cached_by_itself() -> None:
     backends = [RecordingBackend(lambda _: "one"), RecordingBackend(lambda _: "two")]
     versions = [served_version("m", f"v{at}", backend) for at, backend in enumerate(backends)]
     users = [f"u{number}" for number in range(40)]
-    answers = await Bench(*versions).answer(*[request(user, 1, user) for user in users])
+    answers = await Harness(*versions).answer(*[request(user, 1, user) for user in users])
     by_version = {"v0": "one", "v1": "two"}
     assert {answer["model_version"] for answer in answers.values()} == {"v0", "v1"}
     for answer in answers.values():
@@ -102,7 +102,7 @@ async def test_each_version_is_called_once_and_cached_by_itself() -> None:
 async def test_a_deadline_ends_the_waiting() -> None:
     """A request is told at its deadline; its mate without one gets the predictions later."""
     backend = GatedBackend()
-    bench = Bench(served_version("m", "v1", backend))
+    bench = Harness(served_version("m", "v1", backend))
     waiting = asyncio.create_task(
         bench.pipeline.process(slice_of(request("late", 1, deadline_ms=50), request("patient", 1)))
     )
@@ -125,7 +125,7 @@ async def test_a_bad_input_spoils_no_other() -> None:
             raise BackendFailedError("the model does not like it")
         return value["x"]
 
-    bench = Bench(served_version("m", "v1", RecordingBackend(predict)))
+    bench = Harness(served_version("m", "v1", RecordingBackend(predict)))
     answers = await bench.answer(*[request(str(at), "bad" if at == 3 else at) for at in range(8)])
     assert answers["3"]["error"]["code"] == "BACKEND_ERROR"
     assert [answers[str(at)].get("predictions") for at in range(8)] == [0, 1, 2, None, 4, 5, 6, 7]
@@ -142,7 +142,7 @@ async def test_outputs_are_checked_and_never_cached_when_bad() -> None:
     """Predictions that break the schema, or are too big to send, become INVALID_OUTPUT."""
     backend = RecordingBackend(lambda value: "x" * value["x"])
     version = served_version("m", "v1", backend, output_schema={"type": "string", "minLength": 2})
-    bench = Bench(version)
+    bench = Harness(version)
     answers = await bench.answer(request("short", 1), request("good", 2), request("huge", 2000))
     assert answers["short"]["error"]["code"] == answers["huge"]["error"]["code"] == "INVALID_OUTPUT"
     assert answers["good"]["predictions"] == "xx"
@@ -156,7 +156,7 @@ async def test_a_fault_of_ours_is_answered_and_kept() -> None:
     def predict(_: JsonObject) -> Any:
         raise ZeroDivisionError
 
-    bench = Bench(served_version("m", "v1", RecordingBackend(predict)))
+    bench = Harness(served_version("m", "v1", RecordingBackend(predict)))
     answers = await bench.answer(request("a"), b"broken")
     assert answers["a"]["error"]["code"] == "INTERNAL"
     assert len(bench.output.dead_letters()) == 2
@@ -166,7 +166,7 @@ async def test_a_fault_of_ours_is_answered_and_kept() -> None:
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"request_id": 5}'])
 async def test_unreadable_records_become_dead_letters_only(value: bytes | None) -> None:
     """Nobody is answered, the original bytes are kept, and the next record is served."""
-    bench = Bench(served_version("m", "v1", RecordingBackend()))
+    bench = Harness(served_version("m", "v1", RecordingBackend()))
     answers = await bench.answer(value, request("next"), headers=[("mine", b"1")])
     assert answers.keys() == {"next"}
     (letter,) = bench.output.dead_letters()
@@ -178,7 +178,7 @@ async def test_unreadable_records_become_dead_letters_only(value: bytes | None) 
 async def test_counts_what_it_answers() -> None:
     """The deltas add up: every request once, by version or by none."""
     backend = RecordingBackend()
-    bench = Bench(served_version("m", "v1", backend), stale=True)
+    bench = Harness(served_version("m", "v1", backend), stale=True)
     await bench.answer(request("a"))
     answers = await bench.answer(
         request("b"),
@@ -199,7 +199,7 @@ async def test_counts_what_it_answers() -> None:
 
 async def test_what_a_topic_would_refuse_is_sent_smaller() -> None:
     """An answer goes without its huge key; a huge dead letter keeps the headers that say where it is."""
-    bench = Bench(served_version("m", "v1", RecordingBackend()))
+    bench = Harness(served_version("m", "v1", RecordingBackend()))
     await bench.answer(request("a"), key=b"k" * 60_000)
     await bench.answer(b"x" * 60_000, headers=[("mine", b"1")])
     ((_, _, answer),) = [sent for sent in bench.output.sent if sent[0] == "responses"]

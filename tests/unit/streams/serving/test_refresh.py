@@ -76,7 +76,7 @@ class Registry:
         return Snapshot(self.now, changed)
 
 
-class Bench:
+class Harness:
     """A refresher and what is around it; `seconds` is its clock."""
 
     def __init__(self) -> None:
@@ -102,14 +102,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[Harness]:
     """A worker's refresher before its first refresh."""
-    made = Bench()
+    made = Harness()
     yield made
     await made.refresher.close()
 
 
-async def test_loads_what_takes_traffic_and_the_rollback_target(bench: Bench) -> None:
+async def test_loads_what_takes_traffic_and_the_rollback_target(bench: Harness) -> None:
     """Versions with buckets and the previous production are loaded; the revision is the registry's."""
     bench.registry.put({"v2": 90, "v3": 10}, previous="v1")
     table = await bench.follow()
@@ -117,7 +117,7 @@ async def test_loads_what_takes_traffic_and_the_rollback_target(bench: Bench) ->
     assert (table.epoch, table.models["m"].revision, table.behind) == (1, 1, {})
 
 
-async def test_a_version_that_stays_keeps_its_backend(bench: Bench) -> None:
+async def test_a_version_that_stays_keeps_its_backend(bench: Harness) -> None:
     """Only the new one is loaded."""
     bench.registry.put({"v1": 100})
     await bench.follow()
@@ -128,7 +128,7 @@ async def test_a_version_that_stays_keeps_its_backend(bench: Bench) -> None:
     assert table.models["m"].versions["v1"].backend is kept
 
 
-async def test_what_is_loaded_is_swapped_in_at_once(bench: Bench) -> None:
+async def test_what_is_loaded_is_swapped_in_at_once(bench: Harness) -> None:
     """A rollback waits for no load: neither its own, nor that of another model, nor one it made pointless."""
     bench.registry.put({"v2": 100}, previous="v1")
     bench.registry.put({"a": 100}, name="other")
@@ -150,7 +150,7 @@ async def test_what_is_loaded_is_swapped_in_at_once(bench: Bench) -> None:
     assert "v3" not in bench.load.loaded, "nobody needs it any more"
 
 
-async def test_only_what_changed_is_made_anew(bench: Bench) -> None:
+async def test_only_what_changed_is_made_anew(bench: Harness) -> None:
     """The other models are the same objects."""
     bench.registry.put({"v1": 100})
     bench.registry.put({"v1": 100}, name="other")
@@ -161,7 +161,7 @@ async def test_only_what_changed_is_made_anew(bench: Bench) -> None:
     assert second.models["other"] is not first.models["other"]
 
 
-async def test_a_load_that_fails_leaves_the_old_route(bench: Bench) -> None:
+async def test_a_load_that_fails_leaves_the_old_route(bench: Harness) -> None:
     """The model stays at its revision, is told to be behind and counted, and heals after a while."""
     bench.registry.put({"v1": 100})
     first = await bench.follow()
@@ -179,7 +179,7 @@ async def test_a_load_that_fails_leaves_the_old_route(bench: Bench) -> None:
     assert (third.models["m"].revision, third.behind) == (2, {})
 
 
-async def test_without_an_older_route_the_others_are_served(bench: Bench) -> None:
+async def test_without_an_older_route_the_others_are_served(bench: Harness) -> None:
     """At a worker's start a broken version answers that it is not available, and heals."""
     bench.load.broken = {"v2"}
     bench.registry.put({"v1": 90, "v2": 10})
@@ -199,13 +199,13 @@ async def test_without_an_older_route_the_others_are_served(bench: Bench) -> Non
     ]
 
 
-async def test_a_model_without_traffic_answers_nobody(bench: Bench) -> None:
+async def test_a_model_without_traffic_answers_nobody(bench: Harness) -> None:
     """It is known, but has no version for a user."""
     bench.registry.put({})
     assert (await bench.follow()).models["m"].version_for("u") is None
 
 
-async def test_a_schema_that_is_none_is_a_failed_load(bench: Bench) -> None:
+async def test_a_schema_that_is_none_is_a_failed_load(bench: Harness) -> None:
     """The backend is let go of and the route stays; at a start too, the worker serves the rest."""
     bench.registry.put({"v1": 100})
     first = await bench.follow()
@@ -218,7 +218,7 @@ async def test_a_schema_that_is_none_is_a_failed_load(bench: Bench) -> None:
     assert bench.load.loaded["v3"].closed
 
 
-async def test_a_registry_that_went_back_is_read_whole(bench: Bench) -> None:
+async def test_a_registry_that_went_back_is_read_whole(bench: Harness) -> None:
     """One restored from a backup has a lower epoch; what is not in it is served no more."""
     bench.registry.put({"v1": 100})
     restored = dict(bench.registry.models)
@@ -229,7 +229,7 @@ async def test_a_registry_that_went_back_is_read_whole(bench: Bench) -> None:
     assert (table.epoch, set(table.models)) == (1, {"m"})
 
 
-async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(bench: Bench) -> None:
+async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(bench: Harness) -> None:
     """Neither what was being loaded then nor what was to be tried again is ever served."""
     bench.registry.put({"v1": 100})
     restored = dict(bench.registry.models)
@@ -249,7 +249,7 @@ async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(be
     assert bench.load.loaded.keys() == {"v1"}
 
 
-async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Bench) -> None:
+async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Harness) -> None:
     """Long before the next poll; one that is known already causes no read."""
     bench.registry.put({"v1": 100})
     await bench.follow()
@@ -267,7 +267,7 @@ async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Bench) -> N
     running.cancel()
 
 
-async def test_what_is_not_read_for_long_is_stale(bench: Bench) -> None:
+async def test_what_is_not_read_for_long_is_stale(bench: Harness) -> None:
     """Until it is read again."""
     await bench.follow()
     bench.seconds += 5.0
@@ -282,7 +282,7 @@ async def test_what_is_not_read_for_long_is_stale(bench: Bench) -> None:
     assert not bench.refresher.is_stale()
 
 
-async def test_a_registry_that_refuses_us_ends_nothing(bench: Bench) -> None:
+async def test_a_registry_that_refuses_us_ends_nothing(bench: Harness) -> None:
     """A password that was changed while a worker ran: it serves on, and follows when it is let in again."""
     bench.registry.put({"v1": 100})
     await bench.follow()

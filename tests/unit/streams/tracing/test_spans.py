@@ -15,7 +15,7 @@ from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from streams.tracing.spans import MAX_LINKS, Spans
 from tests.support.models.served_versions import RecordingBackend, served_version, spec_of
-from tests.support.worker.pipeline_harness import Bench, GatedBackend, request, slice_of
+from tests.support.worker.pipeline_harness import GatedBackend, Harness, request, slice_of
 from workers.backends.model_server import TRACE_HEADERS
 
 SCHEMA: JsonObject = {"type": "object", "properties": {"x": {"type": "integer"}}}
@@ -48,7 +48,7 @@ def recorded() -> Recorded:
     return Recorded()
 
 
-def bench(recorded: Recorded, backend: RecordingBackend, **fields: Any) -> Bench:
+def bench(recorded: Recorded, backend: RecordingBackend, **fields: Any) -> Harness:
     """A pipeline with one version, traced; it is at a model server unless the fields say otherwise."""
     remote: dict[str, Any] = {
         "framework": "open-inference",
@@ -57,7 +57,7 @@ def bench(recorded: Recorded, backend: RecordingBackend, **fields: Any) -> Bench
     remote |= {"artifact_uri": None, "artifact_sha256": None}
     fields = {**remote, "input_schema": SCHEMA, **fields}
     tracer = recorded.spans.calls_of("m", spec_of("v1", **fields))
-    return Bench(served_version("m", "v1", backend, tracer=tracer, **fields), tracer=recorded.spans)
+    return Harness(served_version("m", "v1", backend, tracer=tracer, **fields), tracer=recorded.spans)
 
 
 async def test_a_request_alone_goes_on_in_its_trace(recorded: Recorded) -> None:
@@ -258,7 +258,7 @@ async def test_a_hit_has_no_call(recorded: Recorded) -> None:
 
 
 @contextmanager
-def broken(pipeline: Bench, error: Exception) -> Iterator[None]:
+def broken(pipeline: Harness, error: Exception) -> Iterator[None]:
     """Nothing can be sent while the block runs."""
 
     async def refuse(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Where the contest takes place: a stack of its own, and one model with two versions, 90 to 10."""
+"""The benchmark environment: a stack of its own, and one model with two versions, 90 to 10."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _CACHE_TTL_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class Environment:
     """Addresses of the stack, and the model; `model_file` describes it for the peers."""
 
     folder: Path
@@ -37,14 +37,14 @@ class Ground:
 
 
 @contextmanager
-def prepare(parent: Path, report: Callable[[str], None]) -> Iterator[Ground]:
+def prepare(parent: Path, report: Callable[[str], None]) -> Iterator[Environment]:
     """Start a stack in a new folder below `parent` and register the model; all of it ends with the block."""
-    with TemporaryDirectory(prefix="ground-", dir=parent) as name:
+    with TemporaryDirectory(prefix="environment-", dir=parent) as name:
         folder = Path(name)
         with LocalStack(folder / "stack", report) as stack:
             asyncio.run(migrate(stack.postgres_dsn))
             yield asyncio.run(
-                lay_out(
+                register_model(
                     folder,
                     kafka_bootstrap=stack.kafka_bootstrap,
                     postgres_dsn=stack.postgres_dsn,
@@ -53,7 +53,9 @@ def prepare(parent: Path, report: Callable[[str], None]) -> Iterator[Ground]:
             )
 
 
-async def lay_out(folder: Path, *, kafka_bootstrap: str, postgres_dsn: str, redis_url: str) -> Ground:
+async def register_model(
+    folder: Path, *, kafka_bootstrap: str, postgres_dsn: str, redis_url: str
+) -> Environment:
     """Register the model on a stack that runs, its files below `folder`."""
     recommenders = {version: Recommender.random(seed) for version, seed in _SEEDS.items()}
     artifacts = {version: folder / f"{version}.onnx" for version in _SEEDS}
@@ -69,7 +71,7 @@ async def lay_out(folder: Path, *, kafka_bootstrap: str, postgres_dsn: str, redi
     assert registered is not None
     model = Model(registered.route, registered.revision, recommenders)
     model_file = _describe(folder / "model.json", model, artifacts)
-    return Ground(folder, kafka_bootstrap, postgres_dsn, redis_url, model, model_file)
+    return Environment(folder, kafka_bootstrap, postgres_dsn, redis_url, model, model_file)
 
 
 def _spec(version: str, recommender: Recommender, artifact: Path) -> dict[str, Any]:

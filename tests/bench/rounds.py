@@ -1,8 +1,8 @@
-"""One round of one contender: its records, its run, its answers checked, its rate.
+"""One round of one competitor: its records, its run, its answers checked, its rate.
 
 The rate is taken from outside and alike for all: the output topic keeps the broker's own time of
 each append (`LogAppendTime`), read after the run. Nothing but a count of the outputs, ten times a
-second, runs beside a contender. The first tenth of the outputs is its start and does not count.
+second, runs beside a competitor. The first tenth of the outputs is its start and does not count.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ import redis.asyncio
 
 from .answers import Sheet, WrongAnswerError
 from .broker import Broker
-from .contenders import Cache, Contender
-from .ground import Ground
+from .competitors import Cache, Competitor
+from .environment import Environment
 from .running import DEAD_LETTERS, METRICS, Running, redis_url, run
 from .workload import MODEL_NAME, Dialect, messages
 
@@ -34,9 +34,9 @@ _HEADERS = {Dialect.PREDICT: (), Dialect.OPEN_INFERENCE: (("mlserver-model", MOD
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one run of a contender came to; its start is in neither rate nor `cpu_us_per_record`."""
+    """What one run of a competitor came to; its start is in neither rate nor `cpu_us_per_record`."""
 
-    contender: str
+    competitor: str
     records: int
     seconds: float
     records_per_second: float
@@ -53,13 +53,18 @@ def rate(appended_ms: list[int]) -> tuple[float, float]:
     return seconds, (len(times) - 1 - started) / seconds
 
 
-class Contest:
-    """Runs rounds on one ground; input topics are filled once and used by every round."""
+class RoundRunner:
+    """Runs rounds on one environment; input topics are filled once and used by every round."""
 
     def __init__(
-        self, ground: Ground, broker: Broker, venvs: dict[str, Path], *, report: Callable[[str], None]
+        self,
+        environment: Environment,
+        broker: Broker,
+        venvs: dict[str, Path],
+        *,
+        report: Callable[[str], None],
     ) -> None:
-        self.ground = ground
+        self.environment = environment
         self.broker = broker
         self._venvs = venvs
         self._report = report
@@ -70,47 +75,49 @@ class Contest:
         """Make the topics that Headrace wants beside requests and responses."""
         await self.broker.create(DEAD_LETTERS, METRICS)
 
-    async def round(self, contender: Contender) -> Round:
+    async def round(self, competitor: Competitor) -> Round:
         """One measured run; raises WrongAnswerError when it is not what was asked."""
-        if contender.cache is Cache.COLD:
-            async with self._redis(contender) as kept:
+        if competitor.cache is Cache.COLD:
+            async with self._redis(competitor) as kept:
                 await kept.flushdb()
-        if contender.cache is Cache.WARM:
-            await self._fill_cache(contender)
+        if competitor.cache is Cache.WARM:
+            await self._fill_cache(competitor)
         async with self._topic() as sink:
-            cpu_seconds = await self._run(contender, sink)
-            sheet = Sheet(contender, self.ground.model)
+            cpu_seconds = await self._run(competitor, sink)
+            sheet = Sheet(competitor, self.environment.model)
             async for output in self.broker.read(sink, await self.broker.count(sink)):
                 sheet.add(output)
-        sheet.verdict()
+        sheet.check()
         seconds, per_second = rate(sheet.appended_ms)
         return Round(
-            contender.name,
-            contender.records,
+            competitor.name,
+            competitor.records,
             seconds,
             per_second,
             1e6 * cpu_seconds,
-            sheet.cached / contender.records,
+            sheet.cached / competitor.records,
         )
 
-    async def _fill_cache(self, contender: Contender) -> None:
+    async def _fill_cache(self, competitor: Competitor) -> None:
         """Run it unmeasured until Redis has the prediction of every input; a cold round left most of them."""
         for _ in range(_FILLS):
-            async with self._redis(contender) as kept:
-                missing = contender.records - await kept.dbsize()
+            async with self._redis(competitor) as kept:
+                missing = competitor.records - await kept.dbsize()
             if missing <= 0:
                 return
-            self._report(f"{contender.name}: filling the cache, {missing} are missing")
+            self._report(f"{competitor.name}: filling the cache, {missing} are missing")
             async with self._topic() as sink:
-                await self._run(contender, sink)
+                await self._run(competitor, sink)
 
     @asynccontextmanager
-    async def warmed_up(self, contender: Contender, records: int) -> AsyncIterator[tuple[str, str, Running]]:
-        """A contender that has answered records 0 to `records`: its input, its output and its process."""
+    async def warmed_up(
+        self, competitor: Competitor, records: int
+    ) -> AsyncIterator[tuple[str, str, Running]]:
+        """A competitor that has answered records 0 to `records`: its input, its output and its process."""
         async with self._topic() as source, self._topic() as sink:
-            with run(contender, self.ground, self._venvs, source, sink) as running:
-                await self._send(contender, source, range(records))
-                await self._until(sink, records, running, contender)
+            with run(competitor, self.environment, self._venvs, source, sink) as running:
+                await self._send(competitor, source, range(records))
+                await self._until(sink, records, running, competitor)
                 yield source, sink, running
 
     @asynccontextmanager
@@ -122,30 +129,30 @@ class Contest:
         finally:
             await self.broker.delete(topic)
 
-    async def _run(self, contender: Contender, sink: str) -> float:
+    async def _run(self, competitor: Competitor, sink: str) -> float:
         """Run it until it has answered everything; returns the processor seconds a record took."""
-        if contender.window is None:
-            source = await self._filled(contender)
-            with run(contender, self.ground, self._venvs, source, sink) as running:
-                return await self._until(sink, contender.records, running, contender)
+        if competitor.window is None:
+            source = await self._filled(competitor)
+            with run(competitor, self.environment, self._venvs, source, sink) as running:
+                return await self._until(sink, competitor.records, running, competitor)
         async with self._topic() as source:
-            with run(contender, self.ground, self._venvs, source, sink) as running:
-                probes = await self._probe(contender, source, sink, running)
-                return await self._feed(contender, source, sink, running, probes)
+            with run(competitor, self.environment, self._venvs, source, sink) as running:
+                probes = await self._probe(competitor, source, sink, running)
+                return await self._feed(competitor, source, sink, running, probes)
 
-    async def _filled(self, contender: Contender) -> str:
-        wanted = (contender.dialect, contender.records)
+    async def _filled(self, competitor: Competitor) -> str:
+        wanted = (competitor.dialect, competitor.records)
         if wanted not in self._inputs:
-            topic = f"bench-in-{contender.dialect}-{contender.records}"
+            topic = f"bench-in-{competitor.dialect}-{competitor.records}"
             self._report(f"filling {topic}")
             await self.broker.create(topic)
             await self.broker.fill(
-                topic, messages(range(contender.records), contender.dialect), _HEADERS[contender.dialect]
+                topic, messages(range(competitor.records), competitor.dialect), _HEADERS[competitor.dialect]
             )
             self._inputs[wanted] = topic
         return self._inputs[wanted]
 
-    async def _until(self, sink: str, wanted: int, running: Running, contender: Contender) -> float:
+    async def _until(self, sink: str, wanted: int, running: Running, competitor: Competitor) -> float:
         """Wait for so many outputs, as long as they come; returns processor seconds a record, after the start."""
         start_cpu_seconds, start_answered = 0.0, 0
         answered, moved = 0, time.monotonic()
@@ -158,18 +165,18 @@ class Contest:
             if not running.alive or time.monotonic() - moved > _STALL_SECONDS:
                 state = "stands still" if running.alive else "has ended"
                 raise WrongAnswerError(
-                    f"{contender.name} {state} at {answered} of {wanted} records:\n{running.log_end}"
+                    f"{competitor.name} {state} at {answered} of {wanted} records:\n{running.log_end}"
                 )
             await asyncio.sleep(_POLL_SECONDS)
         return (running.cpu_seconds - start_cpu_seconds) / (answered - start_answered)
 
-    async def _probe(self, contender: Contender, source: str, sink: str, running: Running) -> int:
+    async def _probe(self, competitor: Competitor, source: str, sink: str, running: Running) -> int:
         """Ask until it answers, for one that reads only what comes after its start; returns its answers."""
-        number = contender.records
+        number = competitor.records
         while await self.broker.count(sink) == 0:
             if not running.alive:
-                raise WrongAnswerError(f"{contender.name} has ended:\n{running.log_end}")
-            await self._send(contender, source, range(number, number + 1))
+                raise WrongAnswerError(f"{competitor.name} has ended:\n{running.log_end}")
+            await self._send(competitor, source, range(number, number + 1))
             number += 1
             await asyncio.sleep(_PROBE_SECONDS)
         # Every probe that it is going to answer, it has answered by then.
@@ -177,25 +184,25 @@ class Contest:
         return await self.broker.count(sink)
 
     async def _feed(
-        self, contender: Contender, source: str, sink: str, running: Running, probes: int
+        self, competitor: Competitor, source: str, sink: str, running: Running, probes: int
     ) -> float:
         """Keep `window` records waiting, no more; returns processor seconds a record."""
-        assert contender.window is not None
+        assert competitor.window is not None
         sent, start_cpu_seconds = 0, running.cpu_seconds
-        while sent < contender.records:
+        while sent < competitor.records:
             answered = await self.broker.count(sink) - probes
-            until = min(answered + contender.window, contender.records)
+            until = min(answered + competitor.window, competitor.records)
             if until > sent:
-                await self._send(contender, source, range(sent, until))
+                await self._send(competitor, source, range(sent, until))
                 sent = until
             elif not running.alive:
                 break
             await asyncio.sleep(_FEED_SECONDS)
-        await self._until(sink, contender.records + probes, running, contender)
-        return (running.cpu_seconds - start_cpu_seconds) / contender.records
+        await self._until(sink, competitor.records + probes, running, competitor)
+        return (running.cpu_seconds - start_cpu_seconds) / competitor.records
 
-    async def _send(self, contender: Contender, source: str, numbers: range) -> None:
-        await self.broker.fill(source, messages(numbers, contender.dialect), _HEADERS[contender.dialect])
+    async def _send(self, competitor: Competitor, source: str, numbers: range) -> None:
+        await self.broker.fill(source, messages(numbers, competitor.dialect), _HEADERS[competitor.dialect])
 
-    def _redis(self, contender: Contender) -> redis.asyncio.Redis:
-        return redis.asyncio.Redis.from_url(redis_url(contender, self.ground))
+    def _redis(self, competitor: Competitor) -> redis.asyncio.Redis:
+        return redis.asyncio.Redis.from_url(redis_url(competitor, self.environment))

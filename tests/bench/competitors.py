@@ -13,7 +13,7 @@ _HEADRACE = Path(sys.executable).with_name("headrace")
 
 
 class Answers(StrEnum):
-    """How a contender's outputs are checked."""
+    """How a competitor's outputs are checked."""
 
     ECHO = "echo"
     CONSTANT = "constant"
@@ -29,7 +29,7 @@ class Cache(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Competitor:
     """One program in one state of the cache.
 
     `records` is for a round of some seconds on two cores. `window` is how many records may wait for
@@ -41,7 +41,7 @@ class Contender:
     command: Sequence[str]
     records: int
     venv: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     dialect: Dialect = Dialect.PREDICT
     answers: Answers = Answers.ECHO
     cache: Cache = Cache.UNUSED
@@ -53,7 +53,7 @@ def _peer(program: str) -> Sequence[str]:
     return ("python", str(PEERS / program))
 
 
-def _cold_and_warm(one: Contender) -> list[Contender]:
+def _cold_and_warm(one: Competitor) -> list[Competitor]:
     """Cold before warm: the cold round fills the cache for the warm one."""
     return [
         replace(
@@ -68,27 +68,27 @@ def _cold_and_warm(one: Contender) -> list[Contender]:
 
 
 HEADRACE = _cold_and_warm(
-    Contender("headrace", "Headrace", (str(_HEADRACE), "worker", "--roles", "predict"), 400_000)
+    Competitor("headrace", "Headrace", (str(_HEADRACE), "worker", "--roles", "predict"), 400_000)
 )
-BARE = Contender("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 600_000, "aiokafka")
+BARE = Competitor("bare-aiokafka", "(a) bare aiokafka, tuned", _peer("aiokafka_echo.py"), 600_000, "aiokafka")
 BARE_DEFAULTS = replace(
     BARE,
     name="bare-aiokafka-defaults",
     title="(a) bare aiokafka, as it comes",
     records=300_000,
-    environment={"BENCH_DEFAULTS": "1"},
+    variables={"BENCH_DEFAULTS": "1"},
 )
-FAUST_ECHO = Contender(
+FAUST_ECHO = Competitor(
     "faust-echo",
     "(b) Faust echo",
     _peer("faust_echo.py"),
     30_000,
     "faust",
     # Read when faust is imported.
-    environment={"FAUST_LOOP": "uvloop"},
+    variables={"FAUST_LOOP": "uvloop"},
 )
-QUIX_ECHO = Contender("quix-echo", "(c) Quix Streams echo", _peer("quix_echo.py"), 300_000, "quix")
-MLSERVER = Contender(
+QUIX_ECHO = Competitor("quix-echo", "(c) Quix Streams echo", _peer("quix_echo.py"), 300_000, "quix")
+MLSERVER = Competitor(
     "mlserver",
     "(d) MLServer, constant model",
     ("mlserver", "start", str(PEERS / "mlserver_constant")),
