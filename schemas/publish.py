@@ -68,7 +68,6 @@ class Channel:
     """A topic as it is published. `receives` is from Headrace's side; `reply` names another channel."""
 
     address: str
-    operation: str
     receives: bool
     summary: str
     key: str
@@ -82,7 +81,6 @@ class Channel:
 CHANNELS = {
     "topic_requests": Channel(
         "predict-requests",
-        "predict",
         receives=True,
         summary="Predictions asked for. As many partitions as predict-responses.",
         key="user_id; any key is accepted.",
@@ -92,7 +90,6 @@ CHANNELS = {
     ),
     "topic_responses": Channel(
         "predict-responses",
-        "respond",
         receives=False,
         summary="One answer for each request, in the request's partition; at least once.",
         key="The request's key.",
@@ -102,7 +99,6 @@ CHANNELS = {
     ),
     "topic_dead_letters": Channel(
         "predict-dead-letters",
-        "keepDeadLetter",
         receives=False,
         summary="Requests that could not be read or served: their own bytes and headers, and why.",
         key="The record's key.",
@@ -111,7 +107,6 @@ CHANNELS = {
     ),
     "topic_outcomes": Channel(
         "predict-outcomes",
-        "countOutcome",
         receives=True,
         summary="What users did; an outcome_id counts once.",
         key="user_id",
@@ -119,7 +114,6 @@ CHANNELS = {
     ),
     "topic_metrics": Channel(
         "predict-metrics",
-        "publishMetrics",
         receives=False,
         summary="What each worker counted, each second, for each version; mergeable.",
         key="model_name",
@@ -127,7 +121,6 @@ CHANNELS = {
     ),
     "topic_alerts": Channel(
         "predict-alerts",
-        "alert",
         receives=False,
         summary="Rules that began or ceased to hold.",
         key="model_name",
@@ -135,7 +128,6 @@ CHANNELS = {
     ),
     "topic_promotions": Channel(
         "model-promotions",
-        "promote",
         receives=True,
         summary="What operators want of a model's versions; an event_id is applied once.",
         key="model_name",
@@ -145,7 +137,6 @@ CHANNELS = {
     ),
     "topic_promotion_results": Channel(
         "model-promotion-results",
-        "tellPromotion",
         receives=False,
         summary="What became of each promotion event.",
         key="model_name",
@@ -182,7 +173,7 @@ def asyncapi() -> JsonObject:
         },
         "defaultContentType": "application/json",
         "channels": {_id(channel): _channel(channel) for channel in CHANNELS.values()},
-        "operations": {channel.operation: _operation(channel) for channel in CHANNELS.values()},
+        "operations": {_operation_name(channel): _operation(channel) for channel in CHANNELS.values()},
         "components": {
             "messages": {_message_name(channel): _message(channel) for channel in CHANNELS.values()},
             "schemas": definitions["$defs"],
@@ -206,6 +197,14 @@ def _message_name(channel: Channel) -> str:
     return channel.model.__name__ if channel.model else "DeadLetter"
 
 
+def _action(channel: Channel) -> str:
+    return "receive" if channel.receives else "send"
+
+
+def _operation_name(channel: Channel) -> str:
+    return _action(channel) + _message_name(channel)
+
+
 def _channel(channel: Channel) -> JsonObject:
     name = _message_name(channel)
     return {
@@ -217,7 +216,7 @@ def _channel(channel: Channel) -> JsonObject:
 
 def _operation(channel: Channel) -> JsonObject:
     operation: JsonObject = {
-        "action": "receive" if channel.receives else "send",
+        "action": _action(channel),
         "channel": {"$ref": f"#/channels/{_id(channel)}"},
         "summary": channel.summary,
         "messages": [_message_reference(channel)],

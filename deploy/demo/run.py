@@ -20,11 +20,12 @@ from deploy.demo.view import tell, watch
 from deploy.local.process import ChildProcess
 from deploy.local.stack import LocalStack
 from schemas.events import JsonObject
-from streams.cli.init import DEFAULT_PARTITIONS, prepare_services
+from streams.cli.options import DEFAULT_PARTITIONS
 from streams.cli.output import quiet_libraries
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import ENV_PREFIX, Settings
 from streams.config.sources import load_settings
+from streams.setup import prepare_services
 
 # `nohup` ignores the end of the terminal for us.
 _STOP_SIGNALS = [

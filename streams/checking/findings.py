@@ -39,7 +39,7 @@ class Findings:
     latency: list[Latency] = field(default_factory=list)
 
     @property
-    def taken(self) -> bool:
+    def accepted(self) -> bool:
         """Whether production would take it, as far as could be seen."""
         return not self.refusals and not self.unreachable
 
@@ -47,7 +47,7 @@ class Findings:
         self.refusals.append(Refusal(code, message))
 
     def document(self) -> JsonObject:
-        """All of it, as JSON; `error` is the first reason against the version, None when it is taken."""
+        """All of it, as JSON; `error` is the first reason against the version, None when it is accepted."""
         problems = [*self.refusals]
         if self.unreachable:
             problems.append(Refusal(UNAVAILABLE, self.unreachable))
@@ -56,7 +56,7 @@ class Findings:
             "model_name": self.model_name,
             "version": self.version,
             "framework": self.framework,
-            "taken": self.taken,
+            "accepted": self.accepted,
             "error": asdict(problems[0]) if problems else None,
             "problems": [asdict(problem) for problem in problems],
             "warnings": self.warnings,

@@ -109,7 +109,7 @@ async def _look_at_model(
         return
     findings.predictions, findings.predicted = predictions[0], True
     _check_predictions(spec, promises, findings)
-    if findings.taken:
+    if findings.accepted:
         await _measure(spec, backend, findings, watcher)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.promotion_commands import user_name
+from streams.cli.promotion_execution import user_name
 from streams.cli.registry_access import registered, with_database
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.input_files import read_registration
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registration import read_registration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +61,7 @@ def check(
         print(f"headrace: {refusal.code}: {refusal.message}", file=sys.stderr)
     if findings.unreachable:
         print(f"headrace: {findings.unreachable}", file=sys.stderr)
-    if not findings.taken:
+    if not findings.accepted:
         raise typer.Exit(REFUSED if findings.refusals else NOT_REACHABLE)
 
 
@@ -95,11 +95,11 @@ def _tell(findings: "Findings") -> None:
 
 
 def _tell_verdict(findings: "Findings", out: "Console") -> None:
-    if findings.warnings or findings.taken:
+    if findings.warnings or findings.accepted:
         print()
     for warning in findings.warnings:
         out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
-    if findings.taken:
+    if findings.accepted:
         out.print("production would take it", style="green")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.promotion_commands import promotion
+from streams.cli.promotion_execution import promotion
 
 if TYPE_CHECKING:
     from streams.config.settings import Settings

@@ -32,6 +32,11 @@ SetFlags = Annotated[
         show_default=False,
     ),
 ]
+DEFAULT_PARTITIONS = 4
+Partitions = Annotated[
+    int,
+    typer.Option(min=1, help="Partitions of each new topic with traffic; existing topics keep theirs."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.promotion_commands import promotion
-from streams.cli.registration import read_registration
+from streams.cli.input_files import read_registration
+from streams.cli.promotion_execution import promotion
 from streams.cli.registry_access import Model
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
-from streams.cli.init import DEFAULT_PARTITIONS, Partitions
+from streams.cli.options import DEFAULT_PARTITIONS, Partitions
 
 if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
@@ -32,8 +32,8 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
     import asyncio
 
     from schemas.errors import SetupError
-    from streams.cli.init import prepare_services
     from streams.config.sources import load_settings
+    from streams.setup import prepare_services
 
     try:
         from deploy.local.stack import LocalStack

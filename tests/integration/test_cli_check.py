@@ -72,7 +72,7 @@ async def refused(folder: Path, registration: Any, code: str) -> tuple[str, Json
     """What is told of a version that is refused, to people and to programs."""
     ended = await check(folder, registration, "--json")
     (document,) = ended.documents
-    assert (ended.code, document["taken"], document["error"]["code"]) == (2, False, code)
+    assert (ended.code, document["accepted"], document["error"]["code"]) == (2, False, code)
     assert ended.stderr == f"headrace: {code}: {document['error']['message']}\n"
     assert document["latency"] == []
     return ended.stderr, document
@@ -104,7 +104,7 @@ async def test_a_good_version_is_taken(tmp_path: Path) -> None:
         "model_name": "fraud",
         "version": "v1",
         "framework": "onnx",
-        "taken": True,
+        "accepted": True,
         "error": None,
         "problems": [],
         "warnings": [],
@@ -380,7 +380,7 @@ async def test_who_is_not_reachable_is_told(tmp_path: Path, framework: str) -> N
         registration = onnx(path, artifact_uri=f"{NOWHERE}/m.onnx")
     ended = await check(tmp_path, registration, "--json")
     (document,) = ended.documents
-    assert (ended.code, document["taken"], document["error"]["code"]) == (3, False, "UNAVAILABLE")
+    assert (ended.code, document["accepted"], document["error"]["code"]) == (3, False, "UNAVAILABLE")
     assert ended.stderr == f"headrace: {document['error']['message']}\n"
 
 

@@ -127,7 +127,7 @@ async def _decide_and_tell(settings: "Settings", event: "PromotionEvent", option
     if not options.as_json:
         print(f"applied: {_told(result)}", flush=True)
     if options.wait:
-        from streams.cli.wait_for_epoch import wait_for_workers
+        from streams.cli.wait_option import wait_for_workers
 
         await wait_for_workers(
             settings,
