@@ -16,7 +16,7 @@ from streams.prometheus.text_format import (
     with_label,
 )
 from streams.serving.refresh import ServingRefresher
-from streams.serving.request_metrics import MetricsBook, VersionTotal
+from streams.serving.request_metrics import LifetimeCounters, MetricsRegistry
 from streams.serving.route_table import NotLoaded, ServedModel, ServedTables, ServingTable
 
 # Of a version that is not served any more; by then it was scraped a last time.
@@ -26,7 +26,7 @@ KEPT = timedelta(hours=1)
 class PredictMetrics:
     """Reads the book and the table of a worker."""
 
-    def __init__(self, book: MetricsBook, tables: ServedTables, refresher: ServingRefresher) -> None:
+    def __init__(self, book: MetricsRegistry, tables: ServedTables, refresher: ServingRefresher) -> None:
         self._book = book
         self._tables = tables
         self._refresher = refresher
@@ -42,18 +42,18 @@ class PredictMetrics:
         }
         # Counters begin at zero before the first request, so that the first one is an increase.
         for key in sorted({*served, *self._book.counted}):
-            total = self._book.total(*key)
+            total = self._book.lifetime_counters(*key)
             if key not in served and _is_over(total, datetime.now(UTC)):
                 self._book.forget(*key)
             else:
                 yield from version_metrics(*key, total)
 
 
-def _is_over(total: VersionTotal, now: datetime) -> bool:
+def _is_over(total: LifetimeCounters, now: datetime) -> bool:
     return total.counted_at is not None and now - total.counted_at > KEPT
 
 
-def version_metrics(model_name: str, model_version: str, total: VersionTotal) -> Iterator[Part]:
+def version_metrics(model_name: str, model_version: str, total: LifetimeCounters) -> Iterator[Part]:
     """PURE. The counters of one version."""
     own = labels(model_name=model_name, model_version=model_version)
     yield counter(

@@ -36,7 +36,7 @@ from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import end_lease, keep_lease
 from streams.serving.pipeline import Pipeline, PipelineOptions
 from streams.serving.refresh import ServingRefresher, TracerOf
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServedTables
 from streams.tracing.provider import tracing
@@ -58,7 +58,7 @@ async def predict_role(
     settings: Settings, identity: Identity, on_fault: OnFault, web: Web, metrics: MetricsPage
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
-    book = MetricsBook(identity.worker, identity.boot_id, datetime.now(UTC))
+    book = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC))
     tables = ServedTables()
     async with (
         # The last that ends: until then there are spans.
@@ -185,7 +185,7 @@ async def _refresher(
     settings: Settings,
     store: RegistryStore,
     tables: ServedTables,
-    book: MetricsBook,
+    book: MetricsRegistry,
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(

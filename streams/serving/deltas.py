@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.events import MetricsDelta
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 
 log = structlog.get_logger()
 
@@ -20,7 +20,7 @@ class DeltaSender:
     the worker ends while the producer learns of the topic, leaves it to the next.
     """
 
-    def __init__(self, book: MetricsBook, topic: str) -> None:
+    def __init__(self, book: MetricsRegistry, topic: str) -> None:
         self._book = book
         self._topic = topic
         self._unsent: deque[MetricsDelta] = deque()

@@ -33,8 +33,8 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject
 from streams.kafka.offset_tracker import Slice
-from streams.serving.request_metrics import MetricsBook
-from streams.serving.requests import Work, admit, read
+from streams.serving.request_metrics import MetricsRegistry
+from streams.serving.requests import RequestContext, parse, route_and_validate
 from streams.serving.responder import FAULT, Answering, NoteFailure
 from streams.serving.response_encoding import Outbox, Output, OutputTopic
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -83,34 +83,34 @@ class PipelineOptions:
         return min(self.responses.max_bytes - RESPONSE_ROOM_BYTES, MAX_PREDICTIONS_BYTES)
 
 
-_Hits = dict[ServedVersion, tuple[list[Work], list[bytes]]]
-_Misses = dict[ServedVersion, list[Work]]
+_Hits = dict[ServedVersion, tuple[list[RequestContext], list[bytes]]]
+_Misses = dict[ServedVersion, list[RequestContext]]
 
 
 class _Flight:
     """Inputs of one version that are inferred together, each for all requests that hold it.
 
-    `landed` is done when every key has predictions as JSON, or an error. `gives_up_at`, Unix time in
-    seconds, is when the last of the requests is overdue.
+    `landed` is done when every key has predictions as JSON, or an error. `deadline_unix_seconds` is
+    the deadline of the request that has the most time.
     """
 
-    __slots__ = ("boarding", "gives_up_at", "inputs", "keys", "landed", "results", "version")
+    __slots__ = ("boarding", "deadline_unix_seconds", "inputs", "keys", "landed", "results", "version")
 
     def __init__(self, version: ServedVersion) -> None:
         self.version = version
         self.keys: list[bytes] = []
         self.inputs: list[JsonObject] = []
-        self.gives_up_at = 0.0
+        self.deadline_unix_seconds = 0.0
         self.boarding = True
         self.landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.results: dict[bytes, bytes | AnswerError] = {}
 
-    def takes(self, work: Work) -> bool:
+    def takes(self, work: RequestContext) -> bool:
         """Whether it lands in time for a request, as far as that can be promised."""
-        gives_up_at = math.inf if work.deadline_at_ms is None else work.deadline_at_ms / 1000
+        deadline = math.inf if work.deadline_unix_ms is None else work.deadline_unix_ms / 1000
         if self.boarding:
-            self.gives_up_at = max(self.gives_up_at, gives_up_at)
-        return gives_up_at <= self.gives_up_at
+            self.deadline_unix_seconds = max(self.deadline_unix_seconds, deadline)
+        return deadline <= self.deadline_unix_seconds
 
 
 class Pipeline:
@@ -123,7 +123,7 @@ class Pipeline:
         is_stale: Callable[[], bool],
         cache: Cache,
         output: Output,
-        metrics: MetricsBook,
+        metrics: MetricsRegistry,
         options: PipelineOptions,
         tracer: SliceTracer | None = None,
     ) -> None:
@@ -176,7 +176,10 @@ class Pipeline:
         await asyncio.gather(*self._flying, return_exceptions=True)
 
     async def _serve(
-        self, admitted: Mapping[ServedVersion, list[Work]], table: ServingTable, answering: Answering
+        self,
+        admitted: Mapping[ServedVersion, list[RequestContext]],
+        table: ServingTable,
+        answering: Answering,
     ) -> None:
         """Answer admitted requests, those of each version by it."""
         hits, misses = await self._look_up(admitted)
@@ -191,15 +194,15 @@ class Pipeline:
 
     def _admit_all(
         self, handled: Slice, table: ServingTable, answering: Answering, *, stale: bool
-    ) -> dict[ServedVersion, list[Work]]:
+    ) -> dict[ServedVersion, list[RequestContext]]:
         max_bytes = self._options.max_record_bytes
         now_ms = time.time() * 1000
-        admitted: dict[ServedVersion, list[Work]] = {}
+        admitted: dict[ServedVersion, list[RequestContext]] = {}
         for record in handled.records:
-            work = Work(record)
+            work = RequestContext(record)
             try:
-                read(work, table.models, max_bytes)
-                version = admit(work, table, now_ms, stale=stale)
+                parse(work, table.models, max_bytes)
+                version = route_and_validate(work, table, now_ms, stale=stale)
             except AnswerError as error:
                 answering.error(work, error)
             except MalformedRecordError as error:
@@ -214,7 +217,7 @@ class Pipeline:
                     admitted[version] = [work]
         return admitted
 
-    async def _look_up(self, admitted: Mapping[ServedVersion, list[Work]]) -> tuple[_Hits, _Misses]:
+    async def _look_up(self, admitted: Mapping[ServedVersion, list[RequestContext]]) -> tuple[_Hits, _Misses]:
         """Split the requests of each version into those that the cache answers and the others."""
         hits: _Hits = {}
         misses: _Misses = {}
@@ -235,9 +238,9 @@ class Pipeline:
                 hits[version] = answered, [value for value in values if value is not None]
         return hits, misses
 
-    def _take_off(self, misses: _Misses) -> dict[_Flight, list[Work]]:
+    def _take_off(self, misses: _Misses) -> dict[_Flight, list[RequestContext]]:
         """Join the calls that are already under way, and make calls for each version's others."""
-        waiting: dict[_Flight, list[Work]] = {}
+        waiting: dict[_Flight, list[RequestContext]] = {}
         for version, works in misses.items():
             mine = _Flight(version)
             made = [mine]
@@ -269,9 +272,13 @@ class Pipeline:
         version, keys = flight.version, flight.keys
         # From Unix time, which deadlines are in, to that of the loop; a moment later, so that by then the
         # requests are overdue rather than failed.
-        gives_up_at = asyncio.get_running_loop().time() + flight.gives_up_at - time.time() + 0.01
+        deadline_loop_seconds = (
+            asyncio.get_running_loop().time() + flight.deadline_unix_seconds - time.time() + 0.01
+        )
         try:
-            outcomes = await version.dispatcher.infer(flight.inputs, gives_up_at=gives_up_at)
+            outcomes = await version.dispatcher.infer(
+                flight.inputs, deadline_loop_seconds=deadline_loop_seconds
+            )
             for key, outcome in zip(keys, outcomes, strict=True):
                 result = self._checked(version, outcome)
                 flight.results[key] = result
@@ -305,11 +312,11 @@ class Pipeline:
         return predictions
 
     async def _land(
-        self, flight: _Flight, works: list[Work], table: ServingTable, answering: Answering
+        self, flight: _Flight, works: list[RequestContext], table: ServingTable, answering: Answering
     ) -> None:
         """Answer when the call is done, or each request at its deadline."""
         while not flight.landed.done():
-            deadlines = [work.deadline_at_ms for work in works if work.deadline_at_ms is not None]
+            deadlines = [work.deadline_unix_ms for work in works if work.deadline_unix_ms is not None]
             timeout = max(0.0, min(deadlines) / 1000 - time.time()) if deadlines else None
             await asyncio.wait([flight.landed], timeout=timeout)
             if not flight.landed.done():
@@ -328,10 +335,14 @@ class Pipeline:
             await self._fall_back(left, production, table, answering)
 
     async def _fall_back(
-        self, works: list[Work], production: ServedVersion, table: ServingTable, answering: Answering
+        self,
+        works: list[RequestContext],
+        production: ServedVersion,
+        table: ServingTable,
+        answering: Answering,
     ) -> None:
         """Have production answer what another version failed to."""
-        able: list[Work] = []
+        able: list[RequestContext] = []
         for work in works:
             if production.input_is_valid(work.input):
                 work.cache_key = production.cache_prefix + work.digest

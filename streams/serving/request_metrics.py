@@ -15,7 +15,7 @@ from schemas.histogram import HistogramBuilder
 from streams.serving.latency_total import LatencyTotal
 
 
-class Tally:
+class WindowCounters:
     """The counts of one version in the current window."""
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Tally:
         return self.ok + sum(self.errors.values())
 
 
-class VersionTotal:
+class LifetimeCounters:
     """What was counted of one version since the worker began; its size does not grow with time."""
 
     __slots__ = (
@@ -96,7 +96,7 @@ class VersionTotal:
         self.end_to_end_ms = LatencyTotal()
         self.backend_ms = LatencyTotal()
 
-    def add(self, tally: Tally) -> None:
+    def add(self, tally: WindowCounters) -> None:
         """Add a window, before its histograms are taken."""
         self.ok += tally.ok
         self.errors.update(tally.errors)
@@ -111,7 +111,7 @@ class VersionTotal:
         self.end_to_end_ms.add(tally.end_to_end_ms)
         self.backend_ms.add(tally.backend_ms)
 
-    def with_window(self, tally: Tally | None) -> "VersionTotal":
+    def with_window(self, tally: WindowCounters | None) -> "LifetimeCounters":
         """The same with a window that is still open."""
         if tally is None:
             return self
@@ -124,7 +124,7 @@ class VersionTotal:
         return both
 
 
-class MetricsBook:
+class MetricsRegistry:
     """The tallies of all versions that this worker answers for."""
 
     def __init__(self, worker: str, boot_id: str, opened_at: datetime) -> None:
@@ -132,16 +132,16 @@ class MetricsBook:
         self._boot_id = boot_id
         self._window_start = opened_at
         self._next_seq = 0
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], WindowCounters] = {}
         self._revisions: dict[tuple[str, str], int] = {}
-        self._totals: dict[tuple[str, str], VersionTotal] = {}
+        self._totals: dict[tuple[str, str], LifetimeCounters] = {}
 
-    def of(self, model_name: str, model_version: str, revision: int) -> Tally:
+    def counters_for(self, model_name: str, model_version: str, revision: int) -> WindowCounters:
         """The tally of a version; `model_version` "" is for requests that reached none."""
         key = (model_name, model_version)
         tally = self._tallies.get(key)
         if tally is None:
-            tally = self._tallies[key] = Tally(self._revisions.get(key, 0))
+            tally = self._tallies[key] = WindowCounters(self._revisions.get(key, 0))
         if revision > tally.revision:
             tally.revision = self._revisions[key] = revision
         return tally
@@ -152,17 +152,17 @@ class MetricsBook:
 
     def load_failed(self, model_name: str, model_version: str, revision: int) -> None:
         """Count a version that could not be loaded on this worker."""
-        self.of(model_name, model_version, revision).load_failures += 1
+        self.counters_for(model_name, model_version, revision).load_failures += 1
 
     @property
     def counted(self) -> list[tuple[str, str]]:
         """The models and versions of which there are totals."""
         return list(self._totals | self._tallies)
 
-    def total(self, model_name: str, model_version: str) -> VersionTotal:
+    def lifetime_counters(self, model_name: str, model_version: str) -> LifetimeCounters:
         """All that was counted of a version until now."""
         key = (model_name, model_version)
-        return (self._totals.get(key) or VersionTotal()).with_window(self._tallies.get(key))
+        return (self._totals.get(key) or LifetimeCounters()).with_window(self._tallies.get(key))
 
     def forget(self, model_name: str, model_version: str) -> None:
         """Keep the total of a version no longer, of which nothing more is to be counted."""
@@ -173,7 +173,7 @@ class MetricsBook:
         tallies, self._tallies = self._tallies, {}
         start, self._window_start = self._window_start, now
         for key, tally in tallies.items():
-            total = self._totals.setdefault(key, VersionTotal())
+            total = self._totals.setdefault(key, LifetimeCounters())
             total.add(tally)
             total.counted_at = now
         for (model_name, model_version), tally in tallies.items():
@@ -205,7 +205,7 @@ class MetricsBook:
 class VersionMeter:
     """One version's backend, in the book; its revision is that of the requests counted last."""
 
-    def __init__(self, book: MetricsBook, model_name: str, model_version: str) -> None:
+    def __init__(self, book: MetricsRegistry, model_name: str, model_version: str) -> None:
         self._book = book
         self._model_name = model_name
         self._model_version = model_version
@@ -221,5 +221,5 @@ class VersionMeter:
         self._tally.breaker_opened += 1
 
     @property
-    def _tally(self) -> Tally:
-        return self._book.of(self._model_name, self._model_version, 0)
+    def _tally(self) -> WindowCounters:
+        return self._book.counters_for(self._model_name, self._model_version, 0)

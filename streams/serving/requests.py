@@ -31,7 +31,7 @@ class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """What almost every record holds. Parsing and checking in one costs a third of doing it in two.
 
     It lets nothing through that the strict reader refuses, and reads it alike, which property tests
-    hold; `read` and `admit` look at what it leaves open. What it refuses is read strictly.
+    hold; `parse` and `route_and_validate` look at what it leaves open. What it refuses is read strictly.
     """
 
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -44,7 +44,7 @@ class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _read_plain = msgspec.json.Decoder(_PlainRequest).decode
 
 
-class Work:
+class RequestContext:
     """One request on its way, filled as far as its record allows.
 
     The defaults are the class's, so that a request that goes well sets each attribute once.
@@ -54,7 +54,7 @@ class Work:
     model_name = ""
     user_id = ""
     input: JsonObject
-    deadline_at_ms: float | None = None
+    deadline_unix_ms: float | None = None
     """Unix time in milliseconds."""
     version: ServedVersion | None = None
     revision = 0
@@ -73,7 +73,7 @@ class Work:
         return "" if self.version is None else self.version.spec.version
 
 
-def read(work: Work, known_models: Container[str], max_bytes: int) -> None:
+def parse(work: RequestContext, known_models: Container[str], max_bytes: int) -> None:
     """Parse and validate the record; `known_models` are names that need no checking any more.
 
     Raises MalformedRecordError when no `request_id` can be read, and InvalidRequestError when only
@@ -96,10 +96,12 @@ def read(work: Work, known_models: Container[str], max_bytes: int) -> None:
     work.user_id = request.user_id
     work.input = request.input
     if request.deadline_ms is not None:
-        work.deadline_at_ms = work.record.timestamp + request.deadline_ms
+        work.deadline_unix_ms = work.record.timestamp + request.deadline_ms
 
 
-def admit(work: Work, table: ServingTable, now_ms: float, *, stale: bool) -> ServedVersion:
+def route_and_validate(
+    work: RequestContext, table: ServingTable, now_ms: float, *, stale: bool
+) -> ServedVersion:
     """Route a request that was read and check its input; `now_ms` is Unix time, `stale` the table's state.
 
     Raises DeadlineExceededError, UnknownModelError, NoActiveVersionError, StaleRouteError,
@@ -130,12 +132,12 @@ def admit(work: Work, table: ServingTable, now_ms: float, *, stale: bool) -> Ser
     return version
 
 
-def is_overdue(work: Work, now_ms: float) -> bool:
+def is_overdue(work: RequestContext, now_ms: float) -> bool:
     """Whether the request's deadline has passed; `now_ms` is Unix time."""
-    return work.deadline_at_ms is not None and now_ms >= work.deadline_at_ms
+    return work.deadline_unix_ms is not None and now_ms >= work.deadline_unix_ms
 
 
-def _read_strictly(work: Work, max_bytes: int) -> PredictRequest:
+def _read_strictly(work: RequestContext, max_bytes: int) -> PredictRequest:
     document = read_object(work.record.value, max_bytes)
     try:
         request: PredictRequest = _validate(document)
@@ -144,7 +146,7 @@ def _read_strictly(work: Work, max_bytes: int) -> PredictRequest:
     return request
 
 
-def _canonical_strictly(work: Work) -> bytes:
+def _canonical_strictly(work: RequestContext) -> bytes:
     """The canonical form where it is not to be had as the input was read.
 
     The plain reader keeps integers beyond 64 bits, which are floating-point numbers by the contract.
@@ -157,7 +159,7 @@ def _canonical_strictly(work: Work) -> bytes:
 
 
 def _refusal(
-    work: Work, document: JsonObject, error: ValidationError
+    work: RequestContext, document: JsonObject, error: ValidationError
 ) -> InvalidRequestError | MalformedRecordError:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     wrong = {problem["loc"][0] for problem in problems}

@@ -14,8 +14,8 @@ from schemas.errors import (
     MalformedRecordError,
 )
 from streams.kafka.offset_tracker import Slice
-from streams.serving.request_metrics import MetricsBook
-from streams.serving.requests import DEADLINE_PASSED, Work, is_overdue
+from streams.serving.request_metrics import MetricsRegistry
+from streams.serving.requests import DEADLINE_PASSED, RequestContext, is_overdue
 from streams.serving.response_encoding import Outbox
 from streams.serving.route_table import ServedVersion
 
@@ -35,7 +35,7 @@ class Answering:
         self,
         handled: Slice,
         outbox: Outbox,
-        book: MetricsBook,
+        book: MetricsRegistry,
         *,
         stale: bool,
         note_failure: NoteFailure | None = None,
@@ -47,7 +47,7 @@ class Answering:
         self._stale = stale
 
     def predictions(
-        self, version: ServedVersion, works: list[Work], predictions: list[bytes], *, cached: bool
+        self, version: ServedVersion, works: list[RequestContext], predictions: list[bytes], *, cached: bool
     ) -> None:
         latency_ms, now_ms = self._latency_ms(), _unix_ms()
         self.outbox.predictions(
@@ -60,7 +60,7 @@ class Answering:
             stale=self._stale,
         )
         count = len(works)
-        tally = self._book.of(version.model_name, version.spec.version, works[0].revision)
+        tally = self._book.counters_for(version.model_name, version.spec.version, works[0].revision)
         tally.ok += count
         if cached:
             tally.cache_hits += count
@@ -76,15 +76,15 @@ class Answering:
     def results(
         self,
         version: ServedVersion,
-        works: list[Work],
+        works: list[RequestContext],
         results: Mapping[bytes, bytes | AnswerError],
         *,
         may_fall_back: bool,
-    ) -> list[Work]:
+    ) -> list[RequestContext]:
         """Answer the requests of one flight, and return those that production is to answer."""
-        good: list[Work] = []
+        good: list[RequestContext] = []
         predictions: list[bytes] = []
-        left: list[Work] = []
+        left: list[RequestContext] = []
         for work in works:
             result = results[work.cache_key]
             if not isinstance(result, AnswerError):
@@ -102,7 +102,7 @@ class Answering:
             self.predictions(version, good, predictions, cached=False)
         return left
 
-    def expire(self, works: list[Work]) -> list[Work]:
+    def expire(self, works: list[RequestContext]) -> list[RequestContext]:
         """Answer those whose deadline has passed; returns the others."""
         now_ms = time.time() * 1000
         living = [work for work in works if not is_overdue(work, now_ms)]
@@ -112,36 +112,38 @@ class Answering:
                     self.error(work, DeadlineExceededError(DEADLINE_PASSED))
         return living
 
-    def error(self, work: Work, error: AnswerError) -> None:
+    def error(self, work: RequestContext, error: AnswerError) -> None:
         latency_ms = self._latency_ms()
         now_ms = _unix_ms()
         self.outbox.error(work, error, now_ms=now_ms, latency_ms=latency_ms, stale=self._stale)
         # A revision means that the model is known; names that anybody can make up are not counted by.
-        tally = self._book.of(work.model_name if work.revision else "", work.model_version, work.revision)
+        tally = self._book.counters_for(
+            work.model_name if work.revision else "", work.model_version, work.revision
+        )
         tally.failed(error.code)
         tally.latency_ms.add(latency_ms)
         tally.end_to_end_ms.add(now_ms - work.record.timestamp)
         if self._note_failure is not None:
             self._note_failure(error)
 
-    def internal(self, work: Work) -> None:
+    def internal(self, work: RequestContext) -> None:
         error = InternalError(FAULT)
         if work.request_id:
             self.error(work, error)
         else:
             self._keep(work, error)
 
-    def malformed(self, work: Work, error: MalformedRecordError) -> None:
+    def malformed(self, work: RequestContext, error: MalformedRecordError) -> None:
         self._keep(work, error)
 
-    def _fell_back(self, work: Work, failure: AnswerError) -> None:
-        own = self._book.of(work.model_name, work.model_version, work.revision)
+    def _fell_back(self, work: RequestContext, failure: AnswerError) -> None:
+        own = self._book.counters_for(work.model_name, work.model_version, work.revision)
         own.fell_back(failure.code)
 
-    def _keep(self, work: Work, error: AnswerError | MalformedRecordError) -> None:
+    def _keep(self, work: RequestContext, error: AnswerError | MalformedRecordError) -> None:
         """Nobody can be answered: the record is kept, and counted under no model."""
         self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
-        self._book.of("", "", 0).failed(error.code)
+        self._book.counters_for("", "", 0).failed(error.code)
         if self._note_failure is not None:
             self._note_failure(error)
 

@@ -15,7 +15,7 @@ from schemas.errors import AnswerError
 from schemas.events import JsonObject
 from streams.kafka.batch_producer import OutputBatch, Row
 from streams.kafka.offset_tracker import Record, Slice
-from streams.serving.requests import Work
+from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion
 
 Headers = list[tuple[str, bytes]]
@@ -68,7 +68,7 @@ class Outbox:
     def predictions(
         self,
         version: ServedVersion,
-        works: Sequence[Work],
+        works: Sequence[RequestContext],
         predictions: Iterable[bytes],
         *,
         now_ms: int,
@@ -110,7 +110,9 @@ class Outbox:
             )
             add(now_ms, record.key, value, headers)
 
-    def error(self, work: Work, error: AnswerError, *, now_ms: int, latency_ms: float, stale: bool) -> None:
+    def error(
+        self, work: RequestContext, error: AnswerError, *, now_ms: int, latency_ms: float, stale: bool
+    ) -> None:
         """Answer with an error, and keep the record as a dead letter where the error says so."""
         problem: JsonObject = {"code": error.code, "message": error.message}
         if error.details:

@@ -15,7 +15,7 @@ _FLAGS_END = 54
 _NOT_SAMPLED = frozenset(b"02468ace")
 
 
-class RequestContext(NamedTuple):
+class SampledContext(NamedTuple):
     """The span that a request belongs to, which its sender sampled; `flags` and `state` as they came."""
 
     trace_id: int
@@ -24,9 +24,9 @@ class RequestContext(NamedTuple):
     state: str
 
 
-def sampled_contexts(records: Iterable[Record], limit: int) -> list[RequestContext]:
+def sampled_contexts(records: Iterable[Record], limit: int) -> list[SampledContext]:
     """The sampled contexts of records, each once, in order; the first `limit` of them."""
-    found: dict[bytes, RequestContext] = {}
+    found: dict[bytes, SampledContext] = {}
     for record in records:
         for name, value in record.headers:
             if name == "traceparent":
@@ -41,7 +41,7 @@ def sampled_contexts(records: Iterable[Record], limit: int) -> list[RequestConte
     return list(found.values())
 
 
-def sampled_context(headers: Sequence[tuple[str, bytes]]) -> RequestContext | None:
+def sampled_context(headers: Sequence[tuple[str, bytes]]) -> SampledContext | None:
     """The context of one record; None when it has none that can be read, or is not sampled."""
     parent = state = None
     for name, value in headers:
@@ -56,7 +56,7 @@ def sampled_context(headers: Sequence[tuple[str, bytes]]) -> RequestContext | No
     # A later version may have more; this one has not, and ff is none.
     if version == b"ff" or (version == b"00" and more is not None):
         return None
-    context = RequestContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), _text(state))
+    context = SampledContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), _text(state))
     if not (context.trace_id and context.span_id and context.flags & _SAMPLED):
         return None
     return context

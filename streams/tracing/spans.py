@@ -34,7 +34,7 @@ from schemas.errors import AnswerError, MalformedRecordError
 from schemas.models import Framework, ModelSpec
 from streams.kafka.offset_tracker import Slice
 from streams.serving.responder import NoteFailure
-from streams.tracing.contexts import RequestContext, sampled_contexts, traceparent
+from streams.tracing.contexts import SampledContext, sampled_contexts, traceparent
 from workers.backends.model_server import TRACE_HEADERS
 from workers.calls.dispatch import Outcome
 
@@ -200,7 +200,7 @@ def _ignore(_: Sequence[Outcome]) -> None:
     """There is no span to tell of it."""
 
 
-def _remote(request: RequestContext) -> SpanContext:
+def _remote(request: SampledContext) -> SpanContext:
     return SpanContext(
         request.trace_id,
         request.span_id,

@@ -18,7 +18,7 @@ import httpx
 
 from schemas.errors import AnswerError
 from schemas.models import ModelSpec
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedVersion
 from workers.backends.factory import remote_backend
 from workers.network.endpoints import Outbound
@@ -78,7 +78,7 @@ class Loads:
         """Have a version, with its backend, as a worker makes it; comes before `by_headrace`."""
         spec = ModelSpec.model_validate(self._target.spec("v1") | {"max_batch": max_batch})
         backend = remote_backend(spec, Outbound())
-        meter = MetricsBook("bench", "bench", datetime.now(UTC)).meter(MODEL, spec.version)
+        meter = MetricsRegistry("bench", "bench", datetime.now(UTC)).meter(MODEL, spec.version)
         self._served = ServedVersion.of(MODEL, spec, backend, meter)
         await backend.warm()
 

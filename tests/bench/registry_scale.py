@@ -29,7 +29,7 @@ from streams.models.backend_loader import BackendLoader
 from streams.process.logs import configure_logging
 from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.serving.refresh import ServingRefresher
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import LoadBackend, ServedModel, ServedTables
 from workers.backends.port import Backend
 
@@ -162,7 +162,7 @@ async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRef
         tables,
         load,
         on_load_failed=lambda *_: None,
-        meter_of=MetricsBook("bench", "bench", datetime.now(UTC)).meter,
+        meter_of=MetricsRegistry("bench", "bench", datetime.now(UTC)).meter,
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )

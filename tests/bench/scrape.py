@@ -17,7 +17,7 @@ from registry.store import RegistryStore
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import PredictMetrics
 from streams.serving.refresh import ServingRefresher
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedTables, ServingTable
 from tests.support.models.served_versions import (
     RecordingBackend,
@@ -81,7 +81,7 @@ class _Turns:
 
 
 def _predicting() -> PredictMetrics:
-    book, tables = MetricsBook("bench", "bench", datetime.now(UTC)), ServedTables()
+    book, tables = MetricsRegistry("bench", "bench", datetime.now(UTC)), ServedTables()
     names = [f"model-{number}" for number in range(MODELS)]
     models = {
         name: served_model(
@@ -94,7 +94,7 @@ def _predicting() -> PredictMetrics:
     latencies = [drawn.lognormvariate(1.5, 0.8) for _ in range(REQUESTS)]
     for name in names:
         for version in ("v1", "v2"):
-            tally = book.of(name, version, 3)
+            tally = book.counters_for(name, version, 3)
             tally.ok, tally.cache_hits, tally.cache_misses = REQUESTS, REQUESTS // 2, REQUESTS // 2
             tally.failed("INVALID_INPUT")
             for histogram in (tally.latency_ms, tally.end_to_end_ms, tally.backend_ms):
@@ -103,7 +103,7 @@ def _predicting() -> PredictMetrics:
     list(book.close_window(datetime.now(UTC)))
     for name in names:
         # The window that is open.
-        book.of(name, "v1", 3).latency_ms.add(5.0)
+        book.counters_for(name, "v1", 3).latency_ms.add(5.0)
 
     async def load(*_: object) -> RecordingBackend:
         return RecordingBackend()

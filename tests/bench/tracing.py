@@ -26,7 +26,7 @@ from rich.table import Table
 
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.pipeline import PipelineOptions
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServedTables, ServingTable
 from streams.tracing.otlp import OtlpExporter
@@ -158,7 +158,7 @@ class _Path:
             is_stale=lambda: False,
             cache=_Cache(warm=workload.warm),
             output=_Output(),
-            metrics=MetricsBook("w", "b", datetime.now(UTC)),
+            metrics=MetricsRegistry("w", "b", datetime.now(UTC)),
             options=PipelineOptions(OutputTopic("r", 1 << 20), OutputTopic("d", 1 << 20), 1, 1 << 20),
             tracer=spans,
         )

@@ -151,9 +151,9 @@ async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatch
 async def test_dispatched_a_deadline_is_the_calls(dispatcher: Dispatcher) -> None:
     """It ends the call, and the next one is answered; so does a caller that goes."""
     loop = asyncio.get_running_loop()
-    (outcome,) = await dispatcher.infer([SLOW], gives_up_at=loop.time() + 0.2)
+    (outcome,) = await dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 0.2)
     assert isinstance(outcome, BackendUnavailableError)
-    gone = asyncio.create_task(dispatcher.infer([SLOW], gives_up_at=loop.time() + 1))
+    gone = asyncio.create_task(dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 1))
     await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):

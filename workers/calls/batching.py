@@ -22,7 +22,7 @@ class Caller:
     """One caller's inputs, in `outcomes` what became of each, and how many are not settled."""
 
     inputs: Sequence[JsonObject]
-    gives_up_at: float
+    deadline_loop_seconds: float
     outcomes: list[Any] = field(init=False)
     unsettled: int = field(init=False)
     gone: bool = False
@@ -64,7 +64,7 @@ class BatchQueue:
 
     def add(self, caller: Caller) -> None:
         self._parts.append(Part(caller, 0, len(caller.inputs)))
-        self._first_deadline = min(self._first_deadline, caller.gives_up_at)
+        self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)
 
     def take(self, max_batch: int) -> list[Part]:
         """The next batch: the oldest inputs, at most `max_batch`."""
@@ -91,11 +91,11 @@ class BatchQueue:
         late = []
         self._first_deadline = math.inf
         for part in waiting:
-            if part.caller.gives_up_at <= now:
+            if part.caller.deadline_loop_seconds <= now:
                 late.append(part)
             else:
                 self._parts.append(part)
-                self._first_deadline = min(self._first_deadline, part.caller.gives_up_at)
+                self._first_deadline = min(self._first_deadline, part.caller.deadline_loop_seconds)
         return late
 
     def take_all(self) -> list[Part]:

@@ -73,8 +73,8 @@ class _Waiting(Caller):
 
     belongs_to: Any
 
-    def __init__(self, inputs: Sequence[JsonObject], gives_up_at: float) -> None:
-        super().__init__(inputs, gives_up_at)
+    def __init__(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> None:
+        super().__init__(inputs, deadline_loop_seconds)
         self.settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
 
@@ -106,15 +106,17 @@ class Dispatcher:
         self._calls: set[asyncio.Task[None]] = set()
         self._send_is_due = False
 
-    async def infer(self, inputs: Sequence[JsonObject], *, gives_up_at: float = math.inf) -> list[Outcome]:
+    async def infer(
+        self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = math.inf
+    ) -> list[Outcome]:
         """What becomes of each input, in order: a prediction, or the error in its place.
 
-        `gives_up_at`, in the loop's time, is when the caller hears no more: nothing is called for it from
+        `deadline_loop_seconds`, in the loop's time, is when the caller hears no more: nothing is called for it from
         then on. To cancel it harms nobody whose inputs are in the same batch.
         """
         if not inputs:
             return []
-        caller = _Waiting(inputs, gives_up_at)
+        caller = _Waiting(inputs, deadline_loop_seconds)
         if self._tracer is not None:
             caller.belongs_to = self._tracer.current()
         self._queue.add(caller)
@@ -170,7 +172,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         inputs = batch[0].inputs if len(batch) == 1 else [value for part in batch for value in part.inputs]
         started = loop.time()
-        limit = min(self._timeout_seconds, max(part.caller.gives_up_at for part in batch) - started)
+        limit = min(self._timeout_seconds, max(part.caller.deadline_loop_seconds for part in batch) - started)
         in_flight = len(self._calls)
         try:
             if self._tracer is None:

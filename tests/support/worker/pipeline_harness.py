@@ -14,7 +14,7 @@ from schemas.events import JsonObject
 from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServedTables, ServedVersion, ServingTable
 from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
@@ -99,7 +99,7 @@ class Harness:
         tracer: SliceTracer | None = None,
     ) -> None:
         self.output, self.cache = MemoryOutput(), MemoryCache()
-        self.book = MetricsBook("w", "boot", datetime.now(UTC))
+        self.book = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.model = served_model("m", 4, *versions, production=production)
         self.tables = ServedTables()
         self.tables.swap(ServingTable(epoch=1, models={"m": self.model}))

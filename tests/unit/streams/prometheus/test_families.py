@@ -18,7 +18,7 @@ from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import KEPT, PredictMetrics
 from streams.prometheus.text_format import Part, counter, gauge, labels
 from streams.serving.refresh import ServingRefresher
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedTables, ServingTable
 from tests.support.models.served_versions import (
     RecordingBackend,
@@ -39,7 +39,7 @@ async def shown(*reads: page_module.Read) -> Samples:
     return Samples((await page.text()).decode())
 
 
-def serving(book: MetricsBook) -> tuple[ServedTables, PredictMetrics]:
+def serving(book: MetricsRegistry) -> tuple[ServedTables, PredictMetrics]:
     """A worker that serves `m` half by v1 and half by v2, and `quiet`, which is behind."""
     tables = ServedTables()
     versions = [served_version("m", name, RecordingBackend()) for name in ("v1", "v2")]
@@ -65,9 +65,9 @@ def serving(book: MetricsBook) -> tuple[ServedTables, PredictMetrics]:
 
 
 async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> None:
-    book = MetricsBook("w", "boot", START)
+    book = MetricsRegistry("w", "boot", START)
     for seconds in (1, 2):
-        tally = book.of("m", "v1", 7)
+        tally = book.counters_for("m", "v1", 7)
         tally.ok += 10
         tally.cache_hits += 4
         tally.cache_misses += 6
@@ -80,7 +80,7 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
         if seconds == 1:
             assert [delta.requests for delta in book.close_window(START + timedelta(seconds=1))] == [11]
     book.load_failed("m", "v2", 7)
-    book.of("", "", 0).failed("MALFORMED_RECORD")
+    book.counters_for("", "", 0).failed("MALFORMED_RECORD")
     _, metrics = serving(book)
     values = await shown(metrics.read)
     v1 = {"model_name": "m", "model_version": "v1"}
@@ -104,14 +104,14 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
     assert values.value("headrace_backend_batch_size_sum", **v1) == 12
     assert values.value("headrace_backend_batch_size_count", **v1) == 2
     # Read again, nothing has changed by reading.
-    assert book.total("m", "v1").ok == 20
+    assert book.lifetime_counters("m", "v1").ok == 20
     assert [delta.ok for delta in book.close_window(START + timedelta(seconds=2)) if delta.ok] == [10]
-    assert book.total("m", "v1").ok == 20
+    assert book.lifetime_counters("m", "v1").ok == 20
 
 
 async def test_what_is_served_is_shown_before_its_first_request() -> None:
     """Counters at zero, so that the first request is an increase."""
-    _, metrics = serving(MetricsBook("w", "boot", START))
+    _, metrics = serving(MetricsRegistry("w", "boot", START))
     values = await shown(metrics.read)
     v2 = {"model_name": "m", "model_version": "v2"}
     assert values.value("headrace_requests_total", **v2, outcome="error") == 0
@@ -131,10 +131,10 @@ async def test_what_is_served_is_shown_before_its_first_request() -> None:
 
 async def test_a_version_that_is_over_is_shown_for_an_hour_more() -> None:
     """Versions come and go for years; whoever scrapes has seen its last requests by then."""
-    book = MetricsBook("w", "boot", START)
+    book = MetricsRegistry("w", "boot", START)
     now = datetime.now(UTC)
     for version, ended in (("v1", KEPT * 2), ("old", KEPT * 2), ("ended", KEPT / 2)):
-        book.of("m", version, 1).ok += 1
+        book.counters_for("m", version, 1).ok += 1
         list(book.close_window(now - ended))
     _, metrics = serving(book)
     list(metrics.read())

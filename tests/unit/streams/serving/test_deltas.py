@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from schemas.events import MetricsDelta
 from streams.serving.deltas import DeltaSender
-from streams.serving.request_metrics import MetricsBook
+from streams.serving.request_metrics import MetricsRegistry
 
 
 class Producer:
@@ -32,13 +32,13 @@ class Producer:
         self.taken.append(delta.seq)
 
 
-def counted(book: MetricsBook, *versions: str) -> None:
+def counted(book: MetricsRegistry, *versions: str) -> None:
     for version in versions:
-        book.of("m", version, 1).ok += 1
+        book.counters_for("m", version, 1).ok += 1
 
 
-def sender() -> tuple[MetricsBook, DeltaSender, Any]:
-    book = MetricsBook("w", "boot", datetime.now(UTC))
+def sender() -> tuple[MetricsRegistry, DeltaSender, Any]:
+    book = MetricsRegistry("w", "boot", datetime.now(UTC))
     return book, DeltaSender(book, "metrics"), Producer()
 
 

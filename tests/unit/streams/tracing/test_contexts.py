@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from streams.tracing.contexts import RequestContext, sampled_context, sampled_contexts, traceparent
+from streams.tracing.contexts import SampledContext, sampled_context, sampled_contexts, traceparent
 from tests.support.models.served_versions import record_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{SPAN}-01".encode()
-CONTEXT = RequestContext(int(TRACE, 16), int(SPAN, 16), 1, "")
+CONTEXT = SampledContext(int(TRACE, 16), int(SPAN, 16), 1, "")
 
 
-def of(parent: bytes | None, *more: tuple[str, bytes]) -> RequestContext | None:
+def of(parent: bytes | None, *more: tuple[str, bytes]) -> SampledContext | None:
     headers: list[tuple[str, Any]] = [("other", b"1"), ("traceparent", parent), *more]
     return sampled_context(headers)
 
@@ -77,7 +77,7 @@ def test_it_reads_as_opentelemetry_does(parts: tuple[str, str, str, str, str]) -
     ).get_span_context()
     ours = of(header.encode())
     if theirs.is_valid and theirs.trace_flags.sampled:
-        assert ours == RequestContext(theirs.trace_id, theirs.span_id, theirs.trace_flags, "")
+        assert ours == SampledContext(theirs.trace_id, theirs.span_id, theirs.trace_flags, "")
         assert traceparent(*ours[:3])[2:] == header[2:55]
     else:
         assert ours is None

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from workers.calls.batching import BatchQueue, Caller, Part
 
 
-def caller(count: int, gives_up_at: float = math.inf, first: int = 0) -> Caller:
-    return Caller([{"x": number} for number in range(first, first + count)], gives_up_at)
+def caller(count: int, deadline_loop_seconds: float = math.inf, first: int = 0) -> Caller:
+    return Caller([{"x": number} for number in range(first, first + count)], deadline_loop_seconds)
 
 
 def queue_of(*callers: Caller) -> BatchQueue:
@@ -37,7 +37,11 @@ def test_every_input_goes_once_and_in_order(sizes: list[int], max_batch: int) ->
 
 def test_who_is_late_or_gone_is_left_out() -> None:
     """The others of the batch do not notice."""
-    late, gone, patient = caller(2, gives_up_at=5.0), caller(2), caller(2, gives_up_at=5.1, first=10)
+    late, gone, patient = (
+        caller(2, deadline_loop_seconds=5.0),
+        caller(2),
+        caller(2, deadline_loop_seconds=5.1, first=10),
+    )
     queue = queue_of(late, gone, patient)
     gone.gone = True
     assert queue.drop_late(now=4.9) == []

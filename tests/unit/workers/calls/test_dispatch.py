@@ -115,9 +115,9 @@ async def test_who_is_too_late_is_not_called_for() -> None:
     backend = Backend()
     dispatcher = dispatcher_of(backend, timeout_seconds=5.0)
     now = asyncio.get_running_loop().time()
-    assert await ask(dispatcher, 1, gives_up_at=now + 1) == [2]
+    assert await ask(dispatcher, 1, deadline_loop_seconds=now + 1) == [2]
     assert 0 < backend.timeouts[0] <= 1
-    (outcome,) = await ask(dispatcher, 1, gives_up_at=now - 1)
+    (outcome,) = await ask(dispatcher, 1, deadline_loop_seconds=now - 1)
     assert isinstance(outcome, DeadlineExceededError)
     assert await ask(dispatcher, 1) == [2]
     assert backend.timeouts[1:] == [5.0]
@@ -192,7 +192,7 @@ async def test_a_call_that_a_deadline_cut_short_says_little() -> None:
     backend.gate.clear()
     loop = asyncio.get_running_loop()
     for _ in range(3 * BREAKER.failures):
-        (outcome,) = await ask(dispatcher, 1, gives_up_at=loop.time() + 0.001)
+        (outcome,) = await ask(dispatcher, 1, deadline_loop_seconds=loop.time() + 0.001)
         assert isinstance(outcome, BackendUnavailableError | DeadlineExceededError)
     backend.gate.set()
     assert await ask(dispatcher, 1) == [2]
