@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import orjson
 
 from registry.postgres import Database
-from schemas.alert_rules import InstallationRules, ModelRules, rules_class
+from schemas.alert_rules import GlobalRules, ModelRules, rules_class
 from schemas.events import JsonObject, rfc3339
 
 _ADD = """
@@ -39,7 +39,7 @@ class AlertRules:
         self._database = database
 
     async def set(
-        self, model_name: str, rules: ModelRules | InstallationRules, *, actor: str, reason: str
+        self, model_name: str, rules: ModelRules | GlobalRules, *, actor: str, reason: str
     ) -> RulesChange:
         """Put rules in force, instead of those that the model had.
 
@@ -64,7 +64,7 @@ class AlertRules:
         return [_change(row) for row in rows]
 
 
-def read_rules(change: RulesChange) -> ModelRules | InstallationRules:
+def read_rules(change: RulesChange) -> ModelRules | GlobalRules:
     """PURE. The rules with the defaults for what is left out.
 
     Raises ValueError for what this release does not know, as rules of a newer one.

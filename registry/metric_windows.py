@@ -8,17 +8,27 @@ import orjson
 
 from registry.postgres import Database
 from schemas.events import MetricsDelta
-from schemas.windows import Life, Mark, Totals, Window, WindowKey, fresh, lost, total, windows_of
+from schemas.windows import (
+    SequenceWatermark,
+    Totals,
+    Window,
+    WindowKey,
+    WorkerBoot,
+    count_missing,
+    drop_duplicates,
+    total,
+    windows_of,
+)
 
 # Marks of workers that ended long ago; their deltas are not in the topic any more.
-FORGET_MARKS_SECONDS = 30 * 24 * 3600.0
+FORGET_WATERMARKS_SECONDS = 30 * 24 * 3600.0
 
 # One reader of a partition at a time, also while an assignment changes hands.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('metrics:' || $1 || ':' || $2, 0))"
-_MARKS = """
+_WATERMARKS = """
     SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1 AND partition = $2
 """
-_PUT_MARK = """
+_PUT_WATERMARK = """
     INSERT INTO metric_marks (topic, partition, worker, boot_id, first_seq, last_seq, seen, marked_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, now())
     ON CONFLICT (topic, partition, worker, boot_id) DO UPDATE
@@ -44,11 +54,11 @@ _READ = """
 _MODELS = """
     SELECT DISTINCT model_name FROM metric_windows WHERE resolution_seconds = 60 AND window_start >= $1
 """
-_ALL_MARKS = "SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1"
+_ALL_WATERMARKS = "SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1"
 _FORGET_WINDOWS = """
     DELETE FROM metric_windows WHERE resolution_seconds = $1 AND window_start < now() - make_interval(secs => $2)
 """
-_FORGET_MARKS = "DELETE FROM metric_marks WHERE marked_at < now() - make_interval(secs => $1)"
+_FORGET_WATERMARKS = "DELETE FROM metric_marks WHERE marked_at < now() - make_interval(secs => $1)"
 
 
 class MetricWindows:
@@ -61,11 +71,13 @@ class MetricWindows:
         """Add what was not added before, in one transaction, and return it."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(_LOCK, topic, str(partition))
-            marks = {
-                (row["worker"], row["boot_id"]): Mark(row["first_seq"], row["last_seq"], row["seen"])
-                for row in await connection.fetch(_MARKS, topic, partition)
+            watermarks = {
+                (row["worker"], row["boot_id"]): SequenceWatermark(
+                    row["first_seq"], row["last_seq"], row["seen"]
+                )
+                for row in await connection.fetch(_WATERMARKS, topic, partition)
             }
-            new, moved = fresh(deltas, marks)
+            new, advanced = drop_duplicates(deltas, watermarks)
             if not new:
                 return []
             added = windows_of(new)
@@ -80,10 +92,10 @@ class MetricWindows:
             ]
             await connection.execute(_PUT_WINDOWS, *columns, sums)
             await connection.executemany(
-                _PUT_MARK,
+                _PUT_WATERMARK,
                 [
-                    (topic, partition, *life, mark.first_seq, mark.last_seq, mark.seen)
-                    for life, mark in moved.items()
+                    (topic, partition, *boot, watermark.first_seq, watermark.last_seq, watermark.seen)
+                    for boot, watermark in advanced.items()
                 ],
             )
         return new
@@ -111,21 +123,23 @@ class MetricWindows:
             rows = await connection.fetch(_MODELS, since)
         return [row["model_name"] for row in rows]
 
-    async def lost_deltas(self, topic: str) -> Mapping[Life, int]:
+    async def missing_deltas(self, topic: str) -> Mapping[WorkerBoot, int]:
         """The workers' lives of which deltas never came, with how many; those on their way count too."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_ALL_MARKS, topic)
-        marks: dict[Life, list[Mark]] = defaultdict(list)
+            rows = await connection.fetch(_ALL_WATERMARKS, topic)
+        watermarks: dict[WorkerBoot, list[SequenceWatermark]] = defaultdict(list)
         for row in rows:
-            marks[row["worker"], row["boot_id"]].append(Mark(row["first_seq"], row["last_seq"], row["seen"]))
-        return {life: missing for life, each in marks.items() if (missing := lost(each))}
+            watermarks[row["worker"], row["boot_id"]].append(
+                SequenceWatermark(row["first_seq"], row["last_seq"], row["seen"])
+            )
+        return {boot: missing for boot, each in watermarks.items() if (missing := count_missing(each))}
 
     async def forget(self, keep_seconds: Mapping[int, float]) -> None:
-        """Delete the windows that are older than their resolution is kept, and marks of long ago."""
+        """Delete the windows that are older than their resolution is kept, and watermarks of long ago."""
         async with self._database.connection() as connection:
             for resolution_seconds, seconds in keep_seconds.items():
                 await connection.execute(_FORGET_WINDOWS, resolution_seconds, seconds)
-            await connection.execute(_FORGET_MARKS, FORGET_MARKS_SECONDS)
+            await connection.execute(_FORGET_WATERMARKS, FORGET_WATERMARKS_SECONDS)
 
 
 def _columns(keys: Sequence[WindowKey]) -> list[list[object]]:

@@ -186,7 +186,7 @@ class ModelRules(_Strict):
     breaker_opened: Occurrences = Occurrences()
 
 
-class InstallationRules(_Strict):
+class GlobalRules(_Strict):
     """The rules of what all models share; their alerts have the model name ""."""
 
     consumer_lag: ConsumerLag = ConsumerLag()
@@ -194,10 +194,10 @@ class InstallationRules(_Strict):
     delta_loss: DeltaLoss = DeltaLoss()
 
 
-INSTALLATION = ""
+GLOBAL = ""
 """Stands for the whole installation where a model's name does elsewhere."""
 
 
-def rules_class(model_name: str) -> type[ModelRules] | type[InstallationRules]:
+def rules_class(model_name: str) -> type[ModelRules] | type[GlobalRules]:
     """Of which class the rules of a model, or of the installation, are."""
-    return InstallationRules if model_name == INSTALLATION else ModelRules
+    return GlobalRules if model_name == GLOBAL else ModelRules

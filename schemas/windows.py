@@ -83,8 +83,8 @@ class Window(WireModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """How far the deltas of one worker's life were read in one partition, where they are in order.
+class SequenceWatermark:
+    """How far the deltas of one worker's boot were read in one partition, where they are in order.
 
     `seen` deltas from `first_seq` to `last_seq`: what is between and was not seen is in other partitions,
     or lost.
@@ -95,7 +95,7 @@ class Mark:
     seen: int
 
 
-Life = tuple[str, str]
+WorkerBoot = tuple[str, str]
 """A worker and its boot_id."""
 
 
@@ -118,35 +118,38 @@ def read_delta(value: bytes | None) -> MetricsDelta:
     return delta
 
 
-def fresh(
-    deltas: Iterable[MetricsDelta], marks: Mapping[Life, Mark]
-) -> tuple[list[MetricsDelta], dict[Life, Mark]]:
-    """The deltas of one partition that were not read before, and the marks that change by them.
+def drop_duplicates(
+    deltas: Iterable[MetricsDelta], watermarks: Mapping[WorkerBoot, SequenceWatermark]
+) -> tuple[list[MetricsDelta], dict[WorkerBoot, SequenceWatermark]]:
+    """The deltas of one partition that were not read before, and the watermarks that change by them.
 
-    Within a partition the deltas of a worker's life are in order, so what is not beyond its mark is a repeat.
+    Within a partition the deltas of a worker's boot are in order, so what is not beyond its watermark is a repeat.
     """
-    moved: dict[Life, Mark] = {}
+    advanced: dict[WorkerBoot, SequenceWatermark] = {}
     new: list[MetricsDelta] = []
     for delta in deltas:
-        life = (delta.worker, delta.boot_id)
-        mark = moved.get(life) or marks.get(life)
-        if mark is None:
-            moved[life] = Mark(delta.seq, delta.seq, 1)
-        elif delta.seq > mark.last_seq:
-            moved[life] = Mark(mark.first_seq, delta.seq, mark.seen + 1)
+        boot = (delta.worker, delta.boot_id)
+        watermark = advanced.get(boot) or watermarks.get(boot)
+        if watermark is None:
+            advanced[boot] = SequenceWatermark(delta.seq, delta.seq, 1)
+        elif delta.seq > watermark.last_seq:
+            advanced[boot] = SequenceWatermark(watermark.first_seq, delta.seq, watermark.seen + 1)
         else:
             continue
         new.append(delta)
-    return new, moved
+    return new, advanced
 
 
-def lost(marks: Iterable[Mark]) -> int:
-    """How many deltas of one worker's life were in no partition, by its marks in all of them.
+def count_missing(watermarks: Iterable[SequenceWatermark]) -> int:
+    """How many deltas of one worker's boot were in no partition, by its watermarks in all of them.
 
-    A life begins with seq 0; deltas that are still on their way count until they come.
+    A boot begins with seq 0; deltas that are still on their way count until they come.
     """
-    marks = list(marks)
-    return max(mark.last_seq for mark in marks) + 1 - sum(mark.seen for mark in marks) if marks else 0
+    watermarks = list(watermarks)
+    if not watermarks:
+        return 0
+    sent = max(watermark.last_seq for watermark in watermarks) + 1
+    return sent - sum(watermark.seen for watermark in watermarks)
 
 
 def windows_of(deltas: Iterable[MetricsDelta]) -> dict[WindowKey, list[MetricsDelta]]:

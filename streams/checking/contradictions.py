@@ -21,7 +21,7 @@ _OTHER_TYPES = {"number": "text", "integer": "text", "boolean": "text", "string"
 
 
 def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | None) -> list[str]:
-    """A sentence for each key of the input with which the schema lets through what the model cannot take.
+    """A format_alert for each key of the input with which the schema lets through what the model cannot take.
 
     `needed` is the JSON Schema of the model's own inputs; `base` an input that fits it and `accepts`,
     None where none is known.
@@ -49,7 +49,7 @@ def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | No
 
 
 def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
-    """Where the schema of this name demands other types than the model declares, in a sentence each.
+    """Where the schema of this name demands other types than the model declares, in a format_alert each.
 
     For where nothing can be tried: it looks at one value that the model would take or give.
     """
@@ -61,7 +61,7 @@ def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
 
 
 def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
-    """Where a mapping and what a server declares are not the same, in a sentence each."""
+    """Where a mapping and what a server declares are not the same, in a format_alert each."""
     mapped = {tensor.tensor or key: (key, tensor) for key, tensor in mapping.inputs.items()}
     sentences = []
     for own in described.inputs:

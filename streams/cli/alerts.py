@@ -12,7 +12,7 @@ from streams.cli.registry_access import registered, with_database
 
 if TYPE_CHECKING:
     from registry.alert_rules import RulesChange
-    from schemas.alert_rules import InstallationRules, ModelRules
+    from schemas.alert_rules import GlobalRules, ModelRules
     from schemas.events import Alert
 
 alerts = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
@@ -146,7 +146,7 @@ def set_rules(
         print(f"set: {model_name or 'what all models share'} has these rules from now on")
 
 
-def _read(file: Path, model_name: str) -> "ModelRules | InstallationRules":
+def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
     """The rules of a file; raises InvalidRequestError that says what is wrong and where."""
     from pydantic import ValidationError
 
@@ -169,14 +169,14 @@ def _table(fires: "list[Alert]") -> Any:
     from rich.table import Table
 
     from schemas.events import rfc3339
-    from streams.monitoring.alert_text import sentence
+    from streams.monitoring.alert_text import format_alert
 
     table = Table(box=None, pad_edge=False)
     for heading in ("since", "severity", "rule"):
         table.add_column(heading, no_wrap=True)
     table.add_column("what", overflow="fold")
     for alert in fires:
-        table.add_row(rfc3339(alert.at), alert.severity, alert.rule, sentence(alert))
+        table.add_row(rfc3339(alert.at), alert.severity, alert.rule, format_alert(alert))
     return table
 
 

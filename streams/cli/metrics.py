@@ -162,6 +162,6 @@ async def _read(
         if not found:
             # A name that nobody has registered is told from a model without requests.
             await registered(database, model_name)
-        return found, sum((await windows.lost_deltas(settings.topic_metrics)).values())
+        return found, sum((await windows.missing_deltas(settings.topic_metrics)).values())
 
     return await with_database(settings, ask)

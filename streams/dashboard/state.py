@@ -15,7 +15,7 @@ from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject
 from schemas.models import Status
 from schemas.windows import Totals, Window, total
-from streams.monitoring.alert_text import sentence
+from streams.monitoring.alert_text import format_alert
 
 WINDOW_SECONDS = 10
 SPAN_SECONDS = 900
@@ -237,7 +237,7 @@ def _alert(alert: Alert) -> JsonObject:
         "model_version": alert.model_version,
         "rule": alert.rule,
         "severity": alert.severity,
-        "text": sentence(alert),
+        "text": format_alert(alert),
         "since_ms": _milliseconds(alert.at),
     }
 

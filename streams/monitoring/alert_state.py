@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from schemas.alert_rules import InstallationRules, ModelRules, Rule
+from schemas.alert_rules import GlobalRules, ModelRules, Rule
 from schemas.events import Alert
-from streams.monitoring.evaluation import AlertName, Verdict
+from streams.monitoring.evaluation import AlertName, Evaluation
 
 UNJUDGED_SECONDS = 300.0
 
@@ -21,51 +21,53 @@ class AlertBook:
 
     def __init__(self, firing: Iterable[Alert] = ()) -> None:
         self.firing: dict[AlertName, Alert] = {name_of(alert): alert for alert in firing}
-        self._bad_since: dict[AlertName, float] = {}
-        self._clear_since: dict[AlertName, float] = {}
+        self._breached_since: dict[AlertName, float] = {}
+        self._cleared_since: dict[AlertName, float] = {}
         self._unjudged_since: dict[AlertName, float] = {}
 
     def advance(
         self,
         model_name: str,
-        verdicts: Mapping[AlertName, Verdict],
-        rules: ModelRules | InstallationRules,
+        evaluations: Mapping[AlertName, Evaluation],
+        rules: ModelRules | GlobalRules,
         now: float,
     ) -> list[Alert]:
-        """The events of one model by its verdicts, which are all that could be judged now."""
+        """The events of one model by its evaluations, which are all that could be judged now."""
         events = []
-        for name, verdict in verdicts.items():
+        for name, evaluation in evaluations.items():
             self._unjudged_since.pop(name, None)
             rule: Rule = getattr(rules, name[2])
             if name in self.firing:
-                events += self._firing(name, verdict, rule, now)
-            elif not verdict.bad:
-                self._bad_since.pop(name, None)
-            elif now - self._bad_since.setdefault(name, now) >= rule.hold_seconds:
-                del self._bad_since[name]
-                events.append(self._fire(name, verdict, rule, now))
-        for name in [name for name in self.firing if name[0] == model_name and name not in verdicts]:
+                events += self._firing(name, evaluation, rule, now)
+            elif not evaluation.breached:
+                self._breached_since.pop(name, None)
+            elif now - self._breached_since.setdefault(name, now) >= rule.hold_seconds:
+                del self._breached_since[name]
+                events.append(self._fire(name, evaluation, rule, now))
+        for name in [name for name in self.firing if name[0] == model_name and name not in evaluations]:
             known: Rule | None = getattr(rules, name[2], None)
             since = self._unjudged_since.setdefault(name, now)
-            self._clear_since.pop(name, None)
+            self._cleared_since.pop(name, None)
             if known is None or not known.enabled or now - since >= UNJUDGED_SECONDS:
                 events.append(self._resolve(name, None, now))
-        for name in [name for name in self._bad_since if name[0] == model_name and name not in verdicts]:
-            del self._bad_since[name]
+        for name in [
+            name for name in self._breached_since if name[0] == model_name and name not in evaluations
+        ]:
+            del self._breached_since[name]
         return events
 
     def forget(self, alert: Alert) -> None:
         """Take back an event that did not come to be, because another monitor was there first."""
         self.firing.pop(name_of(alert), None)
 
-    def _firing(self, name: AlertName, verdict: Verdict, rule: Rule, now: float) -> list[Alert]:
-        if not verdict.clear:
-            self._clear_since.pop(name, None)
-        elif now - self._clear_since.setdefault(name, now) >= rule.clear_seconds:
-            return [self._resolve(name, verdict, now)]
+    def _firing(self, name: AlertName, evaluation: Evaluation, rule: Rule, now: float) -> list[Alert]:
+        if not evaluation.cleared:
+            self._cleared_since.pop(name, None)
+        elif now - self._cleared_since.setdefault(name, now) >= rule.clear_seconds:
+            return [self._resolve(name, evaluation, now)]
         return []
 
-    def _fire(self, name: AlertName, verdict: Verdict, rule: Rule, now: float) -> Alert:
+    def _fire(self, name: AlertName, evaluation: Evaluation, rule: Rule, now: float) -> Alert:
         model_name, model_version, rule_name = name
         alert = Alert(
             alert_id=str(uuid.uuid4()),
@@ -74,22 +76,22 @@ class AlertBook:
             rule=rule_name,
             severity=rule.severity,
             state="firing",
-            value=verdict.value,
-            threshold=verdict.threshold,
-            baseline=verdict.baseline,
-            window_seconds=verdict.window_seconds,
+            value=evaluation.value,
+            threshold=evaluation.threshold,
+            baseline=evaluation.baseline,
+            window_seconds=evaluation.window_seconds,
             at=datetime.fromtimestamp(now, UTC),
         )
         self.firing[name] = alert
         return alert
 
-    def _resolve(self, name: AlertName, verdict: Verdict | None, now: float) -> Alert:
+    def _resolve(self, name: AlertName, evaluation: Evaluation | None, now: float) -> Alert:
         fired = self.firing.pop(name)
-        self._clear_since.pop(name, None)
+        self._cleared_since.pop(name, None)
         self._unjudged_since.pop(name, None)
         changes = {"state": "resolved", "at": datetime.fromtimestamp(now, UTC)}
-        if verdict is not None:
-            changes["value"] = verdict.value
+        if evaluation is not None:
+            changes["value"] = evaluation.value
         return fired.model_copy(update=changes)
 
 

@@ -3,7 +3,7 @@
 from schemas.events import Alert
 
 
-def sentence(alert: Alert) -> str:
+def format_alert(alert: Alert) -> str:
     """What is wrong, with the figure and the threshold; for a resolved one what it was about."""
     whose = f"{alert.model_name} {alert.model_version}".strip()
     text = _SENTENCES.get(alert.rule, "{rule} is {value:g}, threshold {threshold:g}").format(

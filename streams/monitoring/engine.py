@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from schemas.alert_rules import INSTALLATION, InstallationRules, ModelRules
+from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.alert_state import AlertBook
-from streams.monitoring.evaluation import ModelView, judge
-from streams.monitoring.installation import InstallationView, Sample
+from streams.monitoring.evaluation import ModelView, evaluate
+from streams.monitoring.global_rules import GlobalView, Sample
 from streams.monitoring.series import VersionSeries
 
 _DEFAULTS = ModelRules()
@@ -25,9 +25,9 @@ class AlertEngine:
     def __init__(self, firing: Iterable[Alert] = ()) -> None:
         self.book = AlertBook(firing)
         self.model_rules: Mapping[str, ModelRules] = {}
-        self.installation_rules = InstallationRules()
+        self.global_rules = GlobalRules()
         self._views: dict[str, ModelView] = {}
-        self._installation = InstallationView()
+        self._global = GlobalView()
 
     def knows(self, model_name: str) -> bool:
         """Whether this model is watched, with its history."""
@@ -61,14 +61,14 @@ class AlertEngine:
         for version in [version for version in view.series if _is_over(view, version, now)]:
             del view.series[version]
         rules = self.model_rules.get(model_name, _DEFAULTS)
-        verdicts = judge(view, rules, self.book.firing, now)
-        return self.book.advance(model_name, verdicts, rules, now)
+        evaluations = evaluate(view, rules, self.book.firing, now)
+        return self.book.advance(model_name, evaluations, rules, now)
 
-    def evaluate_installation(self, sample: Sample) -> list[Alert]:
+    def evaluate_global(self, sample: Sample) -> list[Alert]:
         """What fires or resolves of the installation by one more sample."""
-        self._installation.add(sample)
-        verdicts = self._installation.judge(self.installation_rules)
-        return self.book.advance(INSTALLATION, verdicts, self.installation_rules, sample.at)
+        self._global.add(sample)
+        evaluations = self._global.evaluate(self.global_rules)
+        return self.book.advance(GLOBAL, evaluations, self.global_rules, sample.at)
 
 
 def _is_over(view: ModelView, version: str, now: float) -> bool:

@@ -36,14 +36,14 @@ _CACHE_FILLS_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a rule sees: between `bad` and `clear` nothing changes."""
+class Evaluation:
+    """What a rule sees: between `breached` and `cleared` nothing changes."""
 
     value: float
     threshold: float
     window_seconds: float
-    bad: bool
-    clear: bool
+    breached: bool
+    cleared: bool
     baseline: float | None = None
 
 
@@ -86,25 +86,25 @@ class ModelView:
         return [sum(minute) for minute in zip(*each, strict=True)]
 
 
-def judge(
+def evaluate(
     view: ModelView, rules: ModelRules, firing: Mapping[AlertName, Alert], now: float
-) -> dict[AlertName, Verdict]:
-    """The verdicts of all rules that are enabled; what cannot be judged is not in it."""
-    verdicts: dict[AlertName, Verdict] = {}
+) -> dict[AlertName, Evaluation]:
+    """The evaluations of all rules that are enabled; what cannot be judged is not in it."""
+    evaluations: dict[AlertName, Evaluation] = {}
     for version in view.series:
-        for rule, found in _verdicts(view, version, rules, firing, now):
+        for rule, found in _evaluations(view, version, rules, firing, now):
             if found is not None:
-                verdicts[view.model_name, version, rule] = found
-    return verdicts
+                evaluations[view.model_name, version, rule] = found
+    return evaluations
 
 
-def _verdicts(
+def _evaluations(
     view: ModelView,
     version: str,
     rules: ModelRules,
     firing: Mapping[AlertName, Alert],
     now: float,
-) -> Iterator[tuple[str, Verdict | None]]:
+) -> Iterator[tuple[str, Evaluation | None]]:
     series = view.series[version]
 
     def alert(rule: str) -> Alert | None:
@@ -136,15 +136,15 @@ def _verdicts(
 
 def error_rate(
     view: ModelView, version: str, series: VersionSeries, rule: ErrorRate, now: float
-) -> Verdict | None:
+) -> Evaluation | None:
     """Multi-window, multi-burn-rate (The Site Reliability Workbook, chapter 5).
 
     The long window says that much of the budget is gone, the short one that it still goes. What reached no
     version is nothing but errors, so that it is held against all that the model got.
     """
     asked_of = [series] if version else list(view.series.values())
-    worst: Verdict | None = None
-    clear = True
+    worst: Evaluation | None = None
+    cleared = True
     for burn in rule.burns:
         threshold = burn.factor * rule.budget
         long, short = (
@@ -156,24 +156,28 @@ def error_rate(
         )
         share = long[1] / long[0] if long[0] else 0.0
         recent = short[1] / short[0] if short[0] else 0.0
-        clear = clear and recent <= _RESOLVE_SHARE * threshold
+        cleared = cleared and recent <= _RESOLVE_SHARE * threshold
         first = series.first_asked_at
         if long[0] < rule.min_requests or first is None or now - first < burn.short_seconds:
             # The first minutes of a version are neither half an hour nor six.
             continue
-        bad = share > threshold and recent > threshold and short[0] >= _MIN_SHORT_REQUESTS
-        if worst is None or (bad, share / threshold) > (worst.bad, worst.value / worst.threshold):
-            worst = Verdict(share, threshold, burn.long_seconds, bad, clear=False)
+        breached = share > threshold and recent > threshold and short[0] >= _MIN_SHORT_REQUESTS
+        if worst is None or (breached, share / threshold) > (worst.breached, worst.value / worst.threshold):
+            worst = Evaluation(share, threshold, burn.long_seconds, breached, cleared=False)
     if worst is None:
         return None
-    return Verdict(
-        worst.value, worst.threshold, worst.window_seconds, worst.bad, clear=clear and not worst.bad
+    return Evaluation(
+        worst.value,
+        worst.threshold,
+        worst.window_seconds,
+        worst.breached,
+        cleared=cleared and not worst.breached,
     )
 
 
 def latency_baseline(
     series: VersionSeries, rule: LatencyBaseline, baseline_ms: float | None, now: float
-) -> Verdict | None:
+) -> Evaluation | None:
     """p99 in milliseconds against the version's own."""
     if baseline_ms is None:
         return None
@@ -190,7 +194,7 @@ def latency_baseline(
 
 def latency_production(
     view: ModelView, version: str, series: VersionSeries, rule: LatencyProduction, now: float
-) -> Verdict | None:
+) -> Evaluation | None:
     """p99 of a canary in milliseconds against that of production in the same windows."""
     production = view.series.get(view.production or "")
     first = series.first_asked_at
@@ -214,7 +218,9 @@ def latency_production(
     return _slower(rule.steps, seen, rule.min_difference_ms)
 
 
-def cache_hits(series: VersionSeries, rule: CacheHits, baseline: float | None, now: float) -> Verdict | None:
+def cache_hits(
+    series: VersionSeries, rule: CacheHits, baseline: float | None, now: float
+) -> Evaluation | None:
     """The share of lookups that were hits against the version's own."""
     if baseline is None or baseline < rule.min_baseline:
         return None
@@ -226,58 +232,60 @@ def cache_hits(series: VersionSeries, rule: CacheHits, baseline: float | None, n
             if found.lookups >= rule.min_lookups
         ]
 
-    def is_clear(share: float, step: ShareStep) -> bool:
+    def is_cleared(share: float, step: ShareStep) -> bool:
         return share >= _midway(step.factor) * baseline
 
-    verdict: Verdict | None = None
-    clear = finest_is_clear = False
+    evaluation: Evaluation | None = None
+    cleared = finest_is_cleared = False
     for step in sorted(rule.steps, key=lambda step: step.window_seconds):
         shares = seen(step)[:CONSECUTIVE]
         if len(shares) < CONSECUTIVE:
             continue
         threshold = step.factor * baseline
-        if verdict is None:
-            clear = all(is_clear(share, step) for share in shares)
-            finest_is_clear = is_clear(shares[0], step)
-            verdict = Verdict(shares[0], threshold, step.window_seconds, False, clear, baseline)
-        if not finest_is_clear and all(share < threshold for share in shares):
-            return Verdict(
-                shares[0], threshold, step.window_seconds, bad=True, clear=False, baseline=baseline
+        if evaluation is None:
+            cleared = all(is_cleared(share, step) for share in shares)
+            finest_is_cleared = is_cleared(shares[0], step)
+            evaluation = Evaluation(shares[0], threshold, step.window_seconds, False, cleared, baseline)
+        if not finest_is_cleared and all(share < threshold for share in shares):
+            return Evaluation(
+                shares[0], threshold, step.window_seconds, breached=True, cleared=False, baseline=baseline
             )
-    return verdict
+    return evaluation
 
 
 def no_traffic(
     view: ModelView, version: str, series: VersionSeries, rule: NoTraffic, now: float, *, fires: bool
-) -> Verdict | None:
+) -> Evaluation | None:
     """Seconds of silence against those in which, by its weight, enough requests should have come."""
     weight = view.weights.get(version, 0.0)
     if series.last_asked_at is None:
         return None
     if not weight:
-        return Verdict(0.0, rule.silent_seconds, rule.silent_seconds, bad=False, clear=True)
+        return Evaluation(0.0, rule.silent_seconds, rule.silent_seconds, breached=False, cleared=True)
     # It is silent since its weight changed, or never was.
     silent_since = max(series.last_asked_at, view.weights_since.get(version, 0.0))
     silent = max(0.0, now - silent_since)
     threshold = rule.silent_seconds
-    bad = fires
+    breached = fires
     if not fires and silent >= rule.silent_seconds:
         expected = weight * view.requests_per_second(silent_since) * silent
-        bad = expected >= rule.expected_requests and view.steady(silent_since)
-    clear = silent < _RESOLVE_SHARE * rule.silent_seconds
-    return Verdict(silent, threshold, rule.silent_seconds, bad=bad and not clear, clear=clear)
+        breached = expected >= rule.expected_requests and view.steady(silent_since)
+    cleared = silent < _RESOLVE_SHARE * rule.silent_seconds
+    return Evaluation(
+        silent, threshold, rule.silent_seconds, breached=breached and not cleared, cleared=cleared
+    )
 
 
-def occurrences(series: VersionSeries, rule: str, settings: Occurrences, now: float) -> Verdict:
+def occurrences(series: VersionSeries, rule: str, settings: Occurrences, now: float) -> Evaluation:
     """How often something happened in the last seconds."""
     counted = series.counted(now, settings.window_seconds)
     times = counted.load_failures if rule == "load_failure" else counted.breaker_opened
-    return Verdict(
+    return Evaluation(
         value=float(times),
         threshold=float(settings.times),
         window_seconds=settings.window_seconds,
-        bad=times >= settings.times,
-        clear=times <= _RESOLVE_SHARE * settings.times,
+        breached=times >= settings.times,
+        cleared=times <= _RESOLVE_SHARE * settings.times,
     )
 
 
@@ -285,26 +293,30 @@ def _slower(
     steps: Sequence[LatencyStep],
     seen: Callable[[int], Sequence[tuple[float, float]]],
     min_difference_ms: float,
-) -> Verdict | None:
+) -> Evaluation | None:
     def limit(baseline: float, factor: float, part: float = 1.0) -> float:
         return max(factor * baseline, baseline + part * min_difference_ms)
 
-    verdict: Verdict | None = None
-    finest_is_clear = False
+    evaluation: Evaluation | None = None
+    finest_is_cleared = False
     for step in sorted(steps, key=lambda step: step.window_seconds):
         pairs = seen(step.window_seconds)[:CONSECUTIVE]
         if len(pairs) < CONSECUTIVE:
             continue
         value, baseline = pairs[0]
         threshold = limit(baseline, step.factor)
-        if verdict is None:
-            clears = [value <= limit(base, _midway(step.factor), _RESOLVE_SHARE) for value, base in pairs]
-            finest_is_clear = clears[0]
-            verdict = Verdict(value, threshold, step.window_seconds, False, all(clears), baseline)
+        if evaluation is None:
+            all_cleared = [
+                value <= limit(base, _midway(step.factor), _RESOLVE_SHARE) for value, base in pairs
+            ]
+            finest_is_cleared = all_cleared[0]
+            evaluation = Evaluation(value, threshold, step.window_seconds, False, all(all_cleared), baseline)
         # What is over already, in the shortest windows, does not fire by the longer ones.
-        if not finest_is_clear and all(value > limit(base, step.factor) for value, base in pairs):
-            return Verdict(value, threshold, step.window_seconds, bad=True, clear=False, baseline=baseline)
-    return verdict
+        if not finest_is_cleared and all(value > limit(base, step.factor) for value, base in pairs):
+            return Evaluation(
+                value, threshold, step.window_seconds, breached=True, cleared=False, baseline=baseline
+            )
+    return evaluation
 
 
 def _midway(factor: float) -> float:

@@ -8,7 +8,7 @@ from registry.alert_rules import AlertRules, RulesChange, read_rules
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from registry.store import RegistryStore
-from schemas.alert_rules import INSTALLATION, InstallationRules, ModelRules
+from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
 from schemas.models import Status
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ class RegistryFollower:
         self._changes: dict[str, RulesChange] = {}
         self._routes: dict[str, ModelRoute] = {}
         self.model_rules: Mapping[str, ModelRules] = {}
-        self.installation_rules = InstallationRules()
+        self.global_rules = GlobalRules()
 
     @property
     def epoch(self) -> int:
@@ -55,7 +55,7 @@ class RegistryFollower:
 
     def _take_over(self, changes: Mapping[str, RulesChange]) -> None:
         of_models: dict[str, ModelRules] = {}
-        installation = InstallationRules()
+        installation = GlobalRules()
         for model_name, change in changes.items():
             try:
                 rules = read_rules(change)
@@ -68,9 +68,9 @@ class RegistryFollower:
                 continue
             if isinstance(rules, ModelRules):
                 of_models[model_name] = rules
-            elif model_name == INSTALLATION:
+            elif model_name == GLOBAL:
                 installation = rules
-        self.model_rules, self.installation_rules = of_models, installation
+        self.model_rules, self.global_rules = of_models, installation
 
 
 def _route(model: RegisteredModel) -> ModelRoute:

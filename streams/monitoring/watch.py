@@ -20,12 +20,12 @@ import structlog
 from registry.alert_states import AlertStates
 from registry.metric_windows import MetricWindows
 from registry.retry import until_reachable
-from schemas.alert_rules import INSTALLATION, InstallationRules, ModelRules
+from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
 from schemas.errors import RegistryUnavailableError, SetupError, UnavailableError
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.engine import AlertEngine
-from streams.monitoring.installation import Sample
+from streams.monitoring.global_rules import Sample
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class Following(Protocol):
     @property
     def model_rules(self) -> Mapping[str, ModelRules]: ...
     @property
-    def installation_rules(self) -> InstallationRules: ...
+    def global_rules(self) -> GlobalRules: ...
     def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None] | None: ...
 
 
@@ -133,7 +133,7 @@ class AlertWatch:
         """Judge the rules of the installation, where that is this monitor's. Ends when cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_EACH_SECONDS)
-            if not (self._assigned.settled and self._assigned.owns(INSTALLATION)):
+            if not (self._assigned.settled and self._assigned.owns(GLOBAL)):
                 continue
             try:
                 taken = await sample()
@@ -143,8 +143,8 @@ class AlertWatch:
             self.sampled = taken
             async with self.turn:
                 await self._renew()
-                self._engine.installation_rules = self._following.installation_rules
-                await self._record(self._engine.evaluate_installation(taken))
+                self._engine.global_rules = self._following.global_rules
+                await self._record(self._engine.evaluate_global(taken))
 
     async def run_publishing_loop(self) -> None:
         """Publish the events of this monitor's models, also those that another one left. Ends when cancelled."""

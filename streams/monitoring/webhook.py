@@ -17,7 +17,7 @@ import httpx
 import structlog
 
 from schemas.events import Alert, JsonObject, rfc3339
-from streams.monitoring.alert_text import sentence
+from streams.monitoring.alert_text import format_alert
 from workers.network.connections import new_client
 from workers.network.endpoints import Outbound
 from workers.network.retry import TOO_MANY_REQUESTS
@@ -43,7 +43,7 @@ def as_alertmanager(alert: Alert, now: datetime) -> JsonObject:
         "model_name": alert.model_name,
         "model_version": alert.model_version,
     }
-    annotations = {"summary": sentence(alert), "alert_id": alert.alert_id}
+    annotations = {"summary": format_alert(alert), "alert_id": alert.alert_id}
     times = (
         {"endsAt": rfc3339(alert.at)}
         if alert.state == "resolved"

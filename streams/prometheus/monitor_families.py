@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from streams.monitoring.installation import Sample, WorkerSign
+from streams.monitoring.global_rules import Sample, WorkerStatus
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.watch import SAMPLE_EACH_SECONDS, AlertWatch
 from streams.prometheus.text_format import NO_LABELS, Part, counter, gauge, labels
@@ -50,10 +50,10 @@ class MonitorMetrics:
         )
         sample, now = self._watch.sampled, time.time()
         if sample is not None and now - sample.at < SAMPLE_HOLDS_SECONDS:
-            yield from installation_metrics(sample, now)
+            yield from global_families(sample, now)
 
 
-def installation_metrics(sample: Sample, now: float) -> Iterator[Part]:
+def global_families(sample: Sample, now: float) -> Iterator[Part]:
     """PURE. What a sample says at the Unix time `now`."""
     yield gauge(
         "headrace_group_lag_records",
@@ -69,7 +69,7 @@ def installation_metrics(sample: Sample, now: float) -> Iterator[Part]:
     since = now - sample.at
     for name, meaning, values in (
         (
-            "headrace_worker_sign_age_seconds",
+            "headrace_worker_heartbeat_age_seconds",
             "How long ago a worker last renewed its lease.",
             {worker: sign.age_seconds + since for worker, sign in signs.items()},
         ),
@@ -89,9 +89,9 @@ def installation_metrics(sample: Sample, now: float) -> Iterator[Part]:
         )
 
 
-def _newest(sample: Sample) -> dict[str, WorkerSign]:
+def _newest(sample: Sample) -> dict[str, WorkerStatus]:
     """The last sign of each worker; one that died under a name is forgotten when it lives again."""
-    newest: dict[str, WorkerSign] = {}
+    newest: dict[str, WorkerStatus] = {}
     for sign in sorted(sample.workers, key=lambda each: each.age_seconds):
         if sign.age_seconds < WORKERS_HOLD_SECONDS:
             newest.setdefault(sign.worker, sign)

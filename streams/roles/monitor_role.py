@@ -24,8 +24,8 @@ from streams.kafka.faust_app import WorkerApp, has_joined, output_of
 from streams.kafka.topics import partition_counts
 from streams.monitoring.assignment import Assignment
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, RegistryFollower
+from streams.monitoring.global_rules import Sample, WorkerStatus
 from streams.monitoring.group_lag import GroupLag
-from streams.monitoring.installation import Sample, WorkerSign
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.watch import AlertWatch, repeated
 from streams.monitoring.webhook import Webhook
@@ -84,11 +84,11 @@ async def monitor_role(
                 at=time.time(),
                 offsets=await lag.read(),
                 workers=[
-                    WorkerSign(lease.worker, lease.boot_id, age_seconds, lease.epoch, tuple(lease.behind))
+                    WorkerStatus(lease.worker, lease.boot_id, age_seconds, lease.epoch, tuple(lease.behind))
                     for lease, age_seconds in await leases.all()
                 ],
                 epoch=await store.epoch(),
-                lost=sum((await windows.lost_deltas(settings.topic_metrics)).values()),
+                lost=sum((await windows.missing_deltas(settings.topic_metrics)).values()),
             )
 
         def jobs() -> Iterator[Coroutine[object, object, None]]:

@@ -11,7 +11,7 @@ import pytest
 from registry.alert_states import AlertStates
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
-from schemas.alert_rules import InstallationRules, ModelRules
+from schemas.alert_rules import GlobalRules, ModelRules
 from schemas.errors import BrokerUnavailableError
 from schemas.events import Alert
 from streams.monitoring.watch import AlertWatch
@@ -34,7 +34,7 @@ class Followed:
     """The model `m` has one version, which gets everything."""
 
     model_rules: Mapping[str, ModelRules] = field(default_factory=dict)
-    installation_rules: InstallationRules = field(default_factory=InstallationRules)
+    global_rules: GlobalRules = field(default_factory=GlobalRules)
 
     def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None]:
         return {"m": ({"v1": 1.0}, "v1")}[model_name]

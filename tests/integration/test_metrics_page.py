@@ -86,7 +86,7 @@ async def test_counters_are_exactly_what_was_answered(
     assert shown.value("headrace_promotions_total", action="promote", status="rejected") == 1
     assert shown.labels("headrace_consumer_lag_records", "topic") >= {settings.topic_requests}
     assert shown.total("headrace_consumer_lag_records", topic=settings.topic_requests) == 0
-    assert shown.value("headrace_worker_sign_age_seconds", worker="one") < 15
+    assert shown.value("headrace_worker_heartbeat_age_seconds", worker="one") < 15
     assert shown.value("headrace_registry_age_seconds") < 5
     assert shown.value("headrace_models") == 1
     assert shown.labels("headrace_worker_info", "roles") == {"predict,control,monitor,log"}

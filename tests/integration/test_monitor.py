@@ -119,7 +119,7 @@ async def test_totals_are_what_was_answered(
         assert whole.cache_hits == sum(answer["cached"] for answer in answers)
         for version in ("v1", "v2"):
             assert found[version].ok == sum(answer["model_version"] == version for answer in answers)
-    assert await windows.lost_deltas(settings.topic_metrics) == {}
+    assert await windows.missing_deltas(settings.topic_metrics) == {}
 
     ended = await headrace("metrics", model, "--since", "1h", "--json", settings=settings)
     assert ended.code == 0, ended.stderr
@@ -143,11 +143,11 @@ async def test_windows_and_marks_change_together(windows: MetricWindows) -> None
     assert [
         window.totals.requests for window in await windows.read("m", 3600, NOON, NOON + timedelta(hours=1))
     ] == [20]
-    assert await windows.lost_deltas("metrics") == {}
+    assert await windows.missing_deltas("metrics") == {}
     await windows.add("metrics", 0, [delta(23)])
-    assert await windows.lost_deltas("metrics") == {("w", "b"): 3}
+    assert await windows.missing_deltas("metrics") == {("w", "b"): 3}
     await windows.add("metrics", 1, [delta(20), delta(22)])
-    assert await windows.lost_deltas("metrics") == {("w", "b"): 1}
+    assert await windows.missing_deltas("metrics") == {("w", "b"): 1}
 
 
 async def test_old_windows_are_forgotten_by_their_resolution(windows: MetricWindows) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.alert_rules import InstallationRules, LatencyStep, ModelRules
+from schemas.alert_rules import GlobalRules, LatencyStep, ModelRules
 from schemas.events import Alert
 from schemas.histogram import SCALE
 from schemas.windows import RESOLUTIONS_SECONDS
@@ -31,11 +31,11 @@ def test_the_example_is_taken_as_it_stands() -> None:
     assert not rules.no_traffic.enabled
 
 
-@pytest.mark.parametrize("rule", [*ModelRules.model_fields, *InstallationRules.model_fields])
+@pytest.mark.parametrize("rule", [*ModelRules.model_fields, *GlobalRules.model_fields])
 def test_every_rule_has_its_row(rule: str) -> None:
     """With its severity where that is no warning."""
     (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| `{rule}`")]
-    defaults = getattr(ModelRules(), rule, None) or getattr(InstallationRules(), rule)
+    defaults = getattr(ModelRules(), rule, None) or getattr(GlobalRules(), rule)
     assert (", critical |" in row) == (defaults.severity == "critical")
     assert all(row.split("|")[1:5])
 

@@ -308,6 +308,6 @@ def test_a_schema_that_names_its_dialect_is_registered() -> None:
 
 
 def test_the_table_answers_for_every_status_that_an_event_can_name() -> None:
-    """No event can reach a hole in the table: each status is a move or a sentence."""
+    """No event can reach a hole in the table: each status is a move or a format_alert."""
     for action in (Action.CANARY, Action.SPLIT, Action.PROMOTE, Action.ROLLBACK, Action.ARCHIVE):
         assert {status for a, part, status in TRANSITIONS if (a, part) == (action, Part.NAMED)} == set(Status)

@@ -120,7 +120,7 @@ def test_ten_thousand_versions_of_one_bucket_each_take_no_minute() -> None:
     ids=str,
 )
 def test_weights_that_cannot_be_buckets_are_a_programming_error(wrong: dict[str, str]) -> None:
-    """Lifecycle refuses such weights with a sentence; past it they must not become a route."""
+    """Lifecycle refuses such weights with a format_alert; past it they must not become a route."""
     with pytest.raises(ValueError, match="add up to 100"):
         reallocate(NOBODY, {version: Decimal(weight) for version, weight in wrong.items()})
 

@@ -13,10 +13,10 @@ from schemas.events import MetricsDelta
 from schemas.histogram import HistogramBuilder, quantile
 from schemas.windows import (
     RESOLUTIONS_SECONDS,
-    Mark,
+    SequenceWatermark,
     Totals,
-    fresh,
-    lost,
+    count_missing,
+    drop_duplicates,
     read_delta,
     total,
     window_start,
@@ -63,34 +63,36 @@ def delta(
 def test_each_delta_counts_once_however_often_it_is_read(seqs: list[int], chance: random.Random) -> None:
     """A partition read again from any earlier offset, in slices of any size, adds nothing twice."""
     in_partition = [delta(seq) for seq in sorted(set(seqs))]
-    marks: dict[tuple[str, str], Mark] = {}
+    watermarks: dict[tuple[str, str], SequenceWatermark] = {}
     counted: list[int] = []
     position = 0
     while position < len(in_partition):
         start = chance.randint(0, position)
         end = chance.randint(position + 1, len(in_partition))
-        new, moved = fresh(in_partition[start:end], marks)
-        marks |= moved
+        new, advanced = drop_duplicates(in_partition[start:end], watermarks)
+        watermarks |= advanced
         counted += [each.seq for each in new]
         position = end
     assert counted == sorted(set(seqs))
-    (mark,) = marks.values()
-    assert (mark.first_seq, mark.last_seq, mark.seen) == (min(seqs), max(seqs), len(set(seqs)))
+    (watermark,) = watermarks.values()
+    assert (watermark.first_seq, watermark.last_seq, watermark.seen) == (min(seqs), max(seqs), len(set(seqs)))
 
 
 def test_a_new_life_of_a_worker_begins_anew() -> None:
     """Its boot_id is another, so its seq 0 is no repeat."""
-    new, moved = fresh([delta(0), delta(0, boot_id="c")], {("w", "b"): Mark(0, 7, 8)})
+    new, advanced = drop_duplicates(
+        [delta(0), delta(0, boot_id="c")], {("w", "b"): SequenceWatermark(0, 7, 8)}
+    )
     assert [each.boot_id for each in new] == ["c"]
-    assert moved.keys() == {("w", "c")}
+    assert advanced.keys() == {("w", "c")}
 
 
 def test_what_no_partition_has_is_lost() -> None:
-    """The deltas of a life are spread over the partitions by their models."""
-    assert lost([Mark(0, 4, 3), Mark(1, 5, 3)]) == 0
-    assert lost([Mark(0, 4, 3), Mark(1, 5, 2)]) == 1
-    assert lost([Mark(2, 4, 3)]) == 2
-    assert lost([]) == 0
+    """The deltas of a boot are spread over the partitions by their models."""
+    assert count_missing([SequenceWatermark(0, 4, 3), SequenceWatermark(1, 5, 3)]) == 0
+    assert count_missing([SequenceWatermark(0, 4, 3), SequenceWatermark(1, 5, 2)]) == 1
+    assert count_missing([SequenceWatermark(2, 4, 3)]) == 2
+    assert count_missing([]) == 0
 
 
 def test_a_delta_is_in_a_window_of_each_resolution() -> None:

@@ -9,18 +9,20 @@ from hypothesis import strategies as st
 from schemas.alert_rules import LatencyBaseline, ModelRules
 from schemas.events import Alert
 from streams.monitoring.alert_state import UNJUDGED_SECONDS, AlertBook
-from streams.monitoring.evaluation import AlertName, Verdict
+from streams.monitoring.evaluation import AlertName, Evaluation
 
 NAME: AlertName = ("m", "v1", "latency_baseline")
 RULES = ModelRules(latency_baseline=LatencyBaseline(hold_seconds=10, clear_seconds=60))
-BAD = Verdict(100.0, 30.0, 1, bad=True, clear=False, baseline=10.0)
-BETWEEN = Verdict(25.0, 30.0, 1, bad=False, clear=False, baseline=10.0)
-CLEAR = Verdict(11.0, 30.0, 1, bad=False, clear=True, baseline=10.0)
+BAD = Evaluation(100.0, 30.0, 1, breached=True, cleared=False, baseline=10.0)
+BETWEEN = Evaluation(25.0, 30.0, 1, breached=False, cleared=False, baseline=10.0)
+CLEAR = Evaluation(11.0, 30.0, 1, breached=False, cleared=True, baseline=10.0)
 
 
-def advance(book: AlertBook, verdict: Verdict | None, now: float, rules: ModelRules = RULES) -> list[str]:
-    verdicts = {} if verdict is None else {NAME: verdict}
-    return [alert.state for alert in book.advance("m", verdicts, rules, now)]
+def advance(
+    book: AlertBook, evaluation: Evaluation | None, now: float, rules: ModelRules = RULES
+) -> list[str]:
+    evaluations = {} if evaluation is None else {NAME: evaluation}
+    return [alert.state for alert in book.advance("m", evaluations, rules, now)]
 
 
 def fired() -> AlertBook:
@@ -71,13 +73,13 @@ def test_what_cannot_be_judged_any_more_resolves_after_a_longer_while() -> None:
     assert advance(book, None, 300.0 + UNJUDGED_SECONDS) == ["resolved"]
 
 
-@pytest.mark.parametrize("verdict", [BAD, None])
-def test_a_rule_that_is_switched_off_resolves_at_once(verdict: Verdict | None) -> None:
+@pytest.mark.parametrize("evaluation", [BAD, None])
+def test_a_rule_that_is_switched_off_resolves_at_once(evaluation: Evaluation | None) -> None:
     """Whoever switches it off has seen it."""
     off = ModelRules(latency_baseline=LatencyBaseline(enabled=False))
     book = fired()
     assert advance(book, None, 20.0, off) == ["resolved"]
-    assert advance(book, verdict, 21.0) == []
+    assert advance(book, evaluation, 21.0) == []
 
 
 def test_a_book_that_is_opened_again_goes_on() -> None:
@@ -89,7 +91,7 @@ def test_a_book_that_is_opened_again_goes_on() -> None:
 
 
 def test_models_do_not_touch_each_other() -> None:
-    """The verdicts of one say nothing of another."""
+    """The evaluations of one say nothing of another."""
     book = fired()
     assert book.advance("other", {}, RULES, 10_000.0) == []
     assert NAME in book.firing
@@ -98,12 +100,14 @@ def test_models_do_not_touch_each_other() -> None:
 @given(
     st.lists(st.sampled_from([BAD, BETWEEN, CLEAR, None]), max_size=300), st.randoms(use_true_random=False)
 )
-def test_events_take_turns_whatever_is_seen(verdicts: list[Verdict | None], chance: random.Random) -> None:
+def test_events_take_turns_whatever_is_seen(
+    evaluations: list[Evaluation | None], chance: random.Random
+) -> None:
     """Firing, resolved, firing …, each pair with an id of its own, at least the times of the rule apart."""
     book, now, events = AlertBook(), 0.0, list[Alert]()
-    for verdict in verdicts:
+    for evaluation in evaluations:
         now += chance.choice([0.5, 5.0, 40.0])
-        events += book.advance("m", {} if verdict is None else {NAME: verdict}, RULES, now)
+        events += book.advance("m", {} if evaluation is None else {NAME: evaluation}, RULES, now)
     assert [event.state for event in events] == ["firing", "resolved"] * (len(events) // 2) + ["firing"] * (
         len(events) % 2
     )

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.alert_rules import ErrorRate, LatencyBaseline, ModelRules
 from schemas.events import Alert
-from streams.monitoring.evaluation import ModelView, Verdict, error_rate
+from streams.monitoring.evaluation import Evaluation, ModelView, error_rate
 from streams.monitoring.series import VersionSeries
 from tests.simulation.traffic import START, Plan, SimulatedVersion, Simulation, always
 from tests.unit.schemas.test_windows import NOON, delta
@@ -114,7 +114,9 @@ def test_an_outage_fires_within_seconds(share: float, within: int) -> None:
     assert fired.value > fired.threshold == pytest.approx(0.2)
 
 
-def minute_by_minute(requests: int, errors: Callable[[int], int], minutes: int) -> tuple[int, Verdict] | None:
+def minute_by_minute(
+    requests: int, errors: Callable[[int], int], minutes: int
+) -> tuple[int, Evaluation] | None:
     """When the rule of errors first says that it is bad, and what it says then."""
     series = VersionSeries()
     view = ModelView("m", {"v1": series}, {"v1": 1.0})
@@ -123,9 +125,9 @@ def minute_by_minute(requests: int, errors: Callable[[int], int], minutes: int) 
             failed = errors(minute) if part == 0 else 0
             at = NOON + timedelta(minutes=minute, seconds=10 * part)
             series.add(delta(at=at, requests=requests, errors={"INTERNAL": failed}), at.timestamp() + 1)
-        verdict = error_rate(view, "v1", series, ErrorRate(), NOON.timestamp() + 60 * minute + 59)
-        if verdict is not None and verdict.bad:
-            return minute, verdict
+        evaluation = error_rate(view, "v1", series, ErrorRate(), NOON.timestamp() + 60 * minute + 59)
+        if evaluation is not None and evaluation.breached:
+            return minute, evaluation
     return None
 
 
@@ -134,8 +136,8 @@ def test_the_faster_the_budget_goes_the_sooner_errors_fire(percent: int, window:
     """After six good hours, 7.2% within the last one, or 3% within all."""
     found = minute_by_minute(100, lambda minute: 6 * percent if minute >= 360 else 0, 720)
     assert found is not None
-    minute, verdict = found
-    assert verdict.window_seconds == window
+    minute, evaluation = found
+    assert evaluation.window_seconds == window
     assert within / 2 <= minute - 360 <= within
 
 

@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 
 from registry.store import RegistryStore
-from streams.monitoring.installation import Offsets, Sample, WorkerSign
+from streams.monitoring.global_rules import Offsets, Sample, WorkerStatus
 from streams.prometheus import page as page_module
 from streams.prometheus import text_format as families
-from streams.prometheus.monitor_families import installation_metrics
+from streams.prometheus.monitor_families import global_families
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import KEPT, PredictMetrics
 from streams.prometheus.text_format import Part, counter, gauge, labels
@@ -184,23 +184,23 @@ async def test_a_sample_tells_of_each_worker_once() -> None:
         at=1000.0,
         offsets={0: Offsets(committed=5, end=12), 1: Offsets(committed=3, end=3)},
         workers=[
-            WorkerSign("one", "a", 300.0, 3),
-            WorkerSign("one", "b", 0.5, 8, ("m",)),
-            WorkerSign("two", "c", 20.0, 9),
-            WorkerSign("gone", "d", 3000.0, 1),
+            WorkerStatus("one", "a", 300.0, 3),
+            WorkerStatus("one", "b", 0.5, 8, ("m",)),
+            WorkerStatus("two", "c", 20.0, 9),
+            WorkerStatus("gone", "d", 3000.0, 1),
         ],
         epoch=9,
         lost=2,
     )
-    values = await shown(lambda: installation_metrics(sample, 1002.0))
+    values = await shown(lambda: global_families(sample, 1002.0))
     assert values.value("headrace_group_lag_records", partition="0") == 7
     assert values.value("headrace_group_lag_records", partition="1") == 0
     assert values.value("headrace_lost_deltas") == 2
-    assert values.value("headrace_worker_sign_age_seconds", worker="one") == 2.5
-    assert values.value("headrace_worker_sign_age_seconds", worker="two") == 22.0
+    assert values.value("headrace_worker_heartbeat_age_seconds", worker="one") == 2.5
+    assert values.value("headrace_worker_heartbeat_age_seconds", worker="two") == 22.0
     assert values.value("headrace_worker_epochs_behind", worker="one") == 1
     assert values.value("headrace_worker_models_behind", worker="one") == 1
-    assert values.labels("headrace_worker_sign_age_seconds", "worker") == {"one", "two"}
+    assert values.labels("headrace_worker_heartbeat_age_seconds", "worker") == {"one", "two"}
 
 
 def test_every_metric_is_in_the_documentation() -> None:

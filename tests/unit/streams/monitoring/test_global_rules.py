@@ -1,12 +1,12 @@
-"""streams/monitoring/installation.py: lag, workers and lost metrics, by samples over time."""
+"""streams/monitoring/global_rules.py: lag, workers and lost metrics, by samples over time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from schemas.alert_rules import InstallationRules
+from schemas.alert_rules import GlobalRules
 from schemas.events import Alert
 from streams.monitoring.engine import AlertEngine
-from streams.monitoring.installation import InstallationView, Offsets, Sample, WorkerSign
+from streams.monitoring.global_rules import GlobalView, Offsets, Sample, WorkerStatus
 
 EACH_SECONDS = 5.0
 
@@ -16,7 +16,7 @@ def sample(
     *,
     committed: int = 0,
     end: int = 0,
-    workers: Sequence[WorkerSign] = (),
+    workers: Sequence[WorkerStatus] = (),
     epoch: int = 1,
     lost: int = 0,
 ) -> Sample:
@@ -30,8 +30,8 @@ def sign(
     boot_id: str = "b",
     epoch: int = 1,
     behind: Sequence[str] = (),
-) -> WorkerSign:
-    return WorkerSign(worker, boot_id, age_seconds, epoch, behind)
+) -> WorkerStatus:
+    return WorkerStatus(worker, boot_id, age_seconds, epoch, behind)
 
 
 def watched(seconds: float, seen: Callable[[float], dict[str, Any]]) -> list[Alert]:
@@ -40,7 +40,7 @@ def watched(seconds: float, seen: Callable[[float], dict[str, Any]]) -> list[Ale
     alerts = []
     at = 0.0
     while at <= seconds:
-        alerts += engine.evaluate_installation(sample(at, **seen(at)))
+        alerts += engine.evaluate_global(sample(at, **seen(at)))
         at += EACH_SECONDS
     return alerts
 
@@ -52,12 +52,12 @@ def told(alerts: Sequence[Alert]) -> list[tuple[str, str, float]]:
 
 def test_the_lag_is_the_age_of_the_oldest_request_that_is_not_answered() -> None:
     """A hundred a second come, of which ever fewer are answered."""
-    view = InstallationView()
+    view = GlobalView()
     for second in range(0, 305, 5):
         view.add(sample(second, committed=50 * second, end=100 * second))
-    verdict = view.judge(InstallationRules())["", "", "consumer_lag"]
+    evaluation = view.evaluate(GlobalRules())["", "", "consumer_lag"]
     # The one at 15000 was written when 150 seconds had gone.
-    assert 300 - 150 - EACH_SECONDS <= verdict.value <= 300 - 150 + EACH_SECONDS
+    assert 300 - 150 - EACH_SECONDS <= evaluation.value <= 300 - 150 + EACH_SECONDS
 
 
 def test_a_lag_that_is_old_and_grows_fires_and_resolves_when_it_is_worked_off() -> None:

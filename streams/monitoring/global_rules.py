@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.alert_rules import INSTALLATION, ConsumerLag, DeltaLoss, InstallationRules, StaleWorkers
-from streams.monitoring.evaluation import AlertName, Verdict
+from schemas.alert_rules import GLOBAL, ConsumerLag, DeltaLoss, GlobalRules, StaleWorkers
+from streams.monitoring.evaluation import AlertName, Evaluation
 
 SAMPLES_SECONDS = 900.0
 """So long are samples kept, which is also the longest lag that is told."""
@@ -29,7 +29,7 @@ class Offsets:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSign:
+class WorkerStatus:
     """A worker's last sign of life: how long ago, how far it had followed, and which models were behind."""
 
     worker: str
@@ -45,12 +45,12 @@ class Sample:
 
     at: float
     offsets: Mapping[int, Offsets]
-    workers: Sequence[WorkerSign]
+    workers: Sequence[WorkerStatus]
     epoch: int
     lost: int
 
 
-class InstallationView:
+class GlobalView:
     """The samples of the last quarter of an hour."""
 
     def __init__(self) -> None:
@@ -67,30 +67,30 @@ class InstallationView:
         }
         self._behind_since = {each: self._behind_since.get(each, sample.at) for each in behind}
 
-    def judge(self, rules: InstallationRules) -> dict[AlertName, Verdict]:
-        """The verdicts of the rules that are enabled, as of the last sample."""
+    def evaluate(self, rules: GlobalRules) -> dict[AlertName, Evaluation]:
+        """The evaluations of the rules that are enabled, as of the last sample."""
         if not self._samples:
             return {}
-        verdicts = {}
+        evaluations = {}
         if rules.consumer_lag.enabled:
-            verdicts["consumer_lag"] = self._consumer_lag(rules.consumer_lag)
+            evaluations["consumer_lag"] = self._consumer_lag(rules.consumer_lag)
         if rules.stale_workers.enabled:
-            verdicts["stale_workers"] = self._stale_workers(rules.stale_workers)
+            evaluations["stale_workers"] = self._stale_workers(rules.stale_workers)
         if rules.delta_loss.enabled:
-            verdicts["delta_loss"] = self._delta_loss(rules.delta_loss)
-        return {(INSTALLATION, "", rule): verdict for rule, verdict in verdicts.items()}
+            evaluations["delta_loss"] = self._delta_loss(rules.delta_loss)
+        return {(GLOBAL, "", rule): evaluation for rule, evaluation in evaluations.items()}
 
-    def _consumer_lag(self, rule: ConsumerLag) -> Verdict:
+    def _consumer_lag(self, rule: ConsumerLag) -> Evaluation:
         last = self._samples[-1]
         ages = {partition: self._age(partition, offsets) for partition, offsets in last.offsets.items()}
         old = [partition for partition, age in ages.items() if age >= rule.age_seconds]
         oldest = max(ages.values(), default=0.0)
-        return Verdict(
+        return Evaluation(
             value=oldest,
             threshold=rule.age_seconds,
             window_seconds=_SHRINKS_OVER_SECONDS,
-            bad=any(not self._shrinks(partition) for partition in old),
-            clear=oldest <= _RESOLVE_SHARE * rule.age_seconds,
+            breached=any(not self._shrinks(partition) for partition in old),
+            cleared=oldest <= _RESOLVE_SHARE * rule.age_seconds,
         )
 
     def _age(self, partition: int, offsets: Offsets) -> float:
@@ -119,7 +119,7 @@ class InstallationView:
         )
         return before is None or last.offsets[partition].lag < before
 
-    def _stale_workers(self, rule: StaleWorkers) -> Verdict:
+    def _stale_workers(self, rule: StaleWorkers) -> Evaluation:
         last = self._samples[-1]
         alive = {sign.worker for sign in last.workers if sign.age_seconds < rule.silent_seconds}
         seen_long_ago = [
@@ -140,15 +140,15 @@ class InstallationView:
             )
             if silent or sign.epoch < due or loading:
                 stale.add((sign.worker, sign.boot_id))
-        return Verdict(
+        return Evaluation(
             value=float(len(stale)),
             threshold=float(rule.workers),
             window_seconds=rule.silent_seconds,
-            bad=len(stale) >= rule.workers,
-            clear=len(stale) <= _RESOLVE_SHARE * rule.workers,
+            breached=len(stale) >= rule.workers,
+            cleared=len(stale) <= _RESOLVE_SHARE * rule.workers,
         )
 
-    def _delta_loss(self, rule: DeltaLoss) -> Verdict:
+    def _delta_loss(self, rule: DeltaLoss) -> Evaluation:
         """Of what is missing, some is on its way: the least that was missing over a while never comes."""
         now = self._samples[-1].at
         known = [sample for sample in self._samples if sample.at > now - rule.settle_seconds]
@@ -162,10 +162,10 @@ class InstallationView:
         settled = min(sample.lost for sample in known)
         lost = max(0, settled - min(sample.lost for sample in before))
         whole = now - self._samples[0].at >= 2 * rule.settle_seconds
-        return Verdict(
+        return Evaluation(
             value=float(lost),
             threshold=float(rule.deltas),
             window_seconds=rule.window_seconds,
-            bad=whole and lost >= rule.deltas,
-            clear=lost <= _RESOLVE_SHARE * rule.deltas,
+            breached=whole and lost >= rule.deltas,
+            cleared=lost <= _RESOLVE_SHARE * rule.deltas,
         )
