@@ -11,7 +11,7 @@ from schemas.errors import RegistryUnavailableError, SetupError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 COMMAND_TIMEOUT_SECONDS = 5.0
-# A worker needs one to poll, one to load and one for its lease; a control worker one.
+# A worker needs one to poll, one to load and one for its heartbeat; a control worker needs one.
 POOL_CONNECTIONS = 4
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) that pass by themselves: connection

@@ -65,28 +65,28 @@ ADD_AUDIT = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
-RENEW_LEASE = """
-    INSERT INTO worker_leases (worker, boot_id, epoch, behind, renewed_at) VALUES ($1, $2, $3, $4, now())
+PUT_HEARTBEAT = """
+    INSERT INTO worker_heartbeats (worker, boot_id, epoch, behind, sent_at) VALUES ($1, $2, $3, $4, now())
     ON CONFLICT (worker, boot_id) DO UPDATE
-    SET epoch = excluded.epoch, behind = excluded.behind, renewed_at = excluded.renewed_at
+    SET epoch = excluded.epoch, behind = excluded.behind, sent_at = excluded.sent_at
 """
 
-END_LEASE = "DELETE FROM worker_leases WHERE worker = $1 AND boot_id = $2"
+REMOVE_HEARTBEAT = "DELETE FROM worker_heartbeats WHERE worker = $1 AND boot_id = $2"
 
 # By the database's clock at both ends, so that no worker's clock matters.
-LIVE_LEASES = """
-    SELECT worker, boot_id, epoch, behind FROM worker_leases
-    WHERE renewed_at > now() - make_interval(secs => $1)
+LIVE_HEARTBEATS = """
+    SELECT worker, boot_id, epoch, behind FROM worker_heartbeats
+    WHERE sent_at > now() - make_interval(secs => $1)
     ORDER BY worker, boot_id
 """
 
-ALL_LEASES = """
-    SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - renewed_at)::float8 AS age_seconds
-    FROM worker_leases
+ALL_HEARTBEATS = """
+    SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - sent_at)::float8 AS age_seconds
+    FROM worker_heartbeats
     ORDER BY worker, boot_id
 """
 
-FORGET_LEASES = "DELETE FROM worker_leases WHERE renewed_at < now() - make_interval(secs => $1)"
+FORGET_HEARTBEATS = "DELETE FROM worker_heartbeats WHERE sent_at < now() - make_interval(secs => $1)"
 
 _CHANGES = """
     SELECT a.event_id, a.action, a.actor, a.reason, a.before, a.after, a.applied_at, r.revision, r.salt, r.ranges

@@ -50,15 +50,17 @@ def status(
 
 
 async def _status(database: "Database", model_name: str) -> tuple["RegisteredModel", list[dict[str, Any]]]:
-    from registry.leases import Leases
+    from registry.heartbeats import Heartbeats
     from registry.store import RegistryStore
-    from streams.promotions.convergence import rollout
+    from streams.promotions.convergence import convergence
 
     model = await registered(database, model_name)
     epoch = await RegistryStore(database).epoch()
-    seen = rollout(await Leases(database).live(), model_name, epoch)
-    serving = [{"worker": worker, "serves": True, "reason": ""} for worker in seen.serving]
-    behind = [{"worker": worker, "serves": False, "reason": reason} for worker, reason in seen.behind.items()]
+    reached = convergence(await Heartbeats(database).live(), model_name, epoch)
+    serving = [{"worker": worker, "serves": True, "reason": ""} for worker in reached.serving]
+    behind = [
+        {"worker": worker, "serves": False, "reason": reason} for worker, reason in reached.behind.items()
+    ]
     return model, serving + behind
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from registry.postgres import Database
     from schemas.models import PromotionResult
     from streams.config.settings import Settings
-    from streams.promotions.convergence import Rollout
+    from streams.promotions.convergence import Convergence
 
 BAR_CELLS = 30
 
@@ -31,11 +31,11 @@ async def wait_for_workers(
     from streams.cli.output import print_json
     from streams.cli.registry_access import with_database
 
-    async def follow_to_the_end(database: "Database") -> "Rollout":
+    async def follow_until_all_serve(database: "Database") -> "Convergence":
         return await _follow(database, result, timeout_seconds)
 
     try:
-        seen = await with_database(settings, follow_to_the_end)
+        seen = await with_database(settings, follow_until_all_serve)
     except RegistryUnavailableError as error:
         if document is not None:
             print_json(document)
@@ -60,14 +60,16 @@ async def wait_for_workers(
         print(f"served by every live worker: {', '.join(seen.serving)}")
 
 
-async def _follow(database: "Database", result: "PromotionResult", timeout_seconds: float) -> "Rollout":
-    from registry.leases import Leases
-    from streams.promotions.convergence import Rollout, follow
+async def _follow(database: "Database", result: "PromotionResult", timeout_seconds: float) -> "Convergence":
+    from registry.heartbeats import Heartbeats
+    from streams.promotions.convergence import Convergence, wait_for_epoch
 
-    seen = Rollout((), {})
-    looks = follow(Leases(database), result.model_name, result.epoch, timeout_seconds=timeout_seconds)
+    seen = Convergence((), {})
+    readings = wait_for_epoch(
+        Heartbeats(database), result.model_name, result.epoch, timeout_seconds=timeout_seconds
+    )
     with _screen() as screen:
-        async for seen in looks:
+        async for seen in readings:
             if screen is not None:
                 screen.update(_drawn(seen), refresh=True)
     return seen
@@ -83,7 +85,7 @@ def _screen() -> Any:
     return Live(console=console(to_stderr=True), auto_refresh=False, transient=True)
 
 
-def _drawn(seen: "Rollout") -> Any:
+def _drawn(seen: "Convergence") -> Any:
     """A bar with the workers below it, those that are behind with their reason."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
@@ -104,5 +106,5 @@ def _drawn(seen: "Rollout") -> Any:
     )
 
 
-def _reasons(seen: "Rollout") -> list[str]:
+def _reasons(seen: "Convergence") -> list[str]:
     return [f"  {worker}: {reason}" for worker, reason in seen.behind.items()]

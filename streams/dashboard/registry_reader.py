@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from registry.alert_states import AlertStates
+from registry.heartbeats import Heartbeats
 from registry.history import Change, recent_history
-from registry.leases import Leases
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.snapshot import RegisteredModel
@@ -47,7 +47,7 @@ class PageReader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._store = RegistryStore(database)
-        self._leases = Leases(database)
+        self._heartbeats = Heartbeats(database)
         self._states = AlertStates(database)
         self._windows = MetricWindows(database)
         self._epoch = -1
@@ -75,7 +75,7 @@ class PageReader:
                 for name, kept in self._kept.items()
             },
             alerts=await self._states.firing(),
-            leases=await self._leases.all(),
+            heartbeats=await self._heartbeats.all(),
         )
 
     async def _read_model(self, name: str, *, anew: bool) -> None:

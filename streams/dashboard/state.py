@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from registry.history import Change, differences
-from registry.leases import LEASE_SECONDS, Lease
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject
@@ -68,7 +68,7 @@ class Seen:
     model_names: Sequence[str]
     models: Mapping[str, SeenModel]
     alerts: Sequence[Alert]
-    leases: Sequence[tuple[Lease, float]]
+    heartbeats: Sequence[tuple[WorkerHeartbeat, float]]
 
 
 def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonObject:
@@ -83,8 +83,8 @@ def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonOb
         "models": [_model(seen.models[name], seen.at) for name in names if name in seen.models],
         "alerts": [_alert(alert) for alert in sorted(seen.alerts, key=_urgency)],
         "workers": [
-            _worker(lease, age_seconds, seen.epoch)
-            for lease, age_seconds in seen.leases
+            _worker(heartbeat, age_seconds, seen.epoch)
+            for heartbeat, age_seconds in seen.heartbeats
             if age_seconds < SILENT_SECONDS
         ],
     }
@@ -246,14 +246,16 @@ def _urgency(alert: Alert) -> tuple[Any, ...]:
     return _SEVERITIES.get(alert.severity, 2), alert.at, alert.alert_id
 
 
-def _worker(lease: Lease, age_seconds: float, epoch: int) -> JsonObject:
+def _worker(heartbeat: WorkerHeartbeat, age_seconds: float, epoch: int) -> JsonObject:
     return {
-        "worker": lease.worker,
-        "boot_id": lease.boot_id,
-        "lives": age_seconds < LEASE_SECONDS,
+        "worker": heartbeat.worker,
+        "boot_id": heartbeat.boot_id,
+        "lives": age_seconds < HEARTBEAT_TIMEOUT_SECONDS,
         "age_seconds": round(age_seconds, 1),
-        "epochs_behind": max(0, epoch - lease.epoch),
-        "behind": [{"model_name": name, "reason": reason} for name, reason in sorted(lease.behind.items())],
+        "epochs_behind": max(0, epoch - heartbeat.epoch),
+        "behind": [
+            {"model_name": name, "reason": reason} for name, reason in sorted(heartbeat.behind.items())
+        ],
     }
 
 

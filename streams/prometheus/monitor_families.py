@@ -70,7 +70,7 @@ def global_families(sample: Sample, now: float) -> Iterator[Part]:
     for name, meaning, values in (
         (
             "headrace_worker_heartbeat_age_seconds",
-            "How long ago a worker last renewed its lease.",
+            "How long ago a worker last sent its heartbeat.",
             {worker: sign.age_seconds + since for worker, sign in signs.items()},
         ),
         (

@@ -1,53 +1,54 @@
-"""Waiting until the workers answer by what was decided."""
+"""How far the workers have followed a change of the registry, and waiting until all of them have."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry.leases import Lease, Leases
+from registry.heartbeats import Heartbeats, WorkerHeartbeat
 
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """Which live workers answer for a model by an epoch, and why the others do not."""
+class Convergence:
+    """Which live workers answer for a model by an epoch, and why the others (`behind`) do not yet."""
 
     serving: Sequence[str]
     behind: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
-        """Whether no live worker answers by an older route; so it is while none lives."""
+        """True when no live worker answers by an older route. True also when no worker is live."""
         return not self.behind
 
 
-def rollout(leases: Sequence[Lease], model_name: str, epoch: int) -> Rollout:
-    """PURE. How far the workers with these leases are."""
-    return Rollout(
-        serving=[lease.worker for lease in leases if lease.serves(model_name, epoch)],
+def convergence(heartbeats: Sequence[WorkerHeartbeat], model_name: str, epoch: int) -> Convergence:
+    """PURE. How far the workers with these heartbeats are."""
+    return Convergence(
+        serving=[heartbeat.worker for heartbeat in heartbeats if heartbeat.serves(model_name, epoch)],
         behind={
-            lease.worker: lease.behind[model_name]
-            if lease.epoch >= epoch
-            else f"it has followed the registry to epoch {lease.epoch}, this is {epoch}"
-            for lease in leases
-            if not lease.serves(model_name, epoch)
+            heartbeat.worker: heartbeat.behind[model_name]
+            if heartbeat.epoch >= epoch
+            else f"it has followed the registry to epoch {heartbeat.epoch}, this is {epoch}"
+            for heartbeat in heartbeats
+            if not heartbeat.serves(model_name, epoch)
         },
     )
 
 
-async def follow(
-    leases: Leases, model_name: str, epoch: int, *, timeout_seconds: float
-) -> AsyncIterator[Rollout]:
-    """Look again and again; the last one is complete, or all that was reached within the time.
+async def wait_for_epoch(
+    heartbeats: Heartbeats, model_name: str, epoch: int, *, timeout_seconds: float
+) -> AsyncIterator[Convergence]:
+    """Read the heartbeats each `POLL_SECONDS` until all live workers serve the epoch, and yield each reading.
 
-    Raises RegistryUnavailableError and SetupError.
+    The last value is complete, or what was reached within the timeout. Raises RegistryUnavailableError and
+    SetupError.
     """
     now = asyncio.get_running_loop().time
-    give_up_at = now() + timeout_seconds
+    deadline_loop_seconds = now() + timeout_seconds
     while True:
-        seen = rollout(await leases.live(), model_name, epoch)
-        yield seen
-        if seen.complete or now() >= give_up_at:
+        reached = convergence(await heartbeats.live(), model_name, epoch)
+        yield reached
+        if reached.complete or now() >= deadline_loop_seconds:
             return
         await asyncio.sleep(POLL_SECONDS)

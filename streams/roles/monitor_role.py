@@ -9,7 +9,7 @@ import structlog
 
 from registry.alert_rules import AlertRules
 from registry.alert_states import AlertStates
-from registry.leases import Leases
+from registry.heartbeats import Heartbeats
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.store import RegistryStore
@@ -63,7 +63,7 @@ async def monitor_role(
         lag = GroupLag(settings)
         opened.push_async_callback(lag.close)
         windows, states = MetricWindows(database), AlertStates(database)
-        store, leases = RegistryStore(database), Leases(database)
+        store, heartbeats = RegistryStore(database), Heartbeats(database)
         following = RegistryFollower(store, AlertRules(database))
         webhook = _webhook(settings)
         watch = AlertWatch(
@@ -84,8 +84,14 @@ async def monitor_role(
                 at=time.time(),
                 offsets=await lag.read(),
                 workers=[
-                    WorkerStatus(lease.worker, lease.boot_id, age_seconds, lease.epoch, tuple(lease.behind))
-                    for lease, age_seconds in await leases.all()
+                    WorkerStatus(
+                        heartbeat.worker,
+                        heartbeat.boot_id,
+                        age_seconds,
+                        heartbeat.epoch,
+                        tuple(heartbeat.behind),
+                    )
+                    for heartbeat, age_seconds in await heartbeats.all()
                 ],
                 epoch=await store.epoch(),
                 lost=sum((await windows.missing_deltas(settings.topic_metrics)).values()),

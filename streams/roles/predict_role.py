@@ -1,8 +1,8 @@
 """The role `predict`: requests in, answers out.
 
 Start: pools and the serving table first, then the Kafka side, so that the first slice finds all it
-needs. End: what is in flight is answered and committed, the last metrics are sent, the lease is given
-back.
+needs. End: what is in flight is answered and committed, the last metrics are sent, the heartbeat is
+removed.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from registry.broadcast import HintListener
-from registry.leases import Leases
+from registry.heartbeats import Heartbeats
 from registry.store import RegistryStore
 from streams.config.identity import Identity
 from streams.config.security import kafka_security, redis_options
@@ -33,7 +33,7 @@ from streams.prometheus.consumer_families import ConsumerMetrics
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import PredictMetrics
 from streams.serving.deltas import DeltaSender
-from streams.serving.heartbeat import end_lease, keep_lease
+from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.pipeline import Pipeline, PipelineOptions
 from streams.serving.refresh import ServingRefresher, TracerOf
 from streams.serving.request_metrics import MetricsRegistry
@@ -116,7 +116,7 @@ async def predict_role(
 
         # By then every slice is answered, and the producer is still there.
         app.on_before_shutdown.connect(send_last_deltas)
-        leases = Leases(store.database)
+        heartbeats = Heartbeats(store.database)
         listener = HintListener(
             settings.redis_url.get_secret_value(),
             on_hint=refresher.hear,
@@ -130,7 +130,7 @@ async def predict_role(
             on_fault,
             refresher.run(),
             listener.run(),
-            keep_lease(leases, tables, identity, renew_seconds=settings.registry_poll_seconds),
+            send_heartbeats(heartbeats, tables, identity, interval_seconds=settings.registry_poll_seconds),
         ):
             await app.start()
             watchdog.start()
@@ -142,7 +142,7 @@ async def predict_role(
             await app.stop()
             watchdog.stop()
             await pipeline.close()
-        await end_lease(leases, identity)
+        await remove_heartbeat(heartbeats, identity)
 
 
 def _progress(consumed: Progress, pipeline: Pipeline) -> Progress:

@@ -1,45 +1,47 @@
-"""Telling the registry how far this worker has followed it."""
+"""The heartbeat of this worker: how far it has followed the registry."""
 
 import asyncio
 
 import structlog
 
-from registry.leases import LEASE_SECONDS, Lease, Leases
+from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, Heartbeats, WorkerHeartbeat
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.config.identity import Identity
 from streams.serving.route_table import ServedTables
 
 log = structlog.get_logger()
 
-# However seldom the registry is polled: who renews less often seems to be dead in between.
-MAX_RENEW_SECONDS = LEASE_SECONDS / 5
+# Also where the registry is polled less often: a longer interval would look like a dead worker.
+MAX_INTERVAL_SECONDS = HEARTBEAT_TIMEOUT_SECONDS / 5
 
 
-async def keep_lease(
-    leases: Leases, tables: ServedTables, identity: Identity, *, renew_seconds: float
+async def send_heartbeats(
+    heartbeats: Heartbeats, tables: ServedTables, identity: Identity, *, interval_seconds: float
 ) -> None:
-    """Renew the lease each `renew_seconds`, or more often, and whenever this worker has come further.
+    """Send a heartbeat after each change, and at least each `interval_seconds` or `MAX_INTERVAL_SECONDS`.
 
-    It tells the table that all answers from now on are by: a change is told when the last slice
-    that began before it is answered, not before. Ends when cancelled.
+    Runs until cancelled. The heartbeat carries the epoch of the oldest table in use: an epoch is reported when
+    the last slice that began before it is answered, not earlier.
     """
     while True:
         tables.changed.clear()
         table = tables.oldest()
         try:
-            await leases.renew(Lease(identity.worker, identity.boot_id, table.epoch, table.behind))
+            await heartbeats.record(
+                WorkerHeartbeat(identity.worker, identity.boot_id, table.epoch, table.behind)
+            )
         except (RegistryUnavailableError, SetupError) as error:
-            log.debug("lease not renewed", reason=str(error))
+            log.debug("heartbeat not sent", reason=str(error))
         try:
-            async with asyncio.timeout(min(renew_seconds, MAX_RENEW_SECONDS)):
+            async with asyncio.timeout(min(interval_seconds, MAX_INTERVAL_SECONDS)):
                 await tables.changed.wait()
         except TimeoutError:
             pass
 
 
-async def end_lease(leases: Leases, identity: Identity) -> None:
-    """Say that this worker lives no more, if the registry can be reached."""
+async def remove_heartbeat(heartbeats: Heartbeats, identity: Identity) -> None:
+    """Delete this worker's heartbeat. If the registry cannot be reached, the heartbeat times out."""
     try:
-        await leases.end(identity.worker, identity.boot_id)
+        await heartbeats.remove(identity.worker, identity.boot_id)
     except (RegistryUnavailableError, SetupError) as error:
-        log.info("lease not ended; it runs out by itself", reason=str(error))
+        log.info("heartbeat not removed; it times out", reason=str(error))

@@ -30,7 +30,7 @@ SCENARIOS: Final = (ALL_WELL, DIRECT, COMMAND, CONTROL_KILLED, REDIS_DOWN, HINTS
 class Change:
     """A promotion or rollback, after which `version` answers; times are Unix milliseconds.
 
-    It was called for, decided in PostgreSQL, its result reached the caller, and each live worker's lease
+    It was called for, decided in PostgreSQL, its result reached the caller, and each live worker's heartbeat
     said that all its answers are by it.
     """
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from registry.leases import Leases
+from registry.heartbeats import Heartbeats
 from registry.store import RegistryStore
 from schemas.models import PromotionEvent, PromotionResult
 from streams.clients.promotion_client import PromotionClient, decide_directly
@@ -18,7 +18,7 @@ from .rollback_figures import Change
 from .workload import MODEL_NAME
 
 _CONFIRM_SECONDS = 30.0
-# Between two looks at the leases; so much later at most is a confirmation seen.
+# Between two looks at the heartbeats; so much later at most is a confirmation seen.
 _LOOK_SECONDS = 0.005
 
 Act = Callable[[PromotionEvent], Awaitable[tuple[PromotionResult, str]]]
@@ -60,7 +60,7 @@ def by_command(settings: Settings) -> Act:
 
 
 class Operator:
-    """Knows which version is in production; `workers` is how many leases there have to be."""
+    """Knows which version is in production; `workers` is how many heartbeats there have to be."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self.changes: list[Change] = []
@@ -69,11 +69,11 @@ class Operator:
         self._on_v2 = True
         self._epoch = 0
         self._store: RegistryStore
-        self._leases: Leases
+        self._heartbeats: Heartbeats
 
     async def __aenter__(self) -> Self:
         self._store = await RegistryStore.connect(self._settings.postgres_dsn.get_secret_value())
-        self._leases = Leases(self._store.database)
+        self._heartbeats = Heartbeats(self._store.database)
         self._epoch = await self._store.epoch()
         return self
 
@@ -115,15 +115,15 @@ class Operator:
         return change
 
     async def _confirmed(self, epoch: int) -> float:
-        """The Unix time at which the leases of all workers are seen to serve an epoch."""
+        """The Unix time at which the heartbeats of all workers are seen to serve an epoch."""
         try:
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 while True:
-                    leases = await self._leases.live()
-                    if len(leases) == self._workers and all(
-                        lease.serves(MODEL_NAME, epoch) for lease in leases
+                    heartbeats = await self._heartbeats.live()
+                    if len(heartbeats) == self._workers and all(
+                        heartbeat.serves(MODEL_NAME, epoch) for heartbeat in heartbeats
                     ):
                         return time.time()
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            raise WrongAnswerError(f"not every worker serves epoch {epoch}: {leases}") from None
+            raise WrongAnswerError(f"not every worker serves epoch {epoch}: {heartbeats}") from None

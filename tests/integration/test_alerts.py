@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from registry.alert_rules import AlertRules
 from registry.alert_states import AlertStates
-from registry.leases import Leases
+from registry.heartbeats import Heartbeats
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.alert_rules import ModelRules
@@ -29,7 +29,7 @@ from tests.support.servers.http_server import METADATA, HttpRequest, answer, dou
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.alert_publishing import until_all_is_published
-from tests.support.worker.leases import until_so_many_live
+from tests.support.worker.heartbeats import until_so_many_live
 from tests.support.worker.process import StartWorker
 from tests.unit.schemas.test_windows import delta
 
@@ -226,7 +226,7 @@ async def test_a_worker_that_dies_and_requests_that_wait_are_told(
         monitors = [start_worker(settings, "monitor") for _ in range(2)]
         await asyncio.gather(worker.ready(), *(monitor.ready() for monitor in monitors))
         # Of whom there is no sign of life nobody misses one.
-        await until_so_many_live(Leases(opened), 1)
+        await until_so_many_live(Heartbeats(opened), 1)
         worker.kill()
         async with steady_requests(settings, name):
             await log.until(lambda: len(alerts_of(log, settings, "")) >= 2, "both alerts")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from registry.leases import Lease, Leases
+from registry.heartbeats import Heartbeats, WorkerHeartbeat
 from registry.postgres import Database
 from streams.config.settings import Settings
 from tests.support.models.served_model import apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
 from tests.support.stack.command import HEADRACE, environment, headrace
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.leases import until_so_many_live
+from tests.support.worker.heartbeats import until_so_many_live
 from tests.support.worker.process import StartWorker
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
@@ -122,7 +122,7 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
         worker = start_worker(settings.model_copy(update={"worker_name": name}))
         await worker.ready()
     registry = await Database.connect(database)
-    await until_so_many_live(Leases(registry), 2)
+    await until_so_many_live(Heartbeats(registry), 2)
     await registry.close()
     await apply(
         database,
@@ -158,11 +158,11 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
     """Who has it and who is behind, in place; the end stays on the screen in words."""
     await apply(database, event("register", model=spec("v1")))
     registry = await Database.connect(database)
-    await Leases(registry).renew(Lease("w-ready", "boot", epoch=10**6))
-    await Leases(registry).renew(Lease("w-slow", "boot", epoch=1))
+    await Heartbeats(registry).record(WorkerHeartbeat("w-ready", "boot", epoch=10**6))
+    await Heartbeats(registry).record(WorkerHeartbeat("w-slow", "boot", epoch=1))
     async with registry.connection() as connection:
         # Nobody renews them, however long the command takes to begin.
-        await connection.execute("UPDATE worker_leases SET renewed_at = now() + interval '1 hour'")
+        await connection.execute("UPDATE worker_heartbeats SET sent_at = now() + interval '1 hour'")
     await registry.close()
     settings = Settings.model_validate({"postgres_dsn": database})
     ours, theirs = pty.openpty()

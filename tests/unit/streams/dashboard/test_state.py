@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
+from registry.heartbeats import WorkerHeartbeat
 from registry.history import Change
-from registry.leases import Lease
 from registry.lifecycle import apply
 from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject
@@ -89,7 +89,7 @@ def whole(**fields: Any) -> JsonObject:
             "model_names": ["m"],
             "models": {},
             "alerts": [],
-            "leases": [],
+            "heartbeats": [],
             **fields,
         }
     )
@@ -237,11 +237,11 @@ def test_alerts_are_in_the_order_of_their_urgency() -> None:
 def test_workers_tell_how_fresh_they_are() -> None:
     """Those that are silent are shown for a while; what a worker could not load is told with the reason."""
     workers = whole(
-        leases=[
-            (Lease("w1", "b1", 9), 0.21),
-            (Lease("w2", "b2", 7, {"m": "v2 cannot be loaded"}), 4.9),
-            (Lease("w3", "b3", 9), 14.0),
-            (Lease("w4", "b4", 3), 700.0),
+        heartbeats=[
+            (WorkerHeartbeat("w1", "b1", 9), 0.21),
+            (WorkerHeartbeat("w2", "b2", 7, {"m": "v2 cannot be loaded"}), 4.9),
+            (WorkerHeartbeat("w3", "b3", 9), 14.0),
+            (WorkerHeartbeat("w4", "b4", 3), 700.0),
         ]
     )["workers"]
     assert [each["worker"] for each in workers] == ["w1", "w2", "w3"]

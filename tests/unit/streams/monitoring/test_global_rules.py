@@ -90,7 +90,7 @@ def test_nothing_to_do_is_no_lag() -> None:
 
 
 def test_a_worker_that_died_fires_until_it_is_replaced_or_forgotten() -> None:
-    """Its lease is renewed no more; one that ended in order has none."""
+    """It sends no more heartbeats; a worker that ended in order has none."""
     alive = sign(worker="other")
 
     def dies(at: float) -> dict[str, Any]:

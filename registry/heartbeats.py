@@ -1,0 +1,72 @@
+"""Which workers are live, and how far each has followed the registry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from registry import queries
+from registry.postgres import Database
+
+HEARTBEAT_TIMEOUT_SECONDS = 5.0
+"""A worker whose last heartbeat is older than this is not live."""
+FORGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHeartbeat:
+    """What one worker reports of itself.
+
+    From now on the worker answers by the registry as of `epoch` or later, except for the models in `behind`,
+    which maps each to the reason why this worker keeps an older route.
+    """
+
+    worker: str
+    boot_id: str
+    epoch: int
+    behind: Mapping[str, str] = field(default_factory=dict)
+
+    def serves(self, model_name: str, epoch: int) -> bool:
+        """PURE. True when this worker answers for a model by `epoch` or a later one."""
+        return self.epoch >= epoch and model_name not in self.behind
+
+
+class Heartbeats:
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, heartbeat: WorkerHeartbeat) -> None:
+        """Write a worker's heartbeat over its last one, with the database's time."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                queries.PUT_HEARTBEAT,
+                heartbeat.worker,
+                heartbeat.boot_id,
+                heartbeat.epoch,
+                orjson.dumps(heartbeat.behind).decode(),
+            )
+
+    async def remove(self, worker: str, boot_id: str) -> None:
+        """Delete the heartbeat of a worker that ends, and heartbeats older than `FORGET_SECONDS`."""
+        async with self._database.connection() as connection:
+            await connection.execute(queries.REMOVE_HEARTBEAT, worker, boot_id)
+            await connection.execute(queries.FORGET_HEARTBEATS, FORGET_SECONDS)
+
+    async def live(self) -> list[WorkerHeartbeat]:
+        """The heartbeats of all live workers, ordered by name."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(queries.LIVE_HEARTBEATS, HEARTBEAT_TIMEOUT_SECONDS)
+        return [_heartbeat(row) for row in rows]
+
+    async def all(self) -> list[tuple[WorkerHeartbeat, float]]:
+        """Every heartbeat with its age in seconds, including those of workers that ended without removing theirs."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(queries.ALL_HEARTBEATS)
+        return [(_heartbeat(row), row["age_seconds"]) for row in rows]
+
+
+def _heartbeat(row: Mapping[str, Any]) -> WorkerHeartbeat:
+    return WorkerHeartbeat(row["worker"], row["boot_id"], row["epoch"], orjson.loads(row["behind"]))
