@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jsonschema_rs
 
 from schemas.events import ErrorDetail, JsonObject
+from schemas.validation import json_pointer
 
 MAX_DETAILS = 10
 MAX_MESSAGE_CHARACTERS = 200
@@ -46,11 +47,7 @@ def _detail(error: Any) -> ErrorDetail:
     message = error.message
     if len(message) > MAX_MESSAGE_CHARACTERS:
         message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
-    return ErrorDetail(path=_pointer(error.instance_path), message=message)
-
-
-def _pointer(path: list[str | int]) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return ErrorDetail(path=json_pointer(error.instance_path), message=message)
 
 
 def _refuse(uri: str) -> None:

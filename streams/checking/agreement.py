@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from schemas.events import ErrorDetail
+from schemas.validation import json_pointer
 
 # Wider than what another processor or a number written with four digits makes of a 32-bit result.
 RELATIVE_TOLERANCE = 1e-3
@@ -20,7 +21,7 @@ def differences(expected: Any, actual: Any, path: str = "") -> Iterator[ErrorDet
     """
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key in expected | actual:
-            step = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+            step = path + json_pointer([key])
             if key not in actual:
                 yield ErrorDetail(path=step, message="is missing")
             elif key not in expected:

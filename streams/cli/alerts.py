@@ -152,6 +152,7 @@ def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
 
     from schemas.alert_rules import rules_class
     from schemas.errors import InvalidRequestError
+    from schemas.validation import one_line
 
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -159,10 +160,7 @@ def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()[:5]
-        )
-        raise InvalidRequestError(f"{file}: {wrong}") from None
+        raise InvalidRequestError(f"{file}: {one_line(error, root='the file', max_problems=5)}") from None
 
 
 def _table(fires: "list[Alert]") -> Any:

@@ -31,6 +31,7 @@ from schemas.errors import (
     UnavailableError,
 )
 from schemas.events import JsonObject, PredictRequest, PredictResponse
+from schemas.validation import one_line
 from schemas.wire import read_object
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_errors
@@ -63,10 +64,7 @@ def check_request(document: JsonObject) -> PredictRequest:
     try:
         return PredictRequest.model_validate({"request_id": str(uuid.uuid4())} | document)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False)
-        raise InvalidRequestError(
-            "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-        ) from None
+        raise InvalidRequestError(one_line(error, root="request")) from None
 
 
 class PredictClient:
@@ -244,9 +242,10 @@ class PredictClient:
         try:
             waiting.set_result(PredictResponse.model_validate(document))
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
             waiting.set_exception(
-                InternalError(f"the response to {request_id} breaks the contract: {problem['msg']}")
+                InternalError(
+                    f"the response to {request_id} breaks the contract: {one_line(error, root='response')}"
+                )
             )
 
 

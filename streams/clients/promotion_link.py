@@ -13,6 +13,7 @@ from schemas.errors import (
     RejectionCode,
 )
 from schemas.models import PromotionEvent, PromotionResult
+from schemas.validation import one_line
 from schemas.wire import read_object
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_errors
@@ -109,9 +110,10 @@ class PromotionLink:
         try:
             waiting.set_result(PromotionResult.model_validate_json(value or b""))
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
             waiting.set_exception(
-                BrokerUnavailableError(f"the result of {event_id} breaks the contract: {problem['msg']}")
+                BrokerUnavailableError(
+                    f"the result of {event_id} breaks the contract: {one_line(error, root='result')}"
+                )
             )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
+from schemas.validation import problems
 from streams.config.settings import ENV_PREFIX, Settings
 
 ENV_FILE_VARIABLE = "HEADRACE_ENV_FILE"
@@ -143,11 +144,9 @@ def _nearest(variable: str) -> str:
 
 
 def _lines(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
-    # Only locations and messages: an error's input may be a secret.
-    for problem in error.errors(include_input=False, include_url=False):
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["loc"]:
-            name = str(problem["loc"][0])
+    for location, message in problems(error):
+        if location:
+            name = str(location[0])
             yield f"{ENV_PREFIX}{name.upper()} ({origins.get(name, 'default')}): {message}"
         else:
             yield message

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from schemas.errors import HeadraceError, PromotionRejectedError
 from schemas.events import ModelName, VersionName, WireModel
+from schemas.validation import one_line
 from streams.clients.promotion_client import Decided, PromotionClient
 from streams.config.settings import Settings
 from streams.dashboard.guard import bears, is_same_site
@@ -39,9 +40,7 @@ async def promote(settings: Settings, token: str, request: web.Request) -> web.R
         command = PromotionCommand.model_validate_json(await request.read())
         event = make_event({"event_id": str(uuid.uuid4()), **command.model_dump()})
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "body"
-        return _failed(HTTPStatus.BAD_REQUEST, "INVALID_EVENT", f"{where}: {problem['msg']}")
+        return _failed(HTTPStatus.BAD_REQUEST, "INVALID_EVENT", one_line(error, root="body", max_problems=1))
     try:
         async with PromotionClient(settings) as client:
             decided = await client.decide(event)

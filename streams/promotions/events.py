@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
 from schemas.models import PromotionError, PromotionEvent, PromotionResult
+from schemas.validation import one_line
 from schemas.wire import read_object
 
-MAX_PROBLEMS = 10
 # An id that is too long to be one is not repeated in full either.
 MAX_ECHO_CHARACTERS = 128
 MAX_MESSAGE_CHARACTERS = 1000
@@ -24,12 +24,7 @@ def make_event(fields: JsonObject) -> PromotionEvent:
     try:
         return PromotionEvent.model_validate(fields)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
-        told = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'event'}: {problem['msg']}"
-            for problem in problems[:MAX_PROBLEMS]
-        )
-        raise PromotionRejectedError(RejectionCode.INVALID_EVENT, told) from None
+        raise PromotionRejectedError(RejectionCode.INVALID_EVENT, one_line(error, root="event")) from None
 
 
 def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionEvent | PromotionResult:

@@ -16,8 +16,9 @@ from schemas.errors import (
     StaleRouteError,
     UnknownModelError,
 )
-from schemas.events import ErrorDetail, JsonObject, PredictRequest
+from schemas.events import JsonObject, PredictRequest
 from schemas.json_schema import MAX_DETAILS
+from schemas.validation import error_details, problems
 from schemas.wire import MAX_INPUT_NESTING, canonical, digest, read_object
 from streams.kafka.offset_tracker import Record
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -161,18 +162,12 @@ def _canonical_strictly(work: RequestContext) -> bytes:
 def _refusal(
     work: RequestContext, document: JsonObject, error: ValidationError
 ) -> InvalidRequestError | MalformedRecordError:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    wrong = {problem["loc"][0] for problem in problems}
+    found = problems(error)
+    wrong = {problem.location[0] for problem in found}
     if "request_id" in wrong:
         return MalformedRecordError("no usable request_id: 1 to 128 characters, no control characters")
     work.request_id = document["request_id"]
     # What is wrong is not echoed: it may be of any type and size.
     work.model_name = "" if "model_name" in wrong else document["model_name"]
     work.user_id = "" if "user_id" in wrong else document["user_id"]
-    return InvalidRequestError(
-        "the request breaks the contract",
-        [
-            ErrorDetail(path="".join(f"/{step}" for step in problem["loc"]), message=problem["msg"])
-            for problem in problems[:MAX_DETAILS]
-        ],
-    )
+    return InvalidRequestError("the request breaks the contract", error_details(found[:MAX_DETAILS]))

@@ -1,0 +1,44 @@
+"""PURE. How Headrace reports what pydantic finds wrong: as JSON pointers for programs, as one line for people.
+
+No input is quoted, because it may be a secret, or of any size.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from schemas.events import ErrorDetail
+
+
+class Problem(NamedTuple):
+    """One wrong value: the keys and indices that lead to it, and what is wrong."""
+
+    location: tuple[str | int, ...]
+    message: str
+
+
+def problems(error: ValidationError) -> list[Problem]:
+    """All problems, in the order in which pydantic found them; at least one."""
+    return [
+        Problem(found["loc"], found["msg"].removeprefix("Value error, "))
+        for found in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def error_details(found: Iterable[Problem]) -> list[ErrorDetail]:
+    """The problems in the form of a response."""
+    return [ErrorDetail(path=json_pointer(problem.location), message=problem.message) for problem in found]
+
+
+def one_line(error: ValidationError, *, root: str, max_problems: int = 10) -> str:
+    """`a.0.b: message; …`, with `root` as the name of the whole document."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem.location)) or root}: {problem.message}"
+        for problem in problems(error)[:max_problems]
+    )
+
+
+def json_pointer(steps: Iterable[str | int]) -> str:
+    """The JSON pointer (RFC 6901) of these keys and indices; "" for the whole document."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
