@@ -15,9 +15,10 @@ from streams.prometheus.text_format import (
     summary,
     with_label,
 )
+from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import LifetimeCounters, MetricsRegistry
-from streams.serving.route_table import NotLoaded, ServedModel, ServedTables, ServingTable
+from streams.serving.route_table import ServedModel, ServingTable
 
 # Of a version that is not served any more; by then it was scraped a last time.
 KEPT = timedelta(hours=1)
@@ -26,7 +27,7 @@ KEPT = timedelta(hours=1)
 class PredictMetrics:
     """Reads the book and the table of a worker."""
 
-    def __init__(self, book: MetricsRegistry, tables: ServedTables, refresher: ServingRefresher) -> None:
+    def __init__(self, book: MetricsRegistry, tables: ActiveTables, refresher: ServingRefresher) -> None:
         self._book = book
         self._tables = tables
         self._refresher = refresher
@@ -160,10 +161,7 @@ def _model(model: ServedModel, *, behind: bool) -> Iterator[Part]:
     yield gauge(
         "headrace_version_loaded",
         "0 where a version could not be loaded on this worker and has no older route to stay on.",
-        [
-            (of_version[name], type(version.backend) is not NotLoaded)
-            for name, version in model.versions.items()
-        ],
+        [(of_version[name], version.is_loaded) for name, version in model.versions.items()],
     )
 
 

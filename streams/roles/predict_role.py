@@ -32,13 +32,13 @@ from streams.process.watchdog import Progress, Watchdog
 from streams.prometheus.consumer_families import ConsumerMetrics
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import PredictMetrics
+from streams.serving.active_tables import ActiveTables
 from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.pipeline import Pipeline, PipelineOptions
 from streams.serving.refresh import ServingRefresher, TracerOf
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
-from streams.serving.route_table import ServedTables
 from streams.tracing.provider import tracing
 from workers.cache import PredictionCache
 
@@ -59,7 +59,7 @@ async def predict_role(
 ) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
     book = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC))
-    tables = ServedTables()
+    tables = ActiveTables()
     async with (
         # The last that ends: until then there are spans.
         tracing(settings, identity) as spans,
@@ -184,7 +184,7 @@ async def _store(settings: Settings) -> AsyncIterator[RegistryStore]:
 async def _refresher(
     settings: Settings,
     store: RegistryStore,
-    tables: ServedTables,
+    tables: ActiveTables,
     book: MetricsRegistry,
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:

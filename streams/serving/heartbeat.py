@@ -7,7 +7,7 @@ import structlog
 from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, Heartbeats, WorkerHeartbeat
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.config.identity import Identity
-from streams.serving.route_table import ServedTables
+from streams.serving.active_tables import ActiveTables
 
 log = structlog.get_logger()
 
@@ -16,7 +16,7 @@ MAX_INTERVAL_SECONDS = HEARTBEAT_TIMEOUT_SECONDS / 5
 
 
 async def send_heartbeats(
-    heartbeats: Heartbeats, tables: ServedTables, identity: Identity, *, interval_seconds: float
+    heartbeats: Heartbeats, tables: ActiveTables, identity: Identity, *, interval_seconds: float
 ) -> None:
     """Send a heartbeat after each change, and at least each `interval_seconds` or `MAX_INTERVAL_SECONDS`.
 

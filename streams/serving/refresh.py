@@ -13,7 +13,7 @@ that they are stale.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 import structlog
 
@@ -22,14 +22,10 @@ from registry.store import RegistryStore
 from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
 from schemas.models import ModelSpec
-from streams.serving.route_table import (
-    LoadBackend,
-    NotLoaded,
-    ServedModel,
-    ServedTables,
-    ServedVersion,
-    ServingTable,
-)
+from streams.serving.active_tables import ActiveTables
+from streams.serving.route_table import ServedModel, ServedVersion, ServingTable
+from streams.serving.served_version import served_version, unloaded_version
+from workers.backends.port import Backend
 from workers.calls.dispatch import CallTracer, Meter
 
 log = structlog.get_logger()
@@ -39,6 +35,9 @@ RETRY_LOAD_SECONDS = 10.0
 LOADS_AT_ONCE = 4
 POLL_JITTER = 0.5, 0.9
 MODELS_IN_A_LOG_LINE = 10
+
+LoadBackend = Callable[[str, ModelSpec], Awaitable[Backend]]
+"""Makes the backend of a version of this model; raises ArtifactError and UnavailableError."""
 
 LoadFailed = Callable[[str, str, int], None]
 """Told of each version that could not be loaded: model, version, revision."""
@@ -53,7 +52,7 @@ class ServingRefresher:
     def __init__(
         self,
         store: RegistryStore,
-        tables: ServedTables,
+        tables: ActiveTables,
         load_backend: LoadBackend,
         *,
         on_load_failed: LoadFailed,
@@ -213,7 +212,7 @@ class ServingRefresher:
                         self._tell(registered, version, error)
                         if served is not None and served.loaded:
                             break
-                        versions[version] = self._stand_in(name, at.spec)
+                        versions[version] = unloaded_version(name, at.spec, self._meter_of(name, version))
             except BaseException:  # cancelled: what was loaded for it is needed no more
                 await _close(fresh)
                 raise
@@ -236,19 +235,10 @@ class ServingRefresher:
         try:
             await backend.warm()
             tracer = self._tracer_of(model_name, spec) if self._tracer_of is not None else None
-            return ServedVersion.of(
-                model_name, spec, backend, self._meter_of(model_name, spec.version), tracer
-            )
+            return served_version(model_name, spec, backend, self._meter_of(model_name, spec.version), tracer)
         except BaseException:  # a cancelled load too must leave no backend open
             await backend.close()
             raise
-
-    def _stand_in(self, model_name: str, spec: ModelSpec) -> ServedVersion:
-        """What answers for a version that could not be loaded, where there is no older route to stay on."""
-        # Its schemas may be what is wrong with it.
-        anything = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
-        backend = NotLoaded(f"{spec.version} is not loaded on this worker; its log says why")
-        return ServedVersion.of(model_name, anything, backend, self._meter_of(model_name, spec.version))
 
     def _tell(self, registered: RegisteredModel, version: str, error: Exception) -> None:
         name = registered.model_name
@@ -294,9 +284,7 @@ def _loaded(registered: RegisteredModel, served: ServedModel | None) -> dict[str
     return {
         version: known
         for version, at in registered.versions.items()
-        if (known := served.versions.get(version)) is not None
-        and type(known.backend) is not NotLoaded
-        and known.spec == at.spec
+        if (known := served.versions.get(version)) is not None and known.is_loaded and known.spec == at.spec
     }
 
 

@@ -1,118 +1,98 @@
-"""The table by which a worker serves: the registry's routes with everything loaded that they need.
+"""PURE. The serving table: the registry's routes over the versions that this worker has loaded.
 
-A slice captures one table and is served by it to its end; what changes makes a new table beside the
-old one, which is swapped in whole. So two answers of one slice are never by two routes.
+A table is immutable. A slice captures one table and uses it to its end; a change makes a new table, and
+`active_tables.py` swaps it in whole. So all responses of one slice come from the same routes.
 """
 
-import asyncio
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from registry.routing import RouteTable, bucket
 from registry.snapshot import RegisteredModel
-from schemas.errors import (
-    ArtifactError,
-    BackendUnavailableError,
-    InvalidInputError,
-    InvalidOutputError,
-)
+from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
-from schemas.models import Fallback, Framework, ModelSpec, StalePolicy, Status
-from workers.backends.port import Backend
-from workers.calls.dispatch import CallTracer, Dispatcher, Meter
+from schemas.models import Fallback, ModelSpec, StalePolicy, Status
 
-# A session runs one batch at a time; the next one is at hand when it is done.
-ONNX_CALLS = 2
-ONNX_BATCH = 2048
-SERVER_BATCH = 256
 
-LoadBackend = Callable[[str, ModelSpec], Awaitable[Backend]]
+class InferenceDispatcher(Protocol):
+    """The calls to the backend of one version; `workers.calls.dispatch.Dispatcher` makes them."""
+
+    async def infer(self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = ...) -> list[Any]:
+        """For each input, in order, a prediction or an AnswerError."""
+        ...
+
+    async def close(self) -> None:
+        """End the calls and close the backend. Idempotent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedVersion:
-    """A version that can answer: its schemas compiled, its backend warm and behind its dispatcher."""
+    """A version that takes requests: its compiled schemas and the dispatcher of its backend.
+
+    `is_loaded` is False for a version that could not be loaded: its calls fail with BACKEND_UNAVAILABLE.
+    """
 
     model_name: str
     spec: ModelSpec
-    backend: Backend
-    dispatcher: Dispatcher
+    dispatcher: InferenceDispatcher
     cache_prefix: bytes
     input_validator: Validator
     output_validator: Validator
     input_is_valid: Callable[[Any], bool]
     output_is_valid: Callable[[Any], bool]
     fails_when_stale: bool
+    is_loaded: bool
 
     @classmethod
     def of(
-        cls,
-        model_name: str,
-        spec: ModelSpec,
-        backend: Backend,
-        meter: Meter,
-        tracer: CallTracer | None = None,
+        cls, model_name: str, spec: ModelSpec, dispatcher: InferenceDispatcher, *, is_loaded: bool = True
     ) -> "ServedVersion":
-        """Compile the schemas of a version; raises ArtifactError when one is no JSON Schema."""
+        """Compile the schemas of a version; raises ArtifactError when one is not a JSON Schema."""
         try:
-            accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
+            input_validator = compile_schema(spec.input_schema)
+            output_validator = compile_schema(spec.output_schema)
         except ValueError as error:
             raise ArtifactError(f"{model_name} {spec.version} has a bad schema: {error}") from None
         return cls(
             model_name=model_name,
             spec=spec,
-            backend=backend,
-            dispatcher=Dispatcher(
-                backend,
-                name=f"{model_name} {spec.version}",
-                max_batch=_max_batch(spec),
-                max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
-                timeout_seconds=spec.timeout_ms / 1000,
-                meter=meter,
-                tracer=tracer,
-            ),
+            dispatcher=dispatcher,
             cache_prefix=f"headrace:pred:{model_name}:{spec.version}:".encode(),
-            input_validator=accepts,
-            output_validator=promises,
-            input_is_valid=accepts.is_valid,
-            output_is_valid=promises.is_valid,
+            input_validator=input_validator,
+            output_validator=output_validator,
+            input_is_valid=input_validator.is_valid,
+            output_is_valid=output_validator.is_valid,
             fails_when_stale=spec.stale_policy is StalePolicy.FAIL,
+            is_loaded=is_loaded,
         )
 
     @property
     def falls_back(self) -> bool:
-        """Whether production answers what this version's backend fails to."""
+        """Whether the production version answers the requests that this version fails."""
         return self.spec.fallback is Fallback.PRODUCTION
 
     def refuse_input(self, value: JsonObject) -> InvalidInputError:
-        """The error that says what is wrong with an input that is not valid."""
+        """The error for an invalid input, with the details of the schema."""
         return InvalidInputError(
             f"input does not match the schema of {self.spec.version}",
             details(self.input_validator, value),
         )
 
     def refuse_output(self, value: Any) -> InvalidOutputError:
-        """The error that says what is wrong with predictions that are not valid."""
+        """The error for invalid predictions, with the details of the schema."""
         return InvalidOutputError(
             f"predictions do not match the output schema of {self.spec.version}",
             details(self.output_validator, value),
         )
 
 
-def _max_batch(spec: ModelSpec) -> int:
-    if spec.framework is Framework.TORCHSERVE:
-        return 1
-    return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A model's route over its served versions: `targets[i]` has the buckets up to `ends[i]`."""
+    """A model's route over its loaded versions: `targets[i]` has the buckets below `ends[i]`, from `ends[i - 1]`."""
 
     model_name: str
     revision: int
@@ -124,7 +104,7 @@ class ServedModel:
 
     @classmethod
     def of(cls, registered: RegisteredModel, versions: Mapping[str, ServedVersion]) -> "ServedModel":
-        """`versions` has at least those with traffic."""
+        """Build the route; `versions` holds at least the versions with traffic."""
         table = RouteTable.of(registered.route)
         return cls(
             model_name=registered.model_name,
@@ -146,10 +126,10 @@ class ServedModel:
     @property
     def loaded(self) -> bool:
         """Whether every version could be loaded."""
-        return all(type(version.backend) is not NotLoaded for version in self.versions.values())
+        return all(version.is_loaded for version in self.versions.values())
 
     def version_for(self, user_id: str) -> ServedVersion | None:
-        """The version of a user, or None while nothing takes traffic."""
+        """The version of a user; None while no version takes traffic."""
         targets = self.targets
         if len(targets) > 1:
             return targets[bisect_right(self.ends, bucket(self.salt, user_id))]
@@ -158,10 +138,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServingTable:
-    """Everything a worker can answer, at one epoch of the registry.
+    """All models of one worker at one epoch of the registry.
 
-    `behind` are the models that stay on an older route than the registry's, each with the reason: a
-    version that the newer one needs is still loading, or cannot be loaded.
+    `behind` maps each model that keeps an older route than the registry's to the reason: a version that the
+    newer route needs is still loading, or cannot be loaded.
     """
 
     epoch: int = -1
@@ -169,63 +149,9 @@ class ServingTable:
     behind: Mapping[str, str] = field(default_factory=dict)
 
     def longest_timeout_seconds(self) -> float:
+        """The longest timeout of a call; 0 without versions."""
         return max((version.spec.timeout_ms / 1000 for version in self.versions()), default=0.0)
 
     def versions(self) -> set[ServedVersion]:
+        """The versions of all models."""
         return {version for model in self.models.values() for version in model.versions.values()}
-
-
-class NotLoaded:
-    """Stands for a backend that could not be loaded, where there is no older route to stay on."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:  # noqa: ARG002  # the protocol's signature
-        raise BackendUnavailableError(self._reason)
-
-    async def warm(self) -> None:
-        """There is nothing to warm."""
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-
-class ServedTables:
-    """The table that is served now, and those before it by which slices are still being answered.
-
-    `changed` is set whenever one of the two is not what it was; who waits for it clears it.
-    """
-
-    def __init__(self) -> None:
-        self.current = ServingTable()
-        self.changed = asyncio.Event()
-        self._slices: Counter[ServingTable] = Counter()
-
-    @contextmanager
-    def in_use(self) -> Iterator[ServingTable]:
-        """The current table, for one slice from its beginning to the delivery of its answers."""
-        table = self.current
-        self._slices[table] += 1
-        try:
-            yield table
-        finally:
-            self._slices[table] -= 1
-            if not self._slices[table]:
-                del self._slices[table]
-                if table is not self.current:
-                    self.changed.set()
-
-    def swap(self, table: ServingTable) -> None:
-        """Serve by another table from the next slice on."""
-        self.current = table
-        self.changed.set()
-
-    def oldest(self) -> ServingTable:
-        """No answer from now on is by an older table than this."""
-        # Those in use are in the order of their first use, which is that of their age.
-        return next(iter(self._slices), self.current)
-
-    def versions_in_use(self) -> set[ServedVersion]:
-        """Every version that is served now, or by which a slice is still being answered."""
-        return set().union(*(table.versions() for table in (self.current, *self._slices)))

@@ -20,6 +20,7 @@ from schemas.errors import AnswerError
 from schemas.models import ModelSpec
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedVersion
+from streams.serving.served_version import served_version
 from workers.backends.factory import remote_backend
 from workers.network.endpoints import Outbound
 
@@ -79,7 +80,7 @@ class Loads:
         spec = ModelSpec.model_validate(self._target.spec("v1") | {"max_batch": max_batch})
         backend = remote_backend(spec, Outbound())
         meter = MetricsRegistry("bench", "bench", datetime.now(UTC)).meter(MODEL, spec.version)
-        self._served = ServedVersion.of(MODEL, spec, backend, meter)
+        self._served = served_version(MODEL, spec, backend, meter)
         await backend.warm()
 
     async def round(self, best: Way, seconds: float) -> Throughput:

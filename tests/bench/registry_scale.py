@@ -28,9 +28,10 @@ from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
 from streams.process.logs import configure_logging
 from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
-from streams.serving.refresh import ServingRefresher
+from streams.serving.active_tables import ActiveTables
+from streams.serving.refresh import LoadBackend, ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.route_table import LoadBackend, ServedModel, ServedTables
+from streams.serving.route_table import ServedModel
 from workers.backends.port import Backend
 
 from .entry import BUILD, console, entry
@@ -153,10 +154,10 @@ async def _cold_load(dsn: str) -> float:
 
 
 @asynccontextmanager
-async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRefresher, ServedTables]]:
+async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRefresher, ActiveTables]]:
     """What keeps a worker's table, with all models loaded."""
     store = await RegistryStore.connect(dsn)
-    tables = ServedTables()
+    tables = ActiveTables()
     refresher = ServingRefresher(
         store,
         tables,
@@ -178,7 +179,7 @@ async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRef
 class _Follower:
     """Has promotions applied and the worker follow each."""
 
-    def __init__(self, store: RegistryStore, refresher: ServingRefresher, tables: ServedTables) -> None:
+    def __init__(self, store: RegistryStore, refresher: ServingRefresher, tables: ActiveTables) -> None:
         self._store = store
         self._refresher = refresher
         self._tables = tables

@@ -10,7 +10,7 @@ from typing import Any
 HOOKS = frozenset({"_tracer", "_note_failure"})
 _HOOKED = (
     "workers.calls.dispatch",
-    "streams.serving.route_table",
+    "streams.serving.served_version",
     "streams.serving.responder",
     "streams.serving.pipeline",
 )

@@ -16,9 +16,10 @@ from typing import cast
 from registry.store import RegistryStore
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import PredictMetrics
+from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.route_table import ServedTables, ServingTable
+from streams.serving.route_table import ServingTable
 from tests.support.models.served_versions import (
     RecordingBackend,
     RecordingMeter,
@@ -81,7 +82,7 @@ class _Turns:
 
 
 def _predicting() -> PredictMetrics:
-    book, tables = MetricsRegistry("bench", "bench", datetime.now(UTC)), ServedTables()
+    book, tables = MetricsRegistry("bench", "bench", datetime.now(UTC)), ActiveTables()
     names = [f"model-{number}" for number in range(MODELS)]
     models = {
         name: served_model(

@@ -25,10 +25,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from rich.table import Table
 
 from streams.kafka.offset_tracker import Partition, Slice
+from streams.serving.active_tables import ActiveTables
 from streams.serving.pipeline import PipelineOptions
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
-from streams.serving.route_table import ServedTables, ServingTable
+from streams.serving.route_table import ServingTable
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.provider import MAX_SPANS
 from streams.tracing.spans import Spans
@@ -148,10 +149,10 @@ class _Path:
         if self._provider is not None:
             spans = Spans(self._provider.get_tracer("bench"), group_id="g", client_id="c")
             tracer = spans.calls_of(MODEL, spec)
-        version = modules["streams.serving.route_table"].ServedVersion.of(
+        version = modules["streams.serving.served_version"].served_version(
             MODEL, spec, _Backend(), RecordingMeter(), tracer
         )
-        tables = ServedTables()
+        tables = ActiveTables()
         tables.swap(ServingTable(epoch=1, models={MODEL: served_model(MODEL, 1, version)}))
         self._pipeline = modules["streams.serving.pipeline"].Pipeline(
             serving=tables,

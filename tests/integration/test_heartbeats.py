@@ -14,8 +14,9 @@ from registry.postgres import Database
 from schemas.events import MetricsDelta
 from streams.clients.predict_client import PredictClient
 from streams.config.identity import Identity
+from streams.serving.active_tables import ActiveTables
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
-from streams.serving.route_table import ServedTables, ServingTable
+from streams.serving.route_table import ServingTable
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
@@ -129,7 +130,7 @@ async def test_remove_deletes_one_heartbeat_and_those_that_are_forgotten(
 
 
 @asynccontextmanager
-async def sending(heartbeats: Heartbeats, tables: ServedTables) -> AsyncIterator[None]:
+async def sending(heartbeats: Heartbeats, tables: ActiveTables) -> AsyncIterator[None]:
     """Send a worker's heartbeats until the block ends."""
     task = asyncio.create_task(send_heartbeats(heartbeats, tables, ME, interval_seconds=SELDOM_SECONDS))
     try:
@@ -148,7 +149,7 @@ async def test_an_epoch_is_reported_when_the_last_slice_before_it_is_answered(
 ) -> None:
     """Not at the swap: an answer by the older table may still come after it. Then at once."""
     monkeypatch.setattr("streams.serving.heartbeat.MAX_INTERVAL_SECONDS", SELDOM_SECONDS)
-    tables = ServedTables()
+    tables = ActiveTables()
     tables.swap(ServingTable(1))
     async with sending(heartbeats, tables):
         await until_live(heartbeats, mine(1))
@@ -170,7 +171,7 @@ async def test_a_heartbeat_does_not_time_out_between_rare_polls(
     connection: asyncpg.Connection, heartbeats: Heartbeats
 ) -> None:
     """It is sent though nothing changes, long before the registry is read again."""
-    async with sending(heartbeats, ServedTables()):
+    async with sending(heartbeats, ActiveTables()):
         await until_live(heartbeats, mine(-1))
         async with sent_again(connection):
             pass

@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from streams.serving import pipeline
+from streams.serving import pipeline, served_version
 from streams.serving import responder as answering
-from streams.serving import route_table as serving
 from tests.bench.request_path_copies import copied, without_hooks
 from tests.bench.tracing import Workload, measure, sink
 from tests.bench.tracing_figures import COMPETITORS, OFF, WITHOUT, Measured, document
@@ -38,12 +37,12 @@ def test_a_ratio_is_one_within_a_round() -> None:
 def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
     """Each is found, so that none is measured as if it were not there."""
     found = {}
-    for module in (dispatch, serving, answering, pipeline):
+    for module in (dispatch, served_version, answering, pipeline):
         tree, found[module.__name__] = without_hooks(inspect.getsource(module))
         assert not re.search(r"(_tracer|_note_failure) is ", ast.unparse(tree))
     assert found == {
         "workers.calls.dispatch": 2,
-        "streams.serving.route_table": 0,
+        "streams.serving.served_version": 0,
         "streams.serving.responder": 2,
         "streams.serving.pipeline": 1,
     }
@@ -55,7 +54,7 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
         copy = copied("a copy", hooks=hooks)
         assert copy["streams.serving.pipeline"].Answering is copy["streams.serving.responder"].Answering
         assert copy["streams.serving.pipeline"].Answering is not answering.Answering
-        assert copy["streams.serving.route_table"].Dispatcher is copy["workers.calls.dispatch"].Dispatcher
+        assert copy["streams.serving.served_version"].Dispatcher is copy["workers.calls.dispatch"].Dispatcher
 
 
 async def test_the_harness_measures_every_competitor() -> None:

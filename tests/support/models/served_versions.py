@@ -9,6 +9,7 @@ from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.route_table import ServedModel, ServedVersion
+from streams.serving.served_version import served_version as build
 from workers.calls.dispatch import CallTracer
 
 
@@ -87,7 +88,7 @@ def served_version(
     **fields: Any,
 ) -> ServedVersion:
     spec = spec_of(version, input_schema, **fields)
-    return ServedVersion.of(model_name, spec, backend, RecordingMeter(), tracer)
+    return build(model_name, spec, backend, RecordingMeter(), tracer)
 
 
 def served_model(

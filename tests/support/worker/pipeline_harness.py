@@ -13,10 +13,11 @@ from aiokafka.record.memory_records import MemoryRecords
 from schemas.events import JsonObject
 from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice
+from streams.serving.active_tables import ActiveTables
 from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
-from streams.serving.route_table import ServedTables, ServedVersion, ServingTable
+from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
 
 WAIT_SECONDS = 5.0
@@ -101,7 +102,7 @@ class Harness:
         self.output, self.cache = MemoryOutput(), MemoryCache()
         self.book = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.model = served_model("m", 4, *versions, production=production)
-        self.tables = ServedTables()
+        self.tables = ActiveTables()
         self.tables.swap(ServingTable(epoch=1, models={"m": self.model}))
         self.pipeline = Pipeline(
             serving=self.tables,

@@ -17,9 +17,10 @@ from streams.prometheus.monitor_families import global_families
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import KEPT, PredictMetrics
 from streams.prometheus.text_format import Part, counter, gauge, labels
+from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.route_table import ServedTables, ServingTable
+from streams.serving.route_table import ServingTable
 from tests.support.models.served_versions import (
     RecordingBackend,
     RecordingMeter,
@@ -39,9 +40,9 @@ async def shown(*reads: page_module.Read) -> Samples:
     return Samples((await page.text()).decode())
 
 
-def serving(book: MetricsRegistry) -> tuple[ServedTables, PredictMetrics]:
+def serving(book: MetricsRegistry) -> tuple[ActiveTables, PredictMetrics]:
     """A worker that serves `m` half by v1 and half by v2, and `quiet`, which is behind."""
-    tables = ServedTables()
+    tables = ActiveTables()
     versions = [served_version("m", name, RecordingBackend()) for name in ("v1", "v2")]
     model = served_model("m", 7, *versions)
     quiet = served_model("quiet", 2, served_version("quiet", "v1", RecordingBackend()), active=False)

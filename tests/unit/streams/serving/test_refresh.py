@@ -11,8 +11,9 @@ from registry.store import RegistryStore
 from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import JsonObject, RouteHint
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
+from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import RETRY_LOAD_SECONDS, ServingRefresher
-from streams.serving.route_table import ServedTables, ServingTable
+from streams.serving.route_table import ServingTable
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
 
 
@@ -80,7 +81,7 @@ class Harness:
     """A refresher and what is around it; `seconds` is its clock."""
 
     def __init__(self) -> None:
-        self.registry, self.load, self.tables = Registry(), Loader(), ServedTables()
+        self.registry, self.load, self.tables = Registry(), Loader(), ActiveTables()
         self.failures: list[tuple[str, str, int]] = []
         self.seconds = 0.0
         self.refresher = ServingRefresher(
@@ -120,12 +121,12 @@ async def test_loads_what_takes_traffic_and_the_rollback_target(bench: Harness) 
 async def test_a_version_that_stays_keeps_its_backend(bench: Harness) -> None:
     """Only the new one is loaded."""
     bench.registry.put({"v1": 100})
-    await bench.follow()
-    kept = bench.load.loaded.pop("v1")
+    kept = (await bench.follow()).models["m"].versions["v1"]
+    del bench.load.loaded["v1"]
     bench.registry.put({"v1": 90, "v2": 10})
     table = await bench.follow()
     assert bench.load.loaded.keys() == {"v2"}
-    assert table.models["m"].versions["v1"].backend is kept
+    assert table.models["m"].versions["v1"] is kept
 
 
 async def test_what_is_loaded_is_swapped_in_at_once(bench: Harness) -> None:
@@ -186,17 +187,16 @@ async def test_without_an_older_route_the_others_are_served(bench: Harness) -> N
     first = await bench.follow()
     assert first.behind.keys() == {"m"}
     versions = first.models["m"].versions
-    assert await versions["v1"].backend.infer([{"x": 1}], timeout_seconds=1) == [[{"x": 1}]]
-    with pytest.raises(BackendUnavailableError, match="v2 is not loaded"):
-        await versions["v2"].backend.infer([{"x": 1}], timeout_seconds=1)
+    assert await versions["v1"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
+    (error,) = await versions["v2"].dispatcher.infer([{"x": 1}])
+    assert isinstance(error, BackendUnavailableError)
+    assert error.message.startswith("v2 is not loaded")
     bench.load.broken = set()
     bench.seconds += RETRY_LOAD_SECONDS
     second = await bench.follow()
     assert second.behind == {}
     assert second.models["m"].versions["v1"] is versions["v1"]
-    assert await second.models["m"].versions["v2"].backend.infer([{"x": 1}], timeout_seconds=1) == [
-        [{"x": 1}]
-    ]
+    assert await second.models["m"].versions["v2"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
 
 
 async def test_a_model_without_traffic_answers_nobody(bench: Harness) -> None:
@@ -302,7 +302,7 @@ async def test_a_registry_that_refuses_us_ends_nothing(bench: Harness) -> None:
 
 def test_the_oldest_table_in_use_is_known() -> None:
     """Nothing is told to be followed while a slice is still answered by an older table."""
-    tables = ServedTables()
+    tables = ActiveTables()
     old, new = ServingTable(1), ServingTable(2)
     tables.swap(old)
     with tables.in_use():

@@ -1,0 +1,68 @@
+"""Building the versions of a serving table: compiled schemas, and the backend behind its dispatcher."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.errors import BackendUnavailableError
+from schemas.events import JsonObject
+from schemas.models import Framework, ModelSpec
+from streams.serving.route_table import ServedVersion
+from workers.backends.port import Backend
+from workers.calls.dispatch import CallTracer, Dispatcher, Meter
+
+# An ONNX session runs one batch at a time; the second call has the next batch ready when the first ends.
+ONNX_CALLS = 2
+ONNX_BATCH = 2048
+SERVER_BATCH = 256
+
+
+def served_version(
+    model_name: str, spec: ModelSpec, backend: Backend, meter: Meter, tracer: CallTracer | None = None
+) -> ServedVersion:
+    """A version whose backend is loaded and warm; raises ArtifactError when a schema is not a JSON Schema."""
+    return ServedVersion.of(model_name, spec, _dispatcher(model_name, spec, backend, meter, tracer))
+
+
+def unloaded_version(model_name: str, spec: ModelSpec, meter: Meter) -> ServedVersion:
+    """A version that could not be loaded, for a model without an older route: its calls fail at once."""
+    # The schemas may be the reason why the version cannot be loaded.
+    without_schemas = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
+    backend = _UnloadedBackend(f"{spec.version} is not loaded on this worker; its log says why")
+    dispatcher = _dispatcher(model_name, without_schemas, backend, meter)
+    return ServedVersion.of(model_name, without_schemas, dispatcher, is_loaded=False)
+
+
+def _dispatcher(
+    model_name: str, spec: ModelSpec, backend: Backend, meter: Meter, tracer: CallTracer | None = None
+) -> Dispatcher:
+    return Dispatcher(
+        backend,
+        name=f"{model_name} {spec.version}",
+        max_batch=_max_batch(spec),
+        max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
+        timeout_seconds=spec.timeout_ms / 1000,
+        meter=meter,
+        tracer=tracer,
+    )
+
+
+def _max_batch(spec: ModelSpec) -> int:
+    if spec.framework is Framework.TORCHSERVE:
+        return 1
+    return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)
+
+
+class _UnloadedBackend:
+    """Fails every call with the reason."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:  # noqa: ARG002  # the protocol's signature
+        raise BackendUnavailableError(self._reason)
+
+    async def warm(self) -> None:
+        """There is nothing to warm."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
