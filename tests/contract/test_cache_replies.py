@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import hiredis
 import pytest
 
+from tests.support.deadline import DEADLINE_SECONDS
 from workers import cache
 from workers.cache import PredictionCache
 from workers.calls.breaker import BreakerConfig
@@ -53,7 +54,7 @@ async def test_one_lost_call_ends_all_that_wait() -> None:
             return None
         return b""
 
-    async with asyncio.timeout(10), scripted_redis(script) as url:
+    async with asyncio.timeout(DEADLINE_SECONDS), scripted_redis(script) as url:
         cache = PredictionCache(url, timeout_seconds=60)
         waiting = asyncio.create_task(cache.get_many([b"hangs"]))
         await hanging.wait()
@@ -76,7 +77,7 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
         return None
 
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(10), scripted_redis(script) as url:
+    async with asyncio.timeout(DEADLINE_SECONDS), scripted_redis(script) as url:
         lost = PredictionCache(url, timeout_seconds=60)
         assert await lost.get_many([b"closes"]) == [None]
         while not asked.is_set():

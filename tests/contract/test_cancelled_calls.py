@@ -5,10 +5,9 @@ from asyncio import StreamWriter
 
 import pytest
 
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.backends import model_server
 from tests.support.servers.http_server import HttpRequest, answer, http_server
-
-WAIT_SECONDS = 10.0
 
 
 @pytest.mark.parametrize("turns", range(30))
@@ -20,12 +19,12 @@ async def test_a_call_that_is_cancelled_while_it_connects(turns: int) -> None:
 
     async with http_server(handle) as url:
         server = model_server(url)
-        call = asyncio.create_task(server.look(within_seconds=WAIT_SECONDS))
+        call = asyncio.create_task(server.look(within_seconds=DEADLINE_SECONDS))
         for _ in range(turns):
             await asyncio.sleep(0)
         call.cancel()
         await asyncio.wait([call])
-        assert await server.look(within_seconds=WAIT_SECONDS) == (200, b"{}")
+        assert await server.look(within_seconds=DEADLINE_SECONDS) == (200, b"{}")
         await server.close()
 
 
@@ -44,10 +43,10 @@ async def test_a_call_that_is_cancelled_while_it_is_answered() -> None:
 
     async with http_server(handle) as url:
         server = model_server(url)
-        call = asyncio.create_task(server.look(within_seconds=WAIT_SECONDS))
-        await asyncio.wait_for(begun.wait(), WAIT_SECONDS)
+        call = asyncio.create_task(server.look(within_seconds=DEADLINE_SECONDS))
+        await asyncio.wait_for(begun.wait(), DEADLINE_SECONDS)
         call.cancel()
         await asyncio.wait([call])
-        assert await server.look(within_seconds=WAIT_SECONDS) == (200, b'{"connection":2}')
+        assert await server.look(within_seconds=DEADLINE_SECONDS) == (200, b'{"connection":2}')
         assert connections == [1, 2]
         await server.close()

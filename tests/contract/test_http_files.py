@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError, UnavailableError
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.servers.http_server import Handler, HttpRequest, answer, http_server
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources
@@ -236,7 +237,7 @@ async def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path, l
     async with serving(handle) as uri:
         with pytest.raises(ArtifactError, match="more than 2000000 bytes"):
             await fetch(tmp_path, uri, max_bytes=2_000_000)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await given_up.wait()
 
 

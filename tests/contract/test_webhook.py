@@ -18,6 +18,7 @@ from streams.config.settings import Settings
 from streams.monitoring import webhook as module
 from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webhook, as_alertmanager
 from streams.roles import monitor_role as role
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.certificates import Certificates, make_certificates
 from workers.network import connections
@@ -37,7 +38,6 @@ FIRED = Alert(
     at=AT,
 )
 RESOLVED = FIRED.model_copy(update={"state": "resolved", "at": AT + timedelta(minutes=3)})
-DEADLINE_SECONDS = 20
 
 
 @dataclass

@@ -15,6 +15,7 @@ from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.config.settings import Settings
 from streams.worker import EXIT_FAULT
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
 from tests.support.promotions.events import event, publish, spec
@@ -22,8 +23,6 @@ from tests.support.promotions.hint_log import hint_log
 from tests.support.promotions.steps import COMMIT, LOCK, STEPS, held, install, until_ended
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker, WorkerProcess
-
-DEADLINE_SECONDS = 30.0
 
 # Behind the steps of the transaction, in this order.
 COMMITTED, RESULT, HINT = "before the result", "before the hint", "before the offset"

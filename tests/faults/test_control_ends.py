@@ -25,11 +25,11 @@ async def test_promotions_that_wait_do_not_hold_up_the_end(
         await producer.send_and_wait(settings.topic_promotions, sent.model_dump_json().encode(), key=b"m")
     await worker.logged("registry not reachable; promotions wait")
     worker.terminate()
-    assert await worker.ended(10) == 0
+    assert await worker.ended() == 0
     await asyncio.to_thread(own_postgres.start)
     await start_worker(settings).ready()
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
-        await log.until(lambda: log.of(settings.topic_promotion_results), "a result", 30)
+        await log.until(lambda: log.of(settings.topic_promotion_results), "a result")
         (record,) = log.of(settings.topic_promotion_results)
     result = PromotionResult.model_validate_json(record.value)
     assert (result.event_id, result.status, result.revision) == (sent.event_id, "applied", 1)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from schemas.events import ErrorCode, JsonObject, PredictResponse
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.broken_server import BrokenServer, Fault
 from tests.support.servers.http_server import http_server
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.asking import DEADLINE_SECONDS, PARTITIONS, Asking, asking
+from tests.support.worker.asking import PARTITIONS, Asking, asking
 from tests.support.worker.process import StartWorker
 
 PATH = "/v2/models/m"

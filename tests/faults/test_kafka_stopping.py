@@ -8,9 +8,8 @@ from aiokafka import AIOKafkaConsumer
 
 from deploy.local.kafka import Kafka
 from streams.kafka.stopping import stop_consumer
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
-
-DEADLINE_SECONDS = 30.0
 
 
 class Told(logging.Handler):

@@ -6,14 +6,13 @@ from collections import Counter
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_requests
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
-
-DEADLINE_SECONDS = 30.0
 
 
 async def test_a_late_acknowledgement_commits_nothing(

@@ -8,10 +8,11 @@ from operator import methodcaller
 import pytest
 
 from deploy.local.postgres import Postgres
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.live_page import DEADLINE_SECONDS, events, live_page
+from tests.support.worker.live_page import events, live_page
 
 
 @pytest.mark.parametrize(

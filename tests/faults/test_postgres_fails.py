@@ -7,14 +7,14 @@ from operator import methodcaller
 import pytest
 
 from deploy.local.postgres import Postgres
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event
 from tests.support.worker.group import MakeGroup
-from tests.support.worker.readiness import readiness, until_ready
+from tests.support.worker.http_pages import readiness, until_ready
 
 # No request waits for PostgreSQL; this is for a busy machine.
 SLOWEST_MS = 2000
-DEADLINE_SECONDS = 30.0
 READ_LATELY = "predict: the registry was read lately"
 
 

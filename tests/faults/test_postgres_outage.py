@@ -12,6 +12,7 @@ from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
 from tests.support.models.served_model import predictions_of, serve_model
 from tests.support.promotions.events import event, publish, spec
@@ -123,7 +124,7 @@ async def test_a_version_says_what_is_answered_by_an_old_route(
             else:
                 assert refused.predictions == predictions_of("v1", 3)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await answers(stale=False)
             await asyncio.to_thread(own_postgres.stop)
             await answers(stale=True)

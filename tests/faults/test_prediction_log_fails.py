@@ -3,12 +3,12 @@
 import asyncio
 
 from deploy.local.postgres import Postgres
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.worker.group import MakeGroup
 from tests.support.worker.prediction_rows import count_logged, logged, until_logged
 from tests.support.worker.process import StartWorker
 from tests.support.worker.traffic import PARTITIONS, Traffic
 
-DEADLINE_SECONDS = 60.0
 # No request waits for PostgreSQL; this is for a busy machine.
 SLOWEST_MS = 2000
 

@@ -7,13 +7,12 @@ import select
 import httpx
 import psutil
 
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import uncommitted_requests
-from tests.support.worker.group import END_SECONDS, MakeGroup
+from tests.support.worker.group import MakeGroup
+from tests.support.worker.http_pages import readiness, until_ready
 from tests.support.worker.process import StartWorker, WorkerProcess
-from tests.support.worker.readiness import readiness, until_ready
 from tests.support.worker.traffic import PARTITIONS
-
-DEADLINE_SECONDS = 100.0
 
 
 async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker: StartWorker) -> None:
@@ -42,7 +41,7 @@ async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker
                 'headrace_worker_info{process="w-2"',
             ]
         supervisor.terminate()
-        assert await supervisor.ended(END_SECONDS) == 0
+        assert await supervisor.ended() == 0
     assert await uncommitted_requests(settings, PARTITIONS) == 0
 
 
@@ -58,7 +57,7 @@ async def test_none_outlives_its_supervisor(make_group: MakeGroup, start_worker:
         supervisor.kill()
     try:
         for end in ends:
-            assert select.select([end], [], [], END_SECONDS)[0]
+            assert select.select([end], [], [], DEADLINE_SECONDS)[0]
     finally:
         for end in ends:
             os.close(end)
@@ -71,7 +70,7 @@ async def test_workers_that_cannot_start_are_not_started_again(
     workers = await make_group()
     settings = workers.settings.model_copy(update={"topic_requests": "nobody-made-me"})
     supervisor = start_worker(settings, "predict", processes=2)
-    assert await supervisor.ended(DEADLINE_SECONDS) == 1
+    assert await supervisor.ended() == 1
     assert "nobody-made-me" in supervisor.log
 
 

@@ -7,7 +7,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from tests.support.kafka.topic_log import topic_log, uncommitted_requests
-from tests.support.worker.group import END_SECONDS, MakeGroup, WorkerGroup
+from tests.support.worker.group import MakeGroup, WorkerGroup
 from tests.support.worker.traffic import PARTITIONS
 
 BACKLOG = 40_000
@@ -40,7 +40,7 @@ async def test_a_worker_ends_in_the_middle_of_a_backlog(make_group: MakeGroup) -
         (one,) = await group.start("one")
         await log.until(lambda: len(responses) > BACKLOG // 10, "the first responses")
         one.terminate()
-        assert await one.ended(END_SECONDS) == 0
+        assert await one.ended() == 0
         await log.to_end()
         assert len(responses) + await uncommitted_requests(group.settings, PARTITIONS) == BACKLOG
         (two,) = await group.start("two")
@@ -58,7 +58,7 @@ async def test_workers_end_and_join(make_group: MakeGroup) -> None:
     async with group.traffic() as traffic:
         await traffic.until_served_by("one", "two")
         one.terminate()
-        assert await one.ended(END_SECONDS) == 0
+        assert await one.ended() == 0
         await traffic.until_answered()
         (three,) = await group.start("three")
         await traffic.until_served_by("two", "three")

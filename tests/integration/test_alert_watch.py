@@ -15,10 +15,9 @@ from schemas.alert_rules import GlobalRules, ModelRules
 from schemas.errors import BrokerUnavailableError
 from schemas.events import Alert
 from streams.monitoring.watch import AlertWatch
-from tests.support.worker.alert_publishing import until_all_is_published
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.worker.registry_waits import until_all_is_published
 from tests.unit.schemas.test_windows import delta
-
-DEADLINE_SECONDS = 30
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import Alert, MetricsDelta
 from streams.config.settings import Settings
-from tests.support.kafka.topic_log import DEADLINE_SECONDS, TopicLog, topic_log
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.kafka.topic_log import TopicLog, topic_log
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.alert_publishing import until_all_is_published
-from tests.support.worker.heartbeats import until_so_many_live
 from tests.support.worker.process import StartWorker
+from tests.support.worker.registry_waits import until_all_is_published, until_so_many_live
 from tests.unit.schemas.test_windows import delta
 
 PARTITIONS = 4

@@ -9,18 +9,18 @@ from structlog.testing import capture_logs
 
 from deploy.local.redis import Redis
 from schemas.errors import SetupError
+from tests.support.deadline import DEADLINE_SECONDS
 from workers.cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
 # Longer than the default: a busy machine must not look like a hung Redis.
 TIMEOUT_SECONDS = 1.0
-PATIENCE_SECONDS = 30.0
 KEYS = [b"headrace:pred:m:v1:%d" % number for number in range(50)]
 ITEMS = [(key, b'[%d, "x"]' % number) for number, key in enumerate(KEYS)]
 
 
 @pytest.fixture
 async def cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, timeout_seconds=PATIENCE_SECONDS)
+    made = PredictionCache(own_redis.url, timeout_seconds=DEADLINE_SECONDS)
     yield made
     await made.close()
 
@@ -40,7 +40,7 @@ async def client(own_redis: Redis) -> AsyncIterator["redis.Redis"]:
 
 
 async def until_in_use_again(cache: PredictionCache) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not cache.available:
             assert await cache.get_many(KEYS[:1]) == [None]
             await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_probes_of_a_hung_redis_delay_nobody(hasty_cache: PredictionCache,
     await hasty_cache.get_many(KEYS)
     loop = asyncio.get_running_loop()
     longest = 0.0
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while hasty_cache._probe is None or not hasty_cache._probe.done():
             before = loop.time()
             await hasty_cache.get_many(KEYS)
@@ -137,7 +137,7 @@ async def test_stopped_and_started_again(cache: PredictionCache, own_redis: Redi
     loop = asyncio.get_running_loop()
     start = loop.time()
     assert await cache.get_many(KEYS) == [None] * len(KEYS)
-    assert loop.time() - start < PATIENCE_SECONDS
+    assert loop.time() - start < DEADLINE_SECONDS
     assert not cache.available
     own_redis.start()
     await until_in_use_again(cache)
@@ -208,7 +208,7 @@ async def test_close_is_idempotent_and_ends_the_probe(own_redis: Redis) -> None:
     """Closing twice, also while a hung Redis is probed, is quiet and quick."""
     cache = PredictionCache(own_redis.url, timeout_seconds=0.1)
     own_redis.pause()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await cache.get_many(KEYS)
         while cache._probe is None:
             await cache.get_many(KEYS)

@@ -16,6 +16,7 @@ from onnx import helper
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, INT64, constant, save_model, value
 from tests.support.servers.http_server import HttpRequest, answer, doubled, http_server, serve_doubler
 from tests.support.stack.command import HEADRACE, Ended, environment, headrace
@@ -423,7 +424,7 @@ async def test_bars_and_colours_are_for_a_terminal(tmp_path: Path) -> None:
 
     asyncio.get_running_loop().add_reader(terminal, read)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             process = await asyncio.create_subprocess_exec(
                 *(HEADRACE, "check", "version.json"),
                 stdin=asyncio.subprocess.DEVNULL,

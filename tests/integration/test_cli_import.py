@@ -15,6 +15,7 @@ from onnx import helper
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, constant, save_model, value
 from tests.support.servers.http_server import answer
 from tests.support.servers.mlflow_server import ScriptedMlflow, mlflow_server
@@ -205,7 +206,7 @@ async def test_a_bar_on_a_terminal_and_the_document_beside_it(mlflow: ScriptedMl
     # A terminal holds few bytes; were they not read, the command would stop.
     asyncio.get_running_loop().add_reader(terminal, lambda: shown.extend(os.read(terminal, 65536)))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             process = await asyncio.create_subprocess_exec(
                 *(HEADRACE, "import", URI, "--dry-run"),
                 stdin=asyncio.subprocess.DEVNULL,

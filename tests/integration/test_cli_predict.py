@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from schemas.events import JsonObject
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.echo_responder import echo, failing, responder
 from tests.support.stack.command import HEADRACE, environment, headrace
 from tests.support.stack.services import MakeTopics
@@ -102,7 +103,7 @@ async def test_lines_are_answered_while_the_pipe_stays_open(topics: MakeTopics) 
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             for n in range(3):
                 process.stdin.write(lines({"user_id": "u", "input": {"n": n}}))
                 assert orjson.loads(await process.stdout.readline())["predictions"] == {"n": n}
@@ -129,7 +130,7 @@ async def test_progress_goes_to_the_terminal_and_responses_to_the_file(
     asyncio.get_running_loop().add_reader(terminal, read)
     try:
         with requests.open() as stdin, responses.open("w") as stdout:
-            async with responder(settings), asyncio.timeout(60):
+            async with responder(settings), asyncio.timeout(DEADLINE_SECONDS):
                 process = await asyncio.create_subprocess_exec(
                     *(HEADRACE, "predict", "m"),
                     stdin=stdin,

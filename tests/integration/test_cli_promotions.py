@@ -10,12 +10,13 @@ import pytest
 from registry.heartbeats import Heartbeats, WorkerHeartbeat
 from registry.postgres import Database
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
 from tests.support.stack.command import HEADRACE, environment, headrace
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.heartbeats import until_so_many_live
 from tests.support.worker.process import StartWorker
+from tests.support.worker.registry_waits import until_so_many_live
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
 NOBODY = "no worker lives"
@@ -173,7 +174,7 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
         env=environment(settings) | {"TERM": "xterm", "COLUMNS": "100"},
     )
     os.close(theirs)
-    drawn = await asyncio.wait_for(asyncio.to_thread(_all_of, ours), 60)
+    drawn = await asyncio.wait_for(asyncio.to_thread(_all_of, ours), DEADLINE_SECONDS)
     os.close(ours)
     assert await process.wait() == 3
     assert "1/2" in drawn

@@ -10,6 +10,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.command import HEADRACE, environment, headrace
 from tests.support.stack.services import MakeTopics
 from tests.unit.streams.monitoring.test_live_view import delta
@@ -41,7 +42,7 @@ async def metrics(settings: Settings) -> AsyncIterator[None]:
 async def test_json_lines_until_interrupted(topics: MakeTopics) -> None:
     """One object a second, repeats counted once; Ctrl-C is the way to end it."""
     settings = await topics(2)
-    async with metrics(settings), asyncio.timeout(60):
+    async with metrics(settings), asyncio.timeout(DEADLINE_SECONDS):
         process = await asyncio.create_subprocess_exec(
             HEADRACE, "top", "--json", stdout=asyncio.subprocess.PIPE, env=environment(settings)
         )

@@ -15,6 +15,7 @@ from schemas.errors import (
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from streams.clients.predict_client import PredictClient, make_request
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.echo_responder import echo, failing, responder
 from tests.support.stack.services import MakeTopics
 
@@ -190,9 +191,9 @@ async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
 
     async with responder(settings, silent), PredictClient(settings) as client:
         waiting = asyncio.create_task(client.predict("m", user_id="u", input={}, timeout_seconds=60))
-        await asyncio.wait_for(received.wait(), 10)
+        await asyncio.wait_for(received.wait(), DEADLINE_SECONDS)
     with pytest.raises(BrokerUnavailableError, match="closed"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
 async def test_predict_many_carries_thousands_a_second(topics: MakeTopics) -> None:

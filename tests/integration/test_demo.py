@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-END_SECONDS = 60
+from tests.support.deadline import DEADLINE_SECONDS
 
 # One at a time: each has a whole stack and a worker.
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
@@ -50,11 +50,11 @@ class Demo:
         """The exit code and all of standard output."""
         self.told.extend(self._stderr)
         output = self._stdout.read()
-        return self.process.wait(END_SECONDS), output
+        return self.process.wait(DEADLINE_SECONDS), output
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(END_SECONDS)
+        self.process.wait(DEADLINE_SECONDS)
         self._stdout.close()
         self._stderr.close()
 

@@ -17,15 +17,15 @@ from streams.config.identity import Identity
 from streams.serving.active_tables import ActiveTables
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.route_table import ServingTable
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.heartbeats import until_so_many_live
 from tests.support.worker.process import StartWorker
+from tests.support.worker.registry_waits import until_so_many_live
 
-DEADLINE_SECONDS = 20.0
 ME = Identity("w-1", "boot-1")
 # Far beyond the deadline.
 SELDOM_SECONDS = 600.0

@@ -16,10 +16,11 @@ from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
 from schemas.events import RouteHint
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import serve_model
 from tests.support.promotions.events import event, publish
-from tests.support.promotions.hint_log import DEADLINE_SECONDS, HintLog, hint_log
+from tests.support.promotions.hint_log import HintLog, hint_log
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 

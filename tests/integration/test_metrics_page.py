@@ -4,12 +4,13 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import LARGEST_OUTPUT, serve_model
 from tests.support.promotions.events import event, publish
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.asking import PARTITIONS, asking
+from tests.support.worker.http_pages import scraped
 from tests.support.worker.process import StartWorker
-from tests.support.worker.scraping import scraped
 
 REQUESTS = 600
 
@@ -91,4 +92,4 @@ async def test_counters_are_exactly_what_was_answered(
     assert shown.value("headrace_models") == 1
     assert shown.labels("headrace_worker_info", "roles") == {"predict,control,monitor,log"}
     worker.terminate()
-    assert await asyncio.wait_for(worker.ended(), 30) == 0
+    assert await asyncio.wait_for(worker.ended(), DEADLINE_SECONDS) == 0

@@ -14,6 +14,7 @@ from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log, uncommitted_metrics
 from tests.support.models.served_model import serve_model
 from tests.support.stack.command import headrace
@@ -23,7 +24,6 @@ from tests.unit.schemas.test_windows import NOON, delta
 
 PARTITIONS = 4
 REQUESTS = 1000
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from registry.routing import weights_of
 from registry.store import RegistryStore
 from schemas.errors import RegistryUnavailableError, SetupError
 from schemas.models import PromotionEvent, PromotionResult, Status
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
 from tests.support.stack.services import StackAddresses
 
@@ -293,7 +294,7 @@ async def test_a_lock_that_is_held_too_long_is_unavailable_and_not_for_ever(
     try:
         async with connection.transaction():
             await connection.execute("SELECT epoch FROM control_epoch FOR UPDATE")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 with pytest.raises(RegistryUnavailableError, match="in time"):
                     await hurried.apply(event("promote", version="v2"))
                 assert len((await hurried.load()).models) == 1
@@ -326,7 +327,7 @@ async def test_a_thousand_models_of_ten_versions_are_loaded_in_pieces(
             turns += 1
 
     busy = asyncio.create_task(others())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         snapshot = await store.load()
     busy.cancel()
     assert len(snapshot.models) == 1000

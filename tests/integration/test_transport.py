@@ -14,10 +14,10 @@ from streams.kafka.faust_app import WorkerApp, worker_app
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.transport import SliceConsumer, TransportOptions
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
 from tests.support.stack.services import MakeTopics
 
-WAIT_SECONDS = 30.0
 MAX_OUTSTANDING = 4
 ROWS = 500
 
@@ -48,7 +48,7 @@ class Handled:
         return len(self.slices) > self.slices_before
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+        async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
             await self._changed.wait_for(holds)
 
     @property
@@ -127,7 +127,7 @@ async def test_an_open_slice_holds_back_the_commit(topics: MakeTopics) -> None:
             handled.release(done)
         consumer = app.consumer
         assert isinstance(consumer, SliceConsumer)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             # An acknowledgement gives no signal of its own; each turn of the loop lets it come.
             while consumer.offsets.outstanding > first.weight:  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0)
@@ -196,13 +196,13 @@ async def test_batches_arrive_as_they_were_built(topics: MakeTopics) -> None:
         assert batch.add(1_700_000_000_123, b"k", b"v", [("h", b"x"), ("empty", b"")])
         assert batch.add(1_700_000_000_124, None, None, [])
         delivered = await producer.send_batch(batch, settings.topic_responses, 1)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await delivered
     consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
     await consumer.start()
     consumer.assign([TopicPartition(settings.topic_responses, 1)])
     await consumer.seek_to_beginning()
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         one, two = await consumer.getone(), await consumer.getone()
     await consumer.stop()
     assert (one.key, one.value, one.timestamp) == (b"k", b"v", 1_700_000_000_123)
@@ -222,7 +222,7 @@ async def test_without_active_partitions_nothing_is_taken(topics: MakeTopics) ->
         await app._stop_fetcher()
         await produce(settings, 20)
         assert await consumer._getmany(set(), 5.0) == {}
-        taken = await consumer._getmany(consumer.assignment(), WAIT_SECONDS)
+        taken = await consumer._getmany(consumer.assignment(), DEADLINE_SECONDS)
         assert [records[0].offset for records in taken.values()] == [10]
 
 
@@ -287,7 +287,7 @@ async def test_what_joins_a_waiting_batch_arrives_with_it(topics: MakeTopics) ->
                 delivered.cancel()
             if not number % 7:
                 await asyncio.sleep(0)
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await asyncio.gather(*deliveries)
     assert joined > ROWS / 2
     async with topic_log(settings.kafka_bootstrap, topic) as log:

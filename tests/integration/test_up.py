@@ -20,11 +20,11 @@ from deploy.local.stack import LocalStack
 from streams.config.settings import Settings
 from streams.config.sources import combine, parse_env_file
 from streams.kafka.topics import plan_topics
+from tests.support.deadline import DEADLINE_SECONDS
 
 T = TypeVar("T")
 
 HEADRACE = Path(sys.executable).with_name("headrace")
-END_SECONDS = 30
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -57,11 +57,11 @@ class Up:
     def wait_for_end(self) -> int:
         """Read the rest of the output and return the exit code."""
         self.output.extend(self._stdout)
-        return self.process.wait(END_SECONDS)
+        return self.process.wait(DEADLINE_SECONDS)
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(END_SECONDS)
+        self.process.wait(DEADLINE_SECONDS)
         self._stdout.close()
 
     def family(self) -> list[psutil.Process]:
@@ -87,7 +87,7 @@ def assert_nothing_left(data_dir: Path, family: list[psutil.Process]) -> None:
     """Wait until nobody holds the folder's lock, which every process of a stack inherits."""
     with (data_dir / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-    _, alive = psutil.wait_procs(family, timeout=END_SECONDS)
+    _, alive = psutil.wait_procs(family, timeout=DEADLINE_SECONDS)
     assert alive == []
 
 
@@ -252,7 +252,7 @@ def run_up(data_dir: Path, **environment: str) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         check=False,
-        timeout=END_SECONDS,
+        timeout=DEADLINE_SECONDS,
     )
 
 

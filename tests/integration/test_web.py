@@ -9,10 +9,9 @@ from aiohttp import web
 
 from schemas.errors import SetupError
 from streams.process.http import Web
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
-
-WAIT_SECONDS = 30.0
 
 
 async def _hello(_: web.Request) -> web.Response:
@@ -54,7 +53,7 @@ async def test_an_open_stream_does_not_hold_up_the_end() -> None:
 
     shown = Web()
     shown.get("/endless", endless)
-    async with asyncio.timeout(WAIT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
         async with shown.serving("127.0.0.1", 0) as port:
             reading = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/endless"))
             await begun.wait()
@@ -68,7 +67,7 @@ async def test_a_worker_is_ready_when_its_roles_are(
     settings = await topics(1, postgres_dsn=database, http_port=0)
     worker = start_worker(settings, "predict,control,monitor,log")
     port = (await worker.logged("http served"))["port"]
-    async with asyncio.timeout(WAIT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
         while (answer := await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 503:
             assert not answer.json()["ready"]
         assert answer.json()["ready"]

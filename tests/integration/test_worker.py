@@ -8,6 +8,7 @@ from aiokafka.admin import NewPartitions
 from deploy.local.service import free_ports
 from streams.config.settings import Settings
 from streams.kafka.topics import administration
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics, StackAddresses
 
@@ -21,7 +22,7 @@ async def test_different_partition_counts_are_refused(topics: MakeTopics, databa
     async with administration(settings) as admin:
         await admin.create_partitions({settings.topic_responses: NewPartitions(3)})
         # The broker tells of them a moment after it has agreed to them.
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) != 3:
                 pass
     ended = await headrace("worker", settings=settings)

@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from streams.config.settings import Settings
 from streams.kafka.stopping import stop_consumer
+from tests.support.deadline import Signal
 
-DEADLINE_SECONDS = 30.0
 _WAIT_MS = 1000
 
 
@@ -22,26 +22,22 @@ class TopicLog:
         self._consumer = consumer
         self._records: dict[str, list[ConsumerRecord]] = defaultdict(list)
         self._next_offsets: dict[TopicPartition, int] = defaultdict(int)
-        self._news = asyncio.Event()
+        self._news = Signal()
         self._reading = asyncio.create_task(self._read())
 
     def of(self, topic: str) -> list[ConsumerRecord]:
         """The records of a topic, those of one partition in their order."""
         return self._records[topic]
 
-    async def until(
-        self, done: Callable[[], object], what: str, deadline_seconds: float = DEADLINE_SECONDS
-    ) -> None:
-        """Wait until `done` is true of what was read; `what` says in words what did not come."""
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                while not done():
-                    if self._reading.done():
-                        self._reading.result()
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            raise AssertionError(f"not within {deadline_seconds:g} s: {what}") from None
+    async def until(self, done: Callable[[], object], what: str) -> None:
+        """Wait until `done` is true of what was read; `what` names what did not come."""
+
+        def holds() -> object:
+            if self._reading.done():
+                self._reading.result()
+            return done()
+
+        await self._news.until(holds, what)
 
     async def to_end(self) -> None:
         """Wait until everything is read that was written before this call."""
@@ -62,9 +58,9 @@ class TopicLog:
                 for partition, records in fetched.items():
                     self._records[partition.topic] += records
                     self._next_offsets[partition] = records[-1].offset + 1
-                self._news.set()
+                self._news.notify()
         finally:
-            self._news.set()
+            self._news.notify()
 
 
 @asynccontextmanager

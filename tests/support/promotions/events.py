@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.events import JsonObject
 from schemas.models import PromotionEvent
 from streams.config.settings import Settings
+from tests.support.deadline import wait_until
 
 
 def spec(version: str, **fields: Any) -> dict[str, Any]:
@@ -56,9 +57,10 @@ async def connection_killed_at_the_lock(connection: asyncpg.Connection) -> Async
 
 
 async def _kill_waiting(connection: asyncpg.Connection) -> None:
-    async with asyncio.timeout(30):
-        while not await connection.fetchval(
+    async def killed() -> Any:
+        return await connection.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_locks"
             " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-        ):
-            pass
+        )
+
+    await wait_until(killed, "a promotion at the lock")

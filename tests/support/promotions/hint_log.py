@@ -9,9 +9,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from registry.broadcast import HintListener
 from schemas.events import RouteHint
-
-# What is noticed after 2.5 s of silence, and the pause before the next connection, on a busy machine.
-DEADLINE_SECONDS = 20.0
+from tests.support.deadline import Signal
 
 
 class HintLog:
@@ -21,34 +19,28 @@ class HintLog:
         self.hints: list[RouteHint] = []
         self.connections = 0
         self.logged: list[str] = []
-        self._news = asyncio.Event()
+        self._news = Signal()
 
     def on_hint(self, hint: RouteHint) -> None:
         self.hints.append(hint)
-        self._news.set()
+        self._news.notify()
 
     def on_connected(self) -> None:
         self.connections += 1
-        self._news.set()
+        self._news.notify()
 
     def on_log(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
         """A processor of structlog, the last one."""
         self.logged.append(line["event"])
-        self._news.set()
+        self._news.notify()
         raise structlog.DropEvent
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until `holds` is true; it is asked whenever something was told or logged."""
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while not holds():
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            raise AssertionError(
-                f"not within {DEADLINE_SECONDS:g} s; heard {self.hints} on {self.connections} connections, "
-                f"logged {self.logged}"
-            ) from None
+        await self._news.until(
+            holds,
+            lambda: f"more than {self.hints} on {self.connections} connections, logged {self.logged}",
+        )
 
 
 @asynccontextmanager

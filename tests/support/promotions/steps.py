@@ -1,12 +1,11 @@
 """Holding a promotion's transaction at one of its steps: by a lock that it needs, and by triggers that wait for one."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
-DEADLINE_SECONDS = 30.0
+from tests.support.deadline import wait_until
 
 # The statements in their order; at the last step all of them are done and COMMIT has been sent.
 LOCK, COMMIT = "control_epoch's lock", "COMMIT"
@@ -58,14 +57,17 @@ class Held:
         self._transaction = transaction
 
     async def backend(self) -> int:
-        """Wait for the promotion; the process of PostgreSQL that works for it."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                pid: int | None = await self._connection.fetchval(
-                    "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-                )
-                if pid is not None:
-                    return pid
+        """Wait for the promotion; returns the id of the PostgreSQL process that serves it."""
+
+        async def waiting() -> int | None:
+            pid: int | None = await self._connection.fetchval(
+                "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            return pid
+
+        pid = await wait_until(waiting, "a promotion at the lock")
+        assert pid is not None
+        return pid
 
     async def release(self) -> None:
         """Let it go on."""
@@ -89,11 +91,14 @@ async def held(dsn: str, step: str) -> AsyncIterator[Held]:
 
 
 async def until_ended(dsn: str, backend: int) -> None:
-    """Wait until a process of PostgreSQL has done what it had begun, and noticed that its client is gone."""
+    """Wait until a process of PostgreSQL has finished its transaction and noticed that its client has gone."""
     connection = await asyncpg.connect(dsn)
+
+    async def ended() -> bool:
+        count = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend)
+        return not count
+
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend):
-                pass
+        await wait_until(ended, f"the end of the PostgreSQL process {backend}")
     finally:
         await connection.close()

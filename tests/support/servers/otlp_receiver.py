@@ -1,6 +1,5 @@
 """A receiver of OTLP/HTTP that keeps the spans it gets."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-DEADLINE_SECONDS = 30.0
+from tests.support.deadline import Signal
+
 INTERNAL, CLIENT, CONSUMER = 1, 3, 5
 ERROR = 2
 
@@ -43,17 +43,11 @@ class OtlpReceiver:
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: Signal = field(default_factory=Signal)
 
     async def until(self, done: Callable[[], object], what: str) -> None:
         """Wait until `done` is true; it is asked whenever something came."""
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while not done():
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            raise AssertionError(f"no {what}; there is {self.spans}") from None
+        await self._news.until(done, lambda: f"{what}; there is {self.spans}")
 
     def named(self, name: str) -> list[ReceivedSpan]:
         return [span for span in self.spans if span.name == name]
@@ -67,7 +61,7 @@ class OtlpReceiver:
         status = self.statuses.pop(0) if self.statuses else 200
         if status == 200:
             self.spans += _spans(ExportTraceServiceRequest.FromString(body))
-        self._news.set()
+        self._news.notify()
         return web.Response(
             status=status,
             body=ExportTraceServiceResponse().SerializeToString(),

@@ -11,9 +11,9 @@ import orjson
 
 from streams.config.settings import Settings
 from streams.config.sources import VARIABLES
+from tests.support.deadline import deadline
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-DEADLINE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
 async def headrace(
     *arguments: str, settings: Settings | None = None, stdin: bytes = b"", cwd: Path | None = None
 ) -> Ended:
-    """Run one command to its end; one that does not end in a minute is killed and fails the test."""
+    """Run one command to its end; one that does not end by the deadline is killed and fails the test."""
     process = await asyncio.create_subprocess_exec(
         HEADRACE,
         *arguments,
@@ -56,7 +56,7 @@ async def headrace(
         cwd=cwd,
     )
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with deadline(f"the end of headrace {arguments[0]}"):
             stdout, stderr = await process.communicate(stdin)
     finally:
         if process.returncode is None:

@@ -14,7 +14,6 @@ from streams.config.settings import Settings
 from tests.support.kafka.topic_log import TopicLog, topic_log
 
 PARTITIONS = 2
-DEADLINE_SECONDS = 60.0
 
 
 class Asking:
@@ -49,9 +48,7 @@ class Asking:
                 )
             )
         await asyncio.gather(*deliveries)
-        await self._log.until(
-            lambda: self._take_in() >= set(ids), f"answers to {len(ids)} requests", DEADLINE_SECONDS
-        )
+        await self._log.until(lambda: self._take_in() >= set(ids), f"answers to {len(ids)} requests")
         return [self._answers[request_id] for request_id in ids]
 
     async def ended(self) -> None:

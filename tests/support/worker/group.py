@@ -10,8 +10,6 @@ from tests.support.kafka.topic_log import uncommitted_requests
 from tests.support.worker.process import StartWorker, WorkerProcess
 from tests.support.worker.traffic import PARTITIONS, Traffic, steady_traffic
 
-END_SECONDS = 10.0
-
 
 class WorkerGroup:
     """Has no workers until `start`."""
@@ -34,11 +32,11 @@ class WorkerGroup:
         return steady_traffic(self.settings, self.model, **fields)
 
     async def end(self, *workers: WorkerProcess) -> None:
-        """End the last workers in order and in time; then every request there is has been committed."""
+        """End the last workers in order; then every request has been committed."""
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            assert await worker.ended(END_SECONDS) == 0
+            assert await worker.ended() == 0
         assert await uncommitted_requests(self.settings, PARTITIONS) == 0
 
 

@@ -11,9 +11,8 @@ import orjson
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS, deadline
 from tests.support.stack.command import HEADRACE, environment
-
-DEADLINE_SECONDS = 30.0
 
 
 class PageProcess:
@@ -26,7 +25,7 @@ class PageProcess:
     async def interrupted(self) -> int:
         """End it as Ctrl-C does; the exit code."""
         self._process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with deadline("the end of `headrace dashboard`"):
             return await self._process.wait()
 
     def pause(self) -> None:
@@ -56,7 +55,7 @@ async def live_page(settings: Settings, *, port: int = 0) -> AsyncIterator[PageP
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with deadline("the address of the live page"):
             line = (await process.stdout.readline()).decode().strip()
         assert line.startswith("http://127.0.0.1:"), line
         yield PageProcess(process, line)
@@ -87,11 +86,8 @@ async def events(url: str, *models: str) -> AsyncGenerator[tuple[str, JsonObject
 async def until(url: str, holds: Callable[[JsonObject], Any], *models: str) -> JsonObject:
     """The first state of the page of which something holds."""
     state: JsonObject = {}
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS), aclosing(events(url, *models)) as stream:
-            async for name, state in stream:
-                if name == "state" and holds(state):
-                    return state
-    except TimeoutError:
-        raise AssertionError(f"not within {DEADLINE_SECONDS:g} s: {state}") from None
+    async with deadline(lambda: f"another state than {state}"), aclosing(events(url, *models)) as stream:
+        async for name, state in stream:
+            if name == "state" and holds(state):
+                return state
     raise AssertionError("the stream ended")

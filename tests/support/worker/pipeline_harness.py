@@ -18,9 +18,8 @@ from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOpti
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServedVersion, ServingTable
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
-
-WAIT_SECONDS = 5.0
 
 
 class MemoryOutput:
@@ -65,7 +64,7 @@ class MemoryCache:
 
     async def until_read(self, times: int) -> None:
         """Wait until it was read so often."""
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while len(self.reads) < times:
                 self._news.clear()
                 await self._news.wait()
@@ -126,7 +125,7 @@ class Harness:
 
     async def answer(self, *values: JsonObject | bytes | None, **fields: Any) -> dict[str, JsonObject]:
         """Process one slice of these records to its end."""
-        await asyncio.wait_for(self.pipeline.process(slice_of(*values, **fields)), WAIT_SECONDS)
+        await asyncio.wait_for(self.pipeline.process(slice_of(*values, **fields)), DEADLINE_SECONDS)
         return self.output.answers()
 
 

@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from tests.support.deadline import wait_until
 from tests.support.kafka.topic_log import unlogged_responses
 
-DEADLINE_SECONDS = 60.0
 DAY = timedelta(days=1)
 DIGEST = "0123456789abcdef0123456789abcdef"
 
@@ -82,9 +82,11 @@ def written(document: Mapping[str, Any], source: str, timestamp_ms: int, partiti
 
 async def until_logged(settings: Settings, partitions: int) -> None:
     """Wait until the log workers have acknowledged every response that there is."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await unlogged_responses(settings, partitions):
-            pass
+
+    async def all_logged() -> bool:
+        return not await unlogged_responses(settings, partitions)
+
+    await wait_until(all_logged, "acknowledgements of all responses")
 
 
 async def logged(dsn: str) -> list[asyncpg.Record]:

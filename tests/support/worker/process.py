@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.command import HEADRACE, environment
 
-DEADLINE_SECONDS = 30.0
 ALL_ROLES = "predict,control"
 
 
@@ -62,12 +62,12 @@ class WorkerProcess:
             times = sum(line.get("event") == event for line in map(_parsed, self._lines))
         return self.logged(event, times=times + 1)
 
-    async def ended(self, seconds: float = DEADLINE_SECONDS) -> int:
+    async def ended(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
         try:
-            code = await asyncio.to_thread(self._process.wait, seconds)
+            code = await asyncio.to_thread(self._process.wait, DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the worker still runs after {seconds:g} s:\n{self.log}") from None
+            raise AssertionError(f"the worker still runs after {DEADLINE_SECONDS:g} s:\n{self.log}") from None
         await asyncio.to_thread(self._reader.join, DEADLINE_SECONDS)
         return code
 

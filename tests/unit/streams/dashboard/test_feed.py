@@ -14,8 +14,7 @@ from streams.dashboard import feed as feed_module
 from streams.dashboard.feed import Feed
 from streams.dashboard.registry_reader import PageReader
 from streams.dashboard.state import Seen
-
-WAIT_SECONDS = 10.0
+from tests.support.deadline import DEADLINE_SECONDS
 
 
 class CountingReader:
@@ -47,7 +46,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def running(reader: CountingReader) -> Any:
     feed = Feed(cast("PageReader", reader), may_promote=True)
     reading = asyncio.create_task(feed.run_reading_loop())
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         yield feed
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)

@@ -27,7 +27,7 @@ from tests.support.models.served_versions import (
     served_model,
     served_version,
 )
-from tests.support.worker.scraping import Samples
+from tests.support.worker.http_pages import Samples
 
 SOURCES = Path(families.__file__).parent
 START = datetime(2026, 11, 27, tzinfo=UTC)

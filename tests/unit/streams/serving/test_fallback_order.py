@@ -18,8 +18,9 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject, MetricsDelta
 from streams.serving.route_table import ServedVersion, ServingTable
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, served_version
-from tests.support.worker.pipeline_harness import WAIT_SECONDS, GatedBackend, Harness, request, slice_of
+from tests.support.worker.pipeline_harness import GatedBackend, Harness, request, slice_of
 
 WHOLE: JsonObject = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}}
 DOWN = BackendUnavailableError("the canary is down")
@@ -59,7 +60,7 @@ class Canary:
         return asyncio.create_task(self.bench.pipeline.process(slice_of(*values)))
 
     async def until_answered(self, request_id: str) -> JsonObject:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while request_id not in self.bench.output.answers():
                 self.bench.output.arrived.clear()
                 await self.bench.output.arrived.wait()
@@ -67,7 +68,7 @@ class Canary:
 
 
 async def called(backend: GatedBackend) -> None:
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ async def test_a_deadline_that_passes_while_production_answers() -> None:
     assert (late["error"]["code"], late["model_version"]) == ("DEADLINE_EXCEEDED", "v2")
     assert "patient" not in canary.bench.output.answers()
     production.gate.set()
-    await asyncio.wait_for(waiting, WAIT_SECONDS)
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
     assert canary.bench.output.answers()["patient"]["fallback"] is True
     assert canary.bench.output.dead_letters() == []
     deltas = canary.deltas()
@@ -206,7 +207,9 @@ async def test_a_deadline_that_passes_while_the_canary_answers_asks_nobody_else(
     """There is no time left to answer in."""
     production, hanging = RecordingBackend(), GatedBackend()
     canary = Canary(production, hanging)
-    await asyncio.wait_for(canary.begin(canary.request("late", of=canary.v2, deadline_ms=100)), WAIT_SECONDS)
+    await asyncio.wait_for(
+        canary.begin(canary.request("late", of=canary.v2, deadline_ms=100)), DEADLINE_SECONDS
+    )
     assert canary.bench.output.answers()["late"]["error"]["code"] == "DEADLINE_EXCEEDED"
     assert production.calls == []
 
@@ -222,7 +225,7 @@ async def test_productions_users_do_not_wait_for_the_canary() -> None:
     assert (await canary.until_answered("productions"))["predictions"] == [{"x": 1}]
     assert not waiting.done()
     hanging.gate.set()
-    await asyncio.wait_for(waiting, WAIT_SECONDS)
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
 async def test_who_falls_back_joins_productions_own_call() -> None:
@@ -235,7 +238,7 @@ async def test_who_falls_back_joins_productions_own_call() -> None:
     # It reads production's cache, behind its own, and joins then.
     await canary.bench.cache.until_read(3)
     production.gate.set()
-    await asyncio.wait_for(asyncio.gather(own, joining), WAIT_SECONDS)
+    await asyncio.wait_for(asyncio.gather(own, joining), DEADLINE_SECONDS)
     assert len(production.calls) == 1
     answers = canary.bench.output.answers()
     assert ("fallback" in answers["own"], answers["joins"]["fallback"]) == (False, True)
@@ -249,7 +252,7 @@ async def test_a_slice_falls_back_by_its_own_table() -> None:
     await called(hanging)
     canary.bench.tables.swap(ServingTable(epoch=2))
     await canary.v2.dispatcher.close()
-    await asyncio.wait_for(waiting, WAIT_SECONDS)
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
     assert canary.bench.output.answers()["r"]["model_version"] == "v1"
     assert len(production.calls) == 1
 
@@ -263,10 +266,10 @@ async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own()
     backend.called.clear()
     patient = asyncio.create_task(bench.pipeline.process(slice_of(request("patient"))))
     await called(backend)
-    await asyncio.wait_for(short, WAIT_SECONDS)
+    await asyncio.wait_for(short, DEADLINE_SECONDS)
     assert bench.output.answers()["short"]["error"]["code"] == "DEADLINE_EXCEEDED"
     backend.gate.set()
-    await asyncio.wait_for(patient, WAIT_SECONDS)
+    await asyncio.wait_for(patient, DEADLINE_SECONDS)
     assert bench.output.answers()["patient"]["predictions"] == [{"x": 1}]
     assert bench.pipeline._in_flight == {}
 
@@ -281,7 +284,7 @@ async def test_who_has_no_more_time_joins_the_call_under_way(more: JsonObject) -
     joins = asyncio.create_task(bench.pipeline.process(slice_of(request("joins", **more))))
     await bench.cache.until_read(2)
     backend.gate.set()
-    await asyncio.wait_for(asyncio.gather(first, joins), WAIT_SECONDS)
+    await asyncio.wait_for(asyncio.gather(first, joins), DEADLINE_SECONDS)
     assert len(backend.calls) == 1
     assert bench.output.answers().keys() == {"first", "joins"}
 
@@ -296,8 +299,8 @@ async def test_a_call_has_the_time_of_the_most_patient_of_its_slice() -> None:
         await called(backend)
         while "short" not in bench.output.answers():
             bench.output.arrived.clear()
-            await asyncio.wait_for(bench.output.arrived.wait(), WAIT_SECONDS)
+            await asyncio.wait_for(bench.output.arrived.wait(), DEADLINE_SECONDS)
         backend.gate.set()
-        await asyncio.wait_for(waiting, WAIT_SECONDS)
+        await asyncio.wait_for(waiting, DEADLINE_SECONDS)
         assert bench.output.answers()["patient"]["predictions"] == [{"x": 1}]
         assert len(backend.calls) == 1

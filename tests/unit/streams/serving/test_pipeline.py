@@ -13,8 +13,9 @@ import pytest
 
 from schemas.errors import BackendFailedError
 from schemas.events import JsonObject, PredictResponse
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, served_version
-from tests.support.worker.pipeline_harness import WAIT_SECONDS, GatedBackend, Harness, request, slice_of
+from tests.support.worker.pipeline_harness import GatedBackend, Harness, request, slice_of
 
 
 async def test_answers_in_the_contracts_form() -> None:
@@ -50,11 +51,11 @@ async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
     backend = GatedBackend()
     bench = Harness(served_version("m", "v1", backend))
     first = asyncio.create_task(bench.pipeline.process(slice_of(request("a"))))
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     second = asyncio.create_task(bench.pipeline.process(slice_of(request("b"))))
     await bench.cache.until_read(2)
     backend.gate.set()
-    await asyncio.wait_for(asyncio.gather(first, second), WAIT_SECONDS)
+    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE_SECONDS)
     assert [len(call) for call in backend.calls] == [1]
     assert bench.output.answers().keys() == {"a", "b"}
 
@@ -68,12 +69,12 @@ async def test_hits_do_not_wait_for_misses() -> None:
     backend.gate.clear()
     bench.output.arrived.clear()
     mixed = asyncio.create_task(bench.pipeline.process(slice_of(request("hit", 1), request("miss", 2))))
-    await asyncio.wait_for(bench.output.arrived.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(bench.output.arrived.wait(), DEADLINE_SECONDS)
     assert bench.output.answers()["hit"]["cached"] is True
     assert "miss" not in bench.output.answers()
     assert not mixed.done()
     backend.gate.set()
-    await asyncio.wait_for(mixed, WAIT_SECONDS)
+    await asyncio.wait_for(mixed, DEADLINE_SECONDS)
     assert bench.output.answers()["miss"]["cached"] is False
 
 
@@ -106,13 +107,13 @@ async def test_a_deadline_ends_the_waiting() -> None:
     waiting = asyncio.create_task(
         bench.pipeline.process(slice_of(request("late", 1, deadline_ms=50), request("patient", 1)))
     )
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     while "late" not in bench.output.answers():
         bench.output.arrived.clear()
-        await asyncio.wait_for(bench.output.arrived.wait(), WAIT_SECONDS)
+        await asyncio.wait_for(bench.output.arrived.wait(), DEADLINE_SECONDS)
     assert bench.output.answers()["late"]["error"]["code"] == "DEADLINE_EXCEEDED"
     backend.gate.set()
-    await asyncio.wait_for(waiting, WAIT_SECONDS)
+    await asyncio.wait_for(waiting, DEADLINE_SECONDS)
     assert bench.output.answers()["patient"]["predictions"] == [{"x": 1}]
     assert bench.output.dead_letters() == []
 

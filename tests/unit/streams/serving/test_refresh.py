@@ -14,6 +14,7 @@ from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import RETRY_LOAD_SECONDS, ServingRefresher
 from streams.serving.route_table import ServingTable
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
 
 
@@ -260,7 +261,7 @@ async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Harness) ->
     await asyncio.sleep(0)
     assert bench.tables.current.epoch == 1
     bench.refresher.hear(RouteHint(model_name="m", revision=2, epoch=2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while bench.tables.current.models["m"].revision < 2:
             bench.tables.changed.clear()
             await bench.tables.changed.wait()
@@ -288,7 +289,7 @@ async def test_a_registry_that_refuses_us_ends_nothing(bench: Harness) -> None:
     await bench.follow()
     bench.registry.failure = SetupError("wrong password")
     running = asyncio.create_task(bench.refresher.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         bench.refresher.wake()
         await bench.registry.failed.wait()
         bench.registry.failure = None

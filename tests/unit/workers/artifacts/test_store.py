@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import ArtifactError, UnavailableError
+from tests.support.deadline import DEADLINE_SECONDS
 from workers.artifacts.folder import LOCK_NAME
 from workers.artifacts.port import CHUNK_BYTES, ArtifactSource, ArtifactStream
 from workers.artifacts.sources import ArtifactSources
@@ -231,7 +232,7 @@ async def test_a_cancelled_fetch_leaves_nothing(cache_dir: Path) -> None:
             pass
 
     fetching = asyncio.create_task(fetch())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await began.wait()
         assert len(in_cache(cache_dir)) == 1
         fetching.cancel()

@@ -16,10 +16,9 @@ from schemas.errors import (
     DeadlineExceededError,
 )
 from schemas.events import JsonObject
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingMeter
 from workers.calls.dispatch import BREAKER, Dispatcher
-
-WAIT_SECONDS = 10.0
 
 
 class Backend:
@@ -56,7 +55,7 @@ class Backend:
 
 
 def dispatcher_of(backend: Backend, *, meter: RecordingMeter | None = None, **options: Any) -> Dispatcher:
-    limits = {"max_batch": 100, "max_calls": 1, "timeout_seconds": WAIT_SECONDS} | options
+    limits = {"max_batch": 100, "max_calls": 1, "timeout_seconds": DEADLINE_SECONDS} | options
     return Dispatcher(backend, name="m v1", meter=meter or RecordingMeter(), **limits)
 
 
@@ -65,7 +64,7 @@ def batch(*numbers: int) -> list[JsonObject]:
 
 
 async def ask(dispatcher: Dispatcher, *numbers: int, **options: Any) -> list[Any]:
-    return await asyncio.wait_for(dispatcher.infer(batch(*numbers), **options), WAIT_SECONDS)
+    return await asyncio.wait_for(dispatcher.infer(batch(*numbers), **options), DEADLINE_SECONDS)
 
 
 async def test_an_idle_backend_is_called_at_once_and_a_busy_one_with_all_that_waits() -> None:
@@ -74,7 +73,7 @@ async def test_an_idle_backend_is_called_at_once_and_a_busy_one_with_all_that_wa
     dispatcher = dispatcher_of(backend, meter=meter, max_batch=4)
     backend.gate.clear()
     callers = [asyncio.create_task(ask(dispatcher, 0))]
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     callers += [asyncio.create_task(ask(dispatcher, number)) for number in range(1, 6)]
     await asyncio.sleep(0)
     backend.gate.set()
@@ -98,7 +97,7 @@ async def test_a_cancelled_caller_harms_no_batch_mate() -> None:
     dispatcher = dispatcher_of(backend)
     backend.gate.clear()
     working = asyncio.create_task(ask(dispatcher, 1))
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     callers = [asyncio.create_task(ask(dispatcher, number)) for number in (2, 3, 4)]
     await asyncio.sleep(0)
     working.cancel()
@@ -129,7 +128,7 @@ async def test_a_bad_example_of_one_caller_fails_alone() -> None:
     dispatcher = dispatcher_of(backend)
     backend.gate.clear()
     first = asyncio.create_task(ask(dispatcher, 0))
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     others = [asyncio.create_task(ask(dispatcher, *numbers)) for numbers in ((1, 2), (3, 13), (4,))]
     await asyncio.sleep(0)
     backend.gate.set()
@@ -204,7 +203,7 @@ async def test_closed_it_fails_those_who_wait() -> None:
     dispatcher = dispatcher_of(backend)
     backend.gate.clear()
     callers = [asyncio.create_task(ask(dispatcher, number)) for number in (1, 2)]
-    await asyncio.wait_for(backend.called.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     await dispatcher.close()
     for caller in callers:
         (outcome,) = await caller

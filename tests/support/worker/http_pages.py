@@ -1,16 +1,16 @@
-"""What a process shows at `/metrics`, as a reader of Prometheus's format takes it."""
+"""What a process serves over HTTP: `/metrics`, as a reader of Prometheus's format takes it, and `/readyz`."""
 
-import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-DEADLINE_SECONDS = 30.0
+from tests.support.deadline import wait_until
 
 
 class Samples:
-    """The samples of a page by name and labels; an empty label is none, as to Prometheus."""
+    """The samples of a page by name and labels; Prometheus treats empty labels as absent."""
 
     def __init__(self, text: str) -> None:
         names = [line.split(" ")[2] for line in text.splitlines() if line.startswith("# TYPE")]
@@ -45,17 +45,34 @@ def _given(labels: dict[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset((name, value) for name, value in labels.items() if value)
 
 
-async def scraped(url: str, until: Callable[[Samples], object] = lambda _: True, what: str = "") -> Samples:
-    """The page of a process at `url`, once it shows what is waited for."""
-    samples = None
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
-            while True:
-                answer = await client.get(f"{url}/metrics")
-                assert answer.status_code == 200
-                assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-                samples = Samples(answer.text)
-                if until(samples):
-                    return samples
-    except TimeoutError:
-        raise AssertionError(f"/metrics does not show within {DEADLINE_SECONDS:g} s: {what}") from None
+async def scraped(
+    url: str, until: Callable[[Samples], object] = lambda _: True, what: str = "a page"
+) -> Samples:
+    """The page of a process at `url`, once `until` holds for it."""
+
+    async def page() -> Samples | None:
+        answer = await client.get(f"{url}/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        samples = Samples(answer.text)
+        return samples if until(samples) else None
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+        found = await wait_until(page, f"/metrics shows {what}")
+    assert found is not None
+    return found
+
+
+async def readiness(port: int) -> Any:
+    """The document of `/readyz` of a worker or its supervisor, ready or not."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"http://127.0.0.1:{port}/readyz")).json()
+
+
+async def until_ready(port: int) -> None:
+    """Wait until `/readyz` says ready."""
+
+    async def ready() -> bool:
+        return bool((await readiness(port))["ready"])
+
+    await wait_until(ready, "a worker that is ready")

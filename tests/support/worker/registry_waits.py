@@ -1,0 +1,24 @@
+"""Waiting for what workers and monitors write to the registry a moment after they have logged or published it."""
+
+from registry.alert_states import AlertStates
+from registry.heartbeats import Heartbeats, WorkerHeartbeat
+from tests.support.deadline import wait_until
+
+
+async def until_so_many_live(heartbeats: Heartbeats, count: int) -> list[WorkerHeartbeat]:
+    """Wait until this many workers live; returns their heartbeats."""
+
+    async def live() -> list[WorkerHeartbeat] | None:
+        found = await heartbeats.live()
+        return found if len(found) >= count else None
+
+    return await wait_until(live, f"{count} live workers") or []
+
+
+async def until_all_is_published(states: AlertStates) -> None:
+    """Wait until PostgreSQL has every alert event as published."""
+
+    async def published() -> bool:
+        return not await states.unpublished()
+
+    await wait_until(published, "every alert event published")
