@@ -13,7 +13,7 @@ from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 
 if TYPE_CHECKING:
     from schemas.models import PromotionEvent, PromotionResult
-    from streams.clients.promotion_client import Decided
+    from streams.clients.promotion_client import Decision
     from streams.config.settings import Settings
 
 _HOW = """
@@ -139,9 +139,9 @@ async def _decide_and_tell(settings: "Settings", event: "PromotionEvent", option
         print_json(document)
 
 
-async def _decided(settings: "Settings", event: "PromotionEvent", options: Options) -> "Decided":
+async def _decided(settings: "Settings", event: "PromotionEvent", options: Options) -> "Decision":
     from streams.cli.output import plain_warnings
-    from streams.clients.promotion_client import Decided, PromotionClient, apply_directly, send_hint
+    from streams.clients.promotion_client import Decision, PromotionClient, apply_directly, send_hint
 
     def tell_fallback(reason: str) -> None:
         print(f"headrace: {reason}; the event goes to PostgreSQL too", file=sys.stderr, flush=True)
@@ -152,7 +152,7 @@ async def _decided(settings: "Settings", event: "PromotionEvent", options: Optio
         # Not before: PostgreSQL can be asked without what logs, and sooner.
         plain_warnings(settings)
         await send_hint(settings, result)
-        return Decided(result, "postgresql")
+        return Decision(result, "postgresql")
     async with PromotionClient(settings, on_fallback=tell_fallback) as client:
         return await client.decide(event, timeout_seconds=options.timeout_seconds)
 

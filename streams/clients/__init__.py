@@ -1,4 +1,4 @@
-"""Clients for programs in Python."""
+"""The clients for programs in Python; `docs/control-plane.md` and the README show their use."""
 
 from streams.clients.predict_client import PredictClient
 from streams.clients.promotion_client import PromotionClient

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from schemas.errors import HeadraceError, PromotionRejectedError
 from schemas.events import ModelName, VersionName, WireModel
 from schemas.validation import one_line
-from streams.clients.promotion_client import Decided, PromotionClient
+from streams.clients.promotion_client import Decision, PromotionClient
 from streams.config.settings import Settings
 from streams.dashboard.guard import bears, is_same_site
 from streams.promotions.events import make_event
@@ -56,7 +56,7 @@ async def promote(settings: Settings, token: str, request: web.Request) -> web.R
     return _told(decided)
 
 
-def _told(decided: Decided) -> web.Response:
+def _told(decided: Decision) -> web.Response:
     result = decided.result
     log.info(
         "promotion of the page decided",

@@ -8,7 +8,7 @@ from typing import Self
 from registry.heartbeats import Heartbeats
 from registry.store import RegistryStore
 from schemas.models import PromotionEvent, PromotionResult
-from streams.clients.promotion_client import PromotionClient, decide_directly
+from streams.clients.promotion_client import PromotionClient, apply_directly, send_hint
 from streams.config.settings import Settings
 from tests.support.promotions.events import event
 from tests.support.stack.command import headrace
@@ -39,7 +39,9 @@ def directly(settings: Settings) -> Act:
     """Without Kafka."""
 
     async def act(wanted: PromotionEvent) -> tuple[PromotionResult, str]:
-        return await decide_directly(settings, wanted), "postgresql"
+        result = await apply_directly(settings, wanted)
+        await send_hint(settings, result)
+        return result, "postgresql"
 
     return act
 

@@ -24,7 +24,7 @@ from schemas.errors import (
 from schemas.events import RouteHint
 from schemas.models import PromotionResult
 from streams.clients import promotion_client as promoting
-from streams.clients.promotion_client import FALLBACK_SECONDS, PromotionClient, decide_directly
+from streams.clients.promotion_client import FALLBACK_SECONDS, PromotionClient, apply_directly, send_hint
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
@@ -118,7 +118,7 @@ async def test_both_ways_decide_the_very_same_event(settings: Settings, start_wo
     """What JSON cannot carry as it is, is changed for PostgreSQL too: else the second one would be a conflict."""
     metrics = {"loss": float("nan"), "rows": 1e300, "accuracy": 0.1}
     one = event("register", model=spec("v1", metrics=metrics))
-    directly = await decide_directly(settings, one)
+    directly = await apply_directly(settings, one)
     assert directly.status == "applied"
     await start_worker(settings, roles="control").ready()
     async with PromotionClient(settings) as client:
@@ -161,9 +161,11 @@ async def test_without_kafka_postgresql_decides(database: str, own_redis: Redis,
 async def test_without_redis_only_the_hint_is_lost(database: str) -> None:
     """Whether it refuses connections or its certificates cannot be read: what is applied is told."""
     plain = Settings.model_validate({"postgres_dsn": database, "redis_url": f"redis://{NOWHERE}/0"})
-    assert (await decide_directly(plain, event("register", model=spec("v1")))).status == "applied"
     secure = at(plain, redis_url=f"rediss://{NOWHERE}/0", redis_ssl_cafile="/absent.pem")
-    assert (await decide_directly(secure, event("register", model=spec("v2")))).status == "applied"
+    for number, settings in enumerate((plain, secure)):
+        result = await apply_directly(settings, event("register", model=spec(f"v{number}")))
+        await send_hint(settings, result)
+        assert result.status == "applied"
 
 
 async def test_without_postgresql_the_client_waits_for_kafka(
@@ -198,7 +200,7 @@ async def test_without_either_the_operator_is_told_where_to_look(settings: Setti
         ):
             await client.decide(one, timeout_seconds=1)
     with pytest.raises(RegistryUnavailableError, match=where):
-        await decide_directly(at(settings, postgres_dsn=NO_REGISTRY), one)
+        await apply_directly(at(settings, postgres_dsn=NO_REGISTRY), one)
 
 
 async def test_a_registry_that_is_held_does_not_outlast_the_timeout(
@@ -211,7 +213,7 @@ async def test_a_registry_that_is_held_does_not_outlast_the_timeout(
             with pytest.raises(BrokerUnavailableError, match="no result within 1 s"):
                 await client.decide(one, timeout_seconds=1)
         with pytest.raises(RegistryUnavailableError, match=r"no result from PostgreSQL within 0\.2 s"):
-            await decide_directly(settings, one, timeout_seconds=0.2)
+            await apply_directly(settings, one, timeout_seconds=0.2)
     store = await RegistryStore.connect(database)
     assert (await store.apply(one)).revision == 1
     await store.close()
