@@ -6,7 +6,7 @@ exponential histogram (opentelemetry.io, Metrics Data Model, "ExponentialHistogr
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from schemas.events import Histogram
 
@@ -96,15 +96,23 @@ def quantile(histogram: Histogram, q: float) -> float:
     if histogram.count == 0:
         return 0.0
     rank = max(1, math.ceil(q * histogram.count))
-    seen = histogram.zero_count
-    if rank <= seen:
-        return 0.0
     if rank >= histogram.count:
         return histogram.max
-    per_octave = 2.0**histogram.scale
-    for index, times in sorted((int(index), times) for index, times in histogram.buckets.items()):
-        seen += times
-        if rank <= seen:
-            middle: float = 2.0 ** ((index + 0.5) / per_octave)
-            return min(max(middle, histogram.min), histogram.max)
-    return histogram.max
+    buckets = {int(index): times for index, times in histogram.buckets.items()}
+    value = value_at(buckets, histogram.count - rank, scale=histogram.scale)
+    return min(max(value, histogram.min), histogram.max)
+
+
+def value_at(buckets: Mapping[int, int], above: int, *, scale: int = SCALE) -> float:
+    """The geometric middle of the bucket of the value that has `above` values over it.
+
+    `buckets` has the count of each bucket by its index. Returns 0.0 when there are not so many values in
+    buckets: the others are zeros.
+    """
+    # From the highest bucket down: a p99 is near the top.
+    for index in sorted(buckets, reverse=True):
+        above -= buckets[index]
+        if above < 0:
+            middle: float = 2.0 ** ((index + 0.5) / 2.0**scale)
+            return middle
+    return 0.0

@@ -1,100 +1,183 @@
-"""PURE. From what rules see to alerts: one event when a condition fires and one when it resolves.
+"""PURE. The state machine of an alert, and the book of all alerts of one monitor.
 
-A condition must hold for a while to fire, and be clear for a while, by a lower threshold, to resolve. What
-cannot be judged any more, as a version that takes no traffic, resolves after a longer while. Times are Unix
-seconds.
+A rule must be breached for `hold_seconds` before its alert fires, and cleared for `clear_seconds` before
+the alert resolves. An alert whose rule can no longer be evaluated (a version without traffic) resolves after
+`UNKNOWN_SECONDS`. Alerts are not muted here: Alertmanager silences them. Times are Unix seconds.
 """
 
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from schemas.alert_rules import GlobalRules, ModelRules, Rule
 from schemas.events import Alert
-from streams.monitoring.evaluation import AlertName, Evaluation
+from streams.monitoring.rules.evaluation import AlertKey, Evaluation
 
-UNJUDGED_SECONDS = 300.0
+UNKNOWN_SECONDS = 300.0
+
+
+class Phase(StrEnum):
+    """The phase of an alert. Only `FIRING`, `RESOLVING` and `UNKNOWN` count as firing."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    """Breached, but not yet for `hold_seconds`."""
+    FIRING = "firing"
+    RESOLVING = "resolving"
+    """Cleared, but not yet for `clear_seconds`."""
+    UNKNOWN = "unknown"
+    """Fires, and its rule cannot be evaluated."""
+
+
+class Observation(StrEnum):
+    """One evaluation of a rule, as the state machine takes it."""
+
+    BREACHED = "breached"
+    BETWEEN = "between"
+    """Neither breached nor cleared."""
+    CLEARED = "cleared"
+    MISSING = "missing"
+    """Too little data to evaluate the rule."""
+    DISABLED = "disabled"
+    """The rule is switched off, or this release does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertState:
+    """A phase, and the Unix time at which it began."""
+
+    phase: Phase
+    since: float
+
+    @property
+    def fires(self) -> bool:
+        return self.phase in _FIRING_PHASES
+
+
+_FIRING_PHASES = frozenset({Phase.FIRING, Phase.RESOLVING, Phase.UNKNOWN})
+INACTIVE = AlertState(Phase.INACTIVE, 0.0)
+
+
+def advance(
+    state: AlertState, seen: Observation, now: float, *, hold_seconds: float, clear_seconds: float
+) -> AlertState:
+    """The next state of an alert; `since` is kept while the phase stays.
+
+    | seen | does not fire: inactive, pending | fires: firing, resolving, unknown |
+    |---|---|---|
+    | breached | pending; after `hold_seconds` firing | firing |
+    | between | inactive | firing |
+    | cleared | inactive | resolving; after `clear_seconds` inactive |
+    | missing | inactive | unknown; after `UNKNOWN_SECONDS` inactive |
+    | disabled | inactive | inactive |
+    """
+    match seen:
+        case Observation.BREACHED if not state.fires:
+            pending = _enter(state, Phase.PENDING, now)
+            return pending if now - pending.since < hold_seconds else AlertState(Phase.FIRING, now)
+        case Observation.BREACHED | Observation.BETWEEN if state.fires:
+            return _enter(state, Phase.FIRING, now)
+        case Observation.CLEARED if state.fires:
+            resolving = _enter(state, Phase.RESOLVING, now)
+            return resolving if now - resolving.since < clear_seconds else INACTIVE
+        case Observation.MISSING if state.fires:
+            unknown = _enter(state, Phase.UNKNOWN, now)
+            return unknown if now - unknown.since < UNKNOWN_SECONDS else INACTIVE
+        case _:
+            return INACTIVE
+
+
+def _enter(state: AlertState, phase: Phase, now: float) -> AlertState:
+    return state if state.phase is phase else AlertState(phase, now)
 
 
 class AlertBook:
-    """What fires, and since when what does not fire was seen."""
+    """The state of every alert that is not inactive, and the event by which each firing one began."""
 
     def __init__(self, firing: Iterable[Alert] = ()) -> None:
-        self.firing: dict[AlertName, Alert] = {name_of(alert): alert for alert in firing}
-        self._breached_since: dict[AlertName, float] = {}
-        self._cleared_since: dict[AlertName, float] = {}
-        self._unjudged_since: dict[AlertName, float] = {}
+        self.firing: dict[AlertKey, Alert] = {key_of(alert): alert for alert in firing}
+        self._states = {
+            key: AlertState(Phase.FIRING, alert.at.timestamp()) for key, alert in self.firing.items()
+        }
 
-    def advance(
+    def update(
         self,
         model_name: str,
-        evaluations: Mapping[AlertName, Evaluation],
+        evaluations: Mapping[AlertKey, Evaluation],
         rules: ModelRules | GlobalRules,
         now: float,
     ) -> list[Alert]:
-        """The events of one model by its evaluations, which are all that could be judged now."""
-        events = []
-        for name, evaluation in evaluations.items():
-            self._unjudged_since.pop(name, None)
-            rule: Rule = getattr(rules, name[2])
-            if name in self.firing:
-                events += self._firing(name, evaluation, rule, now)
-            elif not evaluation.breached:
-                self._breached_since.pop(name, None)
-            elif now - self._breached_since.setdefault(name, now) >= rule.hold_seconds:
-                del self._breached_since[name]
-                events.append(self._fire(name, evaluation, rule, now))
-        for name in [name for name in self.firing if name[0] == model_name and name not in evaluations]:
-            known: Rule | None = getattr(rules, name[2], None)
-            since = self._unjudged_since.setdefault(name, now)
-            self._cleared_since.pop(name, None)
-            if known is None or not known.enabled or now - since >= UNJUDGED_SECONDS:
-                events.append(self._resolve(name, None, now))
-        for name in [
-            name for name in self._breached_since if name[0] == model_name and name not in evaluations
-        ]:
-            del self._breached_since[name]
-        return events
+        """Advance the alerts of one model, or the global ones; returns the events: firing or resolved.
 
-    def forget(self, alert: Alert) -> None:
-        """Take back an event that did not come to be, because another monitor was there first."""
-        self.firing.pop(name_of(alert), None)
-
-    def _firing(self, name: AlertName, evaluation: Evaluation, rule: Rule, now: float) -> list[Alert]:
-        if not evaluation.cleared:
-            self._cleared_since.pop(name, None)
-        elif now - self._cleared_since.setdefault(name, now) >= rule.clear_seconds:
-            return [self._resolve(name, evaluation, now)]
-        return []
-
-    def _fire(self, name: AlertName, evaluation: Evaluation, rule: Rule, now: float) -> Alert:
-        model_name, model_version, rule_name = name
-        alert = Alert(
-            alert_id=str(uuid.uuid4()),
-            model_name=model_name,
-            model_version=model_version,
-            rule=rule_name,
-            severity=rule.severity,
-            state="firing",
-            value=evaluation.value,
-            threshold=evaluation.threshold,
-            baseline=evaluation.baseline,
-            window_seconds=evaluation.window_seconds,
-            at=datetime.fromtimestamp(now, UTC),
+        `evaluations` has every rule that could be evaluated at `now`.
+        """
+        open_keys = [key for key in self._states if key.model_name == model_name and key not in evaluations]
+        events = (
+            self._update(key, evaluations.get(key), getattr(rules, key.rule, None), now)
+            for key in (*evaluations, *open_keys)
         )
-        self.firing[name] = alert
-        return alert
+        return [event for event in events if event is not None]
 
-    def _resolve(self, name: AlertName, evaluation: Evaluation | None, now: float) -> Alert:
-        fired = self.firing.pop(name)
-        self._cleared_since.pop(name, None)
-        self._unjudged_since.pop(name, None)
-        changes = {"state": "resolved", "at": datetime.fromtimestamp(now, UTC)}
-        if evaluation is not None:
-            changes["value"] = evaluation.value
-        return fired.model_copy(update=changes)
+    def _update(
+        self, key: AlertKey, evaluation: Evaluation | None, rule: Rule | None, now: float
+    ) -> Alert | None:
+        before = self._states.get(key, INACTIVE)
+        after = INACTIVE
+        if rule is not None:
+            seen = _observation(evaluation, rule)
+            after = advance(
+                before, seen, now, hold_seconds=rule.hold_seconds, clear_seconds=rule.clear_seconds
+            )
+        if after is INACTIVE:
+            self._states.pop(key, None)
+        else:
+            self._states[key] = after
+        if after.fires and not before.fires:
+            assert rule is not None
+            assert evaluation is not None
+            self.firing[key] = _firing_event(key, evaluation, rule, now)
+            return self.firing[key]
+        if before.fires and not after.fires:
+            return _resolved_event(self.firing.pop(key), evaluation, now)
+        return None
 
 
-def name_of(alert: Alert) -> AlertName:
-    """Of which there is one at a time."""
-    return alert.model_name, alert.model_version, alert.rule
+def key_of(alert: Alert) -> AlertKey:
+    """The key of the alert that an event belongs to."""
+    return AlertKey(alert.model_name, alert.model_version, alert.rule)
+
+
+def _observation(evaluation: Evaluation | None, rule: Rule) -> Observation:
+    if not rule.enabled:
+        return Observation.DISABLED
+    if evaluation is None:
+        return Observation.MISSING
+    if evaluation.breached:
+        return Observation.BREACHED
+    return Observation.CLEARED if evaluation.cleared else Observation.BETWEEN
+
+
+def _firing_event(key: AlertKey, evaluation: Evaluation, rule: Rule, now: float) -> Alert:
+    return Alert(
+        alert_id=str(uuid.uuid4()),
+        model_name=key.model_name,
+        model_version=key.model_version,
+        rule=key.rule,
+        severity=rule.severity,
+        state="firing",
+        value=evaluation.value,
+        threshold=evaluation.threshold,
+        baseline=evaluation.baseline,
+        window_seconds=evaluation.window_seconds,
+        at=datetime.fromtimestamp(now, UTC),
+    )
+
+
+def _resolved_event(fired: Alert, evaluation: Evaluation | None, now: float) -> Alert:
+    """The firing event with the time of the resolution, and the last value where there is one."""
+    changes = {"state": "resolved", "at": datetime.fromtimestamp(now, UTC)}
+    if evaluation is not None:
+        changes["value"] = evaluation.value
+    return fired.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""PURE. All models of one monitor: deltas in, alerts out."""
+"""PURE. All models of one monitor: metrics deltas and samples in, alert events out."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,20 +6,21 @@ from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.alert_state import AlertBook
-from streams.monitoring.evaluation import ModelView, evaluate
-from streams.monitoring.global_rules import GlobalView, Sample
+from streams.monitoring.rules.global_rules import GlobalView, Sample
+from streams.monitoring.rules.model_rules import evaluate
+from streams.monitoring.rules.model_view import ModelView
 from streams.monitoring.series import VersionSeries
 
 _DEFAULTS = ModelRules()
-# A version without weight that nothing is asked of; what fires of it resolves.
-_OVER_SECONDS = 3600.0
+# The metrics of a version without weight and without requests for this long are dropped; its alerts resolve.
+_DROP_SECONDS = 3600.0
 
 
 class AlertEngine:
-    """Holds what was seen of each model, and what fires. Times are Unix seconds.
+    """Holds the recent metrics of each model, and the state of its alerts. Times are Unix seconds.
 
-    Requests of models that nobody knows count under the model "", which has no rules: whoever may send
-    requests can make such names up.
+    Requests for unregistered models count under the model name "", which is never watched: any sender can make
+    such names up.
     """
 
     def __init__(self, firing: Iterable[Alert] = ()) -> None:
@@ -29,51 +30,48 @@ class AlertEngine:
         self._views: dict[str, ModelView] = {}
         self._global = GlobalView()
 
-    def knows(self, model_name: str) -> bool:
-        """Whether this model is watched, with its history."""
-        return model_name in self._views
-
     @property
     def models(self) -> list[str]:
+        """The names of the models that are watched."""
         return list(self._views)
 
     def begin(self, model_name: str, history: Iterable[Window]) -> None:
-        """Watch a model from now on; `history` are its windows of 10 s and 1 min, in their order."""
+        """Start to watch a model; `history` has its windows of 10 s and 1 min, each in the order of time."""
         view = self._views[model_name] = ModelView(model_name)
         for window in history:
             _series(view, window.model_version).restore(window)
 
     def observe(self, deltas: Iterable[MetricsDelta], now: float) -> None:
-        """Add what was counted just now, each delta once, of models that are watched."""
+        """Add new deltas; those of models that are not watched are ignored. Each delta is passed once."""
         for delta in deltas:
             if (view := self._views.get(delta.model_name)) is not None:
                 _series(view, delta.model_version).add(delta, now)
 
-    def route(
+    def update_route(
         self, model_name: str, weights: Mapping[str, float], production: str | None, now: float
     ) -> None:
-        """Take over a model's route; `weights` are shares from 0 to 1."""
-        self._views[model_name].route(weights, production, now)
+        """Replace the route of a model; `weights` are shares from 0 to 1."""
+        self._views[model_name].update_route(weights, production, now)
 
     def evaluate(self, model_name: str, now: float) -> list[Alert]:
-        """What fires or resolves of a model now."""
+        """Evaluate the rules of a model; returns the events."""
         view = self._views[model_name]
         for version in [version for version in view.series if _is_over(view, version, now)]:
             del view.series[version]
         rules = self.model_rules.get(model_name, _DEFAULTS)
         evaluations = evaluate(view, rules, self.book.firing, now)
-        return self.book.advance(model_name, evaluations, rules, now)
+        return self.book.update(model_name, evaluations, rules, now)
 
     def evaluate_global(self, sample: Sample) -> list[Alert]:
-        """What fires or resolves of the installation by one more sample."""
+        """Add a sample and evaluate the global rules; returns the events."""
         self._global.add(sample)
         evaluations = self._global.evaluate(self.global_rules)
-        return self.book.advance(GLOBAL, evaluations, self.global_rules, sample.at)
+        return self.book.update(GLOBAL, evaluations, self.global_rules, sample.at)
 
 
 def _is_over(view: ModelView, version: str, now: float) -> bool:
     last = view.series[version].last_asked_at
-    return last is not None and now - last > _OVER_SECONDS and not view.weights.get(version)
+    return last is not None and now - last > _DROP_SECONDS and not view.weights.get(version)
 
 
 def _series(view: ModelView, version: str) -> VersionSeries:

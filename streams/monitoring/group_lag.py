@@ -11,7 +11,7 @@ from schemas.errors import BrokerUnavailableError
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.topics import administration
-from streams.monitoring.global_rules import Offsets
+from streams.monitoring.rules.global_rules import Offsets
 
 
 class GroupLag:

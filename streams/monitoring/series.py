@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.events import MetricsDelta
-from schemas.histogram import SCALE
+from schemas.histogram import value_at
 from schemas.windows import Totals, Window
 
 KEPT_WINDOWS = {1: 20, 10: 65, 60: 375, 300: 12}
 """Window length in seconds -> how many of the newest are kept."""
 _KEPT_LATENCIES = 8
-_PER_OCTAVE = 2.0**SCALE
 _HOUR = 3600.0
 # What is judged now must not be in the baseline that it is judged by.
 _BASELINE_ENDS_SECONDS = 300.0
@@ -163,7 +162,7 @@ class VersionSeries:
                 breaker_opened += found.breaker_opened
         return asked, failed, load_failures, breaker_opened
 
-    def minutes_asked(self, start: float, end: float) -> list[int]:
+    def requests_by_minute(self, start: float, end: float) -> list[int]:
         """How many requests there were in each whole minute from `start` to before `end`."""
         tier = self._tiers[60]
         numbers = range(int(start // 60), int(end // 60))
@@ -233,14 +232,7 @@ class VersionSeries:
 
 
 def _p99(latencies: dict[int, int], measured: int) -> float:
-    # From above, where 1% is found soon.
-    beyond = measured - -(-measured * 99 // 100)
-    for index in sorted(latencies, reverse=True):
-        beyond -= latencies[index]
-        if beyond < 0:
-            value: float = 2.0 ** ((index + 0.5) / _PER_OCTAVE)
-            return value
-    return 0.0
+    return value_at(latencies, measured - -(-measured * 99 // 100))
 
 
 def _median(values: list[float]) -> float | None:

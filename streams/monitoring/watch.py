@@ -25,7 +25,7 @@ from schemas.errors import RegistryUnavailableError, SetupError, UnavailableErro
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.engine import AlertEngine
-from streams.monitoring.global_rules import Sample
+from streams.monitoring.rules.global_rules import Sample
 
 log = structlog.get_logger()
 
@@ -171,7 +171,7 @@ class AlertWatch:
                 continue
             route = self._following.route_of(model_name)
             if route is not None:
-                self._engine.route(model_name, *route, now)
+                self._engine.update_route(model_name, *route, now)
             await self._record(self._engine.evaluate(model_name, now))
             # Of many models each takes a fraction of a millisecond: others go on in between.
             await asyncio.sleep(0)

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator
 
-from streams.monitoring.global_rules import Sample, WorkerStatus
 from streams.monitoring.monitor import Monitor
+from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import SAMPLE_EACH_SECONDS, AlertWatch
 from streams.prometheus.text_format import NO_LABELS, Part, counter, gauge, labels
 
@@ -61,9 +61,9 @@ def global_families(sample: Sample, now: float) -> Iterator[Part]:
         [(labels(partition=str(number)), offsets.lag) for number, offsets in sorted(sample.offsets.items())],
     )
     yield gauge(
-        "headrace_lost_deltas",
+        "headrace_missing_deltas",
         "Metrics deltas that were sent and have not come, of the workers known; some may be on their way.",
-        [(NO_LABELS, sample.lost)],
+        [(NO_LABELS, sample.missing_deltas)],
     )
     signs = _newest(sample)
     since = now - sample.at

@@ -24,9 +24,9 @@ from streams.kafka.faust_app import WorkerApp, has_joined, output_of
 from streams.kafka.topics import partition_counts
 from streams.monitoring.assignment import Assignment
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, RegistryFollower
-from streams.monitoring.global_rules import Sample, WorkerStatus
 from streams.monitoring.group_lag import GroupLag
 from streams.monitoring.monitor import Monitor
+from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import AlertWatch, repeated
 from streams.monitoring.webhook import Webhook
 from streams.process.background import OnFault, background
@@ -94,7 +94,7 @@ async def monitor_role(
                     for heartbeat, age_seconds in await heartbeats.all()
                 ],
                 epoch=await store.epoch(),
-                lost=sum((await windows.missing_deltas(settings.topic_metrics)).values()),
+                missing_deltas=sum((await windows.missing_deltas(settings.topic_metrics)).values()),
             )
 
         def jobs() -> Iterator[Coroutine[object, object, None]]:

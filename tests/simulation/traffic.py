@@ -131,7 +131,7 @@ class Simulation:
     def _second(self, second: int, deltas: list[MetricsDelta]) -> None:
         now = START + second + 1.5
         for model_name, (weights, production) in self.routes(second).items():
-            self.engine.route(model_name, weights, production, now)
+            self.engine.update_route(model_name, weights, production, now)
         self.engine.observe(deltas, now)
         for model_name in self.engine.models:
             self.alerts += self.engine.evaluate(model_name, now)

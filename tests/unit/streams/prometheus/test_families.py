@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from registry.store import RegistryStore
-from streams.monitoring.global_rules import Offsets, Sample, WorkerStatus
+from streams.monitoring.rules.global_rules import Offsets, Sample, WorkerStatus
 from streams.prometheus import page as page_module
 from streams.prometheus import text_format as families
 from streams.prometheus.monitor_families import global_families
@@ -191,12 +191,12 @@ async def test_a_sample_tells_of_each_worker_once() -> None:
             WorkerStatus("gone", "d", 3000.0, 1),
         ],
         epoch=9,
-        lost=2,
+        missing_deltas=2,
     )
     values = await shown(lambda: global_families(sample, 1002.0))
     assert values.value("headrace_group_lag_records", partition="0") == 7
     assert values.value("headrace_group_lag_records", partition="1") == 0
-    assert values.value("headrace_lost_deltas") == 2
+    assert values.value("headrace_missing_deltas") == 2
     assert values.value("headrace_worker_heartbeat_age_seconds", worker="one") == 2.5
     assert values.value("headrace_worker_heartbeat_age_seconds", worker="two") == 22.0
     assert values.value("headrace_worker_epochs_behind", worker="one") == 1

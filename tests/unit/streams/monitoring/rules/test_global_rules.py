@@ -1,12 +1,13 @@
-"""streams/monitoring/global_rules.py: lag, workers and lost metrics, by samples over time."""
+"""streams/monitoring/rules/global_rules.py: lag, workers and lost metrics, by samples over time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from schemas.alert_rules import GlobalRules
+from schemas.alert_rules import GLOBAL, GlobalRules
 from schemas.events import Alert
 from streams.monitoring.engine import AlertEngine
-from streams.monitoring.global_rules import GlobalView, Offsets, Sample, WorkerStatus
+from streams.monitoring.rules.evaluation import AlertKey
+from streams.monitoring.rules.global_rules import GlobalView, Offsets, Sample, WorkerStatus
 
 EACH_SECONDS = 5.0
 
@@ -18,9 +19,9 @@ def sample(
     end: int = 0,
     workers: Sequence[WorkerStatus] = (),
     epoch: int = 1,
-    lost: int = 0,
+    missing_deltas: int = 0,
 ) -> Sample:
-    return Sample(at, {0: Offsets(committed, end), 1: Offsets(end, end)}, workers, epoch, lost)
+    return Sample(at, {0: Offsets(committed, end), 1: Offsets(end, end)}, workers, epoch, missing_deltas)
 
 
 def sign(
@@ -55,7 +56,7 @@ def test_the_lag_is_the_age_of_the_oldest_request_that_is_not_answered() -> None
     view = GlobalView()
     for second in range(0, 305, 5):
         view.add(sample(second, committed=50 * second, end=100 * second))
-    evaluation = view.evaluate(GlobalRules())["", "", "consumer_lag"]
+    evaluation = view.evaluate(GlobalRules())[AlertKey(GLOBAL, "", "consumer_lag")]
     # The one at 15000 was written when 150 seconds had gone.
     assert 300 - 150 - EACH_SECONDS <= evaluation.value <= 300 - 150 + EACH_SECONDS
 
@@ -143,17 +144,17 @@ def test_deltas_that_never_come_fire_and_those_on_their_way_do_not() -> None:
 
     def seen(at: float) -> dict[str, Any]:
         on_their_way = 3 if at % 20 == 0 else 0
-        return {"lost": 40 + on_their_way + (5 if at >= 200 else 0)}
+        return {"missing_deltas": 40 + on_their_way + (5 if at >= 200 else 0)}
 
     fired, resolved = told(watched(1200, seen))
     assert fired[:2] == ("delta_loss", "firing")
     assert 255 <= fired[2] <= 265
     assert resolved[:2] == ("delta_loss", "resolved")
     assert 800 <= resolved[2] <= 1000
-    assert watched(1200, lambda at: {"lost": 40 + (3 if at % 20 == 0 else 0)}) == []
+    assert watched(1200, lambda at: {"missing_deltas": 40 + (3 if at % 20 == 0 else 0)}) == []
 
 
 def test_the_value_of_lost_deltas_is_how_many() -> None:
     """Within the window."""
-    (fired,) = watched(300, lambda at: {"lost": 0 if at < 100 else 7})
+    (fired,) = watched(300, lambda at: {"missing_deltas": 0 if at < 100 else 7})
     assert (fired.value, fired.severity) == (7.0, "warning")

@@ -1,4 +1,4 @@
-"""streams/monitoring/evaluation.py with the engine over it: what each rule of a model sees, and how soon."""
+"""streams/monitoring/rules/model_rules.py with the engine over it: what each rule of a model sees, and how soon."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +9,9 @@ import pytest
 
 from schemas.alert_rules import ErrorRate, LatencyBaseline, ModelRules
 from schemas.events import Alert
-from streams.monitoring.evaluation import Evaluation, ModelView, error_rate
+from streams.monitoring.rules.error_rate import error_rate
+from streams.monitoring.rules.evaluation import Evaluation
+from streams.monitoring.rules.model_view import ModelView
 from streams.monitoring.series import VersionSeries
 from tests.simulation.traffic import START, Plan, SimulatedVersion, Simulation, always
 from tests.unit.schemas.test_windows import NOON, delta

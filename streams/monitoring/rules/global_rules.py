@@ -1,6 +1,6 @@
-"""PURE. The rules of what all models share: the group's lag, the workers, the metrics themselves.
+"""PURE. The global rules: the consumer group's lag, the workers, and the completeness of the metrics.
 
-Samples are taken now and then; times are Unix seconds.
+They read samples that the monitor takes every few seconds. Times are Unix seconds.
 """
 
 from collections import deque
@@ -8,29 +8,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.alert_rules import GLOBAL, ConsumerLag, DeltaLoss, GlobalRules, StaleWorkers
-from streams.monitoring.evaluation import AlertName, Evaluation
+from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
 
 SAMPLES_SECONDS = 900.0
-"""So long are samples kept, which is also the longest lag that is told."""
+"""Samples are kept this long, so it is also the longest lag that can be measured."""
 _SHRINKS_OVER_SECONDS = 15.0
-_RESOLVE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """A partition of the requests: up to where they are answered, and up to where they go."""
+    """A partition of `predict-requests`: the group's committed offset and the end offset."""
 
     committed: int
     end: int
 
     @property
     def lag(self) -> int:
+        """Records that are not answered and committed yet."""
         return self.end - self.committed
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker's last sign of life: how long ago, how far it had followed, and which models were behind."""
+    """The last heartbeat of a worker.
+
+    `age_seconds` is the time since then; `epoch` is the registry epoch that the worker served; `behind` are the
+    models that it served by an older route.
+    """
 
     worker: str
     boot_id: str
@@ -41,34 +45,39 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen at one time; `lost` are the deltas that had not come by then."""
+    """The state of the whole system at the Unix time `at`.
+
+    `missing_deltas` counts metrics deltas that were sent and have not been read; some may still arrive.
+    """
 
     at: float
     offsets: Mapping[int, Offsets]
     workers: Sequence[WorkerStatus]
     epoch: int
-    lost: int
+    missing_deltas: int
 
 
 class GlobalView:
-    """The samples of the last quarter of an hour."""
+    """The samples of the last 15 minutes."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque()
         self._behind_since: dict[tuple[str, str, str], float] = {}
 
     def add(self, sample: Sample) -> None:
-        """Note a sample; they come in their order."""
+        """Add a sample; samples are added in the order of their times."""
         self._samples.append(sample)
         while self._samples[0].at < sample.at - SAMPLES_SECONDS:
             self._samples.popleft()
         behind = {
-            (sign.worker, sign.boot_id, model_name) for sign in sample.workers for model_name in sign.behind
+            (status.worker, status.boot_id, model_name)
+            for status in sample.workers
+            for model_name in status.behind
         }
         self._behind_since = {each: self._behind_since.get(each, sample.at) for each in behind}
 
-    def evaluate(self, rules: GlobalRules) -> dict[AlertName, Evaluation]:
-        """The evaluations of the rules that are enabled, as of the last sample."""
+    def evaluate(self, rules: GlobalRules) -> dict[AlertKey, Evaluation]:
+        """The evaluations of the enabled rules, as of the last sample."""
         if not self._samples:
             return {}
         evaluations = {}
@@ -78,11 +87,13 @@ class GlobalView:
             evaluations["stale_workers"] = self._stale_workers(rules.stale_workers)
         if rules.delta_loss.enabled:
             evaluations["delta_loss"] = self._delta_loss(rules.delta_loss)
-        return {(GLOBAL, "", rule): evaluation for rule, evaluation in evaluations.items()}
+        return {AlertKey(GLOBAL, "", rule): evaluation for rule, evaluation in evaluations.items()}
 
     def _consumer_lag(self, rule: ConsumerLag) -> Evaluation:
         last = self._samples[-1]
-        ages = {partition: self._age(partition, offsets) for partition, offsets in last.offsets.items()}
+        ages = {
+            partition: self._age_seconds(partition, offsets) for partition, offsets in last.offsets.items()
+        }
         old = [partition for partition, age in ages.items() if age >= rule.age_seconds]
         oldest = max(ages.values(), default=0.0)
         return Evaluation(
@@ -90,24 +101,24 @@ class GlobalView:
             threshold=rule.age_seconds,
             window_seconds=_SHRINKS_OVER_SECONDS,
             breached=any(not self._shrinks(partition) for partition in old),
-            cleared=oldest <= _RESOLVE_SHARE * rule.age_seconds,
+            cleared=oldest <= RESOLVE_SHARE * rule.age_seconds,
         )
 
-    def _age(self, partition: int, offsets: Offsets) -> float:
-        """How long ago the first request that is not answered was written, at least, in seconds."""
+    def _age_seconds(self, partition: int, offsets: Offsets) -> float:
+        """A lower bound of the age of the first unanswered request, in seconds."""
         if offsets.committed >= offsets.end:
             return 0.0
         written_by = self._samples[-1].at
         for sample in reversed(self._samples):
             seen = sample.offsets.get(partition)
             if seen is None or seen.end <= offsets.committed:
-                # Written after this sample, and by the next one.
+                # The request was written after this sample and before the next one.
                 break
             written_by = sample.at
         return self._samples[-1].at - written_by
 
     def _shrinks(self, partition: int) -> bool:
-        """Whether its backlog is being worked off, which needs nobody's help."""
+        """True when the backlog of the partition is smaller than 15 s ago: then it is being worked off."""
         last = self._samples[-1]
         before = next(
             (
@@ -121,51 +132,55 @@ class GlobalView:
 
     def _stale_workers(self, rule: StaleWorkers) -> Evaluation:
         last = self._samples[-1]
-        alive = {sign.worker for sign in last.workers if sign.age_seconds < rule.silent_seconds}
-        seen_long_ago = [
+        alive = {status.worker for status in last.workers if status.age_seconds < rule.silent_seconds}
+        earlier_epochs = [
             sample.epoch for sample in self._samples if sample.at <= last.at - rule.behind_seconds
         ]
-        # A registry that was restored from a backup went back.
-        due = min(max(seen_long_ago, default=0), last.epoch)
+        # A registry that was restored from a backup has a lower epoch than before.
+        due_epoch = min(max(earlier_epochs, default=0), last.epoch)
         stale = set()
-        for sign in last.workers:
-            silent = sign.age_seconds >= rule.silent_seconds
-            if silent and (sign.worker in alive or sign.age_seconds >= rule.forget_seconds):
-                # It was started anew, or is gone for good.
+        for status in last.workers:
+            silent = status.age_seconds >= rule.silent_seconds
+            if silent and (status.worker in alive or status.age_seconds >= rule.forget_seconds):
+                # The worker was restarted under the same name, or is gone for good.
                 continue
             loading = any(
                 last.at - since >= rule.loading_seconds
                 for (worker, boot_id, _), since in self._behind_since.items()
-                if (worker, boot_id) == (sign.worker, sign.boot_id)
+                if (worker, boot_id) == (status.worker, status.boot_id)
             )
-            if silent or sign.epoch < due or loading:
-                stale.add((sign.worker, sign.boot_id))
+            if silent or status.epoch < due_epoch or loading:
+                stale.add((status.worker, status.boot_id))
         return Evaluation(
             value=float(len(stale)),
             threshold=float(rule.workers),
             window_seconds=rule.silent_seconds,
             breached=len(stale) >= rule.workers,
-            cleared=len(stale) <= _RESOLVE_SHARE * rule.workers,
+            cleared=len(stale) <= RESOLVE_SHARE * rule.workers,
         )
 
     def _delta_loss(self, rule: DeltaLoss) -> Evaluation:
-        """Of what is missing, some is on its way: the least that was missing over a while never comes."""
+        """The increase of the settled count of missing deltas within the window.
+
+        Some missing deltas are still on their way. The minimum over `settle_seconds` counts only those that
+        never arrive.
+        """
         now = self._samples[-1].at
-        known = [sample for sample in self._samples if sample.at > now - rule.settle_seconds]
+        recent = [sample for sample in self._samples if sample.at > now - rule.settle_seconds]
         start = now - rule.window_seconds
         before = [sample for sample in self._samples if start - rule.settle_seconds < sample.at <= start]
         if self._samples[0].at > start - rule.settle_seconds:
-            # The first sample of a monitor says what was lost before it looked.
+            # Deltas that were missing before the monitor's first sample do not count.
             before = [
                 sample for sample in self._samples if sample.at <= self._samples[0].at + rule.settle_seconds
             ]
-        settled = min(sample.lost for sample in known)
-        lost = max(0, settled - min(sample.lost for sample in before))
-        whole = now - self._samples[0].at >= 2 * rule.settle_seconds
+        settled = min(sample.missing_deltas for sample in recent)
+        missing = max(0, settled - min(sample.missing_deltas for sample in before))
+        has_settled = now - self._samples[0].at >= 2 * rule.settle_seconds
         return Evaluation(
-            value=float(lost),
+            value=float(missing),
             threshold=float(rule.deltas),
             window_seconds=rule.window_seconds,
-            breached=whole and lost >= rule.deltas,
-            cleared=lost <= _RESOLVE_SHARE * rule.deltas,
+            breached=has_settled and missing >= rule.deltas,
+            cleared=missing <= RESOLVE_SHARE * rule.deltas,
         )

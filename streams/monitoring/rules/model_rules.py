@@ -1,0 +1,80 @@
+"""PURE. Evaluates the rules of a model for each of its versions.
+
+To add a rule: its settings in `schemas/alert_rules.py`, its function beside this file, its line here, its
+sentence in `streams/monitoring/alert_text.py`, its row in `docs/monitoring.md`.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from schemas.alert_rules import ModelRules, Occurrences
+from schemas.events import Alert
+from streams.monitoring.rules.error_rate import error_rate
+from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
+from streams.monitoring.rules.latency import latency_baseline, latency_production
+from streams.monitoring.rules.model_view import ModelView
+from streams.monitoring.rules.traffic import cache_hits, no_traffic
+
+# After a change of weights a version gets other users' requests. Their inputs are not cached for this long.
+_CACHE_FILLS_SECONDS = 300.0
+
+
+def evaluate(
+    view: ModelView, rules: ModelRules, firing: Mapping[AlertKey, Alert], now: float
+) -> dict[AlertKey, Evaluation]:
+    """The evaluations of all enabled rules; a rule without enough data is left out."""
+    evaluations: dict[AlertKey, Evaluation] = {}
+    for version in view.series:
+        for rule, found in _evaluations(view, version, rules, firing, now):
+            if found is not None:
+                evaluations[AlertKey(view.model_name, version, rule)] = found
+    return evaluations
+
+
+def _evaluations(
+    view: ModelView,
+    version: str,
+    rules: ModelRules,
+    firing: Mapping[AlertKey, Alert],
+    now: float,
+) -> Iterator[tuple[str, Evaluation | None]]:
+    series = view.series[version]
+
+    def alert(rule: str) -> Alert | None:
+        return firing.get(AlertKey(view.model_name, version, rule))
+
+    if rules.error_rate.enabled:
+        yield "error_rate", error_rate(view, version, series, rules.error_rate, now)
+    if not version:
+        return
+    if rules.latency_baseline.enabled:
+        fired = alert("latency_baseline")
+        # While an alert fires its baseline is kept, else the slow minutes would become the baseline.
+        baseline = series.baseline_p99_ms(now) if fired is None else fired.baseline
+        yield "latency_baseline", latency_baseline(series, rules.latency_baseline, baseline, now)
+    if rules.latency_production.enabled:
+        yield "latency_production", latency_production(view, version, series, rules.latency_production, now)
+    if rules.cache_hits.enabled:
+        fired = alert("cache_hits")
+        since = view.weights_since.get(version, 0.0) + _CACHE_FILLS_SECONDS
+        baseline = series.baseline_hit_share(now, since) if fired is None else fired.baseline
+        yield "cache_hits", cache_hits(series, rules.cache_hits, baseline, now)
+    if rules.no_traffic.enabled:
+        fires = alert("no_traffic") is not None
+        yield "no_traffic", no_traffic(view, version, series, rules.no_traffic, now, fires=fires)
+    if rules.load_failure.enabled:
+        failures = series.counted(now, rules.load_failure.window_seconds).load_failures
+        yield "load_failure", _occurrences(failures, rules.load_failure)
+    if rules.breaker_opened.enabled:
+        openings = series.counted(now, rules.breaker_opened.window_seconds).breaker_opened
+        yield "breaker_opened", _occurrences(openings, rules.breaker_opened)
+
+
+def _occurrences(times: int, rule: Occurrences) -> Evaluation:
+    """How often something happened within the rule's window."""
+    return Evaluation(
+        value=float(times),
+        threshold=float(rule.times),
+        window_seconds=rule.window_seconds,
+        breached=times >= rule.times,
+        cleared=times <= RESOLVE_SHARE * rule.times,
+    )
