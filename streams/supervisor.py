@@ -19,6 +19,7 @@ import structlog
 from aiohttp.web import Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
+from schemas.backoff import backoff_seconds
 from streams.config.identity import default_worker_name
 from streams.config.settings import Settings
 from streams.process.http import Web
@@ -34,11 +35,6 @@ ASK_EACH_SECONDS = 0.5
 ASK_TIMEOUT_SECONDS = 5.0
 # After `shutdown_seconds` a worker ends itself.
 GRACE_SECONDS = 3.0
-
-
-def wait_before_restart(failures: int) -> float:
-    """PURE. Seconds to wait after so many failures in a row, of which the first is 1."""
-    return float(min(FIRST_WAIT_SECONDS * 2.0 ** (failures - 1), LONGEST_WAIT_SECONDS))
 
 
 def failures_in_a_row(before: int, ran_seconds: float) -> int:
@@ -96,7 +92,9 @@ class Supervisor:
                 self._stop.set()
                 return
             failures = failures_in_a_row(failures, time.monotonic() - began)
-            wait_seconds = wait_before_restart(failures)
+            wait_seconds = backoff_seconds(
+                failures, first_seconds=FIRST_WAIT_SECONDS, longest_seconds=LONGEST_WAIT_SECONDS
+            )
             log.warning("a worker ended", worker=worker.name, exit_code=code, restart_in_seconds=wait_seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), wait_seconds)

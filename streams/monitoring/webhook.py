@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
+from schemas.backoff import backoff_seconds
 from schemas.events import Alert, JsonObject, rfc3339
 from streams.monitoring.alert_text import format_alert
 from workers.network.connections import new_client
@@ -29,7 +30,7 @@ ENDS_AFTER = timedelta(minutes=5)
 MAX_WAITING = 1000
 MAX_TRIES = 5
 CALL_SECONDS = 5.0
-FIRST_PAUSE_SECONDS = 0.5
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0
 # The operator names the receiver, wherever it is.
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -109,8 +110,14 @@ class Webhook:
         failure = ""
         for tries in range(MAX_TRIES):
             if tries:
-                pause = FIRST_PAUSE_SECONDS * 2**tries
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+                await asyncio.sleep(
+                    backoff_seconds(
+                        tries,
+                        first_seconds=FIRST_PAUSE_SECONDS,
+                        longest_seconds=LONGEST_PAUSE_SECONDS,
+                        chance=random.uniform(0.5, 1.0),  # noqa: S311  # no secret
+                    )
+                )
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     status = (await client.post(self._url, json=body)).status_code

@@ -4,6 +4,7 @@ OpenTelemetry's own exporter takes a redirect for success, trusts other authorit
 tells of a receiver that is away at each try; so this one posts by httpx, as everything else here.
 """
 
+import random
 import ssl
 import threading
 import time
@@ -14,6 +15,8 @@ import structlog
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from schemas.backoff import backoff_seconds
 
 log = structlog.get_logger()
 
@@ -43,19 +46,25 @@ class OtlpExporter(SpanExporter):
         """Called by the processor's thread; never raises."""
         body = encode_spans(spans).SerializeToString()
         ends_at = time.monotonic() + EXPORT_SECONDS
-        pause = FIRST_PAUSE_SECONDS
+        tries = 0
         while True:
+            tries += 1
             reason, may_retry = self._post(body)
             if not reason:
                 self._tell(failing=False)
                 return SpanExportResult.SUCCESS
+            pause = backoff_seconds(
+                tries,
+                first_seconds=FIRST_PAUSE_SECONDS,
+                longest_seconds=EXPORT_SECONDS,
+                chance=random.uniform(0.5, 1.0),  # noqa: S311  # no secret
+            )
             if not may_retry or time.monotonic() + pause >= ends_at or self._closed.wait(pause):
                 if self._closed.is_set():
                     # What a connection says that is closed while it is used explains nothing.
                     reason = "not taken by the end of the process"
                 self._tell(failing=True, reason=reason, dropped=len(spans))
                 return SpanExportResult.FAILURE
-            pause *= 2
 
     def shutdown(self) -> None:
         """Try no more. Idempotent."""
