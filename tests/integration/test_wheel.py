@@ -61,13 +61,21 @@ def test_each_package_name_is_ours_alone() -> None:
     }
 
 
-def test_the_wheel_holds_the_packages_and_nothing_beside_them(wheel: Path) -> None:
-    """No tests, no stray files, and it may not be uploaded by mistake."""
+def test_the_wheel_holds_the_typed_packages_and_nothing_else(wheel: Path) -> None:
+    """No tests, no demo, no files for containers, and a classifier that keeps it from being uploaded."""
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.split("/")[0] for name in archive.namelist()}
+        names = archive.namelist()
+        tops = {name.split("/")[0] for name in names}
         (metadata,) = [name for name in archive.namelist() if name.endswith("METADATA")]
         assert "Classifier: Private :: Do Not Upload" in archive.read(metadata).decode()
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {name.split("/")[1] for name in names if name.startswith("deploy/")} == {
+        "__init__.py",
+        "kafka",
+        "local",
+        "py.typed",
+    }
 
 
 def test_the_command_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
