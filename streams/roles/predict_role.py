@@ -40,7 +40,7 @@ from streams.serving.refresh import ServingRefresher, TracerOf
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.response_encoding import OutputTopic
 from streams.tracing.provider import tracing
-from workers.cache import PredictionCache
+from workers.cache.redis_cache import PredictionCache
 
 log = structlog.get_logger()
 

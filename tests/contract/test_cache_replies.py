@@ -8,9 +8,8 @@ import hiredis
 import pytest
 
 from tests.support.deadline import DEADLINE_SECONDS
-from workers import cache
-from workers.cache import PredictionCache
-from workers.calls.breaker import BreakerConfig
+from workers.cache import availability
+from workers.cache.redis_cache import PredictionCache
 
 Command = list[bytes]
 # A reply in RESP; None never answers, and b"" closes the connection.
@@ -65,7 +64,7 @@ async def test_one_lost_call_ends_all_that_wait() -> None:
 
 async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long its timeout is, and however often somebody asks meanwhile."""
-    monkeypatch.setattr(cache, "_BREAKER", BreakerConfig(failures=1, open_seconds=0.01))
+    monkeypatch.setattr(availability, "RETRY_SECONDS", 0.01)
     probes: list[Command] = []
     asked = asyncio.Event()
 

@@ -31,7 +31,7 @@ async def test_redis_fails(
         await traffic.until_answered(lambda response: response.cached, "cached")
         began = len(traffic.sent)
         await asyncio.to_thread(harm, own_redis)
-        await worker.logged("prediction cache lost; predictions go on without it")
+        await worker.logged("prediction cache lost; predictions continue without it")
         lost = len(traffic.sent)
         await traffic.until_answered(lambda response: not response.cached, "not cached")
         without = len(traffic.sent)

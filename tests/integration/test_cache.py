@@ -1,4 +1,4 @@
-"""workers/cache.py on a real Redis: what it keeps, and what happens when it stops, hangs or refuses."""
+"""workers/cache/redis_cache.py on a real Redis: what it keeps, and what happens when it stops, hangs or refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from deploy.local.redis import Redis
 from schemas.errors import SetupError
 from tests.support.deadline import DEADLINE_SECONDS
-from workers.cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
+from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
 # Longer than the default: a busy machine must not look like a hung Redis.
 TIMEOUT_SECONDS = 1.0

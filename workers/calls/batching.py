@@ -1,11 +1,10 @@
-"""PURE rule that makes batches of what waits for one model.
+"""PURE queue that forms batches from the inputs that wait for one model.
 
-Nothing waits for company: a batch goes as soon as a call may be made, with all that waits by then, up
-to `max_batch` examples. So an idle server is called at once with what there is, and the busier it
-is, the fuller are the batches; no timer adds to the latency. A caller whose deadline has passed, or who
-has gone, is left out, which changes nothing for the others of the batch.
+No timer delays a batch: it goes as soon as a call may be made, with all inputs that wait then, up to
+`max_batch` examples. An idle server is called at once, and batches grow with the load. Callers whose
+deadline has passed or that were cancelled are left out; the rest of the batch is unaffected.
 
-Times are seconds of any one monotonic clock, handed in as `now`.
+Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
@@ -19,20 +18,20 @@ from schemas.events import JsonObject
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One caller's inputs, in `outcomes` what became of each, and how many are not settled."""
+    """One caller's inputs, the outcome of each in order, and the number of inputs without one."""
 
     inputs: Sequence[JsonObject]
     deadline_loop_seconds: float
     outcomes: list[Any] = field(init=False)
     unsettled: int = field(init=False)
-    gone: bool = False
+    cancelled: bool = False
 
     def __post_init__(self) -> None:
         self.unsettled = len(self.inputs)
         self.outcomes = [None] * self.unsettled
 
     def settle(self, start: int, outcomes: Sequence[Any]) -> bool:
-        """Put in what became of some of the inputs; True when these were the last."""
+        """Store the outcomes of the inputs from `start`; True when every input has one."""
         self.outcomes[start : start + len(outcomes)] = outcomes
         self.unsettled -= len(outcomes)
         return self.unsettled == 0
@@ -40,7 +39,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The inputs of a caller from `start` to `stop`."""
+    """The inputs `start` to `stop` (exclusive) of a caller."""
 
     caller: Caller
     start: int
@@ -53,7 +52,7 @@ class Part:
 
 
 class BatchQueue:
-    """Callers in the order of their arrival, the first perhaps with a part of its inputs only."""
+    """Waiting inputs in order of arrival; the first caller may have only the rest of its inputs here."""
 
     def __init__(self) -> None:
         self._parts: deque[Part] = deque()
@@ -67,12 +66,12 @@ class BatchQueue:
         self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)
 
     def take(self, max_batch: int) -> list[Part]:
-        """The next batch: the oldest inputs, at most `max_batch`."""
+        """Remove and return the next batch: the oldest inputs, at most `max_batch`."""
         batch: list[Part] = []
         room = max_batch
         while room and self._parts:
             part = self._parts.popleft()
-            if part.caller.gone:
+            if part.caller.cancelled:
                 continue
             count = part.stop - part.start
             if count > room:
@@ -84,7 +83,7 @@ class BatchQueue:
         return batch
 
     def drop_late(self, now: float) -> list[Part]:
-        """Take out those for whom an answer would come too late."""
+        """Remove and return the inputs of callers whose deadline has passed."""
         if now < self._first_deadline:
             return []
         waiting, self._parts = self._parts, deque()
@@ -99,5 +98,6 @@ class BatchQueue:
         return late
 
     def take_all(self) -> list[Part]:
+        """Remove and return everything, cancelled callers included."""
         parts, self._parts = list(self._parts), deque()
         return parts

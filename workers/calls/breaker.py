@@ -1,28 +1,50 @@
-"""PURE circuit breaker: whether to call something that may be down.
+"""PURE circuit breaker: whether to call a server that may be down.
 
-Closed lets everything through. `failures` failures in a row open it: nobody calls. After
-`open_seconds` one caller is let through (half-open); what becomes of that call closes the breaker
-or opens it again. A probe that never reports is given up after another `open_seconds`, so a lost
-caller cannot keep the breaker open for ever.
+Closed: every call goes. After `failures` failures in a row the breaker opens: no call goes. After
+`open_seconds` one call goes as a probe (half-open). The probe's result closes the breaker or opens it
+again. A probe without a result is replaced after another `open_seconds`, so a lost caller cannot keep
+the breaker open for ever.
 
-Times are seconds of any one monotonic clock, handed in as `now`.
+`TRANSITIONS` has every change of phase; `advance` is the only function that makes one. Times are
+seconds of one monotonic clock, passed in as `now`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the breaker does with callers."""
+    """What the breaker does with calls."""
 
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
 
 
+class BreakerEvent(StrEnum):
+    """What happens to the breaker. Callers pass CALL, SUCCESS and FAILURE; `advance` derives the fourth."""
+
+    CALL = "call after open_seconds"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    LAST_FAILURE = "failures in a row"
+
+
+# Every other pair leaves the phase as it is. While open, results are of calls from before: a late success
+# is outdated, since others failed after that call was sent, and a late failure does not prolong the pause.
+TRANSITIONS: Mapping[tuple[Phase, BreakerEvent], Phase] = {
+    (Phase.CLOSED, BreakerEvent.LAST_FAILURE): Phase.OPEN,
+    (Phase.OPEN, BreakerEvent.CALL): Phase.HALF_OPEN,
+    (Phase.HALF_OPEN, BreakerEvent.CALL): Phase.HALF_OPEN,
+    (Phase.HALF_OPEN, BreakerEvent.SUCCESS): Phase.CLOSED,
+    (Phase.HALF_OPEN, BreakerEvent.FAILURE): Phase.OPEN,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerConfig:
-    """When to open and for how long."""
+    """The number of failures in a row that opens the breaker, and the pause before a probe."""
 
     failures: int
     open_seconds: float
@@ -30,7 +52,7 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """A breaker's state; `retry_at` is when the next probe may go, unless closed."""
+    """A breaker's state; `retry_at` is the earliest time of the next probe, unless closed."""
 
     phase: Phase = Phase.CLOSED
     failures_in_a_row: int = 0
@@ -41,36 +63,26 @@ CLOSED = Breaker()
 
 
 def refuses(breaker: Breaker, now: float) -> bool:
-    """Whether no call may go now; what else `admit` would say, without asking for a call."""
+    """True when no call may go now."""
     return breaker.phase is not Phase.CLOSED and now < breaker.retry_at
 
 
-def admit(breaker: Breaker, now: float, config: BreakerConfig) -> tuple[Breaker, bool]:
-    """May a call go now? An admitted call in phase half-open is the probe.
+def advance(breaker: Breaker, event: BreakerEvent, now: float, config: BreakerConfig) -> Breaker:
+    """The state after an event.
 
-    Everyone who is admitted reports back by `succeeded` or `failed`.
+    A caller passes CALL before each call that `refuses` allows, and then SUCCESS or FAILURE. The call is
+    the probe when the phase is half-open then.
     """
-    if refuses(breaker, now):
-        return breaker, False
-    if breaker.phase is Phase.CLOSED:
-        return breaker, True
-    return replace(breaker, phase=Phase.HALF_OPEN, retry_at=now + config.open_seconds), True
-
-
-def succeeded(breaker: Breaker) -> Breaker:
-    """A call was answered.
-
-    While open this is the late answer to a call from before: no news, since others failed after it
-    went out.
-    """
-    return breaker if breaker.phase is Phase.OPEN else CLOSED
-
-
-def failed(breaker: Breaker, now: float, config: BreakerConfig) -> Breaker:
-    """A call was not answered. While open it changes nothing: late failures do not prolong it."""
-    if breaker.phase is Phase.OPEN:
+    if event is BreakerEvent.CALL and refuses(breaker, now):
         return breaker
-    failures = breaker.failures_in_a_row + 1
-    if breaker.phase is Phase.CLOSED and failures < config.failures:
-        return replace(breaker, failures_in_a_row=failures)
-    return Breaker(Phase.OPEN, failures, now + config.open_seconds)
+    if event is BreakerEvent.FAILURE and breaker.phase is Phase.CLOSED:
+        failures = breaker.failures_in_a_row + 1
+        if failures < config.failures:
+            return replace(breaker, failures_in_a_row=failures)
+        event = BreakerEvent.LAST_FAILURE
+    elif event is BreakerEvent.SUCCESS and breaker.phase is Phase.CLOSED:
+        return CLOSED
+    phase = TRANSITIONS.get((breaker.phase, event))
+    if phase is None:
+        return breaker
+    return CLOSED if phase is Phase.CLOSED else Breaker(phase, retry_at=now + config.open_seconds)

@@ -1,74 +1,79 @@
-"""PURE rule for how many calls one model server gets at once, learnt from how long they take.
+"""PURE concurrency limit for one model server, learned from the latency of its calls.
 
-More calls than a server works on at once only wait there, where they can be neither batched nor given
-up. What waits shows in the latency: of `calls` in flight, about `calls * (1 - usual / seconds)` do.
-While that is little, one more call is tried each round; when it is much, one less. A call that
-failed halves the number. This is the rule of TCP Vegas (Brakmo and Peterson 1995), with the halving of
-AIMD; `usual` is the latency of a call that had the server to itself, one for each power of two of
-the batch's size.
+More calls than a server executes in parallel only wait in its queue, where Headrace can neither batch
+nor abandon them. Queueing shows in the latency: of `limit` calls in flight, about
+`limit * (1 - base_rtt / rtt)` wait. While few calls wait, the limit grows by one each round trip; when
+many wait, it shrinks by one. A failed call halves it. The rule is TCP Vegas (Brakmo and Peterson 1995)
+with the multiplicative decrease of AIMD. `base_rtt` is the latency of a call without queueing, kept
+for each power of two of the batch size.
 
-Where a call has one example, there are no batches to make of what waits here, but a server may make
-batches of the calls that it has: it works faster the more they are, and each takes longer all the same.
-So nothing is read from their latency: such a server gets all that are allowed, until calls fail.
+A server that gets one example in each call may batch the calls by itself: its throughput grows with
+the number of calls, and so does the latency of each. Latency says nothing about queueing there, so such
+a server gets the maximum until calls fail.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-# Calls that wait at the server, and as a part of all: below the first pair another is tried, above the
-# second one less. The parts are because latencies scatter.
-FEW_WAITING, FEW_PART = 2.0, 0.3
-MANY_WAITING, MANY_PART = 4.0, 0.5
+# Waiting calls, absolute and as a fraction of the limit: below the first pair the limit grows, above the
+# second it shrinks. The fractions tolerate the variance of latencies.
+FEW_WAITING, FEW_FRACTION = 2.0, 0.3
+MANY_WAITING, MANY_FRACTION = 4.0, 0.5
 _SMOOTHING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """`level` is the number of calls, with the part of the next one that was earned so far."""
+    """`limit` is the number of calls in flight; its fraction is progress towards the next call.
 
-    level: float = 4.0
-    usual_seconds: Mapping[int, float] = field(default_factory=dict)
+    `base_rtt_seconds` has the latency without queueing by the bit length of the batch size.
+    """
+
+    limit: float = 4.0
+    base_rtt_seconds: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
-        return int(self.level)
+        """The number of calls that may be in flight."""
+        return int(self.limit)
 
-    def usual(self, batch_size: int) -> float | None:
-        """How long a call with such a batch takes a server that has nothing else to do, in seconds."""
-        return self.usual_seconds.get(batch_size.bit_length())
-
-
-def limited(state: Concurrency, max_calls: int) -> Concurrency:
-    return state if state.level <= max_calls else replace(state, level=float(max_calls))
+    def base_rtt(self, batch_size: int) -> float | None:
+        """The latency in seconds of a call with this batch size without queueing; None before the first call."""
+        return self.base_rtt_seconds.get(batch_size.bit_length())
 
 
-def answered(
+def capped(state: Concurrency, max_calls: int) -> Concurrency:
+    """The state with a limit of at most `max_calls`."""
+    return state if state.limit <= max_calls else replace(state, limit=float(max_calls))
+
+
+def on_success(
     state: Concurrency,
     *,
     batch_size: int,
-    seconds: float,
+    rtt_seconds: float,
     in_flight: int,
     max_calls: int,
     single: bool = False,
 ) -> Concurrency:
-    """After an answer that took so long, with so many calls in flight, itself among them.
+    """The state after a call that succeeded in `rtt_seconds`.
 
-    `single` says that a call never has more than one example.
+    `in_flight` is the number of calls in flight, this one included. `single`: each call has one example.
     """
-    usual = state.usual(batch_size)
-    if usual is None:
-        usual = seconds
-    elif seconds < usual or in_flight == 1:
-        usual += _SMOOTHING * (seconds - usual)
-    level = state.level
-    waiting = level * (1 - usual / seconds) if seconds > usual and not single else 0.0
-    if waiting > max(MANY_WAITING, MANY_PART * level):
-        level = max(1.0, level - 1 / level)
-    elif waiting < max(FEW_WAITING, FEW_PART * level) and in_flight >= state.calls:
-        level = min(float(max_calls), level + 1 / level)
-    return Concurrency(level, {**state.usual_seconds, batch_size.bit_length(): usual})
+    base_rtt = state.base_rtt(batch_size)
+    if base_rtt is None:
+        base_rtt = rtt_seconds
+    elif rtt_seconds < base_rtt or in_flight == 1:
+        base_rtt += _SMOOTHING * (rtt_seconds - base_rtt)
+    limit = state.limit
+    waiting = limit * (1 - base_rtt / rtt_seconds) if rtt_seconds > base_rtt and not single else 0.0
+    if waiting > max(MANY_WAITING, MANY_FRACTION * limit):
+        limit = max(1.0, limit - 1 / limit)
+    elif waiting < max(FEW_WAITING, FEW_FRACTION * limit) and in_flight >= state.calls:
+        limit = min(float(max_calls), limit + 1 / limit)
+    return Concurrency(limit, {**state.base_rtt_seconds, batch_size.bit_length(): base_rtt})
 
 
-def failed(state: Concurrency) -> Concurrency:
-    """After a call that was not answered, or refused as one too many."""
-    return replace(state, level=max(1.0, state.level / 2))
+def on_failure(state: Concurrency) -> Concurrency:
+    """The state after a call without an answer, or one that the server refused as overload."""
+    return replace(state, limit=max(1.0, state.limit / 2))

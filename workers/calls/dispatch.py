@@ -1,7 +1,7 @@
-"""Calls to one version's backend: batched, as many at once as serve best, and spared while it is down.
+"""The dispatcher of one version: batches its callers' inputs, limits calls in flight, and pauses while it is down.
 
-The rules are pure: `batching` makes the batches, `concurrency` says how many calls go at once,
-`breaker` when none goes, `isolate` lets a bad example fail alone. This is the shell around them.
+The rules are elsewhere: `batching` forms batches, `concurrency` limits the calls in flight, `breaker`
+decides when no call goes, `isolate` finds bad examples. This module runs the calls.
 """
 
 import asyncio
@@ -23,55 +23,56 @@ from schemas.events import JsonObject
 from workers.backends.port import Backend
 from workers.calls import breaker, concurrency
 from workers.calls.batching import BatchQueue, Caller, Part
-from workers.calls.breaker import BreakerConfig, Phase
+from workers.calls.breaker import BreakerConfig, BreakerEvent, Phase
 from workers.calls.isolate import infer_each
 
 log = structlog.get_logger()
 
-# As few as fail together when a server begins to hang: what waits for it by then is settled at once.
+# A server that begins to hang fails about as many calls together; then all waiting callers fail at once.
 BREAKER = BreakerConfig(failures=3, open_seconds=2.0)
-# A call that a deadline cut short speaks against the server when it took this many times the usual.
+# A call that a caller's deadline cut short counts as a server fault when it took this many base round trips.
 SLOW_CALL_FACTOR = 10.0
 
+# Errors that the server is to blame for, not an input.
 SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
 
 Outcome = Any | AnswerError
-"""A prediction, or what became of it instead."""
+"""A prediction, or the error in its place."""
 
 
 class Meter(Protocol):
-    """Told what happens between a version and its backend."""
+    """Counts what happens between a version and its backend."""
 
     def called(self, batch_size: int, seconds: float) -> None:
-        """A batch came back, with predictions or without."""
+        """Called after each batch, with the duration of its calls, whatever their outcome."""
         ...
 
     def breaker_opened(self) -> None:
-        """From now on nobody calls, for a while."""
+        """Called when the breaker opens."""
         ...
 
 
 class CallTracer(Protocol):
-    """Told of the calls for one version, where requests are traced; what a caller belongs to is its own affair."""
+    """Traces the calls of one version. The dispatcher passes a caller's trace context through unread."""
 
     def current(self) -> Any:
-        """What the running task's requests belong to."""
+        """The trace context of the running task."""
         ...
 
     def call(
         self, callers: Sequence[Any], batch_size: int
     ) -> AbstractContextManager[Callable[[Sequence[Outcome]], None]]:
-        """For one call and what its callers belong to; what it gives is told what became of the inputs."""
+        """A span around one batch; `callers` are trace contexts. Its value is called with the outcomes."""
         ...
 
 
 class _Waiting(Caller):
-    """A caller that waits in this process; it belongs to something where requests are traced."""
+    """A caller with a future for its outcomes, and a trace context where requests are traced."""
 
-    __slots__ = ("belongs_to", "settled")
+    __slots__ = ("settled", "trace_context")
 
-    belongs_to: Any
+    trace_context: Any
 
     def __init__(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> None:
         super().__init__(inputs, deadline_loop_seconds)
@@ -79,7 +80,11 @@ class _Waiting(Caller):
 
 
 class Dispatcher:
-    """What stands between many callers and one backend; `name` is for the log."""
+    """Dispatches many callers' inputs to one backend.
+
+    `name` is for the log. A call has at most `max_batch` examples and `timeout_seconds`; at most
+    `max_calls` calls are in flight.
+    """
 
     def __init__(
         self,
@@ -100,7 +105,7 @@ class Dispatcher:
         self._meter = meter
         self._tracer = tracer
         self._queue = BatchQueue()
-        self._concurrency = concurrency.limited(concurrency.Concurrency(), max_calls)
+        self._concurrency = concurrency.capped(concurrency.Concurrency(), max_calls)
         self._breaker = breaker.CLOSED
         self._last_failure = ""
         self._calls: set[asyncio.Task[None]] = set()
@@ -109,28 +114,28 @@ class Dispatcher:
     async def infer(
         self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = math.inf
     ) -> list[Outcome]:
-        """What becomes of each input, in order: a prediction, or the error in its place.
+        """The outcome of each input, in order: a prediction, or the error in its place.
 
-        `deadline_loop_seconds`, in the loop's time, is when the caller hears no more: nothing is called for it from
-        then on. To cancel it harms nobody whose inputs are in the same batch.
+        No call begins for this caller after `deadline_loop_seconds`, of the event loop's clock. Cancelling
+        the caller does not affect the other inputs of its batch.
         """
         if not inputs:
             return []
         caller = _Waiting(inputs, deadline_loop_seconds)
         if self._tracer is not None:
-            caller.belongs_to = self._tracer.current()
+            caller.trace_context = self._tracer.current()
         self._queue.add(caller)
         if not self._send_is_due:
-            # Whoever else comes in the same turn of the loop shares the batch.
+            # Callers of the same loop iteration share the batch.
             self._send_is_due = True
             asyncio.get_running_loop().call_soon(self._send)
         try:
             return await caller.settled
         finally:
-            caller.gone = True
+            caller.cancelled = True
 
     async def close(self) -> None:
-        """End the calls, fail those who wait, and close the backend. Idempotent."""
+        """Cancel the calls, fail the waiting callers, and close the backend. Idempotent."""
         _settle_with(self._queue.take_all(), BackendUnavailableError(UNLOADED))
         for call in self._calls:
             call.cancel()
@@ -138,7 +143,7 @@ class Dispatcher:
         await self._backend.close()
 
     def _send(self) -> None:
-        """Make every call that may be made now."""
+        """Start every call that the breaker and the concurrency limit allow now."""
         self._send_is_due = False
         now = asyncio.get_running_loop().time()
         _settle_with(self._queue.drop_late(now), DeadlineExceededError("the deadline passed before a call"))
@@ -148,12 +153,12 @@ class Dispatcher:
                 return
             if len(self._calls) >= self._concurrency.calls:
                 return
-            self._breaker, _ = breaker.admit(self._breaker, now, BREAKER)
-            # Whether the server is back is tried out on one example.
+            self._breaker = breaker.advance(self._breaker, BreakerEvent.CALL, now, BREAKER)
+            # A probe has one example.
             probing = self._breaker.phase is Phase.HALF_OPEN
             batch = self._queue.take(1 if probing else self._max_batch)
             if not batch:
-                # Whoever waited has gone.
+                # All waiting callers were cancelled.
                 return
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
@@ -172,67 +177,72 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         inputs = batch[0].inputs if len(batch) == 1 else [value for part in batch for value in part.inputs]
         started = loop.time()
-        limit = min(self._timeout_seconds, max(part.caller.deadline_loop_seconds for part in batch) - started)
+        deadline = max(part.caller.deadline_loop_seconds for part in batch)
+        timeout_seconds = min(self._timeout_seconds, deadline - started)
         in_flight = len(self._calls)
         try:
             if self._tracer is None:
-                outcomes = await infer_each(self._backend, inputs, timeout_seconds=limit)
+                outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
             else:
                 with self._tracer.call(_callers_of(batch), len(inputs)) as note:
-                    outcomes = await infer_each(self._backend, inputs, timeout_seconds=limit)
+                    outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
                     note(outcomes)
         except asyncio.CancelledError:
             _settle_with(batch, BackendUnavailableError(UNLOADED))
             raise
-        except Exception as error:  # noqa: BLE001  # a fault of ours, which the callers must hear of
-            _break(batch, error)
+        except Exception as error:  # noqa: BLE001  # a programming error, raised in every caller
+            _raise_in_callers(batch, error)
             return
         _settle(batch, outcomes)
         seconds = loop.time() - started
         self._meter.called(len(inputs), seconds)
-        cut_short = limit < self._timeout_seconds and seconds >= limit
+        cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
         self._learn(outcomes, seconds, max(in_flight, len(self._calls)), cut_short=cut_short)
 
     def _learn(self, outcomes: Sequence[Outcome], seconds: float, in_flight: int, *, cut_short: bool) -> None:
+        """Update the concurrency limit and the breaker; `cut_short`: a caller's deadline ended the call."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
         if not errors:
-            self._concurrency = concurrency.answered(
+            self._concurrency = concurrency.on_success(
                 self._concurrency,
                 batch_size=len(outcomes),
-                seconds=seconds,
+                rtt_seconds=seconds,
                 in_flight=in_flight,
                 max_calls=self._max_calls,
                 single=self._max_batch == 1,
             )
         serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
         if len(errors) < len(outcomes) or serious is None:
-            # What was refused for what was in it was refused by a server that is well.
+            # A server that refuses an input for its content is healthy.
             self._succeeded()
             return
-        usual = self._concurrency.usual(len(outcomes))
-        if cut_short and (usual is None or seconds < SLOW_CALL_FACTOR * usual):
+        base_rtt = self._concurrency.base_rtt(len(outcomes))
+        if cut_short and (base_rtt is None or seconds < SLOW_CALL_FACTOR * base_rtt):
             return
         if isinstance(serious, BackendUnavailableError):
-            self._concurrency = concurrency.failed(self._concurrency)
+            self._concurrency = concurrency.on_failure(self._concurrency)
         self._failed(str(serious))
 
     def _succeeded(self) -> None:
         before = self._breaker.phase
-        self._breaker = breaker.succeeded(self._breaker)
+        self._advance(BreakerEvent.SUCCESS)
         if before is Phase.HALF_OPEN:
             log.info("model server called again", version=self._name)
 
     def _failed(self, reason: str) -> None:
         before = self._breaker.phase
         self._last_failure = reason
-        self._breaker = breaker.failed(self._breaker, asyncio.get_running_loop().time(), BREAKER)
+        self._advance(BreakerEvent.FAILURE)
         if self._breaker.phase is Phase.OPEN and before is Phase.CLOSED:
             log.warning("model server not called for a while", version=self._name, reason=reason)
             self._meter.breaker_opened()
 
+    def _advance(self, event: BreakerEvent) -> None:
+        self._breaker = breaker.advance(self._breaker, event, asyncio.get_running_loop().time(), BREAKER)
+
 
 def _callers_of(batch: Sequence[Part]) -> list[Any]:
-    return [part.caller.belongs_to for part in batch if isinstance(part.caller, _Waiting)]
+    return [part.caller.trace_context for part in batch if isinstance(part.caller, _Waiting)]
 
 
 def _settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
@@ -250,11 +260,11 @@ def _settle_with(batch: Sequence[Part], error: AnswerError) -> None:
     _settle(batch, [error] * sum(part.stop - part.start for part in batch))
 
 
-def _break(batch: Sequence[Part], error: Exception) -> None:
+def _raise_in_callers(batch: Sequence[Part], error: Exception) -> None:
     for part in batch:
         caller = part.caller
         assert isinstance(caller, _Waiting)
-        # What of it still waits is for nobody.
-        caller.gone = True
+        # The rest of its inputs may still wait in the queue.
+        caller.cancelled = True
         if not caller.settled.done():
             caller.settled.set_exception(error)

@@ -1,9 +1,9 @@
-"""One bad example fails alone: a batch that fails is halved until only what is bad is left.
+"""Isolation of bad examples: a batch that fails is halved until each bad example fails alone.
 
-A good batch is one call. A bad example among n costs about 2 log2(n) further calls. There is an
-end to it: after `MAX_CALLS` calls, or twice the timeout, the parts that are not settled fail as
-they are, the smallest parts that there were. When all of the first calls failed, a few examples are
-tried alone: if they fail too, it is the model that is at fault and no example, and all fail.
+A good batch is one call. A bad example among n costs about 2 log2(n) further calls. The search is
+bounded: after `MAX_CALLS` calls, or twice the timeout, the remaining parts fail as a whole. When all of
+the first `SUSPICIOUS_CALLS` calls failed, a few examples are tried alone. If they fail too, the model is
+at fault, and the whole batch fails.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from schemas.events import JsonObject
 from workers.backends.port import Backend
 
 MAX_CALLS = 128
-# The whole, its halves, quarters and eighths.
+# The batch, its halves, quarters and eighths.
 SUSPICIOUS_CALLS = 15
 TRIED_ALONE = 8
 
@@ -24,15 +24,16 @@ TRIED_ALONE = 8
 async def infer_each(
     backend: Backend, inputs: Sequence[JsonObject], *, timeout_seconds: float
 ) -> list[Any | AnswerAndDeadLetterError]:
-    """A prediction for each input, in order, or in its place the error that became of it.
+    """A prediction or an error for each input, in order.
 
-    `timeout_seconds` bounds each call to the backend; all together take at most twice as long. A
-    backend that cannot be reached is not asked again.
+    `timeout_seconds` bounds each call to the backend; all calls together take at most twice as long. A
+    backend that is unavailable is not called again. Raises ValueError when a backend returns another
+    number of predictions than inputs.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + 2 * timeout_seconds
     settled: list[Any] = [None] * len(inputs)
-    # Parts of the batch, each with what its examples get when it cannot be tried any more.
+    # Parts of the batch, each with the error that its examples get when there is no further call for it.
     parts: deque[tuple[range, AnswerAndDeadLetterError | None]] = deque([(range(len(inputs)), None)])
     calls, answered = 0, False
     while parts:
@@ -65,19 +66,22 @@ async def infer_each(
                 settled[part.start : part.stop] = predictions
                 continue
         for index in part:
-            # One that was tried alone may be settled.
+            # An example that was tried alone may have its outcome.
             if settled[index] is None:
                 settled[index] = error
     return settled
 
 
 def _bare(error: AnswerAndDeadLetterError) -> AnswerAndDeadLetterError:
-    """The error without the frames that it passed, which hold it, and the answers that they read."""
+    """The error without its traceback: the frames would keep the error and the response bodies alive."""
     error.__context__ = None
     return error.with_traceback(None)
 
 
 def _scattered(count: int) -> list[int]:
-    """Some indices over all of `count`, in no rhythm that examples might have."""
+    """Up to `TRIED_ALONE` indices spread over `count`, at uneven distances.
+
+    Even distances could coincide with a pattern in the examples.
+    """
     step = max(1, count // TRIED_ALONE)
     return [at * step + at % step for at in range(min(count, TRIED_ALONE))]

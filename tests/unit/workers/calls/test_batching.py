@@ -35,15 +35,15 @@ def test_every_input_goes_once_and_in_order(sizes: list[int], max_batch: int) ->
     assert all(len(batch) == max_batch for batch in batches[:-1])
 
 
-def test_who_is_late_or_gone_is_left_out() -> None:
-    """The others of the batch do not notice."""
-    late, gone, patient = (
+def test_late_and_cancelled_callers_are_left_out() -> None:
+    """The rest of the batch is unaffected."""
+    late, cancelled, patient = (
         caller(2, deadline_loop_seconds=5.0),
         caller(2),
         caller(2, deadline_loop_seconds=5.1, first=10),
     )
-    queue = queue_of(late, gone, patient)
-    gone.gone = True
+    queue = queue_of(late, cancelled, patient)
+    cancelled.cancelled = True
     assert queue.drop_late(now=4.9) == []
     assert [part.caller for part in queue.drop_late(now=5.0)] == [late]
     assert numbers(queue.take(10)) == [10, 11]
@@ -51,7 +51,7 @@ def test_who_is_late_or_gone_is_left_out() -> None:
 
 
 def test_a_caller_is_settled_by_its_last_part() -> None:
-    """In any order of its parts, each outcome in its place."""
+    """Parts end in any order, and outcomes keep the order of the inputs."""
     one = caller(5)
     queue = queue_of(one)
     first, second = queue.take(3), queue.take(3)
