@@ -59,8 +59,9 @@ format: $(STAMP) ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## generate docs/schemas and docs/asyncapi.json from the models
+docs: $(STAMP) ## write docs/schemas, docs/asyncapi.json and the generated parts of pages anew from the code
 	$(BIN)/headrace schemas --out docs
+	$(BIN)/python -m tests.support.generated_sections
 
 ##@ Test
 

@@ -188,6 +188,7 @@ class Alert(WireModel):
     """A rule that began or ceased to hold; topic `predict-alerts`, key `model_name`."""
 
     alert_id: str
+    scope: Literal["model", "global"] = "model"
     model_name: str
     model_version: str
     rule: str

@@ -1,5 +1,5 @@
-"""What a process shows to Prometheus at `/metrics`: read from what is there when it is asked, counted nowhere twice.
+"""The page `/metrics` of a process: built from its counters and state at each scrape.
 
-Names begin with `headrace_`, times are in seconds, counters end in `_total`. Labels are names of models and versions that are
-registered, codes of enumerations, partitions and workers: nothing that whoever sends requests can make up.
+Every metric is in `catalogue.py`. Labels are names of registered models and versions, codes of enumerations,
+partitions and workers; senders of requests cannot create label values.
 """

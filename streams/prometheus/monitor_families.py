@@ -1,4 +1,4 @@
-"""What the role `monitor` shows: what fires, and what it knows of the whole installation."""
+"""Metrics of the role `monitor`: the firing alerts, and the last sample of the whole system."""
 
 import time
 from collections.abc import Iterator
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import SAMPLE_EACH_SECONDS, AlertWatch
-from streams.prometheus.text_format import NO_LABELS, Part, counter, gauge, labels
+from streams.prometheus import catalogue
+from streams.prometheus.text_format import NO_LABELS, Part, labels, simple
 
-# Of several monitors one samples; who has stopped to must not go on telling what it saw last.
-SAMPLE_HOLDS_SECONDS = 3 * SAMPLE_EACH_SECONDS
-# As long as the rule `stale_workers` misses a worker that is silent, by default.
-WORKERS_HOLD_SECONDS = 600.0
+# One of several monitors takes the samples. When it stops to, its last sample must not be shown for ever.
+SAMPLE_EXPIRES_SECONDS = 3 * SAMPLE_EACH_SECONDS
+# The default `forget_seconds` of the rule `stale_workers`.
+WORKER_EXPIRES_SECONDS = 600.0
 
 
 class MonitorMetrics:
@@ -22,12 +23,12 @@ class MonitorMetrics:
         self._watch = watch
 
     def read(self) -> Iterator[Part]:
-        yield gauge(
-            "headrace_alert_firing",
-            "1 while a rule of the monitor fires.",
+        yield simple(
+            catalogue.ALERT_FIRING,
             [
                 (
                     labels(
+                        scope=alert.scope,
                         rule=alert.rule,
                         severity=alert.severity,
                         model_name=alert.model_name,
@@ -38,61 +39,37 @@ class MonitorMetrics:
                 for alert in self._watch.firing
             ],
         )
-        yield gauge(
-            "headrace_monitored_models",
-            "Models that this monitor has had metrics of, and watches.",
-            [(NO_LABELS, len(self._watch.models))],
-        )
-        yield counter(
-            "headrace_unreadable_deltas_total",
-            "Records of the topic of metrics that are none.",
-            [(NO_LABELS, self._monitor.unreadable)],
-        )
+        yield simple(catalogue.MONITORED_MODELS, [(NO_LABELS, len(self._watch.models))])
+        yield simple(catalogue.UNREADABLE_DELTAS, [(NO_LABELS, self._monitor.unreadable)])
         sample, now = self._watch.sampled, time.time()
-        if sample is not None and now - sample.at < SAMPLE_HOLDS_SECONDS:
+        if sample is not None and now - sample.at < SAMPLE_EXPIRES_SECONDS:
             yield from global_families(sample, now)
 
 
 def global_families(sample: Sample, now: float) -> Iterator[Part]:
-    """PURE. What a sample says at the Unix time `now`."""
-    yield gauge(
-        "headrace_group_lag_records",
-        "Requests of a partition that no worker has answered and committed yet.",
+    """PURE. The metrics of a sample at the Unix time `now`."""
+    yield simple(
+        catalogue.GROUP_LAG,
         [(labels(partition=str(number)), offsets.lag) for number, offsets in sorted(sample.offsets.items())],
     )
-    yield gauge(
-        "headrace_missing_deltas",
-        "Metrics deltas that were sent and have not come, of the workers known; some may be on their way.",
-        [(NO_LABELS, sample.missing_deltas)],
-    )
-    signs = _newest(sample)
+    yield simple(catalogue.MISSING_DELTAS, [(NO_LABELS, sample.missing_deltas)])
+    newest = sorted(_newest(sample).items())
     since = now - sample.at
-    for name, meaning, values in (
-        (
-            "headrace_worker_heartbeat_age_seconds",
-            "How long ago a worker last sent its heartbeat.",
-            {worker: sign.age_seconds + since for worker, sign in signs.items()},
-        ),
-        (
-            "headrace_worker_epochs_behind",
-            "How many changes of the registry a worker does not serve by yet.",
-            {worker: max(0, sample.epoch - sign.epoch) for worker, sign in signs.items()},
-        ),
-        (
-            "headrace_worker_models_behind",
-            "How many models a worker serves by an older route than the registry's.",
-            {worker: len(sign.behind) for worker, sign in signs.items()},
-        ),
+    for metric, values in (
+        (catalogue.WORKER_HEARTBEAT_AGE, [status.age_seconds + since for _, status in newest]),
+        (catalogue.WORKER_EPOCHS_BEHIND, [max(0, sample.epoch - status.epoch) for _, status in newest]),
+        (catalogue.WORKER_MODELS_BEHIND, [len(status.behind) for _, status in newest]),
     ):
-        yield gauge(
-            name, meaning, [(labels(worker=worker), value) for worker, value in sorted(values.items())]
+        yield simple(
+            metric,
+            [(labels(worker=worker), value) for (worker, _), value in zip(newest, values, strict=True)],
         )
 
 
 def _newest(sample: Sample) -> dict[str, WorkerStatus]:
-    """The last sign of each worker; one that died under a name is forgotten when it lives again."""
+    """The last heartbeat of each worker name; an earlier boot under the same name is left out."""
     newest: dict[str, WorkerStatus] = {}
-    for sign in sorted(sample.workers, key=lambda each: each.age_seconds):
-        if sign.age_seconds < WORKERS_HOLD_SECONDS:
-            newest.setdefault(sign.worker, sign)
+    for status in sorted(sample.workers, key=lambda each: each.age_seconds):
+        if status.age_seconds < WORKER_EXPIRES_SECONDS:
+            newest.setdefault(status.worker, status)
     return newest
