@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.redis import Redis
 from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
+from tests.support.stack.java import start_java_fast
 from tests.support.stack.services import (
     MakeTopics,
     RunStack,
@@ -94,6 +95,13 @@ def _start_if_wanted(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
+def fast_java(pytestconfig: pytest.Config) -> None:
+    """Kafkas that tests start themselves start in a third of the time."""
+    if not pytestconfig.stash[RUN].in_containers:
+        start_java_fast(lambda _: None)
+
+
+@pytest.fixture(scope="session")
 def stack(pytestconfig: pytest.Config) -> StackAddresses:
     """The addresses of the run's Kafka, PostgreSQL and Redis."""
     return pytestconfig.stash[RUN].addresses()
@@ -151,7 +159,7 @@ def redis_url(own_redis: Redis) -> str:
 
 
 @pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[LocalStack]:
+def own_stack(tmp_path: Path, fast_java: None) -> Iterator[LocalStack]:
     """A whole stack of the test's own, whose servers it may stop, kill and pause. Takes 5 s."""
     with LocalStack(tmp_path / "stack") as own:
         yield own

@@ -34,7 +34,7 @@ def make_group(topics: MakeTopics, database: str, start_worker: StartWorker, tmp
 
 
 @pytest.fixture
-def own_kafka(in_containers: bool, tmp_path: Path) -> Iterator[Kafka]:
+def own_kafka(in_containers: bool, tmp_path: Path, fast_java: None) -> Iterator[Kafka]:
     """A Kafka without topics; takes 4 s."""
     with own_server("kafka", tmp_path / "kafka", in_containers=in_containers) as server:
         yield server

@@ -16,7 +16,11 @@ import pytest
 from tests.support.deadline import DEADLINE_SECONDS
 
 # One at a time: each has a whole stack and a worker.
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.usefixtures("fast_java"),
+]
 
 
 class Demo:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fast_java")]
 
 
 class Up:

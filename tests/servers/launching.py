@@ -22,6 +22,7 @@ from deploy.local.service import HOST, Service
 from schemas.errors import SetupError
 from tests.bench import venvs
 from tests.servers.models.toys import SLOW_CALLS_FILE
+from tests.support.stack.java import OPTIONS
 
 BUILD = Path("build/servers").absolute()
 MODELS = Path(__file__).with_name("models")
@@ -102,7 +103,13 @@ class ModelServerProcess(Service):
             SLOW_CALLS_FILE: str(self.slow_calls),
             **self.environment(),
         }
-        return ["env", *(f"{name}={value}" for name, value in variables.items()), *self.program(ports)]
+        return [
+            "env",
+            "-u",
+            OPTIONS,
+            *(f"{name}={value}" for name, value in variables.items()),
+            *self.program(ports),
+        ]
 
     def prepare(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

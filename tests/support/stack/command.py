@@ -1,17 +1,21 @@
-"""Running `headrace` as its users do: the installed command, as a process of its own."""
+"""Running `headrace` as a process of its own."""
 
 import asyncio
 import os
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import orjson
 
 from streams.config.settings import Settings
 from streams.config.sources import VARIABLES
-from tests.support.deadline import deadline
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.stack.fork_server import ForkedProcess
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
@@ -46,20 +50,22 @@ async def headrace(
     *arguments: str, settings: Settings | None = None, stdin: bytes = b"", cwd: Path | None = None
 ) -> Ended:
     """Run one command to its end; one that does not end by the deadline is killed and fails the test."""
-    process = await asyncio.create_subprocess_exec(
-        HEADRACE,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(settings),
-        cwd=cwd,
-    )
-    try:
-        async with deadline(f"the end of headrace {arguments[0]}"):
-            stdout, stderr = await process.communicate(stdin)
-    finally:
-        if process.returncode is None:
+    return await asyncio.to_thread(_run, arguments, environment(settings), stdin, cwd)
+
+
+def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: Path | None) -> Ended:
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(stdin)
+        given.seek(0)
+        process = ForkedProcess(
+            arguments, env=env, stdin=given.fileno(), stdout=out.fileno(), stderr=err.fileno(), cwd=cwd
+        )
+        try:
+            code = process.wait(DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
             process.kill()
-            await process.wait()
-    return Ended(process.returncode or 0, stdout.decode(), stderr.decode())
+            process.wait(DEADLINE_SECONDS)
+            raise AssertionError(f"headrace {arguments[0]} still runs after {DEADLINE_SECONDS:g} s") from None
+        out.seek(0)
+        err.seek(0)
+        return Ended(code, out.read().decode(), err.read().decode())

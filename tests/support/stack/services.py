@@ -23,6 +23,7 @@ from deploy.local.stack import LocalStack
 from registry.migrate import migrate
 from streams.config.settings import Settings
 from streams.kafka.topics import administration, create_topics, plan_topics
+from tests.support.stack.java import start_java_fast
 
 TEMPLATE = "headrace_template"
 
@@ -73,6 +74,7 @@ class RunStack:
 
     def _choose(self, report: Callable[[str], None]) -> Any:
         if not self.in_containers:
+            start_java_fast(report)
             return LocalStack(self.folder / "stack", report)
         from tests.containers.servers import ContainerStack
 

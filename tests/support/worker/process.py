@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.command import HEADRACE, environment
+from tests.support.stack.fork_server import ForkedProcess
 
 ALL_ROLES = "predict,control"
 
@@ -25,13 +27,7 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> None:
-        self._process = subprocess.Popen(
-            [HEADRACE, "worker", "--roles", roles, "--processes", str(processes)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment(settings),
-        )
+        self._process, self._stderr = _start(settings, roles, processes)
         self._lines: list[str] = []
         self._at_end = False
         self._news = threading.Condition()
@@ -58,9 +54,12 @@ class WorkerProcess:
 
     def logged_again(self, event: str) -> Awaitable[JsonObject]:
         """Wait until it has logged an event once more than it has by this call."""
+        return self.logged(event, times=self.count(event) + 1)
+
+    def count(self, event: str) -> int:
+        """How often it has logged an event so far."""
         with self._news:
-            times = sum(line.get("event") == event for line in map(_parsed, self._lines))
-        return self.logged(event, times=times + 1)
+            return sum(line.get("event") == event for line in map(_parsed, self._lines))
 
     async def ended(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
@@ -87,14 +86,12 @@ class WorkerProcess:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(DEADLINE_SECONDS)
         self._reader.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._stderr.close()
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in self._stderr:
             with self._news:
                 self._lines.append(line.decode(errors="replace"))
                 self._news.notify_all()
@@ -114,6 +111,29 @@ class WorkerProcess:
             state = "ended" if self._at_end else f"ran for {DEADLINE_SECONDS:g} s"
             written = "".join(self._lines)
         raise AssertionError(f"the worker {state} and has not logged {event!r} {times} times:\n{written}")
+
+
+def _start(
+    settings: Settings, roles: str, processes: int
+) -> tuple[ForkedProcess | subprocess.Popen[bytes], IO[bytes]]:
+    """Start it; its log can be read from the file."""
+    arguments = ["worker", "--roles", roles, "--processes", str(processes)]
+    read, write = os.pipe()
+    with open(os.devnull, "r+b", buffering=0) as nothing, open(write, "wb", buffering=0) as log:  # noqa: PTH123 - a descriptor has no path
+        if processes == 1:
+            started: ForkedProcess | subprocess.Popen[bytes] = ForkedProcess(
+                arguments,
+                env=environment(settings),
+                stdin=nothing.fileno(),
+                stdout=nothing.fileno(),
+                stderr=log.fileno(),
+            )
+        else:
+            # A supervisor's workers are processes of the installed command in any case.
+            started = subprocess.Popen(
+                [HEADRACE, *arguments], stdin=nothing, stdout=nothing, stderr=log, env=environment(settings)
+            )
+    return started, open(read, "rb")  # noqa: PTH123 - a descriptor has no path; it is closed with the process
 
 
 class StartWorker(Protocol):
