@@ -3,20 +3,18 @@
 import asyncio
 
 from deploy.local.postgres import Postgres
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import wait_until
 from tests.support.worker.group import MakeGroup
 from tests.support.worker.prediction_rows import count_logged, logged, until_logged
 from tests.support.worker.process import StartWorker
 from tests.support.worker.traffic import PARTITIONS, Traffic
 
-# No request waits for PostgreSQL; this is for a busy machine.
-SLOWEST_MS = 2000
-
 
 async def until_rows(dsn: str, count: int) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await count_logged(dsn) < count:
-            pass
+    async def logged_so_many() -> bool:
+        return await count_logged(dsn) >= count
+
+    await wait_until(logged_so_many, f"{count} rows")
 
 
 async def check_rows(dsn: str, traffic: Traffic) -> None:
@@ -77,21 +75,19 @@ async def test_a_log_worker_is_killed(
 async def test_postgres_is_stopped(
     make_group: MakeGroup, own_postgres: Postgres, start_worker: StartWorker
 ) -> None:
-    """Responses wait in Kafka and predictions for nothing; the log catches up by itself."""
+    """Responses wait in Kafka, predictions do not wait, and the log catches up by itself."""
     group = await make_group(postgres_dsn=own_postgres.dsn)
     log = start_worker(group.settings, "log")
     (worker, _) = await asyncio.gather(group.start("one"), log.ready())
     async with group.traffic() as traffic:
         await until_rows(own_postgres.dsn, 100)
-        began = len(traffic.sent)
         await asyncio.to_thread(own_postgres.stop)
         await log.logged("registry not reachable; responses to be logged wait")
-        await traffic.until_answered()
+        # No request waits for PostgreSQL: what is sent while it is away is answered while it is away.
         await traffic.until_answered()
         await asyncio.to_thread(own_postgres.start)
         await traffic.until_answered()
         assert await traffic.end() == 0
-        assert max(traffic.latencies_ms(began)) < SLOWEST_MS
         await until_logged(group.settings, PARTITIONS)
         await check_rows(own_postgres.dsn, traffic)
     await group.end(*worker, log)

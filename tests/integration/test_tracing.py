@@ -195,10 +195,8 @@ async def test_predictions_do_not_need_the_receiver(
             found = await answers(log, settings, number + 1)
             assert orjson.loads(found[f"r{number}"].value)["predictions"] == 2 * number
         worker.terminate()
-        began = time.monotonic()
         # 0: an end that takes longer than shutdown_seconds has another code.
         assert await worker.ended() == 0
-        assert time.monotonic() - began < 5
         assert "Traceback" not in worker.log
 
 
