@@ -35,10 +35,10 @@ from streams.prometheus.predict_families import PredictMetrics
 from streams.serving.active_tables import ActiveTables
 from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
+from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import Pipeline, PipelineOptions
 from streams.serving.refresh import ServingRefresher, TracerOf
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.response_encoding import OutputTopic
 from streams.tracing.provider import tracing
 from workers.cache.redis_cache import PredictionCache
 
@@ -84,7 +84,7 @@ async def predict_role(
         web.ready_when("predict: partitions are known", lambda: has_joined(app))
         web.ready_when("predict: the registry was read lately", lambda: not refresher.is_stale())
         pipeline = Pipeline(
-            serving=tables,
+            tables=tables,
             is_stale=refresher.is_stale,
             cache=cache,
             output=output_of(app),
@@ -146,7 +146,7 @@ async def predict_role(
 
 
 def _progress(consumed: Progress, pipeline: Pipeline) -> Progress:
-    return replace(consumed, done=consumed.done + pipeline.flights_landed)
+    return replace(consumed, done=consumed.done + pipeline.calls_done)
 
 
 async def _pipeline_options(settings: Settings) -> PipelineOptions:

@@ -1,76 +1,62 @@
-"""The whole request path, top to bottom, a slice at a time.
+"""The request path of one slice, from top to bottom.
 
-    slice → parse → route → check input → cache → infer → check output → respond → count
+    step         here                            in
+    slice        Pipeline.process                kafka/slice_agent.py calls it
+    parse        _parse_route_validate           requests.py      parse
+    route        _parse_route_validate           requests.py      route_and_validate, route_table.py
+    validate     _parse_route_validate           requests.py      route_and_validate
+    cache        _look_up                        workers/cache.py
+    coalesce     _answer                         coalescing.py    start_calls, await_call
+    infer        _infer_and_validate             workers/calls/dispatch.py
+    validate     _validate_predictions           route_table.py   output_is_valid
+    respond      _respond_to_call, _answer       responder.py     respond, respond_error
+    count        _respond_to_call, _answer       responder.py     the same calls
+    acknowledge  `process` returns               kafka/slice_agent.py
 
-Whole slices go through each step together: one cache read, one backend call for each version's
-misses, one cache write, a few batches to Kafka. Hits are answered without waiting for misses.
-Equal inputs, in one slice or in slices in flight, are inferred once. The serving table is
-captured once for each slice. `process` returns when the broker has all outputs; the agent then
-acknowledges the slice.
+A slice goes through each step as a whole: one cache read, one call for each version's misses, one cache
+write, a few batches to Kafka. Hits do not wait for misses. All requests of a slice use one serving table. The
+path has one loop: a request whose call failed may go back to the cache step, once, with the production
+version (`fallback.py`).
 
-Every record ends in an answer, a dead letter, or both. What is not an error of the tree in
-`schemas/errors.py` is a fault of ours: where it belongs to one record that record is answered
-INTERNAL; elsewhere it leaves `process`, the process ends, and the slice comes again.
+Every record ends in a response, a dead letter, or both. An exception outside the tree of `schemas/errors.py`
+is a fault of ours. Where it concerns one record, that record gets INTERNAL; elsewhere it leaves `process`, the
+process ends, and the slice is fetched again.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
 
-from schemas.errors import (
-    AnswerError,
-    InternalError,
-    InvalidOutputError,
-    MalformedRecordError,
-)
-from schemas.events import JsonObject
+from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from streams.kafka.offset_tracker import Slice
+from streams.serving.coalescing import CoalescedCall, Coalescer, await_call
+from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
+from streams.serving.output_batching import OutputBatcher, OutputTopic
+from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext, parse, route_and_validate
-from streams.serving.responder import FAULT, Answering, NoteFailure
-from streams.serving.response_encoding import Outbox, Output, OutputTopic
+from streams.serving.responder import Responder
+from streams.serving.response_encoding import ResponseEncoder, without_content, without_key
 from streams.serving.route_table import ServedVersion, ServingTable
 
 log = structlog.get_logger()
 
 MAX_PREDICTIONS_BYTES = 900_000
-# Inputs of one version that are answered together: a whole slice.
-MAX_FLIGHT = 2048
-# Ids, names, an error's details, the carried headers.
+# For the ids, names, error details and carried headers of a response.
 RESPONSE_ROOM_BYTES = 32 * 1024
-
-
-class Cache(Protocol):
-    """Never raises: what is not there, or not reachable, is a miss."""
-
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
-
-    async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None: ...
-
-
-class Serving(Protocol):
-    """What is served now; a table that is in use is known to be so until the block ends."""
-
-    def in_use(self) -> AbstractContextManager[ServingTable]: ...
-
-
-class SliceTracer(Protocol):
-    """Told of each slice, and by what it gives for it of the slice's failures, where requests are traced."""
-
-    def slice(self, handled: Slice) -> AbstractContextManager[NoteFailure | None]: ...
+# A call may run this much longer than its last deadline, so that its requests expire before it fails.
+DEADLINE_MARGIN_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """`dead_letter_partitions` is that topic's partition count."""
+    """Topics and limits; `dead_letter_partitions` is the number of partitions of that topic."""
 
     responses: OutputTopic
     dead_letters: OutputTopic
@@ -79,38 +65,20 @@ class PipelineOptions:
 
     @property
     def max_predictions_bytes(self) -> int:
-        """What leaves room in a response for all but its key."""
+        """The largest predictions that fit into a response beside everything but its key."""
         return min(self.responses.max_bytes - RESPONSE_ROOM_BYTES, MAX_PREDICTIONS_BYTES)
 
 
-_Hits = dict[ServedVersion, tuple[list[RequestContext], list[bytes]]]
-_Misses = dict[ServedVersion, list[RequestContext]]
+Requests = dict[ServedVersion, list[RequestContext]]
+"""Requests by the version that is to answer them."""
 
+Hits = dict[ServedVersion, tuple[list[RequestContext], list[bytes]]]
+"""Requests with their predictions, by version."""
 
-class _Flight:
-    """Inputs of one version that are inferred together, each for all requests that hold it.
+FirstErrors = Mapping[RequestContext, AnswerError]
+"""What each request's own version failed with; empty on the first attempt."""
 
-    `landed` is done when every key has predictions as JSON, or an error. `deadline_unix_seconds` is
-    the deadline of the request that has the most time.
-    """
-
-    __slots__ = ("boarding", "deadline_unix_seconds", "inputs", "keys", "landed", "results", "version")
-
-    def __init__(self, version: ServedVersion) -> None:
-        self.version = version
-        self.keys: list[bytes] = []
-        self.inputs: list[JsonObject] = []
-        self.deadline_unix_seconds = 0.0
-        self.boarding = True
-        self.landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.results: dict[bytes, bytes | AnswerError] = {}
-
-    def takes(self, work: RequestContext) -> bool:
-        """Whether it lands in time for a request, as far as that can be promised."""
-        deadline = math.inf if work.deadline_unix_ms is None else work.deadline_unix_ms / 1000
-        if self.boarding:
-            self.deadline_unix_seconds = max(self.deadline_unix_seconds, deadline)
-        return deadline <= self.deadline_unix_seconds
+_FIRST_ATTEMPT: FirstErrors = {}
 
 
 class Pipeline:
@@ -119,7 +87,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        serving: Serving,
+        tables: Tables,
         is_stale: Callable[[], bool],
         cache: Cache,
         output: Output,
@@ -127,180 +95,126 @@ class Pipeline:
         options: PipelineOptions,
         tracer: SliceTracer | None = None,
     ) -> None:
-        self._serving = serving
+        self._tables = tables
         self._is_stale = is_stale
         self._cache = cache
         self._output = output
         self._metrics = metrics
         self._options = options
         self._tracer = tracer
-        self._in_flight: dict[bytes, _Flight] = {}
-        self._flying: set[asyncio.Task[None]] = set()
-        self._flights_landed = 0
+        self._coalescer = Coalescer(self._infer_and_validate, self._store)
 
     @property
-    def flights_landed(self) -> int:
-        """How many calls have ended: progress, also while no slice is done."""
-        return self._flights_landed
+    def calls_done(self) -> int:
+        """How many calls have ended: progress for the watchdog while a slice takes long."""
+        return self._coalescer.calls_done
 
     async def process(self, handled: Slice) -> None:
-        """Answer every record of a slice; returns when the broker has all outputs."""
-        with self._serving.in_use() as table:
-            if self._tracer is None:
-                await self._answer(handled, table)
-            else:
-                with self._tracer.slice(handled) as note_failure:
-                    await self._answer(handled, table, note_failure)
+        """Answer every record of a slice; returns when the broker has all outputs.
 
-    async def _answer(
-        self, handled: Slice, table: ServingTable, note_failure: NoteFailure | None = None
-    ) -> None:
-        options = self._options
-        outbox = Outbox(
-            handled,
-            self._output,
-            options.responses,
-            options.dead_letters,
-            options.dead_letter_partitions,
-        )
-        stale = self._is_stale()
-        answering = Answering(handled, outbox, self._metrics, stale=stale, note_failure=note_failure)
-        admitted = self._admit_all(handled, table, answering, stale=stale)
-        await self._serve(admitted, table, answering)
-        await outbox.delivered()
+        Then the caller acknowledges the slice. Raises what aiokafka raises when it cannot deliver.
+        """
+        with self._tables.in_use() as table:
+            if self._tracer is None:
+                await self._process(handled, table)
+            else:
+                with self._tracer.slice(handled) as on_failure:
+                    await self._process(handled, table, on_failure)
 
     async def close(self) -> None:
-        """Let go of what is still in flight; nobody waits for it any more."""
-        for task in self._flying:
-            task.cancel()
-        await asyncio.gather(*self._flying, return_exceptions=True)
+        """Cancel the calls in flight; no slice waits for them any more."""
+        await self._coalescer.close()
 
-    async def _serve(
-        self,
-        admitted: Mapping[ServedVersion, list[RequestContext]],
-        table: ServingTable,
-        answering: Answering,
+    async def _process(
+        self, handled: Slice, table: ServingTable, on_failure: OnFailure | None = None
     ) -> None:
-        """Answer admitted requests, those of each version by it."""
-        hits, misses = await self._look_up(admitted)
-        flights = self._take_off(misses)
-        for version, (works, predictions) in hits.items():
-            answering.predictions(version, works, predictions, cached=True)
-        await answering.outbox.flush()
-        if flights:
+        stale = self._is_stale()
+        responder = self._responder(handled, on_failure, stale=stale)
+        requests = self._parse_route_validate(handled, table, responder, stale=stale)
+        await self._answer(requests, table, responder, _FIRST_ATTEMPT)
+        await responder.delivered()
+
+    def _parse_route_validate(
+        self, handled: Slice, table: ServingTable, responder: Responder, *, stale: bool
+    ) -> Requests:
+        """The valid requests of a slice by their versions; responds to the others."""
+        max_bytes = self._options.max_record_bytes
+        now_unix_ms = time.time() * 1000
+        requests: Requests = {}
+        for record in handled.records:
+            request = RequestContext(record)
+            try:
+                parse(request, table.models, max_bytes)
+                version = route_and_validate(request, table, now_unix_ms, stale=stale)
+            except AnswerError as error:
+                responder.respond_error(request, error)
+            except MalformedRecordError as error:
+                responder.dead_letter_only(request, error)
+            except Exception:  # a fault that concerns one record must not stop its partition
+                log.exception("internal fault", partition=handled.partition, offset=record.offset)
+                responder.respond_internal(request)
+            else:
+                if version in requests:
+                    requests[version].append(request)
+                else:
+                    requests[version] = [request]
+        return requests
+
+    async def _answer(
+        self, requests: Requests, table: ServingTable, responder: Responder, first_errors: FirstErrors
+    ) -> None:
+        """Look up, respond to the hits, start or join calls for the misses, respond to each as its call ends."""
+        hits, misses = await self._look_up(requests)
+        calls = self._coalescer.start_calls(misses)
+        for version, (found, predictions) in hits.items():
+            responder.respond(version, found, predictions, cached=True, first_errors=first_errors)
+        await responder.flush()
+        if calls:
             await asyncio.gather(
-                *(self._land(flight, works, table, answering) for flight, works in flights.items())
+                *(
+                    self._respond_to_call(call, waiting, table, responder, first_errors)
+                    for call, waiting in calls.items()
+                )
             )
 
-    def _admit_all(
-        self, handled: Slice, table: ServingTable, answering: Answering, *, stale: bool
-    ) -> dict[ServedVersion, list[RequestContext]]:
-        max_bytes = self._options.max_record_bytes
-        now_ms = time.time() * 1000
-        admitted: dict[ServedVersion, list[RequestContext]] = {}
-        for record in handled.records:
-            work = RequestContext(record)
-            try:
-                parse(work, table.models, max_bytes)
-                version = route_and_validate(work, table, now_ms, stale=stale)
-            except AnswerError as error:
-                answering.error(work, error)
-            except MalformedRecordError as error:
-                answering.malformed(work, error)
-            except Exception:  # a fault that belongs to one record must not stop its partition
-                log.exception("internal fault", partition=handled.partition, offset=record.offset)
-                answering.internal(work)
-            else:
-                if version in admitted:
-                    admitted[version].append(work)
-                else:
-                    admitted[version] = [work]
-        return admitted
-
-    async def _look_up(self, admitted: Mapping[ServedVersion, list[RequestContext]]) -> tuple[_Hits, _Misses]:
-        """Split the requests of each version into those that the cache answers and the others."""
-        hits: _Hits = {}
-        misses: _Misses = {}
-        cacheable = [version for version in admitted if version.spec.cache_ttl_seconds]
-        found: Iterator[bytes | None] = iter(())
+    async def _look_up(self, requests: Requests) -> tuple[Hits, Requests]:
+        """Split the requests of each version into cache hits and misses, with one read for all."""
+        hits: Hits = {}
+        misses: Requests = {}
+        cacheable = [version for version in requests if version.spec.cache_ttl_seconds]
+        entries: Iterator[bytes | None] = iter(())
         if cacheable:
-            keys = [work.cache_key for version in cacheable for work in admitted[version]]
-            found = iter(await self._cache.get_many(keys))
-        for version, works in admitted.items():
+            keys = [
+                version.cache_prefix + request.digest
+                for version in cacheable
+                for request in requests[version]
+            ]
+            entries = iter(await self._cache.get_many(keys))
+        for version, of_version in requests.items():
             if not version.spec.cache_ttl_seconds:
-                misses[version] = works
+                misses[version] = of_version
                 continue
-            values = list(islice(found, len(works)))
+            values = list(islice(entries, len(of_version)))
             if None in values:
-                misses[version] = [work for work, value in zip(works, values, strict=True) if value is None]
-            answered = [work for work, value in zip(works, values, strict=True) if value is not None]
-            if answered:
-                hits[version] = answered, [value for value in values if value is not None]
+                misses[version] = [
+                    request for request, value in zip(of_version, values, strict=True) if value is None
+                ]
+            found = [request for request, value in zip(of_version, values, strict=True) if value is not None]
+            if found:
+                hits[version] = found, [value for value in values if value is not None]
         return hits, misses
 
-    def _take_off(self, misses: _Misses) -> dict[_Flight, list[RequestContext]]:
-        """Join the calls that are already under way, and make calls for each version's others."""
-        waiting: dict[_Flight, list[RequestContext]] = {}
-        for version, works in misses.items():
-            mine = _Flight(version)
-            made = [mine]
-            for work in works:
-                key = work.cache_key
-                flight = self._in_flight.get(key)
-                if flight is None or not flight.takes(work):
-                    if len(mine.keys) == MAX_FLIGHT:
-                        mine = _Flight(version)
-                        made.append(mine)
-                    flight = self._in_flight[key] = mine
-                    flight.takes(work)
-                    mine.keys.append(key)
-                    mine.inputs.append(work.input)
-                if flight in waiting:
-                    waiting[flight].append(work)
-                else:
-                    waiting[flight] = [work]
-            for flight in made:
-                flight.boarding = False
-                if flight.keys:
-                    task = asyncio.create_task(self._infer(flight))
-                    self._flying.add(task)
-                    task.add_done_callback(self._flying.discard)
-        return waiting
-
-    async def _infer(self, flight: _Flight) -> None:
-        fresh: list[tuple[bytes, bytes]] = []
-        version, keys = flight.version, flight.keys
-        # From Unix time, which deadlines are in, to that of the loop; a moment later, so that by then the
-        # requests are overdue rather than failed.
-        deadline_loop_seconds = (
-            asyncio.get_running_loop().time() + flight.deadline_unix_seconds - time.time() + 0.01
+    async def _infer_and_validate(self, call: CoalescedCall) -> None:
+        """Fill the results of a call: valid predictions, or an error, for each input."""
+        # Deadlines are in Unix time, the dispatcher's clock is the loop's.
+        seconds_left = call.deadline_unix_seconds - time.time() + DEADLINE_MARGIN_SECONDS
+        outcomes = await call.version.dispatcher.infer(
+            call.inputs, deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left
         )
-        try:
-            outcomes = await version.dispatcher.infer(
-                flight.inputs, deadline_loop_seconds=deadline_loop_seconds
-            )
-            for key, outcome in zip(keys, outcomes, strict=True):
-                result = self._checked(version, outcome)
-                flight.results[key] = result
-                if type(result) is bytes:
-                    fresh.append((key, result))
-        except Exception:  # the callers wait for an answer, whatever happens here
-            log.exception("internal fault", model_name=version.model_name, version=version.spec.version)
-        finally:
-            if len(flight.results) < len(keys):
-                fault = InternalError(FAULT)
-                flight.results = dict.fromkeys(keys, fault) | flight.results
-            flight.landed.set_result(None)
-            self._flights_landed += 1
-            # Until the cache has them, equal inputs find them here.
-            if fresh and version.spec.cache_ttl_seconds:
-                await self._cache.set_many(fresh, version.spec.cache_ttl_seconds)
-            for key in keys:
-                # A later flight may have taken its place, for requests with more time.
-                if self._in_flight[key] is flight:
-                    del self._in_flight[key]
+        for digest, outcome in zip(call.digests, outcomes, strict=True):
+            call.results[digest] = self._validate_predictions(call.version, outcome)
 
-    def _checked(self, version: ServedVersion, outcome: Any) -> bytes | AnswerError:
+    def _validate_predictions(self, version: ServedVersion, outcome: Any) -> CallResult:
         if isinstance(outcome, AnswerError):
             return outcome
         if not version.output_is_valid(outcome):
@@ -311,43 +225,67 @@ class Pipeline:
             return InvalidOutputError(f"predictions have {len(predictions)} bytes; at most {limit} are sent")
         return predictions
 
-    async def _land(
-        self, flight: _Flight, works: list[RequestContext], table: ServingTable, answering: Answering
-    ) -> None:
-        """Answer when the call is done, or each request at its deadline."""
-        while not flight.landed.done():
-            deadlines = [work.deadline_unix_ms for work in works if work.deadline_unix_ms is not None]
-            timeout = max(0.0, min(deadlines) / 1000 - time.time()) if deadlines else None
-            await asyncio.wait([flight.landed], timeout=timeout)
-            if not flight.landed.done():
-                works = answering.expire(works)
-                await answering.outbox.flush()
-                if not works:
-                    return
-        version = flight.version
-        production = table.models[version.model_name].production if version.falls_back else None
-        may_fall_back = production is not None and production is not version
-        left = answering.results(
-            version, answering.expire(works), flight.results, may_fall_back=may_fall_back
-        )
-        await answering.outbox.flush()
-        if production is not None and left:
-            await self._fall_back(left, production, table, answering)
+    async def _store(self, call: CoalescedCall) -> None:
+        """Put the predictions of a call into the cache."""
+        ttl_seconds, prefix = call.version.spec.cache_ttl_seconds, call.version.cache_prefix
+        if ttl_seconds:
+            predictions = [
+                (prefix + digest, result) for digest, result in call.results.items() if type(result) is bytes
+            ]
+            if predictions:
+                await self._cache.set_many(predictions, ttl_seconds)
 
-    async def _fall_back(
+    async def _respond_to_call(
         self,
-        works: list[RequestContext],
-        production: ServedVersion,
+        call: CoalescedCall,
+        requests: Sequence[RequestContext],
         table: ServingTable,
-        answering: Answering,
+        responder: Responder,
+        first_errors: FirstErrors,
     ) -> None:
-        """Have production answer what another version failed to."""
-        able: list[RequestContext] = []
-        for work in works:
-            if production.input_is_valid(work.input):
-                work.cache_key = production.cache_prefix + work.digest
-                able.append(work)
+        """Respond when the call is done, or to each request at its deadline; ask production where it may answer."""
+        while not call.done.done():
+            await await_call(call, requests)
+            if not call.done.done():
+                requests = responder.expire(requests)
+                await responder.flush()
+                if not requests:
+                    return
+        version = call.version
+        production = production_for(version, table.models[version.model_name])
+        answered: list[RequestContext] = []
+        predictions: list[bytes] = []
+        failed: dict[RequestContext, AnswerError] = {}
+        for request in responder.expire(requests):
+            result = call.results[request.digest]
+            first_error = first_errors.get(request)
+            follows = after_call(request, result, first_error=first_error, production=production)
+            if isinstance(follows, AskProduction):
+                failed[request] = follows.first_error
+            elif isinstance(follows, AnswerError):
+                responder.respond_error(request, follows)
             else:
-                assert work.failure is not None  # that is why it is here
-                answering.error(work, work.failure)
-        await self._serve({production: able}, table, answering)
+                answered.append(request)
+                predictions.append(follows)
+        if answered:
+            responder.respond(version, answered, predictions, cached=False, first_errors=first_errors)
+        await responder.flush()
+        if failed:
+            assert production is not None  # otherwise nothing asks it
+            await self._answer({production: list(failed)}, table, responder, failed)
+
+    def _responder(self, handled: Slice, on_failure: OnFailure | None, *, stale: bool) -> Responder:
+        options, partition = self._options, handled.partition.partition
+        return Responder(
+            ResponseEncoder(handled.partition, stale=stale),
+            OutputBatcher(self._output, options.responses, partition, without_key),
+            OutputBatcher(
+                self._output,
+                options.dead_letters,
+                partition % options.dead_letter_partitions,
+                without_content,
+            ),
+            self._metrics,
+            received_at=handled.received_at,
+            on_failure=on_failure,
+        )

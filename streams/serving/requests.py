@@ -1,4 +1,4 @@
-"""PURE. From a record to a request that can be worked on, step by step."""
+"""PURE. From a record to a request with its version: parse, then route and validate."""
 
 import sys
 from collections.abc import Container
@@ -8,7 +8,6 @@ import msgspec
 from pydantic import ValidationError
 
 from schemas.errors import (
-    AnswerError,
     DeadlineExceededError,
     InvalidRequestError,
     MalformedRecordError,
@@ -24,15 +23,16 @@ from streams.kafka.offset_tracker import Record
 from streams.serving.route_table import ServedVersion, ServingTable
 
 DEADLINE_PASSED = "deadline_ms passed before there was a result"
+INTERNAL_FAULT = "a fault inside Headrace; see its log"
 
 _validate = PredictRequest.__pydantic_validator__.validate_python
 
 
 class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What almost every record holds. Parsing and checking in one costs a third of doing it in two.
+    """The form of almost every record; one pass that parses and checks costs a third of two passes.
 
-    It lets nothing through that the strict reader refuses, and reads it alike, which property tests
-    hold; `parse` and `route_and_validate` look at what it leaves open. What it refuses is read strictly.
+    It accepts nothing that the strict reader refuses, and reads it alike (property tests hold both); `parse`
+    and `route_and_validate` check what it leaves open. The strict reader reads again what it refuses.
     """
 
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -46,9 +46,10 @@ _read_plain = msgspec.json.Decoder(_PlainRequest).decode
 
 
 class RequestContext:
-    """One request on its way, filled as far as its record allows.
+    """One request of a slice.
 
-    The defaults are the class's, so that a request that goes well sets each attribute once.
+    `parse` and `route_and_validate` fill it, as far as its record allows; after them it does not change. The
+    defaults are the class's, so that a valid request sets each attribute once.
     """
 
     request_id = ""
@@ -56,118 +57,116 @@ class RequestContext:
     user_id = ""
     input: JsonObject
     deadline_unix_ms: float | None = None
-    """Unix time in milliseconds."""
     version: ServedVersion | None = None
+    """The version that the request is routed to."""
     revision = 0
+    """The revision of the model's route; 0 while the model is not known to exist."""
     digest = b""
-    """Hexadecimal, once the input is known to be valid."""
-    cache_key = b""
-    failure: AnswerError | None = None
-    """What became of it at its own version, when production is to answer it."""
+    """The input's digest in hexadecimal; empty until the input is valid."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
 
     @property
     def model_version(self) -> str:
-        """Empty while no version was reached."""
+        """Empty while the request is not routed."""
         return "" if self.version is None else self.version.spec.version
 
 
-def parse(work: RequestContext, known_models: Container[str], max_bytes: int) -> None:
-    """Parse and validate the record; `known_models` are names that need no checking any more.
+def parse(context: RequestContext, known_models: Container[str], max_bytes: int) -> None:
+    """Parse the record and check its fields; the names in `known_models` count as valid.
 
-    Raises MalformedRecordError when no `request_id` can be read, and InvalidRequestError when only
-    the rest is wrong.
+    Raises MalformedRecordError when the record has no usable `request_id`, and InvalidRequestError when another
+    field is wrong.
     """
-    value = work.record.value
+    value = context.record.value
     request: _PlainRequest | PredictRequest
     if value is None or len(value) > max_bytes:
-        request = _read_strictly(work, max_bytes)
+        request = _read_strictly(context, max_bytes)
     else:
         try:
             request = _read_plain(value)
-            # Control characters are not printable, and the names of registered models are good.
+            # Control characters are not printable, and the names of registered models are valid.
             if not request.request_id.isprintable() or request.model_name not in known_models:
-                request = _read_strictly(work, max_bytes)
+                request = _read_strictly(context, max_bytes)
         except (ValueError, RecursionError):
-            request = _read_strictly(work, max_bytes)
-    work.request_id = request.request_id
-    work.model_name = request.model_name
-    work.user_id = request.user_id
-    work.input = request.input
+            request = _read_strictly(context, max_bytes)
+    context.request_id = request.request_id
+    context.model_name = request.model_name
+    context.user_id = request.user_id
+    context.input = request.input
     if request.deadline_ms is not None:
-        work.deadline_unix_ms = work.record.timestamp + request.deadline_ms
+        context.deadline_unix_ms = context.record.timestamp + request.deadline_ms
 
 
 def route_and_validate(
-    work: RequestContext, table: ServingTable, now_ms: float, *, stale: bool
+    context: RequestContext, table: ServingTable, now_unix_ms: float, *, stale: bool
 ) -> ServedVersion:
-    """Route a request that was read and check its input; `now_ms` is Unix time, `stale` the table's state.
+    """Choose the version of a parsed request and check its input against the version's schema.
 
-    Raises DeadlineExceededError, UnknownModelError, NoActiveVersionError, StaleRouteError,
-    InvalidInputError, and InvalidRequestError for an input that is nested too deeply.
+    `stale` says that the table may be older than the registry. Raises DeadlineExceededError, UnknownModelError,
+    NoActiveVersionError, StaleRouteError, InvalidInputError, and InvalidRequestError for an input with too many
+    nested levels.
     """
-    if is_overdue(work, now_ms):
+    if is_overdue(context, now_unix_ms):
         raise DeadlineExceededError(DEADLINE_PASSED)
-    model = table.models.get(work.model_name)
+    model = table.models.get(context.model_name)
     if model is None:
-        raise UnknownModelError(f"no model {work.model_name} is registered")
-    work.revision = model.revision
-    version = model.version_for(work.user_id)
+        raise UnknownModelError(f"no model {context.model_name} is registered")
+    context.revision = model.revision
+    version = model.version_for(context.user_id)
     if version is None:
-        raise NoActiveVersionError(f"no version of {work.model_name} takes traffic; promote one")
-    work.version = version
+        raise NoActiveVersionError(f"no version of {context.model_name} takes traffic; promote one")
+    context.version = version
     if stale and version.fails_when_stale:
         raise StaleRouteError(
-            f"the registry cannot be read, and {version.spec.version} does not answer by a route that may be old"
+            f"the registry cannot be read, and {version.spec.version} refuses requests on a route that may be stale"
         )
     try:
-        form = canonical(work.input)
+        form = canonical(context.input)
     except ValueError:
-        form = _canonical_strictly(work)
-    if not version.input_is_valid(work.input):
-        raise version.refuse_input(work.input)
-    work.digest = digest(form)
-    work.cache_key = version.cache_prefix + work.digest
+        form = _canonical_strictly(context)
+    if not version.input_is_valid(context.input):
+        raise version.refuse_input(context.input)
+    context.digest = digest(form)
     return version
 
 
-def is_overdue(work: RequestContext, now_ms: float) -> bool:
-    """Whether the request's deadline has passed; `now_ms` is Unix time."""
-    return work.deadline_unix_ms is not None and now_ms >= work.deadline_unix_ms
+def is_overdue(context: RequestContext, now_unix_ms: float) -> bool:
+    """Whether the request's deadline has passed."""
+    return context.deadline_unix_ms is not None and now_unix_ms >= context.deadline_unix_ms
 
 
-def _read_strictly(work: RequestContext, max_bytes: int) -> PredictRequest:
-    document = read_object(work.record.value, max_bytes)
+def _read_strictly(context: RequestContext, max_bytes: int) -> PredictRequest:
+    document = read_object(context.record.value, max_bytes)
     try:
         request: PredictRequest = _validate(document)
     except ValidationError as error:
-        raise _refusal(work, document, error) from None
+        raise _refusal(context, document, error) from None
     return request
 
 
-def _canonical_strictly(work: RequestContext) -> bytes:
-    """The canonical form where it is not to be had as the input was read.
+def _canonical_strictly(context: RequestContext) -> bytes:
+    """The canonical form of an input that the plain reader did not read as the contract says.
 
-    The plain reader keeps integers beyond 64 bits, which are floating-point numbers by the contract.
+    The plain reader keeps integers beyond 64 bits; the contract makes them floating-point numbers.
     """
-    work.input = read_object(work.record.value, sys.maxsize)["input"]
+    context.input = read_object(context.record.value, sys.maxsize)["input"]
     try:
-        return canonical(work.input)
+        return canonical(context.input)
     except ValueError:
         raise InvalidRequestError(f"input is nested deeper than {MAX_INPUT_NESTING} levels") from None
 
 
 def _refusal(
-    work: RequestContext, document: JsonObject, error: ValidationError
+    context: RequestContext, document: JsonObject, error: ValidationError
 ) -> InvalidRequestError | MalformedRecordError:
     found = problems(error)
     wrong = {problem.location[0] for problem in found}
     if "request_id" in wrong:
         return MalformedRecordError("no usable request_id: 1 to 128 characters, no control characters")
-    work.request_id = document["request_id"]
-    # What is wrong is not echoed: it may be of any type and size.
-    work.model_name = "" if "model_name" in wrong else document["model_name"]
-    work.user_id = "" if "user_id" in wrong else document["user_id"]
+    context.request_id = document["request_id"]
+    # The response does not echo a wrong field: it may have any type and size.
+    context.model_name = "" if "model_name" in wrong else document["model_name"]
+    context.user_id = "" if "user_id" in wrong else document["user_id"]
     return InvalidRequestError("the request breaks the contract", error_details(found[:MAX_DETAILS]))

@@ -1,155 +1,141 @@
-"""Answering and counting, for what is ready at one moment."""
+"""Responding to the requests of one slice: encode the rows, gather them for the output, count them."""
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
-from schemas.errors import (
-    AnswerError,
-    BackendFailedError,
-    BackendUnavailableError,
-    DeadlineExceededError,
-    InternalError,
-    InvalidOutputError,
-    MalformedRecordError,
-)
-from streams.kafka.offset_tracker import Slice
+from schemas.errors import AnswerError, DeadlineExceededError, InternalError, MalformedRecordError
+from streams.serving.output_batching import OutputBatcher
+from streams.serving.ports import OnFailure
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import DEADLINE_PASSED, RequestContext, is_overdue
-from streams.serving.response_encoding import Outbox
+from streams.serving.requests import DEADLINE_PASSED, INTERNAL_FAULT, RequestContext, is_overdue
+from streams.serving.response_encoding import ResponseEncoder
 from streams.serving.route_table import ServedVersion
 
-# What speaks against a version or its server, and not against the request.
-FALL_BACK_ON = BackendUnavailableError, BackendFailedError, InvalidOutputError
 
-FAULT = "a fault inside Headrace; see its log"
+class Responder:
+    """Responds to the requests of one slice; responses of one call share one latency.
 
-NoteFailure = Callable[[AnswerError | MalformedRecordError], None]
-"""Told of each record that gets no predictions."""
-
-
-class Answering:
-    """The answers of one slice; all that is ready at one moment shares that moment's latency."""
+    `received_at` is when the slice arrived, in monotonic seconds.
+    """
 
     def __init__(
         self,
-        handled: Slice,
-        outbox: Outbox,
-        book: MetricsRegistry,
+        encoder: ResponseEncoder,
+        responses: OutputBatcher,
+        dead_letters: OutputBatcher,
+        metrics: MetricsRegistry,
         *,
-        stale: bool,
-        note_failure: NoteFailure | None = None,
+        received_at: float,
+        on_failure: OnFailure | None = None,
     ) -> None:
-        self.outbox = outbox
-        self._note_failure = note_failure
-        self._received_at = handled.received_at
-        self._book = book
-        self._stale = stale
+        self._encoder = encoder
+        self._responses = responses
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._received_at = received_at
+        self._on_failure = on_failure
 
-    def predictions(
-        self, version: ServedVersion, works: list[RequestContext], predictions: list[bytes], *, cached: bool
-    ) -> None:
-        latency_ms, now_ms = self._latency_ms(), _unix_ms()
-        self.outbox.predictions(
-            version,
-            works,
-            predictions,
-            now_ms=now_ms,
-            latency_ms=latency_ms,
-            cached=cached,
-            stale=self._stale,
-        )
-        count = len(works)
-        tally = self._book.counters_for(version.model_name, version.spec.version, works[0].revision)
-        tally.ok += count
-        if cached:
-            tally.cache_hits += count
-        else:
-            tally.cache_misses += count
-        tally.latency_ms.add(latency_ms, count)
-        for work in works:
-            if work.failure is not None:
-                self._fell_back(work, work.failure)
-        for timestamp, times in Counter([work.record.timestamp for work in works]).items():
-            tally.end_to_end_ms.add(now_ms - timestamp, times)
-
-    def results(
+    def respond(
         self,
         version: ServedVersion,
-        works: list[RequestContext],
-        results: Mapping[bytes, bytes | AnswerError],
+        requests: Sequence[RequestContext],
+        predictions: Sequence[bytes],
         *,
-        may_fall_back: bool,
-    ) -> list[RequestContext]:
-        """Answer the requests of one flight, and return those that production is to answer."""
-        good: list[RequestContext] = []
-        predictions: list[bytes] = []
-        left: list[RequestContext] = []
-        for work in works:
-            result = results[work.cache_key]
-            if not isinstance(result, AnswerError):
-                good.append(work)
-                predictions.append(result)
-            elif work.failure is not None:
-                # Production failed too: what the user's own version said is the answer.
-                self.error(work, work.failure)
-            elif may_fall_back and isinstance(result, FALL_BACK_ON):
-                work.failure = result
-                left.append(work)
-            else:
-                self.error(work, result)
-        if good:
-            self.predictions(version, good, predictions, cached=False)
-        return left
+        cached: bool,
+        first_errors: Mapping[RequestContext, AnswerError],
+    ) -> None:
+        """Respond with predictions of one version, and count them.
 
-    def expire(self, works: list[RequestContext]) -> list[RequestContext]:
-        """Answer those whose deadline has passed; returns the others."""
-        now_ms = time.time() * 1000
-        living = [work for work in works if not is_overdue(work, now_ms)]
-        if len(living) < len(works):
-            for work in works:
-                if is_overdue(work, now_ms):
-                    self.error(work, DeadlineExceededError(DEADLINE_PASSED))
-        return living
-
-    def error(self, work: RequestContext, error: AnswerError) -> None:
-        latency_ms = self._latency_ms()
-        now_ms = _unix_ms()
-        self.outbox.error(work, error, now_ms=now_ms, latency_ms=latency_ms, stale=self._stale)
-        # A revision means that the model is known; names that anybody can make up are not counted by.
-        tally = self._book.counters_for(
-            work.model_name if work.revision else "", work.model_version, work.revision
+        `first_errors` has the error of each request's own version where this version answers as the fallback,
+        and is empty where it does not.
+        """
+        latency_ms, now_unix_ms = self._latency_ms(), _now_unix_ms()
+        self._responses.add(
+            self._encoder.predictions(
+                version,
+                requests,
+                predictions,
+                now_unix_ms=now_unix_ms,
+                latency_ms=latency_ms,
+                cached=cached,
+                fallback=bool(first_errors),
+            )
         )
-        tally.failed(error.code)
-        tally.latency_ms.add(latency_ms)
-        tally.end_to_end_ms.add(now_ms - work.record.timestamp)
-        if self._note_failure is not None:
-            self._note_failure(error)
-
-    def internal(self, work: RequestContext) -> None:
-        error = InternalError(FAULT)
-        if work.request_id:
-            self.error(work, error)
+        count = len(requests)
+        counters = self._metrics.counters_for(version.model_name, version.spec.version, requests[0].revision)
+        counters.ok += count
+        if cached:
+            counters.cache_hits += count
         else:
-            self._keep(work, error)
+            counters.cache_misses += count
+        counters.latency_ms.add(latency_ms, count)
+        for timestamp, times in Counter([request.record.timestamp for request in requests]).items():
+            counters.end_to_end_ms.add(now_unix_ms - timestamp, times)
+        if first_errors:
+            for request in requests:
+                self._count_fallback(request, first_errors[request])
 
-    def malformed(self, work: RequestContext, error: MalformedRecordError) -> None:
-        self._keep(work, error)
+    def respond_error(self, request: RequestContext, error: AnswerError) -> None:
+        """Respond with an error, keep the record as a dead letter where the error says so, and count it."""
+        latency_ms, now_unix_ms = self._latency_ms(), _now_unix_ms()
+        self._responses.add(
+            [self._encoder.error(request, error, now_unix_ms=now_unix_ms, latency_ms=latency_ms)]
+        )
+        if error.dead_letter:
+            self._dead_letters.add([self._encoder.dead_letter(request, error, now_unix_ms=now_unix_ms)])
+        # Only a known model has a revision: a name that a sender made up gets no counters of its own.
+        model_name = request.model_name if request.revision else ""
+        counters = self._metrics.counters_for(model_name, request.model_version, request.revision)
+        counters.failed(error.code)
+        counters.latency_ms.add(latency_ms)
+        counters.end_to_end_ms.add(now_unix_ms - request.record.timestamp)
+        if self._on_failure is not None:
+            self._on_failure(error)
 
-    def _fell_back(self, work: RequestContext, failure: AnswerError) -> None:
-        own = self._book.counters_for(work.model_name, work.model_version, work.revision)
-        own.fell_back(failure.code)
+    def respond_internal(self, request: RequestContext) -> None:
+        """Respond to a request that a fault of ours has stopped, as far as it was parsed."""
+        error = InternalError(INTERNAL_FAULT)
+        if request.request_id:
+            self.respond_error(request, error)
+        else:
+            self.dead_letter_only(request, error)
 
-    def _keep(self, work: RequestContext, error: AnswerError | MalformedRecordError) -> None:
-        """Nobody can be answered: the record is kept, and counted under no model."""
-        self.outbox.dead_letter(work.record, error.code, error, now_ms=_unix_ms())
-        self._book.counters_for("", "", 0).failed(error.code)
-        if self._note_failure is not None:
-            self._note_failure(error)
+    def dead_letter_only(self, request: RequestContext, error: AnswerError | MalformedRecordError) -> None:
+        """Keep a record without a usable request id as a dead letter, and count it under no model."""
+        self._dead_letters.add([self._encoder.dead_letter(request, error, now_unix_ms=_now_unix_ms())])
+        self._metrics.counters_for("", "", 0).failed(error.code)
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    def expire(self, requests: Sequence[RequestContext]) -> Sequence[RequestContext]:
+        """Respond with DEADLINE_EXCEEDED to the overdue requests; returns the others."""
+        now_unix_ms = time.time() * 1000
+        in_time = [request for request in requests if not is_overdue(request, now_unix_ms)]
+        if len(in_time) < len(requests):
+            for request in requests:
+                if is_overdue(request, now_unix_ms):
+                    self.respond_error(request, DeadlineExceededError(DEADLINE_PASSED))
+        return in_time
+
+    async def flush(self) -> None:
+        """Hand the gathered responses and dead letters to the sender."""
+        await self._responses.flush()
+        await self._dead_letters.flush()
+
+    async def delivered(self) -> None:
+        """Flush, and wait until the broker has everything; raises what aiokafka raises when it fails."""
+        await self.flush()
+        await asyncio.gather(*self._responses.deliveries, *self._dead_letters.deliveries)
+
+    def _count_fallback(self, request: RequestContext, first_error: AnswerError) -> None:
+        own = self._metrics.counters_for(request.model_name, request.model_version, request.revision)
+        own.fell_back(first_error.code)
 
     def _latency_ms(self) -> float:
         return round((time.monotonic() - self._received_at) * 1000, 3)
 
 
-def _unix_ms() -> int:
+def _now_unix_ms() -> int:
     return int(time.time() * 1000)

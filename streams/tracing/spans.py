@@ -33,7 +33,7 @@ from opentelemetry.trace import (
 from schemas.errors import AnswerError, MalformedRecordError
 from schemas.models import Framework, ModelSpec
 from streams.kafka.offset_tracker import Slice
-from streams.serving.responder import NoteFailure
+from streams.serving.ports import OnFailure
 from streams.tracing.contexts import SampledContext, sampled_contexts, traceparent
 from workers.backends.model_server import TRACE_HEADERS
 from workers.calls.dispatch import Outcome
@@ -59,7 +59,7 @@ class Spans:
         }
 
     @contextmanager
-    def slice(self, handled: Slice) -> Iterator[NoteFailure | None]:
+    def slice(self, handled: Slice) -> Iterator[OnFailure | None]:
         """A span for the block, where a request is sampled; what it yields is told of each failure."""
         contexts = sampled_contexts(handled.records, MAX_LINKS)
         if not contexts:

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-HOOKS = frozenset({"_tracer", "_note_failure"})
+HOOKS = frozenset({"_tracer", "_on_failure"})
 _HOOKED = (
     "workers.calls.dispatch",
     "streams.serving.served_version",
     "streams.serving.responder",
+    "streams.serving.coalescing",
     "streams.serving.pipeline",
 )
 

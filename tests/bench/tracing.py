@@ -26,9 +26,9 @@ from rich.table import Table
 
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.active_tables import ActiveTables
+from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import PipelineOptions
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServingTable
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.provider import MAX_SPANS
@@ -155,7 +155,7 @@ class _Path:
         tables = ActiveTables()
         tables.swap(ServingTable(epoch=1, models={MODEL: served_model(MODEL, 1, version)}))
         self._pipeline = modules["streams.serving.pipeline"].Pipeline(
-            serving=tables,
+            tables=tables,
             is_stale=lambda: False,
             cache=_Cache(warm=workload.warm),
             output=_Output(),

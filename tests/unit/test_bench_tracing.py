@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from streams.serving import pipeline, served_version
-from streams.serving import responder as answering
+from streams.serving import coalescing, pipeline, responder, served_version
 from tests.bench.request_path_copies import copied, without_hooks
 from tests.bench.tracing import Workload, measure, sink
 from tests.bench.tracing_figures import COMPETITORS, OFF, WITHOUT, Measured, document
@@ -37,13 +36,14 @@ def test_a_ratio_is_one_within_a_round() -> None:
 def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
     """Each is found, so that none is measured as if it were not there."""
     found = {}
-    for module in (dispatch, served_version, answering, pipeline):
+    for module in (dispatch, served_version, responder, coalescing, pipeline):
         tree, found[module.__name__] = without_hooks(inspect.getsource(module))
-        assert not re.search(r"(_tracer|_note_failure) is ", ast.unparse(tree))
+        assert not re.search(r"(_tracer|_on_failure) is ", ast.unparse(tree))
     assert found == {
         "workers.calls.dispatch": 2,
         "streams.serving.served_version": 0,
         "streams.serving.responder": 2,
+        "streams.serving.coalescing": 0,
         "streams.serving.pipeline": 1,
     }
     tree, _ = without_hooks(
@@ -52,8 +52,8 @@ def test_the_path_without_hooks_is_the_same_but_for_them() -> None:
     assert [type(each).__name__ for each in tree.body] == ["Expr"]
     for hooks in (True, False):
         copy = copied("a copy", hooks=hooks)
-        assert copy["streams.serving.pipeline"].Answering is copy["streams.serving.responder"].Answering
-        assert copy["streams.serving.pipeline"].Answering is not answering.Answering
+        assert copy["streams.serving.pipeline"].Responder is copy["streams.serving.responder"].Responder
+        assert copy["streams.serving.pipeline"].Responder is not responder.Responder
         assert copy["streams.serving.served_version"].Dispatcher is copy["workers.calls.dispatch"].Dispatcher
 
 

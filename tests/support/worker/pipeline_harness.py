@@ -14,9 +14,10 @@ from schemas.events import JsonObject
 from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.active_tables import ActiveTables
-from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions, SliceTracer
+from streams.serving.output_batching import OutputTopic
+from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions
+from streams.serving.ports import SliceTracer
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.response_encoding import OutputTopic
 from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
@@ -104,7 +105,7 @@ class Harness:
         self.tables = ActiveTables()
         self.tables.swap(ServingTable(epoch=1, models={"m": self.model}))
         self.pipeline = Pipeline(
-            serving=self.tables,
+            tables=self.tables,
             is_stale=lambda: stale,
             cache=self.cache,
             output=self.output,

@@ -181,7 +181,7 @@ async def test_when_production_fails_too_the_canarys_error_counts() -> None:
     deltas = canary.deltas()
     assert (deltas["v1"].errors, deltas["v2"].errors) == ({"BACKEND_ERROR": 1}, {"BACKEND_UNAVAILABLE": 1})
     assert deltas["v2"].fallbacks == {}
-    assert canary.bench.pipeline._in_flight == {}
+    assert canary.bench.pipeline._coalescer._in_flight == {}
 
 
 async def test_a_deadline_that_passes_while_production_answers() -> None:
@@ -271,7 +271,7 @@ async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own()
     backend.gate.set()
     await asyncio.wait_for(patient, DEADLINE_SECONDS)
     assert bench.output.answers()["patient"]["predictions"] == [{"x": 1}]
-    assert bench.pipeline._in_flight == {}
+    assert bench.pipeline._coalescer._in_flight == {}
 
 
 @pytest.mark.parametrize("more", [{}, {"deadline_ms": 60_000}])

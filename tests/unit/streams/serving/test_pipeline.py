@@ -161,7 +161,7 @@ async def test_a_fault_of_ours_is_answered_and_kept() -> None:
     answers = await bench.answer(request("a"), b"broken")
     assert answers["a"]["error"]["code"] == "INTERNAL"
     assert len(bench.output.dead_letters()) == 2
-    assert bench.pipeline._in_flight == {}
+    assert bench.pipeline._coalescer._in_flight == {}
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"request_id": 5}'])

@@ -27,9 +27,9 @@ GOOD: dict[str, Any] = {"request_id": "r1", "model_name": "m", "user_id": "u", "
 
 def read_of(**changes: Any) -> RequestContext:
     document = {key: value for key, value in (GOOD | changes).items() if value is not ...}
-    work = RequestContext(record_of(json.dumps(document).encode()))
-    parse(work, KNOWN, MAX_BYTES)
-    return work
+    context = RequestContext(record_of(json.dumps(document).encode()))
+    parse(context, KNOWN, MAX_BYTES)
+    return context
 
 
 def table_of(*, active: bool = True, input_schema: Any = None) -> ServingTable:
@@ -41,9 +41,14 @@ def table_of(*, active: bool = True, input_schema: Any = None) -> ServingTable:
 
 def test_reads_a_request() -> None:
     """All fields arrive; unknown ones are ignored; a deadline counts from the record's timestamp."""
-    work = read_of(deadline_ms=250, something_new=[1])
-    assert (work.request_id, work.model_name, work.user_id, work.input) == ("r1", "m", "u", {"x": 1})
-    assert work.deadline_unix_ms == work.record.timestamp + 250
+    context = read_of(deadline_ms=250, something_new=[1])
+    assert (context.request_id, context.model_name, context.user_id, context.input) == (
+        "r1",
+        "m",
+        "u",
+        {"x": 1},
+    )
+    assert context.deadline_unix_ms == context.record.timestamp + 250
 
 
 @pytest.mark.parametrize(
@@ -75,43 +80,43 @@ def test_a_wrong_field_is_named(field: str, value: Any) -> None:
 
 def test_a_refusal_says_whom_it_refuses() -> None:
     """What could be read is there for the answer; what is wrong is not."""
-    work = RequestContext(record_of(json.dumps(GOOD | {"user_id": 5, "input": None}).encode()))
+    context = RequestContext(record_of(json.dumps(GOOD | {"user_id": 5, "input": None}).encode()))
     with pytest.raises(InvalidRequestError) as caught:
-        parse(work, KNOWN, MAX_BYTES)
-    assert (work.request_id, work.model_name, work.user_id) == ("r1", "m", "")
+        parse(context, KNOWN, MAX_BYTES)
+    assert (context.request_id, context.model_name, context.user_id) == ("r1", "m", "")
     assert sorted(detail.path for detail in caught.value.details) == ["/input", "/user_id"]
 
 
 def test_admits_a_good_request() -> None:
-    """It has its version, revision, digest and cache key."""
-    work = read_of()
-    route_and_validate(work, table_of(), now_ms=0, stale=False)
-    assert (work.model_version, work.revision) == ("v1", 4)
-    assert work.cache_key == b"headrace:pred:m:v1:" + work.digest
+    """It has its version, revision and digest."""
+    context = read_of()
+    route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
+    assert (context.model_version, context.revision) == ("v1", 4)
+    assert len(context.digest) == 32
 
 
 def test_equal_inputs_share_a_key() -> None:
     """Key order does not matter; another value does."""
     keys = []
     for value in ({"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 1, "y": 3}):
-        work = read_of(input=value)
-        route_and_validate(work, table_of(), now_ms=0, stale=False)
-        keys.append(work.cache_key)
+        context = read_of(input=value)
+        route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
+        keys.append(context.digest)
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_refuses_what_cannot_be_served() -> None:
     """Unknown models, models without traffic, bad inputs and late requests each have their error."""
     with pytest.raises(UnknownModelError):
-        route_and_validate(read_of(model_name="other"), table_of(), now_ms=0, stale=False)
+        route_and_validate(read_of(model_name="other"), table_of(), now_unix_ms=0, stale=False)
     with pytest.raises(NoActiveVersionError):
-        route_and_validate(read_of(), table_of(active=False), now_ms=0, stale=False)
+        route_and_validate(read_of(), table_of(active=False), now_unix_ms=0, stale=False)
     with pytest.raises(InvalidInputError) as caught:
-        route_and_validate(read_of(input={"x": "text"}), table_of(), now_ms=0, stale=False)
+        route_and_validate(read_of(input={"x": "text"}), table_of(), now_unix_ms=0, stale=False)
     assert [detail.path for detail in caught.value.details] == ["/x"]
     late = read_of(deadline_ms=5)
     with pytest.raises(DeadlineExceededError):
-        route_and_validate(late, table_of(), now_ms=late.record.timestamp + 5, stale=False)
+        route_and_validate(late, table_of(), now_unix_ms=late.record.timestamp + 5, stale=False)
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:
@@ -120,7 +125,7 @@ def test_an_input_nested_too_deeply_is_refused() -> None:
     for _ in range(300):
         inner = [inner]
     with pytest.raises(InvalidRequestError, match="nested deeper"):
-        route_and_validate(read_of(input={"x": inner}), table_of(), now_ms=0, stale=False)
+        route_and_validate(read_of(input={"x": inner}), table_of(), now_unix_ms=0, stale=False)
 
 
 ANYTHING = st.recursive(
@@ -138,16 +143,16 @@ DOCUMENTS = st.fixed_dictionaries(
 @given(DOCUMENTS)
 def test_every_object_is_admitted_or_refused(document: dict[str, Any]) -> None:
     """No object makes anything but an admitted request or an error of the tree."""
-    work = RequestContext(record_of(json.dumps(document).encode()))
+    context = RequestContext(record_of(json.dumps(document).encode()))
     try:
-        parse(work, KNOWN, MAX_BYTES)
-        route_and_validate(work, table_of(), now_ms=0, stale=False)
+        parse(context, KNOWN, MAX_BYTES)
+        route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
     except MalformedRecordError:
-        assert not work.request_id
+        assert not context.request_id
     except HeadraceError:
-        assert work.request_id == document["request_id"]
+        assert context.request_id == document["request_id"]
     else:
-        assert len(work.digest) == 32
+        assert len(context.digest) == 32
 
 
 NUMBERS = ["18446744073709551615", "18446744073709551616", "-9223372036854775809", "1" + "0" * 400]
@@ -168,13 +173,20 @@ FIELDS = st.sampled_from(["request_id", "model_name", "user_id", "input", "deadl
 
 def outcome(value: bytes, known_models: set[str]) -> tuple[Any, ...]:
     """What becomes of a record; with no known models it is the strict reader that reads it."""
-    work = RequestContext(record_of(value, timestamp=0))
+    context = RequestContext(record_of(value, timestamp=0))
     try:
-        parse(work, known_models, MAX_BYTES)
-        route_and_validate(work, table_of(input_schema={}), now_ms=0, stale=False)
+        parse(context, known_models, MAX_BYTES)
+        route_and_validate(context, table_of(input_schema={}), now_unix_ms=0, stale=False)
     except HeadraceError as error:
         return type(error), str(error)
-    return work.request_id, work.model_name, work.user_id, work.input, work.deadline_unix_ms, work.digest
+    return (
+        context.request_id,
+        context.model_name,
+        context.user_id,
+        context.input,
+        context.deadline_unix_ms,
+        context.digest,
+    )
 
 
 @given(
@@ -204,7 +216,7 @@ def test_they_agree_on_damaged_bytes(position: int, damage: bytes, insert: bool)
 
 def test_integers_beyond_64_bits_are_read_as_the_contract_says() -> None:
     """The model sees the floating-point number that the strict reader makes of it."""
-    work = read_of(input={"x": 99999999999999999999})
-    route_and_validate(work, table_of(input_schema={}), now_ms=0, stale=False)
-    assert work.input == {"x": 1e20}
-    assert type(work.input["x"]) is float
+    context = read_of(input={"x": 99999999999999999999})
+    route_and_validate(context, table_of(input_schema={}), now_unix_ms=0, stale=False)
+    assert context.input == {"x": 1e20}
+    assert type(context.input["x"]) is float

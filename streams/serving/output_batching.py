@@ -1,0 +1,69 @@
+"""Gathering rows into Kafka batches, each as full as possible."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streams.kafka.batch_producer import OutputBatch
+from streams.serving.ports import Output
+from streams.serving.response_encoding import Row
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTopic:
+    """A topic for output; `max_bytes` is the largest batch that it accepts (`max.message.bytes`)."""
+
+    name: str
+    max_bytes: int
+
+
+class OutputBatcher:
+    """Batches rows for one partition.
+
+    A row that is larger than the topic accepts is sent as `shrink` returns it. The broker would refuse the
+    whole row, the process would end, and the record would be fetched again.
+    """
+
+    def __init__(
+        self, output: Output, topic: OutputTopic, partition: int, shrink: Callable[[Row], Row]
+    ) -> None:
+        self._output = output
+        self._topic = topic
+        self._partition = partition
+        self._shrink = shrink
+        self._rows: list[Row] = []
+        self.deliveries: list[asyncio.Future[Any]] = []
+        """For each flushed batch a future that is done when the broker has it."""
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Gather rows for the next `flush`."""
+        self._rows += rows
+
+    async def flush(self) -> None:
+        """Hand the gathered rows to the sender."""
+        if not self._rows:
+            return
+        rows, self._rows = self._rows, []
+        joined, delivered = self._output.join(rows, self._topic.name, self._partition)
+        if delivered is not None:
+            self.deliveries.append(delivered)
+        for batch in self._batches(rows[joined:]):
+            self.deliveries.append(await self._output.send_batch(batch, self._topic.name, self._partition))
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[OutputBatch]:
+        limit = self._topic.max_bytes
+        batch: OutputBatch | None = None
+        for row in rows:
+            if batch is not None:
+                if batch.add(*row):
+                    continue
+                yield batch
+            batch = OutputBatch(limit)
+            batch.add(*row)
+            # A batch takes its first row whatever its size.
+            if batch.size() > limit:
+                batch = OutputBatch(limit)
+                batch.add(*self._shrink(row))
+        if batch is not None:
+            yield batch
