@@ -39,6 +39,8 @@ def as_alertmanager(alert: Alert, now: datetime) -> JsonObject:
     """PURE. One entry of the list that POST /api/v2/alerts takes."""
     labels = {
         "alertname": alert.rule,
+        "rule": alert.rule,
+        "scope": alert.scope,
         "source": "headrace",
         "severity": alert.severity,
         "model_name": alert.model_name,

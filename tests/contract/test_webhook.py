@@ -119,6 +119,8 @@ def test_an_entry_is_as_alertmanager_takes_it() -> None:
     assert fired == {
         "labels": {
             "alertname": "latency_baseline",
+            "rule": "latency_baseline",
+            "scope": "model",
             "source": "headrace",
             "severity": "warning",
             "model_name": "m",
@@ -137,7 +139,7 @@ def test_an_entry_is_as_alertmanager_takes_it() -> None:
     assert resolved["endsAt"] == "2026-11-25T12:03:00.000Z"
     assert "startsAt" not in resolved
     everybody = as_alertmanager(FIRED.model_copy(update={"model_name": "", "model_version": ""}), AT)
-    assert set(everybody["labels"]) == {"alertname", "source", "severity"}
+    assert set(everybody["labels"]) == {"alertname", "rule", "scope", "source", "severity"}
 
 
 async def test_it_is_told_again_until_the_receiver_takes_it() -> None:

@@ -50,7 +50,7 @@ async def test_every_command_does_what_the_page_says(
     await opened.close()
     (example,) = re.findall(r"```json\n(.*?)```", _PAGE, re.DOTALL)
     (tmp_path / "rules.json").write_text(example)
-    (tmp_path / "installation.json").write_text('{"consumer_lag": {"enabled": false}}')
+    (tmp_path / "global.json").write_text('{"consumer_lag": {"enabled": false}}')
 
     told: dict[str, Ended] = {}
     for words in commands():

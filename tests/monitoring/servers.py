@@ -1,6 +1,6 @@
 """Real Prometheus and Alertmanager with the files of deploy/prometheus, on free ports of this machine."""
 
-import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Prometheus(Service):
             (targets / f"{name}.yml").write_text(
                 told.replace(line, "\n".join(f"    - {address}" for address in addresses))
             )
-        shutil.copy(FILES / "alerts.yml", self.directory)
+        write_changed(FILES / "alerts.yml", self.directory / "alerts.yml", {"for: 1m": "for: 1s"})
         write_changed(
             FILES / "prometheus.yml",
             self.directory / "prometheus.yml",
@@ -97,9 +97,11 @@ class Prometheus(Service):
         """What a query gives at this moment."""
         return await self._query("query", query=query)
 
-    async def over(self, query: str, start: float, end: float) -> list[dict[str, Any]]:
-        """What a query gives in each second between two Unix times, series by series."""
-        return await self._query("query_range", query=query, start=start, end=end, step=SCRAPE_SECONDS)
+    async def over_since(self, query: str, start: float) -> list[dict[str, Any]]:
+        """What a query gives in each second from a Unix time until now, series by series."""
+        return await self._query(
+            "query_range", query=query, start=start, end=time.time(), step=SCRAPE_SECONDS
+        )
 
     async def label_values(self, label: str, metric: str) -> list[str]:
         """As a variable of a dashboard has it."""

@@ -16,6 +16,7 @@ from streams.monitoring.version_metrics import resolution_for
 from workers.calls.dispatch import BREAKER
 
 TEXT = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+PROSE = " ".join(TEXT.split())
 
 
 def test_the_example_is_taken_as_it_stands() -> None:
@@ -73,7 +74,7 @@ def test_spans_are_read_and_kept_as_it_says() -> None:
 
 def test_the_error_of_a_percentile_follows_from_the_buckets() -> None:
     """It is read at a bucket's geometric middle, half a bucket from either end."""
-    assert "32 buckets from each value to its double" in TEXT
+    assert "32 buckets from each value to its double" in PROSE
     assert 2**SCALE == 32
     assert 0.01 < 2 ** (0.5 / 2**SCALE) - 1 < 0.011
     assert "at most 1.1% off" in TEXT
