@@ -5,6 +5,7 @@ process holds it and the workers learn its addresses from a file, so no worker's
 """
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -66,12 +67,34 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["stack_folder"] = str(node.config.stash[RUN].folder)
 
 
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that leaves a connection open fails itself, and not the test in which the connection is collected.
+
+    It is the first fixture of a test, so that it ends after the others: what they have closed is no leak. Unit
+    tests open nothing, and 5 ms are much for them.
+    """
+    yield
+    if not {"unit", "simulation"} & set(request.path.parts):
+        gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_leaks_of_a_module() -> Iterator[None]:
+    """The same for the fixtures of a module: its last test fails."""
+    yield
+    gc.collect()
+
+
 # First, because the worker's own hook then tells the controller that it has collected.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if any("stack" in getattr(item, "fixturenames", ()) for item in session.items):
         session.config.stash[RUN].wanted.touch()
     _start_if_wanted(session.config)
+    # Modules, tests and their parameters stay: without them a collection takes a few milliseconds.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
