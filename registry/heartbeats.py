@@ -6,12 +6,30 @@ from typing import Any
 
 import orjson
 
-from registry import queries
 from registry.postgres import Database
 
 HEARTBEAT_TIMEOUT_SECONDS = 5.0
 """A worker whose last heartbeat is older than this is not live."""
 FORGET_SECONDS = 3600.0
+
+# Times are the database's, written and compared there, so that no worker's clock matters.
+_PUT = """
+    INSERT INTO worker_heartbeats (worker, boot_id, epoch, behind, sent_at) VALUES ($1, $2, $3, $4, now())
+    ON CONFLICT (worker, boot_id) DO UPDATE
+    SET epoch = excluded.epoch, behind = excluded.behind, sent_at = excluded.sent_at
+"""
+_REMOVE = "DELETE FROM worker_heartbeats WHERE worker = $1 AND boot_id = $2"
+_LIVE = """
+    SELECT worker, boot_id, epoch, behind FROM worker_heartbeats
+    WHERE sent_at > now() - make_interval(secs => $1)
+    ORDER BY worker, boot_id
+"""
+_ALL = """
+    SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - sent_at)::float8 AS age_seconds
+    FROM worker_heartbeats
+    ORDER BY worker, boot_id
+"""
+_FORGET = "DELETE FROM worker_heartbeats WHERE sent_at < now() - make_interval(secs => $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +60,7 @@ class Heartbeats:
         """Write a worker's heartbeat over its last one, with the database's time."""
         async with self._database.connection() as connection:
             await connection.execute(
-                queries.PUT_HEARTBEAT,
+                _PUT,
                 heartbeat.worker,
                 heartbeat.boot_id,
                 heartbeat.epoch,
@@ -52,19 +70,19 @@ class Heartbeats:
     async def remove(self, worker: str, boot_id: str) -> None:
         """Delete the heartbeat of a worker that ends, and heartbeats older than `FORGET_SECONDS`."""
         async with self._database.connection() as connection:
-            await connection.execute(queries.REMOVE_HEARTBEAT, worker, boot_id)
-            await connection.execute(queries.FORGET_HEARTBEATS, FORGET_SECONDS)
+            await connection.execute(_REMOVE, worker, boot_id)
+            await connection.execute(_FORGET, FORGET_SECONDS)
 
     async def live(self) -> list[WorkerHeartbeat]:
         """The heartbeats of all live workers, ordered by name."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(queries.LIVE_HEARTBEATS, HEARTBEAT_TIMEOUT_SECONDS)
+            rows = await connection.fetch(_LIVE, HEARTBEAT_TIMEOUT_SECONDS)
         return [_heartbeat(row) for row in rows]
 
     async def all(self) -> list[tuple[WorkerHeartbeat, float]]:
         """Every heartbeat with its age in seconds, including those of workers that ended without removing theirs."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(queries.ALL_HEARTBEATS)
+            rows = await connection.fetch(_ALL)
         return [(_heartbeat(row), row["age_seconds"]) for row in rows]
 
 

@@ -1,16 +1,16 @@
-"""PURE: the life of a model's versions. Everything that decides a move is in this file.
+"""PURE: the lifecycle of a model's versions. This file alone decides what a promotion event does.
 
-What holds before and after every event:
-- weights add up to 100 once a model has traffic, and before that there is no route at all;
-- with traffic, exactly one version is in production, and it takes a part of the traffic;
-- exactly the versions in production or canary take traffic;
+These hold before and after every event:
+- once a model has traffic, its weights add up to 100; before that it has no route;
+- a model with traffic has exactly one version in production, and that version takes traffic;
+- the versions in production and canary take traffic, and no others;
 - the rollback target, if there is one, is archived;
 - a change of weights moves the least possible number of users.
 
-The first version goes live by `promote`; a canary takes its weight from a production, so there must
-be one. A rollback forgets the rollback target: a second one, sent by a second worried operator, is
-refused instead of bringing the bad version back. Archived versions come back by a rollback that names
-them, and in no other way.
+`promote` is how the first version takes traffic: a canary takes its weight from a production version, which must
+exist. A rollback clears the rollback target, so a second rollback is refused. That protects against two operators
+who react to one incident: the second would bring the bad version back. An archived version returns only by a
+rollback that names it or has it as its target.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,58 +35,57 @@ class Part(Enum):
     DISPLACED = "loses all its traffic to the named one"
 
 
-# (action, part, status before) -> status after, or the sentence that refuses it.
-# with `{version}` to fill in. Whatever is not here cannot happen.
-TRANSITIONS: Mapping[tuple[Action, Part, Status | None], Status | str] = {
+MOVES: Mapping[tuple[Action, Part, Status | None], Status] = {
     (Action.REGISTER, Part.NAMED, None): Status.STAGING,
     (Action.CANARY, Part.NAMED, Status.STAGING): Status.CANARY,
     (Action.CANARY, Part.NAMED, Status.CANARY): Status.CANARY,
-    (Action.CANARY, Part.NAMED, Status.PRODUCTION): (
-        "{version} is in production and keeps what its canaries leave; give the weight to another version"
-    ),
-    (Action.CANARY, Part.NAMED, Status.ARCHIVED): (
-        "{version} is archived and takes no canary traffic; register it again under a new version name"
-    ),
     (Action.SPLIT, Part.NAMED, Status.STAGING): Status.CANARY,
     (Action.SPLIT, Part.NAMED, Status.CANARY): Status.CANARY,
     (Action.SPLIT, Part.NAMED, Status.PRODUCTION): Status.PRODUCTION,
-    (Action.SPLIT, Part.NAMED, Status.ARCHIVED): (
-        "{version} is archived and takes no canary traffic; register it again under a new version name"
-    ),
     (Action.SPLIT, Part.DISPLACED, Status.CANARY): Status.STAGING,
     (Action.PROMOTE, Part.NAMED, Status.STAGING): Status.PRODUCTION,
     (Action.PROMOTE, Part.NAMED, Status.CANARY): Status.PRODUCTION,
-    (Action.PROMOTE, Part.NAMED, Status.PRODUCTION): (
-        "{version} is in production already; to take the traffic from its canaries, roll back"
-    ),
-    (Action.PROMOTE, Part.NAMED, Status.ARCHIVED): (
-        "{version} is archived; to go back to it, roll back and name it"
-    ),
     (Action.PROMOTE, Part.DISPLACED, Status.PRODUCTION): Status.ARCHIVED,
     (Action.PROMOTE, Part.DISPLACED, Status.CANARY): Status.STAGING,
     (Action.ROLLBACK, Part.NAMED, Status.CANARY): Status.STAGING,
     (Action.ROLLBACK, Part.NAMED, Status.ARCHIVED): Status.PRODUCTION,
-    (Action.ROLLBACK, Part.NAMED, Status.STAGING): (
-        "{version} takes no traffic that could be taken from it, and was not in production; promote it instead"
-    ),
-    (Action.ROLLBACK, Part.NAMED, Status.PRODUCTION): (
-        "{version} is in production; name the archived version to go back to, "
-        "or none to stop the canaries or to go back to the previous production"
-    ),
     (Action.ROLLBACK, Part.DISPLACED, Status.PRODUCTION): Status.STAGING,
     (Action.ROLLBACK, Part.DISPLACED, Status.CANARY): Status.STAGING,
     (Action.ARCHIVE, Part.NAMED, Status.STAGING): Status.ARCHIVED,
-    (Action.ARCHIVE, Part.NAMED, Status.CANARY): (
-        "{version} takes traffic as a canary; roll it back before archiving it"
+}
+"""(action, part, status before) -> status after. None is the status of a version that is not registered."""
+
+REFUSALS: Mapping[tuple[Action, Status], str] = {
+    (Action.CANARY, Status.PRODUCTION): (
+        "{version} is in production and keeps what its canaries leave; give the weight to another version"
     ),
-    (Action.ARCHIVE, Part.NAMED, Status.PRODUCTION): (
+    (Action.CANARY, Status.ARCHIVED): (
+        "{version} is archived and takes no canary traffic; register it again under a new version name"
+    ),
+    (Action.SPLIT, Status.ARCHIVED): (
+        "{version} is archived and takes no canary traffic; register it again under a new version name"
+    ),
+    (Action.PROMOTE, Status.PRODUCTION): (
+        "{version} is in production already; to take the traffic from its canaries, roll back"
+    ),
+    (Action.PROMOTE, Status.ARCHIVED): "{version} is archived; to go back to it, roll back and name it",
+    (Action.ROLLBACK, Status.STAGING): (
+        "{version} takes no traffic that could be taken from it, and was not in production; promote it instead"
+    ),
+    (Action.ROLLBACK, Status.PRODUCTION): (
+        "{version} is in production; name the archived version to go back to, "
+        "or none to stop the canaries or to go back to the previous production"
+    ),
+    (Action.ARCHIVE, Status.CANARY): "{version} takes traffic as a canary; roll it back before archiving it",
+    (Action.ARCHIVE, Status.PRODUCTION): (
         "{version} is in production; promote another version, which archives this one"
     ),
-    (Action.ARCHIVE, Part.NAMED, Status.ARCHIVED): "{version} is archived already; there is nothing to do",
+    (Action.ARCHIVE, Status.ARCHIVED): "{version} is archived already; there is nothing to do",
 }
+"""(action, status before) -> why the named version is refused. MOVES and REFUSALS together hold every status."""
 
-# action -> the fields that it needs; `rollback` may also have `version`. A field that an action does
-# not take is a misunderstanding (promote with a weight of 5?) and refused rather than ignored.
+# action -> the fields that it needs. A field that an action does not take is refused and not ignored: whoever sends
+# `promote` with a weight of 5 means something else than `promote`.
 FIELDS: Mapping[Action, frozenset[str]] = {
     Action.REGISTER: frozenset({"model"}),
     Action.CANARY: frozenset({"version", "weight"}),
@@ -102,7 +101,7 @@ ALL_FIELDS = frozenset({"version", "weight", "weights", "model", "salt"})
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an event does: the model as it is afterwards, and which of its versions must be written."""
+    """What an event does: the model afterwards, and which of its versions must be written."""
 
     model: RegisteredModel
     changed_versions: tuple[str, ...]
@@ -110,9 +109,9 @@ class Applied:
 
 
 def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -> Applied:
-    """Decide what an event does to a model; None stands for a model that nobody has registered.
+    """Decide what an event does to a model. `model` is None when it is not registered.
 
-    Raises PromotionRejectedError with a code of the contract and a sentence for the operator.
+    Raises PromotionRejectedError with a code of the contract and a message for the operator.
     """
     _check_fields(event)
     if model is None:
@@ -173,7 +172,7 @@ def _check_fields(event: PromotionEvent) -> None:
 
 
 def _named(model: RegisteredModel, event: PromotionEvent) -> list[str]:
-    """The versions that an event moves; for a rollback that names none, those it means."""
+    """The versions that an event moves. A rollback that names none moves the canaries, or the rollback target."""
     if event.model is not None:
         return [event.model.version]
     if event.version is not None:
@@ -209,10 +208,10 @@ def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, vers
             f"{model.model_name} has a version {version} already and versions never change; "
             "register it under a new version name",
         )
-    move = TRANSITIONS[event.action, part, None if registered is None else registered.status]
-    if isinstance(move, Status):
-        return move
-    raise _illegal(move.format(version=version))
+    status = None if registered is None else registered.status
+    if status is not None and part is Part.NAMED and (refusal := REFUSALS.get((event.action, status))):
+        raise _illegal(refusal.format(version=version))
+    return MOVES[event.action, part, status]
 
 
 def _next_weights(
@@ -235,7 +234,7 @@ def _next_weights(
 def _shared(
     model: RegisteredModel, kept: Mapping[str, Decimal], given: Mapping[str, Decimal]
 ) -> Mapping[str, Decimal]:
-    """Canaries with their kept or newly given weights, and production with what they leave."""
+    """The weights of the canaries, `kept` or `given`, and of production, which has the rest of 100."""
     production = _production(model.versions)
     if production is None:
         raise _illegal(

@@ -1,26 +1,23 @@
-"""What was answered, in PostgreSQL: a table with a partition for each day, and each response in it once.
+"""The prediction log in PostgreSQL: a table with a partition for each day, and each request in it once.
 
-A repeat is recognised by the place of its request, which is the same however often it is answered. (The
-request's id is part of it: a topic that was made anew counts its offsets from 0 again.) The day of a repeat is
-another one when it comes after midnight, and nothing in a response tells when it was answered first. A unique
-key of a partitioned table holds within one day only, so whoever adds rows asks all days for them before,
-in the same transaction. Between the question and the answer nobody adds the same rows: a request and all its
-responses have one partition number, of which there is one writer at a time, by a lock. Repeats within a day
-fail at the key as well, whatever a lock says.
+A repeated response is recognised by its request's topic, partition, offset and id, which are the same in every
+response. (The id is needed because the offsets of a topic that is deleted and created again start at 0.) The day is
+no part of the recognition: a repeat after midnight has another day, and a response does not say when its request was
+first answered. A unique key of a partitioned table holds within one day only, so the writer looks for the rows in
+all days first, in the same transaction. No other writer can add them in between: a request and all its responses
+have one partition number, and a lock admits one writer for each number. Within a day the unique key refuses repeats
+too.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
+from registry.logged_predictions import LoggedPrediction, OffsetRange, RequestKey, offset_ranges
 from registry.postgres import Database
 from schemas.errors import SetupError
-
-# Neighbours in one question about what is known; those farther apart would have it answer too much.
-SPAN_GAP = 5000
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prediction_log:' || $1, 0))"
 _KNOWN = """
@@ -32,7 +29,7 @@ _DAYS = """
     WHERE i.inhparent = 'prediction_log'::regclass AND c.relname ~ '^prediction_log_[0-9]{8}$'
 """
 _DAY_NAME = "prediction_log_%Y%m%d"
-# A table that is attached, and not one that is created as a part, waits for nobody who reads the others.
+# Attaching a finished table does not wait for readers of the other partitions; creating one as a partition does.
 _MAKE_DAY = """
     CREATE TABLE {name} (
         LIKE prediction_log INCLUDING DEFAULTS,
@@ -40,36 +37,13 @@ _MAKE_DAY = """
     );
     ALTER TABLE prediction_log ATTACH PARTITION {name} FOR VALUES FROM ('{day}') TO ('{next_day}');
 """
-# To drop one does wait, and all others behind it: for a second, and then at another time.
+# Dropping a partition waits for readers, and new readers wait behind it. So it gives up after a second; the caller
+# tries again later.
 _DROP_DAY = "SET LOCAL lock_timeout = '1s'; DROP TABLE IF EXISTS {name}"
-
-
-class LoggedPrediction(NamedTuple):
-    """A row, but for the time at which it is written. Texts hold no NUL."""
-
-    responded_at: datetime
-    source_offset: int
-    revision: int
-    latency_ms: float
-    source_partition: int
-    day: date
-    cached: bool
-    fallback: bool
-    stale: bool
-    source_topic: str
-    request_id: str
-    model_name: str
-    model_version: str
-    user_id: str
-    input_digest: str | None
-    error_code: str | None
-    predictions: str | None
-    """JSON."""
-
 
 _COLUMNS = ", ".join(LoggedPrediction._fields)
 _STAGING = "prediction_log_staging"
-# Once for each connection; nothing of it is written to the journal.
+# Created once for each connection. PostgreSQL does not write a temporary table to its journal.
 _MAKE_STAGING = f"""
     CREATE TEMP TABLE IF NOT EXISTS {_STAGING} ON COMMIT DELETE ROWS AS
     SELECT {_COLUMNS} FROM prediction_log WITH NO DATA
@@ -79,40 +53,27 @@ _ADD = f"""
 """  # noqa: S608  # names of ours
 
 
-Place = tuple[str, int, int, str]
-"""Topic, partition and offset of a request, and its id: what a repeat has again."""
-
-
-class Span(NamedTuple):
-    """Requests of one partition, from the first offset to the last."""
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-
-
 class PredictionLog:
-    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, partition: int, rows: Sequence[LoggedPrediction]) -> int:
-        """Add the rows that are not there, in one transaction; returns how many.
+        """Add the rows that are not in the log, in one transaction; return how many were added.
 
-        `partition` is the number of the responses' partition, and so of their requests'. Days that are missing
-        are made.
+        `partition` is the number of the responses' partition, which is also that of their requests. Partitions of
+        days that do not exist are created.
         """
-        first = {_place(row): row for row in reversed(rows)}
-        # The index grows at its end then, which is cheap.
-        places = sorted(first)
+        first = {row.key: row for row in reversed(rows)}
+        # Sorted, so that the index grows at its end, which is cheap.
+        keys = sorted(first)
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(_MAKE_STAGING)
             await connection.execute(_LOCK, str(partition))
-            # It locks the days too: none is dropped until the rows are there.
-            known = await _known(connection, spans(places))
-            new = [first[place] for place in places if place not in known]
+            # This locks the days too: none is dropped before the rows are added.
+            known = await _known(connection, offset_ranges(keys))
+            new = [first[key] for key in keys if key not in known]
             await _make_days(connection, {row.day for row in new})
             await connection.copy_records_to_table(
                 _STAGING, schema_name="pg_temp", columns=LoggedPrediction._fields, records=new
@@ -121,15 +82,16 @@ class PredictionLog:
         return int(added.rpartition(" ")[2])
 
     async def make_days(self, first: date, last: date) -> list[date]:
-        """Make the partitions of these days, which are not there yet, and return them."""
+        """Create the missing partitions of the days from `first` to `last`, and return their days."""
         days = {first + timedelta(days=number) for number in range((last - first).days + 1)}
         async with self._database.connection() as connection, connection.transaction():
             return await _make_days(connection, days)
 
     async def drop_days(self, before: date) -> list[date]:
-        """Drop the partitions of the days before one, and return them.
+        """Drop the partitions of all days before one, and return their days.
 
-        Raises RegistryUnavailableError too when somebody reads the table for long; the days are left then.
+        Raises RegistryUnavailableError too when a reader holds a partition for longer than a second; that day and
+        later ones stay.
         """
         dropped = []
         async with self._database.connection() as connection:
@@ -141,26 +103,11 @@ class PredictionLog:
         return dropped
 
 
-def spans(places: Sequence[Place]) -> list[Span]:
-    """PURE. Few spans that have all these places, which are sorted and at least one, and little else."""
-    found = []
-    start = places[0]
-    for before, after in pairwise(places):
-        if after[2] - before[2] > SPAN_GAP or after[:2] != before[:2]:
-            found.append(Span(*start[:3], before[2]))
-            start = after
-    return [*found, Span(*start[:3], places[-1][2])]
-
-
-def _place(row: LoggedPrediction) -> Place:
-    return row.source_topic, row.source_partition, row.source_offset, row.request_id
-
-
-async def _known(connection: Any, asked: Iterable[Span]) -> set[Place]:
+async def _known(connection: Any, ranges: Iterable[OffsetRange]) -> set[RequestKey]:
     return {
-        (span.topic, span.partition, *found)
-        for span in asked
-        for found in await connection.fetch(_KNOWN, *span)
+        (asked.topic, asked.partition, *found)
+        for asked in ranges
+        for found in await connection.fetch(_KNOWN, *asked)
     }
 
 
@@ -181,5 +128,7 @@ async def _make_days(connection: Any, wanted: set[date]) -> list[date]:
         try:
             await connection.execute(_MAKE_DAY.format(name=name, day=day, next_day=day + timedelta(days=1)))
         except asyncpg.DuplicateTableError:
-            raise SetupError(f"the table {name} is no part of prediction_log; rename or drop it") from None
+            raise SetupError(
+                f"the table {name} is no partition of prediction_log; rename or drop it"
+            ) from None
     return missing

@@ -10,7 +10,7 @@ from streams.cli.registry_access import Model, unknown_model, with_database
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.history import Assignment, Change
+    from registry.assignment import Assignment, Change
     from streams.config.settings import Settings
 
 
@@ -31,7 +31,7 @@ def history(
         return
     from rich.table import Table
 
-    from registry.history import differences
+    from registry.assignment import differences
     from schemas.events import rfc3339
 
     table = Table(box=None, pad_edge=False)
@@ -71,7 +71,7 @@ def route(
     "start", "end", "since"}; "since" is the change that gave the user this version, as in `history`. While
     nothing takes traffic "version" and "since" are null.
     """
-    from registry.history import assign
+    from registry.assignment import assign
     from schemas.errors import InvalidRequestError
     from streams.cli.output import print_json
 

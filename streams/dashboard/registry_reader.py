@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from registry.alert_states import AlertStates
+from registry.assignment import Change
 from registry.heartbeats import Heartbeats
-from registry.history import Change, recent_history
+from registry.history import recent_history
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.snapshot import RegisteredModel

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from registry.assignment import Change, differences
 from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
-from registry.history import Change, differences
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from registry.prediction_log import LoggedPrediction
+from registry.logged_predictions import LoggedPrediction
 from streams.kafka.offset_tracker import Record
 
 _LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1

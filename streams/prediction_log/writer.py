@@ -10,7 +10,8 @@ from datetime import date, datetime, timedelta
 
 import structlog
 
-from registry.prediction_log import LoggedPrediction, PredictionLog
+from registry.logged_predictions import LoggedPrediction
+from registry.prediction_log import PredictionLog
 from registry.retry import until_reachable
 from streams.kafka.offset_tracker import Slice
 from streams.prediction_log.rows import RowReader

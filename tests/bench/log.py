@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import psutil
 
-from registry.prediction_log import LoggedPrediction
+from registry.logged_predictions import LoggedPrediction
 from streams.prediction_log.rows import RowReader
 
 from .answers import WrongAnswerError

@@ -10,8 +10,9 @@ import asyncpg
 import orjson
 import pytest
 
+from registry.logged_predictions import LoggedPrediction
 from registry.postgres import Database
-from registry.prediction_log import LoggedPrediction, PredictionLog
+from registry.prediction_log import PredictionLog
 from streams.prediction_log.rows import RowReader
 from tests.support.models.served_versions import record_of
 from tests.support.worker.prediction_rows import headers_of, response

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from registry.history import assign, history, recent_history
+from registry.assignment import assign
+from registry.history import history, recent_history
 from registry.routing import bucket
 from registry.store import RegistryStore
 from schemas.errors import SetupError

@@ -11,8 +11,9 @@ import asyncpg
 import orjson
 import pytest
 
+from registry.logged_predictions import LoggedPrediction
 from registry.postgres import Database
-from registry.prediction_log import LoggedPrediction, PredictionLog
+from registry.prediction_log import PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.clients.predict_client import PredictClient
 from streams.prediction_log.rows import RowReader

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from registry.history import differences
+from registry.assignment import differences
 from streams.cli.registry_views import BAR_CELLS, bar
 
 

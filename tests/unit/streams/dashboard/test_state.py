@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
+from registry.assignment import Change
 from registry.heartbeats import WorkerHeartbeat
-from registry.history import Change
 from registry.lifecycle import apply
 from registry.snapshot import RegisteredModel
 from schemas.events import Alert, JsonObject

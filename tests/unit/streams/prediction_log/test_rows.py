@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from registry.prediction_log import SPAN_GAP, LoggedPrediction, spans
+from registry.logged_predictions import LoggedPrediction
 from schemas.events import PredictResponse
 from streams.config.settings import Settings
 from streams.prediction_log.rows import RowReader, hashed_by
@@ -157,31 +156,6 @@ def test_every_response_of_the_contract_is_read(names: dict[str, Any]) -> None:
     row = row_of(response(**names))
     assert row.request_id == names["request_id"]
     assert row.user_id == names["user_id"].replace("\0", "\ufffd")
-
-
-@given(
-    st.sets(
-        st.tuples(
-            st.sampled_from(["a", "b"]), st.integers(0, 1), st.integers(0, 10 * SPAN_GAP), st.just("r")
-        ),
-        min_size=1,
-    )
-)
-def test_spans_hold_all_places_and_no_wide_gap(places: set[tuple[str, int, int, str]]) -> None:
-    """Each place is in one span, and neighbours farther apart are in two."""
-    found = spans(sorted(places))
-    for topic, partition, offset, _ in places:
-        assert (
-            sum((topic, partition) == span[:2] and span.first <= offset <= span.last for span in found) == 1
-        )
-    for span in found:
-        offsets = sorted(
-            place[2] for place in places if place[:2] == span[:2] and span.first <= place[2] <= span.last
-        )
-        assert (offsets[0], offsets[-1]) == (span.first, span.last)
-        assert all(after - before <= SPAN_GAP for before, after in pairwise(offsets))
-    for before, after in pairwise(found):
-        assert before[:2] != after[:2] or after.first - before.last > SPAN_GAP
 
 
 def test_kept_days_are_those_before_today_and_some_ahead() -> None:

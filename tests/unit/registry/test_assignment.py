@@ -1,4 +1,4 @@
-"""registry/history.py: which version a user has, and the change that gave it to this user."""
+"""Which version a user has, and the change that gave it to this user."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import lifecycle
-from registry.history import Change, assign
+from registry.assignment import Change, assign
 from registry.routing import RouteTable, bucket
 from registry.snapshot import RegisteredModel
 from schemas.errors import PromotionRejectedError
