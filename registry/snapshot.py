@@ -1,13 +1,12 @@
-"""The immutable route table that each worker holds.
-
-A slice of requests captures one snapshot and is routed by it to its end; a refresh replaces the
-whole snapshot and changes none.
-"""
+"""PURE: what the registry holds, as immutable values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from schemas.models import ModelSpec, Route, Status
+
+PerModel = TypeVar("PerModel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +19,10 @@ class RegisteredVersion:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model with all its versions and its current route.
+    """A model with its current route.
 
-    `previous_production` is the rollback target, kept loaded though archived.
+    `versions` are all of its versions, or those that a worker serves: the ones with traffic and the rollback target.
+    `previous_production` is the rollback target. Workers keep it loaded, although it is archived.
     """
 
     model_name: str
@@ -33,8 +33,8 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything routable at one epoch."""
+class Snapshot(Generic[PerModel]):
+    """What was read of each model, by name, as of one epoch."""
 
     epoch: int
-    models: Mapping[str, RegisteredModel] = field(default_factory=dict)
+    models: Mapping[str, PerModel] = field(default_factory=dict)

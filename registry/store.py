@@ -6,6 +6,7 @@ epoch's row first. Readers never wait for writers.
 
 from typing import Self
 
+from registry.follower import NOTHING_KNOWN
 from registry.model_rows import CHANGED_MODELS, find_model, model_of
 from registry.postgres import Database
 from registry.promotion_transaction import decide
@@ -16,7 +17,7 @@ from schemas.models import PromotionEvent, PromotionResult
 MODELS_PER_FETCH = 10
 
 _EPOCH = "SELECT epoch FROM control_epoch"
-_MODEL_NAMES = "SELECT model_name FROM models ORDER BY model_name"
+_CHANGED_REVISIONS = "SELECT model_name, revision FROM models WHERE changed_epoch > $1"
 
 
 class RegistryStore:
@@ -44,7 +45,7 @@ class RegistryStore:
             epoch: int = await connection.fetchval(_EPOCH)
         return epoch
 
-    async def load(self, since_epoch: int = -1) -> Snapshot:
+    async def load(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[RegisteredModel]:
         """Read the models that changed after an epoch, each with its versions with traffic and its rollback target.
 
         All of it is as of one epoch, the snapshot's.
@@ -60,10 +61,15 @@ class RegistryStore:
             }
         return Snapshot(epoch=epoch, models=models)
 
-    async def model_names(self) -> list[str]:
-        """The names of all models, sorted."""
-        async with self.database.connection() as connection:
-            return [row["model_name"] for row in await connection.fetch(_MODEL_NAMES)]
+    async def revisions(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[int]:
+        """Like `load`, but reads the revision of each model only."""
+        async with (
+            self.database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            epoch = await connection.fetchval(_EPOCH)
+            rows = await connection.fetch(_CHANGED_REVISIONS, since_epoch)
+        return Snapshot(epoch, {row["model_name"]: row["revision"] for row in rows})
 
     async def find(self, model_name: str) -> RegisteredModel | None:
         """Read one model with all its versions; None when it is not registered."""

@@ -1,4 +1,4 @@
-"""What the page shows, read from PostgreSQL each second: little, since most of it does not change."""
+"""Reads from PostgreSQL what the page shows. It is read each second, so what has not changed is data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from registry.alert_states import AlertStates
 from registry.assignment import Change
+from registry.follower import EpochFollower
 from registry.heartbeats import Heartbeats
 from registry.history import recent_history
 from registry.metric_windows import MetricWindows
@@ -26,24 +27,29 @@ from streams.dashboard.state import (
 )
 
 MODELS_SHOWN = 12
-"""At once, by one page: more would be read by nobody."""
-WHOLE_EACH_WINDOWS = 6
+"""The most models that one page shows."""
+ALL_WINDOWS_EACH = 6
+"""How often all windows of a model are read, in windows."""
 
 
 @dataclass(slots=True)
-class _Kept:
-    """What is known of a model: `read_last` is its last whole window then, `read_whole` that of the last whole reading."""
+class _ModelData:
+    """What was read of a model.
+
+    `last_window` is the number of the last complete window at the last reading; `all_read_at` is the one at the last
+    reading of all windows.
+    """
 
     model: RegisteredModel
     changes: list[Change]
     points: dict[tuple[int, str], Point] = field(default_factory=dict)
     newest: list[Window] = field(default_factory=list)
-    read_last: int = -1
-    read_whole: int = -1
+    last_window: int = -1
+    all_read_at: int = -1
 
 
 class PageReader:
-    """All of one process's pages; `read` raises RegistryUnavailableError and SetupError."""
+    """Reads for all pages of one process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,66 +57,77 @@ class PageReader:
         self._heartbeats = Heartbeats(database)
         self._states = AlertStates(database)
         self._windows = MetricWindows(database)
-        self._epoch = -1
+        self._follower = EpochFollower(self._store.epoch, self._store.revisions)
+        self._revisions: dict[str, int] = {}
         self._model_names: list[str] = []
-        self._kept: dict[str, _Kept] = {}
+        self._data: dict[str, _ModelData] = {}
 
     async def read(self, wanted: Iterable[tuple[str, ...]]) -> Seen:
-        """Read what pages need that show these models; one that names none shows the first ones."""
-        # First: what changes while the rest is read is read again.
-        epoch = await self._store.epoch()
-        if epoch != self._epoch:
-            self._model_names = await self._store.model_names()
+        """Read what pages need that show these models. A page that names no model shows the first ones.
+
+        Raises RegistryUnavailableError and SetupError.
+        """
+        # The epoch first: a change during the other readings is then seen by the next poll.
+        await self._follow()
         shown = {name for names in wanted for name in chosen(names, self._model_names)}
-        for name in [name for name in self._kept if name not in shown]:
-            del self._kept[name]
+        self._data = {name: data for name, data in self._data.items() if name in shown}
         for name in shown:
-            await self._read_model(name, anew=epoch != self._epoch)
-        self._epoch = epoch
+            await self._read_model(name)
         return Seen(
             at=datetime.now(UTC),
-            epoch=epoch,
+            epoch=self._follower.epoch,
             model_names=self._model_names,
             models={
-                name: SeenModel(kept.model, kept.changes, kept.points, kept.newest)
-                for name, kept in self._kept.items()
+                name: SeenModel(data.model, data.changes, data.points, data.newest)
+                for name, data in self._data.items()
             },
             alerts=await self._states.firing(),
             heartbeats=await self._heartbeats.all(),
         )
 
-    async def _read_model(self, name: str, *, anew: bool) -> None:
-        kept = self._kept.get(name)
-        if kept is None or anew:
+    async def _follow(self) -> None:
+        changes = await self._follower.poll()
+        if changes is None:
+            return
+        self._revisions = changes.merged(self._revisions, changes.models)
+        self._model_names = sorted(self._revisions)
+        if changes.is_complete:
+            # After a restore the same revision may be another change.
+            self._data.clear()
+
+    async def _read_model(self, name: str) -> None:
+        data = self._data.get(name)
+        if data is None or data.model.revision < self._revisions[name]:
             model = await self._store.find(name)
             if model is None:
-                self._kept.pop(name, None)
+                # The registry is being restored; the next poll sees it.
+                self._data.pop(name, None)
                 return
             changes = await recent_history(self._database, name, CHANGES_MARKED)
-            if kept is None:
-                kept = self._kept[name] = _Kept(model, changes)
-            kept.model, kept.changes = model, changes
-        await self._read_windows(name, kept)
+            if data is None:
+                data = self._data[name] = _ModelData(model, changes)
+            data.model, data.changes = model, changes
+        await self._read_windows(name, data)
 
-    async def _read_windows(self, name: str, kept: _Kept) -> None:
-        """The newest windows each second, and all of them now and then, as some may come late."""
+    async def _read_windows(self, name: str, data: _ModelData) -> None:
+        """Read the newest windows, and each `ALL_WINDOWS_EACH` windows all of them, because some may come late."""
         now = datetime.now(UTC)
         current, last = window_number(now), last_whole_window(now)
         oldest = last - SPAN_SECONDS // WINDOW_SECONDS + 1
-        whole = last - kept.read_whole >= WHOLE_EACH_WINDOWS
-        first = oldest if whole else kept.read_last - 1
+        read_all = last - data.all_read_at >= ALL_WINDOWS_EACH
+        first = oldest if read_all else data.last_window - 1
         windows = await self._windows.read(name, WINDOW_SECONDS, _start(first), _start(current + 2))
-        kept.points = {key: point for key, point in kept.points.items() if oldest <= key[0] < first} | {
+        data.points = {key: point for key, point in data.points.items() if oldest <= key[0] < first} | {
             (window_number(window.start), window.model_version): point_of(window) for window in windows
         }
-        kept.newest = [window for window in windows if window_number(window.start) >= last]
-        kept.read_last = last
-        if whole:
-            kept.read_whole = last
+        data.newest = [window for window in windows if window_number(window.start) >= last]
+        data.last_window = last
+        if read_all:
+            data.all_read_at = last
 
 
 def chosen(names: tuple[str, ...], model_names: list[str]) -> tuple[str, ...]:
-    """PURE. The models that a page shows: those it names, else the first ones."""
+    """PURE. The models that a page shows: those that it names and that exist, else the first ones."""
     if not names:
         return tuple(model_names[:MODELS_SHOWN])
     known = set(model_names)

@@ -1,10 +1,11 @@
-"""What the registry says that alerts depend on: routes, and the rules in force. Read each second."""
+"""What alerts depend on in the registry: the models' routes, and the alert rules in force."""
 
 from collections.abc import Mapping
 
 import structlog
 
 from registry.alert_rules import AlertRules, RulesChange, read_rules
+from registry.follower import NOTHING_KNOWN, EpochFollower
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from registry.store import RegistryStore
@@ -16,46 +17,42 @@ log = structlog.get_logger()
 FOLLOW_EACH_SECONDS = 1.0
 
 ModelRoute = tuple[Mapping[str, float], str | None]
-"""The weight of each version, from 0 to 1, and which one is in production."""
+"""The weight of each version, from 0 to 1, and which version is in production."""
+
+NO_ROUTE: ModelRoute = ({}, None)
 
 
-class RegistryFollower:
-    """As of the last step; before the first one there are no routes, and the rules are the defaults."""
+class FollowedModels:
+    """Routes and rules as of the last refresh. Before the first one no route is known, and the default rules hold."""
 
     def __init__(self, store: RegistryStore, rules: AlertRules) -> None:
-        self._store = store
+        self._follower = EpochFollower(store.epoch, store.load)
         self._rules = rules
-        self._epoch = -1
         self._changes: dict[str, RulesChange] = {}
         self._routes: dict[str, ModelRoute] = {}
         self.model_rules: Mapping[str, ModelRules] = {}
         self.global_rules = GlobalRules()
 
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
     def route_of(self, model_name: str) -> ModelRoute | None:
-        return self._routes.get(model_name)
+        """The route of a model, `NO_ROUTE` when the registry does not have the model; None before the first refresh."""
+        if self._follower.epoch == NOTHING_KNOWN:
+            return None
+        return self._routes.get(model_name, NO_ROUTE)
 
-    async def step(self) -> None:
+    async def refresh(self) -> None:
         """Read what changed; raises RegistryUnavailableError and SetupError."""
-        epoch = await self._store.epoch()
-        if epoch < self._epoch:
-            # Restored from a backup.
-            self._epoch = -1
-        if epoch != self._epoch:
-            snapshot = await self._store.load(self._epoch)
-            self._routes |= {name: _route(model) for name, model in snapshot.models.items()}
-            self._epoch = snapshot.epoch
-        changes = await self._rules.in_force()
-        if changes != self._changes:
-            self._changes = changes
-            self._take_over(changes)
+        changes = await self._follower.poll()
+        if changes is not None:
+            changed = {name: _route(model) for name, model in changes.models.items()}
+            self._routes = changes.merged(self._routes, changed)
+        in_force = await self._rules.in_force()
+        if in_force != self._changes:
+            self._changes = in_force
+            self._apply_rules(in_force)
 
-    def _take_over(self, changes: Mapping[str, RulesChange]) -> None:
-        of_models: dict[str, ModelRules] = {}
-        installation = GlobalRules()
+    def _apply_rules(self, changes: Mapping[str, RulesChange]) -> None:
+        model_rules: dict[str, ModelRules] = {}
+        global_rules = GlobalRules()
         for model_name, change in changes.items():
             try:
                 rules = read_rules(change)
@@ -67,10 +64,10 @@ class RegistryFollower:
                 )
                 continue
             if isinstance(rules, ModelRules):
-                of_models[model_name] = rules
+                model_rules[model_name] = rules
             elif model_name == GLOBAL:
-                installation = rules
-        self.model_rules, self.global_rules = of_models, installation
+                global_rules = rules
+        self.model_rules, self.global_rules = model_rules, global_rules
 
 
 def _route(model: RegisteredModel) -> ModelRoute:

@@ -23,7 +23,7 @@ from streams.kafka.errors import kafka_errors
 from streams.kafka.faust_app import WorkerApp, has_joined, output_of
 from streams.kafka.topics import partition_counts
 from streams.monitoring.assignment import Assignment
-from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, RegistryFollower
+from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
 from streams.monitoring.group_lag import GroupLag
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
@@ -64,7 +64,7 @@ async def monitor_role(
         opened.push_async_callback(lag.close)
         windows, states = MetricWindows(database), AlertStates(database)
         store, heartbeats = RegistryStore(database), Heartbeats(database)
-        following = RegistryFollower(store, AlertRules(database))
+        following = FollowedModels(store, AlertRules(database))
         webhook = _webhook(settings)
         watch = AlertWatch(
             windows,
@@ -99,7 +99,7 @@ async def monitor_role(
 
         def jobs() -> Iterator[Coroutine[object, object, None]]:
             yield repeated(
-                following.step, each_seconds=FOLLOW_EACH_SECONDS, failed="routes and rules are not read"
+                following.refresh, each_seconds=FOLLOW_EACH_SECONDS, failed="routes and rules are not read"
             )
             yield watch.run_evaluation_loop()
             yield watch.run_sampling_loop(sample)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from registry.broadcast import HintListener
+from registry.follower import EpochFollower
 from registry.heartbeats import Heartbeats
 from registry.store import RegistryStore
 from streams.config.identity import Identity
@@ -37,8 +38,9 @@ from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import Pipeline, PipelineOptions
-from streams.serving.refresh import ServingRefresher, TracerOf
+from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
+from streams.serving.version_loader import TracerOf, VersionLoader
 from streams.tracing.provider import tracing
 from workers.cache.redis_cache import PredictionCache
 
@@ -119,8 +121,8 @@ async def predict_role(
         heartbeats = Heartbeats(store.database)
         listener = HintListener(
             settings.redis_url.get_secret_value(),
-            on_hint=refresher.hear,
-            on_connected=refresher.wake,
+            on_hint=refresher.on_hint,
+            on_connected=refresher.poll_now,
             timeout_seconds=settings.redis_timeout_seconds,
             connection_options=redis_options(settings),
         )
@@ -189,18 +191,20 @@ async def _refresher(
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
-        store,
+        EpochFollower(store.epoch, store.load),
         tables,
-        BackendLoader(settings),
-        on_load_failed=book.load_failed,
-        meter_of=book.meter,
+        VersionLoader(
+            BackendLoader(settings),
+            on_load_failed=book.load_failed,
+            meter_of=book.meter,
+            tracer_of=tracer_of,
+        ),
         poll_seconds=settings.registry_poll_seconds,
         stale_after_seconds=settings.stale_after_seconds,
-        tracer_of=tracer_of,
     )
     try:
         await refresher.refresh()
-        await refresher.loaded()
+        await refresher.wait_for_loads()
         yield refresher
     finally:
         await refresher.close()

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from deploy.local.postgres import Postgres
+from registry.follower import EpochFollower
 from registry.migrate import migrate
 from registry.store import RegistryStore
 from schemas.events import JsonObject
@@ -29,9 +30,10 @@ from streams.models.backend_loader import BackendLoader
 from streams.process.logs import configure_logging
 from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.serving.active_tables import ActiveTables
-from streams.serving.refresh import LoadBackend, ServingRefresher
+from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedModel
+from streams.serving.version_loader import LoadBackend, VersionLoader
 from workers.backends.port import Backend
 
 from .entry import BUILD, console, entry
@@ -159,17 +161,19 @@ async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRef
     store = await RegistryStore.connect(dsn)
     tables = ActiveTables()
     refresher = ServingRefresher(
-        store,
+        EpochFollower(store.epoch, store.load),
         tables,
-        load,
-        on_load_failed=lambda *_: None,
-        meter_of=MetricsRegistry("bench", "bench", datetime.now(UTC)).meter,
+        VersionLoader(
+            load,
+            on_load_failed=lambda *_: None,
+            meter_of=MetricsRegistry("bench", "bench", datetime.now(UTC)).meter,
+        ),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )
     try:
         await refresher.refresh()
-        await refresher.loaded()
+        await refresher.wait_for_loads()
         yield refresher, tables
     finally:
         await refresher.close()
@@ -229,7 +233,7 @@ class _Follower:
 
     async def _follow(self) -> None:
         await self._refresher.refresh()
-        await self._refresher.loaded()
+        await self._refresher.wait_for_loads()
 
     def _serves(self, name: str, revision: int) -> None:
         table = self._tables.current

@@ -13,13 +13,15 @@ import time
 from datetime import UTC, datetime
 from typing import cast
 
-from registry.store import RegistryStore
+from registry.follower import EpochFollower
+from registry.snapshot import RegisteredModel
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.predict_families import PredictMetrics
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
+from streams.serving.version_loader import VersionLoader
 from tests.support.models.served_versions import (
     RecordingBackend,
     RecordingMeter,
@@ -110,11 +112,9 @@ def _predicting() -> PredictMetrics:
         return RecordingBackend()
 
     refresher = ServingRefresher(
-        cast("RegistryStore", None),
+        cast("EpochFollower[RegisteredModel]", None),
         tables,
-        load,
-        on_load_failed=book.load_failed,
-        meter_of=lambda *_: RecordingMeter(),
+        VersionLoader(load, on_load_failed=book.load_failed, meter_of=lambda *_: RecordingMeter()),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )

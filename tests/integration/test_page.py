@@ -234,7 +234,7 @@ async def test_what_is_counted_late_is_shown_too(database: str, monkeypatch: pyt
     assert await counted_at() == [10]
     await windows.add("metrics", 0, [delta(1, at=now - timedelta(minutes=5)), delta(2, at=now)])
     assert await counted_at() == [0, 10]
-    monkeypatch.setattr(reading, "WHOLE_EACH_WINDOWS", 0)
+    monkeypatch.setattr(reading, "ALL_WINDOWS_EACH", 0)
     assert await counted_at() == [0, 5, 10]
     await opened.close()
 

@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from registry.store import RegistryStore
+from registry.follower import EpochFollower
+from registry.snapshot import RegisteredModel
 from streams.monitoring.rules.global_rules import Offsets, Sample, WorkerStatus
 from streams.prometheus import page as page_module
 from streams.prometheus.catalogue import CACHE_HITS, METRICS, WORKER_HEARTBEAT_AGE, sample_names
@@ -20,6 +21,7 @@ from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
+from streams.serving.version_loader import VersionLoader
 from tests.support.models.served_versions import (
     RecordingBackend,
     RecordingMeter,
@@ -62,11 +64,9 @@ def serving(book: MetricsRegistry) -> tuple[ActiveTables, PredictMetrics]:
 
     clock = iter([100.0, 103.5])
     refresher = ServingRefresher(
-        cast("RegistryStore", None),
+        cast("EpochFollower[RegisteredModel]", None),
         tables,
-        load,
-        on_load_failed=book.load_failed,
-        meter_of=lambda *_: RecordingMeter(),
+        VersionLoader(load, on_load_failed=book.load_failed, meter_of=lambda *_: RecordingMeter()),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
         clock=lambda: next(clock),

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from registry.follower import EpochFollower
 from registry.snapshot import RegisteredModel, RegisteredVersion, Snapshot
-from registry.store import RegistryStore
 from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import JsonObject, RouteHint
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.active_tables import ActiveTables
-from streams.serving.refresh import RETRY_LOAD_SECONDS, ServingRefresher
+from streams.serving.load_state import RETRY_SECONDS
+from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
+from streams.serving.version_loader import VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
 
@@ -24,11 +26,16 @@ class Loader:
     def __init__(self) -> None:
         self.broken: set[str] = set()
         self.slow: dict[str, asyncio.Event] = {}
+        self.uncancellable: set[str] = set()
         self.loaded: dict[str, RecordingBackend] = {}
 
     async def __call__(self, model_name: str, spec: ModelSpec) -> RecordingBackend:
         if spec.version in self.slow:
-            await self.slow[spec.version].wait()
+            try:
+                await self.slow[spec.version].wait()
+            except asyncio.CancelledError:
+                if spec.version not in self.uncancellable:
+                    raise
         if spec.version in self.broken:
             raise ArtifactError(f"{model_name} {spec.version} is broken")
         backend = self.loaded[spec.version] = RecordingBackend()
@@ -73,7 +80,7 @@ class Registry:
             raise self.failure
         return self.now
 
-    async def load(self, since_epoch: int = -1) -> Snapshot:
+    async def load(self, since_epoch: int = -1) -> Snapshot[RegisteredModel]:
         changed = {name: model for name, (epoch, model) in self.models.items() if epoch > since_epoch}
         return Snapshot(self.now, changed)
 
@@ -86,11 +93,13 @@ class Harness:
         self.failures: list[tuple[str, str, int]] = []
         self.seconds = 0.0
         self.refresher = ServingRefresher(
-            cast("RegistryStore", self.registry),
+            EpochFollower(self.registry.epoch, self.registry.load),
             self.tables,
-            self.load,
-            meter_of=lambda *_: RecordingMeter(),
-            on_load_failed=lambda *failure: self.failures.append(failure),
+            VersionLoader(
+                self.load,
+                meter_of=lambda *_: RecordingMeter(),
+                on_load_failed=lambda *failure: self.failures.append(failure),
+            ),
             poll_seconds=60.0,
             stale_after_seconds=5.0,
             clock=lambda: self.seconds,
@@ -99,7 +108,7 @@ class Harness:
     async def follow(self) -> ServingTable:
         """Refresh, and wait for the loads."""
         await self.refresher.refresh()
-        await self.refresher.loaded()
+        await self.refresher.wait_for_loads()
         return self.tables.current
 
 
@@ -176,7 +185,7 @@ async def test_a_load_that_fails_leaves_the_old_route(bench: Harness) -> None:
     assert bench.load.loaded["v2"].closed, "what was loaded for nothing is let go of"
     bench.load.broken = set()
     assert (await bench.follow()).behind, "not before it is due"
-    bench.seconds += RETRY_LOAD_SECONDS
+    bench.seconds += RETRY_SECONDS
     third = await bench.follow()
     assert (third.models["m"].revision, third.behind) == (2, {})
 
@@ -193,11 +202,29 @@ async def test_without_an_older_route_the_others_are_served(bench: Harness) -> N
     assert isinstance(error, BackendUnavailableError)
     assert error.message.startswith("v2 is not loaded")
     bench.load.broken = set()
-    bench.seconds += RETRY_LOAD_SECONDS
+    bench.seconds += RETRY_SECONDS
     second = await bench.follow()
     assert second.behind == {}
     assert second.models["m"].versions["v1"] is versions["v1"]
     assert await second.models["m"].versions["v2"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
+
+
+async def test_a_load_that_swallows_its_cancellation_changes_nothing(bench: Harness) -> None:
+    """As `asyncio.wait_for` of Python 3.11 may: the newer route stays, and what was loaded is closed."""
+    bench.registry.put({"v1": 100})
+    await bench.follow()
+    bench.load.slow, bench.load.uncancellable = {"v2": asyncio.Event()}, {"v2"}
+    bench.registry.put({"v2": 100})
+    await bench.refresher.refresh()
+    (load,) = asyncio.all_tasks() - {asyncio.current_task()}
+    # It waits by now.
+    await asyncio.sleep(0)
+    bench.registry.put({"v1": 100})
+    table = await bench.follow()
+    await load
+    assert bench.load.loaded["v2"].closed
+    assert bench.tables.current is table
+    assert (table.models["m"].revision, table.behind) == (3, {})
 
 
 async def test_a_model_without_traffic_answers_nobody(bench: Harness) -> None:
@@ -244,7 +271,7 @@ async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(be
     await bench.refresher.refresh()
     bench.load.slow["v2"].set()
     bench.load.broken = set()
-    bench.seconds += RETRY_LOAD_SECONDS
+    bench.seconds += RETRY_SECONDS
     table = await bench.follow()
     assert (table.epoch, set(table.models), table.behind) == (1, {"m"}, {})
     assert bench.load.loaded.keys() == {"v1"}
@@ -257,10 +284,10 @@ async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Harness) ->
     bench.registry.put({"v1": 50, "v2": 50})
     running = asyncio.create_task(bench.refresher.run())
     bench.tables.changed.clear()
-    bench.refresher.hear(RouteHint(model_name="m", revision=1, epoch=1))
+    bench.refresher.on_hint(RouteHint(model_name="m", revision=1, epoch=1))
     await asyncio.sleep(0)
     assert bench.tables.current.epoch == 1
-    bench.refresher.hear(RouteHint(model_name="m", revision=2, epoch=2))
+    bench.refresher.on_hint(RouteHint(model_name="m", revision=2, epoch=2))
     async with asyncio.timeout(DEADLINE_SECONDS):
         while bench.tables.current.models["m"].revision < 2:
             bench.tables.changed.clear()
@@ -290,11 +317,11 @@ async def test_a_registry_that_refuses_us_ends_nothing(bench: Harness) -> None:
     bench.registry.failure = SetupError("wrong password")
     running = asyncio.create_task(bench.refresher.run())
     async with asyncio.timeout(DEADLINE_SECONDS):
-        bench.refresher.wake()
+        bench.refresher.poll_now()
         await bench.registry.failed.wait()
         bench.registry.failure = None
         bench.registry.put({"v1": 100})
-        bench.refresher.wake()
+        bench.refresher.poll_now()
         while bench.tables.current.epoch < 2:
             bench.tables.changed.clear()
             await bench.tables.changed.wait()
