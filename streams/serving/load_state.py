@@ -26,16 +26,16 @@ class LoadPhase(StrEnum):
 
 
 class LoadEvent(StrEnum):
-    """What changes the phase."""
+    """What changes the phase. The revisions are newer ones, with or without all of their versions loaded."""
 
-    REVISION_READY = "a newer revision, all loaded"
-    REVISION_UNLOADED = "a newer revision, not all loaded"
-    LOADED = "loaded"
+    REVISION_READY = "loaded revision"
+    REVISION_UNLOADED = "unloaded revision"
+    LOADED = "load succeeded"
     LOAD_FAILED = "load failed"
     RETRY_DUE = "retry due"
 
 
-MOVES: Mapping[tuple[LoadPhase, LoadEvent], LoadPhase] = {
+TRANSITIONS: Mapping[tuple[LoadPhase, LoadEvent], LoadPhase] = {
     (LoadPhase.CURRENT, LoadEvent.REVISION_READY): LoadPhase.CURRENT,
     (LoadPhase.CURRENT, LoadEvent.REVISION_UNLOADED): LoadPhase.LOADING,
     (LoadPhase.LOADING, LoadEvent.REVISION_READY): LoadPhase.CURRENT,
@@ -79,7 +79,7 @@ def advance(
     REVISION_UNLOADED carries the `target`, LOAD_FAILED the `reason`; LOAD_FAILED and RETRY_DUE carry `now`. Raises
     ValueError for an event that cannot happen in this phase.
     """
-    phase = MOVES.get((load.phase, event))
+    phase = TRANSITIONS.get((load.phase, event))
     if phase is None or (event is LoadEvent.RETRY_DUE and not is_due(load, now)):
         raise ValueError(f"{event!r} cannot happen to {load}")
     if phase is LoadPhase.CURRENT:

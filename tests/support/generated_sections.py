@@ -9,11 +9,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from streams.prometheus.catalogue import markdown_table
+from streams.serving import load_state
+from tests.support.state_diagrams import (
+    alert_diagram,
+    diagram_of,
+    lifecycle_diagram,
+    lifecycle_table,
+    refusals_table,
+)
+from workers.cache import availability
+from workers.calls import breaker
 
 ROOT = Path(__file__).parents[2]
 
 SECTIONS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/monitoring.md", "metrics"): markdown_table,
+    ("docs/control-plane.md", "moves"): lifecycle_table,
+    ("docs/control-plane.md", "lifecycle"): lifecycle_diagram,
+    ("docs/control-plane.md", "refusals"): refusals_table,
+    ("docs/states.md", "loading"): lambda: diagram_of(load_state.TRANSITIONS, load_state.CURRENT.phase),
+    ("docs/states.md", "breaker"): lambda: diagram_of(breaker.TRANSITIONS, breaker.CLOSED.phase),
+    ("docs/states.md", "cache"): lambda: diagram_of(
+        availability.TRANSITIONS, availability.CacheState().availability
+    ),
+    ("docs/states.md", "alerts"): alert_diagram,
 }
 """(page, name of the part) -> what writes it: Markdown that ends in a newline."""
 

@@ -12,8 +12,8 @@ from schemas.models import Route
 from streams.serving.load_state import (
     CURRENT,
     LOADING_REASON,
-    MOVES,
     RETRY_SECONDS,
+    TRANSITIONS,
     LoadEvent,
     LoadPhase,
     ModelLoad,
@@ -54,7 +54,7 @@ def test_other_events_are_refused() -> None:
     """A retry too, before it is due."""
     for load in (CURRENT, LOADING, FAILED):
         for event in LoadEvent:
-            if (load.phase, event) not in MOVES:
+            if (load.phase, event) not in TRANSITIONS:
                 with pytest.raises(ValueError, match="cannot happen"):
                     advance(load, event)
     with pytest.raises(ValueError, match="cannot happen"):
