@@ -3,15 +3,16 @@
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import Any
 
 from rich.console import Group
 from rich.live import Live
 
 from schemas.errors import UnavailableError
 from streams.cli.output import console
-from streams.cli.top import figures
+from streams.cli.top import figures_table
 from streams.config.settings import Settings
+from streams.monitoring.live_figures import live_figures
+from streams.monitoring.live_view import VersionRow
 
 _LINES_EVERY = 5
 
@@ -33,22 +34,22 @@ async def watch(settings: Settings, status: Callable[[], str]) -> None:
     try:
         with live or nullcontext():
             second = 0
-            async for document, shown in figures(settings, seconds=None, once=False):
+            async for figures in live_figures(settings, seconds=None, once=False):
                 second += 1
                 if live:
-                    live.update(Group(shown, "", status()), refresh=True)
+                    live.update(Group(figures_table(figures, settings), "", status()), refresh=True)
                 elif second % _LINES_EVERY == 0:
-                    tell("\n".join([status(), *map(_line, document["versions"])]))
+                    tell("\n".join([status(), *map(_line, figures.versions)]))
     except UnavailableError as error:
         # The requests tell of it too, by not being answered.
         tell(f"the live view ended: {error}")
 
 
-def _line(version: dict[str, Any]) -> str:
-    """One version of `headrace top`'s document in a line."""
-    hits = version["cache_hit_share"]
+def _line(row: VersionRow) -> str:
+    """One version in a line."""
+    hits = row.cache_hit_share
     return (
-        f"  {version['model_version'] or '(none)'}: {version['requests_per_second']:.0f}/s, "
-        f"p50 {version['p50_ms']:.2f} ms, p99 {version['p99_ms']:.2f} ms, "
-        f"cache hits {'-' if hits is None else f'{hits:.0%}'}, errors {sum(version['errors'].values())}"
+        f"  {row.model_version or '(none)'}: {row.requests_per_second:.0f}/s, "
+        f"p50 {row.p50_ms:.2f} ms, p99 {row.p99_ms:.2f} ms, "
+        f"cache hits {'-' if hits is None else f'{hits:.0%}'}, errors {sum(row.errors.values())}"
     )

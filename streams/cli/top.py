@@ -1,7 +1,7 @@
 """`headrace top`: what each model version does now."""
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from streams.config.settings import Settings
-    from streams.monitoring.live_view import VersionRow
+    from streams.monitoring.live_view import LiveFigures, VersionRow
 
 _ONCE_SECONDS = 2.0
-_REFRESH_SECONDS = 1.0
-# Sums of seconds are not exact; the last refresh is the end.
-_SHORTEST_SECONDS = 0.01
 
 
 def top(
@@ -54,86 +51,50 @@ async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_
     from rich.live import Live
 
     from streams.cli.output import console, print_json
+    from streams.monitoring.live_figures import live_figures
 
     screen = console()
     live = Live(console=screen, auto_refresh=False) if screen.is_terminal and not as_json else None
     with live or nullcontext():
-        async for document, shown in figures(settings, seconds=seconds, once=once):
+        async for figures in live_figures(settings, seconds=seconds, once=once):
             if as_json:
-                print_json(document)
+                print_json(_document(figures))
             elif live:
-                live.update(shown, refresh=True)
+                live.update(figures_table(figures, settings), refresh=True)
             else:
-                screen.print(shown)
+                screen.print(figures_table(figures, settings))
                 sys.stdout.flush()
 
 
-async def figures(
-    settings: "Settings", *, seconds: float | None, once: bool
-) -> AsyncIterator[tuple[dict[str, Any], Any]]:
-    """The figures of each second, as a document and as something to show."""
-    import asyncio
+def _document(figures: "LiveFigures") -> dict[str, Any]:
+    from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from pydantic import ValidationError
+    from schemas.events import rfc3339
+    from streams.monitoring.live_view import WINDOW_SECONDS
 
-    from schemas.events import MetricsDelta, rfc3339
-    from streams.kafka.tail import open_tail
-    from streams.monitoring.live_view import WINDOW_SECONDS, LiveView
-
-    now = asyncio.get_running_loop().time
-    unreadable = 0
-    async with open_tail(settings, settings.topic_metrics) as tail:
-        opened_at = now()
-        view = LiveView(opened_at)
-        end = opened_at + seconds if seconds is not None else float("inf")
-        next_at = end if once else opened_at + _REFRESH_SECONDS
-        while True:
-            while (wait_seconds := next_at - now()) > 0:
-                for record in await tail.next_records(wait_ms=max(1, int(wait_seconds * 1000))):
-                    try:
-                        view.add(MetricsDelta.model_validate_json(record.value or b""), now())
-                    except (ValidationError, ValueError):
-                        unreadable += 1
-            rows = view.rows(now())
-            document = {
-                "at": rfc3339(datetime.now(UTC)),
-                "window_seconds": WINDOW_SECONDS,
-                "versions": [_plain(row) for row in rows],
-                "missing_deltas": view.missing_deltas,
-                "unreadable_records": unreadable,
-            }
-            yield document, _shown(rows, settings, missing=view.missing_deltas, unreadable=unreadable)
-            if end - next_at < _SHORTEST_SECONDS:
-                return
-            next_at = min(next_at + _REFRESH_SECONDS, end)
+    return {"at": rfc3339(datetime.now(UTC)), "window_seconds": WINDOW_SECONDS, **asdict(figures)}
 
 
-def _plain(row: "VersionRow") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(row)
-
-
-def _shown(rows: "Sequence[VersionRow]", settings: "Settings", *, missing: int, unreadable: int) -> Any:
+def figures_table(figures: "LiveFigures", settings: "Settings") -> Any:
+    """The table that `headrace top` shows, with notes on what is missing from it."""
     from rich.console import Group
 
-    if not rows and not unreadable:
+    if not figures.versions and not figures.unreadable_records:
         return (
             f"Nothing arrives on {settings.topic_metrics} at {settings.kafka_bootstrap}.\n"
             "Workers write there each second while they answer requests: is one running (`headrace worker`), "
             "and are there requests (`headrace predict`)?"
         )
     notes = []
-    if missing:
+    if missing := figures.missing_deltas:
         notes.append(f"{missing} deltas never arrived: the figures are too low by what they counted")
-    if unreadable:
+    if unreadable := figures.unreadable_records:
         notes.append(f"{unreadable} records on {settings.topic_metrics} could not be read")
-    return Group(versions_table(rows), *notes)
+    return Group(_versions_table(figures.versions), *notes)
 
 
-def versions_table(rows: "Sequence[VersionRow]") -> "Table":
-    """The table that `headrace top` shows."""
+def _versions_table(rows: "Sequence[VersionRow]") -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -1,15 +1,15 @@
-"""PURE. The last seconds of each model version, from the metrics deltas of all workers.
+"""PURE. The last 10 seconds of each model version, from the metrics deltas of all workers.
 
-A delta counts once, however often it arrives: it is known by (worker, boot_id, seq). Times are
-seconds of the reader's own monotonic clock, so workers' clocks need not agree.
+A delta counts once, even when it arrives again: it is identified by (worker, boot_id, seq). Times are seconds of
+the reader's own monotonic clock, so workers' clocks need not agree.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.events import MetricsDelta
-from schemas.histogram import SCALE, merge, quantile
+from schemas.histogram import merge, quantile
 
 WINDOW_SECONDS = 10.0
 _REMEMBERED_SEQS = 1000
@@ -17,7 +17,7 @@ _REMEMBERED_SEQS = 1000
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One model version over the window; `cache_hit_share` is None when the cache was not asked."""
+    """One model version over the window; `cache_hit_share` is None when there was no cache lookup."""
 
     model_name: str
     model_version: str
@@ -32,9 +32,21 @@ class VersionRow:
     errors: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class LiveFigures:
+    """All versions over the window, and what is missing from them.
+
+    `missing_deltas` counts the gaps in `seq`, since the view was opened; a late delta is subtracted again.
+    """
+
+    versions: Sequence[VersionRow]
+    missing_deltas: int
+    unreadable_records: int
+
+
 @dataclass(slots=True)
 class _Boot:
-    """The deltas seen of one worker's life."""
+    """The deltas of one worker's boot that arrived, in any order."""
 
     lowest: int
     highest: int
@@ -57,39 +69,38 @@ class _Boot:
 
 
 class LiveView:
-    """Collects deltas and says what the last seconds were like."""
+    """Collects deltas, and computes the figures of the last seconds."""
 
     def __init__(self, opened_at: float) -> None:
         self._opened_at = opened_at
         self._arrived: deque[tuple[float, MetricsDelta]] = deque()
         self._boots: dict[tuple[str, str], _Boot] = {}
-
-    @property
-    def missing_deltas(self) -> int:
-        """Deltas that were never seen, by the gaps in `seq`; late ones are subtracted again."""
-        return sum(boot.missing for boot in self._boots.values())
+        self._unreadable = 0
 
     def add(self, delta: MetricsDelta, now: float) -> None:
-        """Count a delta that arrived at `now`; a repeat changes nothing.
-
-        Raises ValueError when its histograms have a scale that does not merge with ours.
-        """
-        if delta.latency_ms.count and delta.latency_ms.scale != SCALE:
-            raise ValueError(f"{delta.worker} counts at scale {delta.latency_ms.scale}, not {SCALE}")
+        """Add a delta that arrived at `now`; a repeat changes nothing. `read_delta` has checked its scale."""
         boot = self._boots.setdefault((delta.worker, delta.boot_id), _Boot(delta.seq, delta.seq))
         if boot.is_new(delta.seq):
             self._arrived.append((now, delta))
 
-    def rows(self, now: float) -> list[VersionRow]:
-        """Each version that was asked in the window, by name."""
+    def add_unreadable(self) -> None:
+        """Count a record that is not a metrics delta."""
+        self._unreadable += 1
+
+    def figures(self, now: float) -> LiveFigures:
+        """The figures of each version that had requests within the window, by name."""
         while self._arrived and self._arrived[0][0] <= now - WINDOW_SECONDS:
             self._arrived.popleft()
-        # What arrives in a span was counted in a span as long, also in the first seconds.
+        # A span of arrivals was counted in a span of the same length, also in the first seconds.
         seconds = min(max(now - self._opened_at, 1.0), WINDOW_SECONDS)
         by_version: dict[tuple[str, str], list[MetricsDelta]] = defaultdict(list)
         for _, delta in self._arrived:
             by_version[delta.model_name, delta.model_version].append(delta)
-        return [_row(*version, by_version[version], seconds) for version in sorted(by_version)]
+        return LiveFigures(
+            versions=[_row(*version, by_version[version], seconds) for version in sorted(by_version)],
+            missing_deltas=sum(boot.missing for boot in self._boots.values()),
+            unreadable_records=self._unreadable,
+        )
 
 
 def _row(model_name: str, model_version: str, deltas: list[MetricsDelta], seconds: float) -> VersionRow:

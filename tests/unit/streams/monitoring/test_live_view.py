@@ -59,7 +59,7 @@ def test_a_row_adds_up_all_workers() -> None:
     view = LiveView(opened_at=0.0)
     view.add(delta(worker="w-1", errors={"INVALID_INPUT": 2}), now=1.0)
     view.add(delta(worker="w-2", revision=4, hits=0, misses=4), now=1.5)
-    (row,) = view.rows(now=2.0)
+    (row,) = view.figures(now=2.0).versions
     assert (row.model_name, row.model_version, row.revision, row.workers) == ("m", "v1", 4, 2)
     assert row.requests_per_second == 20 / 2.0
     assert row.p50_ms == pytest.approx(1.0, rel=0.02)
@@ -74,16 +74,16 @@ def test_old_deltas_leave_the_window() -> None:
     view = LiveView(opened_at=0.0)
     view.add(delta(0), now=1.0)
     view.add(delta(1, version="v2"), now=5.0)
-    assert [row.model_version for row in view.rows(now=10.9)] == ["v1", "v2"]
-    assert [row.model_version for row in view.rows(now=1.0 + WINDOW_SECONDS)] == ["v2"]
-    assert view.rows(now=100.0) == []
+    assert [row.model_version for row in view.figures(now=10.9).versions] == ["v1", "v2"]
+    assert [row.model_version for row in view.figures(now=1.0 + WINDOW_SECONDS).versions] == ["v2"]
+    assert view.figures(now=100.0).versions == []
 
 
 def test_the_rate_of_a_long_watch_is_over_the_window() -> None:
     """The rate is over the last ten seconds, not over the whole watch."""
     view = LiveView(opened_at=0.0)
     view.add(delta(0), now=995.0)
-    (row,) = view.rows(now=1000.0)
+    (row,) = view.figures(now=1000.0).versions
     assert row.requests_per_second == 1.0
 
 
@@ -94,13 +94,13 @@ def test_a_delta_counts_once_in_any_order(arrivals: list[tuple[str, int]]) -> No
     for boot_id, seq in arrivals:
         view.add(delta(seq, boot_id=boot_id), now=1.0)
     distinct = set(arrivals)
-    (row,) = view.rows(now=1.0)
+    (row,) = view.figures(now=1.0).versions
     assert row.requests_per_second == 10 * len(distinct)
     gaps = 0
     for boot in {boot for boot, _ in distinct}:
         seqs = [seq for of, seq in distinct if of == boot]
         gaps += max(seqs) - min(seqs) + 1 - len(seqs)
-    assert view.missing_deltas == gaps
+    assert view.figures(now=0.0).missing_deltas == gaps
 
 
 def test_a_watch_of_days_remembers_a_bounded_number() -> None:
@@ -110,19 +110,12 @@ def test_a_watch_of_days_remembers_a_bounded_number() -> None:
         view.add(delta(seq, latencies=()), now=float(seq))
     assert sum(len(boot.recent) for boot in view._boots.values()) <= 2000
     view.add(delta(9_999), now=10_000.0)
-    assert view.missing_deltas == 0
-    assert all(row.requests_per_second == 0 for row in view.rows(now=10_000.0))
+    assert view.figures(now=0.0).missing_deltas == 0
+    assert all(row.requests_per_second == 0 for row in view.figures(now=10_000.0).versions)
 
 
 def test_a_version_that_asks_no_cache_has_no_hit_share() -> None:
     """No look-ups is not the same as no hits."""
     view = LiveView(opened_at=0.0)
     view.add(delta(hits=0, misses=0), now=1.0)
-    assert view.rows(now=1.0)[0].cache_hit_share is None
-
-
-def test_another_scale_is_refused() -> None:
-    """A worker that counts in other buckets cannot be merged, and says so."""
-    other = delta().model_copy(update={"latency_ms": histogram(1.0).model_copy(update={"scale": 3})})
-    with pytest.raises(ValueError, match="scale 3"):
-        LiveView(opened_at=0.0).add(other, now=1.0)
+    assert view.figures(now=1.0).versions[0].cache_hit_share is None
