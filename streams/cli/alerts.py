@@ -1,4 +1,4 @@
-"""`headrace alerts`: what fires now, the rules in force, and setting them."""
+"""`headrace alerts`: show the firing alerts, show the rules in force, set rules."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from schemas.alert_rules import GlobalRules, ModelRules
     from schemas.events import Alert
 
-alerts = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
+alerts = typer.Typer(name="alerts", no_args_is_help=False, rich_markup_mode=None)
 
 Whose = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="The model's name; without, what all models share.", show_default=False
+        metavar="MODEL",
+        help="The model's name; without it, the rules that all models share.",
+        show_default=False,
     ),
 ]
 
@@ -33,9 +35,10 @@ def firing(
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what fires now, and which models have rules of their own.
+    """Show firing alerts; read and set alert rules.
 
-    The role `monitor` judges them, and writes to predict-alerts what fires and what resolves. With --json:
+    The role monitor evaluates the rules, and writes firing and resolved alerts to predict-alerts. Models with
+    rules of their own are listed. With --json:
     {"firing": [ALERT, ...], "rules": {MODEL: {"rules", "actor", "reason", "set_at"}}}, where "rules" is what
     differs from the defaults, and the model "" stands for what all share.
     """
@@ -75,9 +78,9 @@ def firing(
 def rules(
     model_name: Whose = "", *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
-    """Show the rules in force, whole, as a file for `headrace alerts set`, and who set what before.
+    """Show the rules in force, and who set them.
 
-    With --json: {"model_name", "rules", "trail": [{"rules", "actor", "reason", "set_at"}, ...]}; "rules" of the
+    Prints all rules as a file for `headrace alerts set`, and the earlier changes on standard error. With --json: {"model_name", "rules", "trail": [{"rules", "actor", "reason", "set_at"}, ...]}; "rules" of the
     trail are what differs from the defaults.
     """
     import asyncio
@@ -115,16 +118,16 @@ def set_rules(
     actor: Annotated[
         str,
         typer.Option(
-            "--actor", default_factory=user_name, show_default="your user name", help="Who sets them."
+            "--actor", default_factory=user_name, show_default="your user name", help="Who sets the rules."
         ),
     ],
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the rules of a file in force, instead of those that the model had.
+    """Replace the rules of a model by those of a file.
 
-    What the file leaves out is as by default; `{}` sets all back. The monitors follow within seconds. With
+    A rule that the file leaves out has its default; `{}` resets all. The monitors follow within seconds. With
     --json: {"model_name", "rules", "actor", "reason", "set_at"}.
     """
     import asyncio

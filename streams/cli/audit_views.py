@@ -1,4 +1,4 @@
-"""`headrace history`, `route`: what was done to a model, and which version a user has and why."""
+"""`headrace history` and `route`: the changes of a model, and the reason for a user's version."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def history(
     model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
-    """Show all that was done to a model: when, what, by whom and why.
+    """Show every change of a model: when, what, who and why.
 
     With --json: a list of {"event_id", "revision", "action", "actor", "reason", "before", "after", "ranges",
-    "applied_at"}, the first change first; "before" and "after" are {"revision", "salt", "weights",
+    "applied_at"}, oldest first; "before" and "after" are {"revision", "salt", "weights",
     "statuses", "previous_production"}.
     """
     from streams.cli.output import console, print_json
@@ -54,22 +54,22 @@ def history(
 def route(
     model_name: Model,
     *,
-    user: Annotated[str, typer.Option("--user", help="Whose version it is about.")],
+    user: Annotated[str, typer.Option("--user", help="The user's id.")],
     at_revision: Annotated[
         int | None,
         typer.Option(
-            "--at-revision", help="As it was then; the current one when not given.", show_default=False
+            "--at-revision", help="An earlier revision, instead of the current one.", show_default=False
         ),
     ] = None,
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which version a user gets and why, now or at any revision before.
+    """Show which version a user gets, and why.
 
-    With --json: {"model_name", "user_id", "revision", "salt", "bucket", "version", "status", "weight",
-    "start", "end", "since"}; "since" is the change that gave the user this version, as in `history`. While
-    nothing takes traffic "version" and "since" are null.
+    Now, or at any earlier revision. With --json: {"model_name", "user_id", "revision", "salt", "bucket",
+    "version", "status", "weight", "start", "end", "since"}; "since" is the change that gave the user this
+    version, as in `history`. "version" and "since" are null while no version takes traffic.
     """
     from registry.assignment import assign
     from schemas.errors import InvalidRequestError

@@ -1,4 +1,4 @@
-"""`headrace check`: whether production would take a version, before it is registered."""
+"""`headrace check`: test whether production would accept a version, before it is registered."""
 
 import sys
 from pathlib import Path
@@ -32,14 +32,14 @@ def check(
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find out whether production would take a version, before it is registered.
+    """Test whether production would accept a version.
 
-    It does what the registry and a worker would do with it: checks the schemas and the mapping, fetches and
-    loads the model or asks its server, and predicts the example. It shows what the model declares, the schemas
-    that follow, and the latency of 1, 8 and 32 examples in one call. Kafka, PostgreSQL and Redis are not
-    needed.
+    Does what the registry and a worker would do, before the version is registered: checks the schemas and the
+    mapping, fetches and loads the model or calls its server, and predicts the example. Shows what the model
+    declares, the schemas that follow from it, and the latency of 1, 8 and 32 examples in one call. Needs no
+    Kafka, PostgreSQL or Redis.
 
-    Exit code: 0 production would take it, 2 refused, 3 a server or store is not reachable.
+    Exit code: 0 production would accept it, 2 refused, 3 a server or store is not reachable.
     """
     import asyncio
     import uuid

@@ -1,4 +1,4 @@
-"""`headrace dashboard`: the live page, served by a process of its own."""
+"""`headrace dashboard`: serve the live page in a process of its own."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -15,16 +15,18 @@ DEFAULT_PORT = 8350
 
 def dashboard(
     *,
-    host: Annotated[str, typer.Option("--host", help="Where it is served.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 = a free one.")] = DEFAULT_PORT,
+    host: Annotated[str, typer.Option("--host", help="Address on which the page is served.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 = a free one.")
+    ] = DEFAULT_PORT,
     env_file: EnvFile = None,
     flags: SetFlags = None,
 ) -> None:
-    """Serve the live page until Ctrl-C: each model's split, figures, changes, alerts and workers.
+    """Serve the live page until Ctrl-C.
 
-    It shows what is in PostgreSQL: figures need a worker with the role monitor, which serves the same page
-    itself where HEADRACE_HTTP_PORT is set. With HEADRACE_DASHBOARD_TOKEN it can promote and roll back.
-    Whoever reaches its address can look.
+    The page shows each model's traffic split, figures, changes, alerts and workers, as PostgreSQL has them.
+    Figures need a worker with the role monitor; where HEADRACE_HTTP_PORT is set, that worker serves the page
+    too. With HEADRACE_DASHBOARD_TOKEN the page can promote and roll back. It is readable without the token.
     """
     import asyncio
 

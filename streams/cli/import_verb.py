@@ -1,4 +1,4 @@
-"""`headrace import`: a model version of MLflow becomes a registered one."""
+"""`headrace import`: register a model version of MLflow. (`import.py` could not be imported.)"""
 
 import sys
 from collections.abc import Iterator
@@ -35,11 +35,10 @@ def import_(
     ] = False,
     settings: "Settings",
 ) -> dict[str, Any]:
-    """Add a version from MLflow to a model; it takes no traffic yet.
+    """Add a version from MLflow to a model, without traffic.
 
-    Its ONNX file is fetched, hashed and loaded as a worker would. The schemas come from the file and the
-    signature of the model, the metrics from its run. A version with no ONNX file is refused: pickles are
-    never loaded.
+    Fetches, hashes and loads its ONNX file as a worker would. The schemas come from the file and the model's
+    signature, the metrics from its run. Refuses a version without an ONNX file: pickles are never loaded.
     """
     import asyncio
 

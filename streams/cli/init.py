@@ -6,7 +6,10 @@ from streams.cli.options import DEFAULT_PARTITIONS, EnvFile, Partitions, SetFlag
 def init(
     *, partitions: Partitions = DEFAULT_PARTITIONS, env_file: EnvFile = None, flags: SetFlags = None
 ) -> None:
-    """Create the topics and the registry's tables. Safe to repeat."""
+    """Create the topics and the registry's tables.
+
+    Needs running services. Safe to repeat: what exists stays as it is.
+    """
     import asyncio
 
     from streams.setup import prepare_services

@@ -24,19 +24,22 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def metrics(
     model_name: Model,
     chosen: Annotated[
-        list[str] | None, typer.Argument(metavar="[VERSION]...", help="Only these; two are compared.")
+        list[str] | None,
+        typer.Argument(metavar="[VERSION]...", help="Versions to show, instead of all; two are compared."),
     ] = None,
     *,
-    since: Annotated[str, typer.Option("--since", help="How far back: 90s, 15m, 24h, 30d.")] = "24h",
+    since: Annotated[
+        str, typer.Option("--since", help="Length of the span until now: 90s, 15m, 24h, 30d.")
+    ] = "24h",
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show requests, latency, cache hits and errors of each version over the last hours.
+    """Show a model's requests, latency, cache hits and errors.
 
-    All of it is what the role `monitor` added up from every worker. p50 to p99.9 count from a record's
-    arrival in the worker, "end to end" from the time that Kafka stamped it; they are at most 1.1% off. With
-    --json: {"model_name", "since", "until", "resolution_seconds", "versions": {VERSION: {...}}, "difference",
+    By version, over the last hours, added up from all workers by the role monitor. p50 to p99.9 count from a
+    record's arrival in the worker, "end to end" from the record's Kafka timestamp; they are at most 1.1% off.
+    With --json: {"model_name", "since", "until", "resolution_seconds", "versions": {VERSION: {...}}, "difference",
     "lost_deltas"}; "difference" is there for two versions, the second less the first.
     """
     import asyncio

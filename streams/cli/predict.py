@@ -1,4 +1,4 @@
-"""`headrace predict`: ask for predictions and await them."""
+"""`headrace predict`: request predictions and wait for the responses."""
 
 import sys
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+from streams.cli.registry_access import Model
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,7 +22,7 @@ ANSWERED_WITH_ERRORS = 4
 
 @dataclass
 class Counts:
-    """What became of the requests."""
+    """How many requests were predicted, failed, and got no response."""
 
     predictions: int = 0
     errors: int = 0
@@ -38,34 +39,34 @@ class Counts:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
+    model_name: Model,
     *,
     user: Annotated[
-        str | None, typer.Option("--user", help="Whom to predict for; a line's own user_id goes first.")
+        str | None, typer.Option("--user", help="The user's id; the user_id of a line is stronger.")
     ] = None,
     input_json: Annotated[
         str | None, typer.Option("--input", metavar="JSON", help="The input, a JSON object.")
     ] = None,
     deadline_ms: Annotated[
-        int | None, typer.Option("--deadline-ms", help="Answer with DEADLINE_EXCEEDED after so long.")
+        int | None, typer.Option("--deadline-ms", help="Time after which the answer is DEADLINE_EXCEEDED.")
     ] = None,
     timeout_seconds: Annotated[
-        float, typer.Option("--timeout-seconds", help="Wait so long for each response.")
+        float, typer.Option("--timeout-seconds", help="Time to wait for each response.")
     ] = 10.0,
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask for predictions and await them.
+    """Request predictions and wait for the responses.
 
-    With --input: one request. It prints the predictions, or the whole response with --json.
+    With --input: one request. Prints the predictions, or the whole response with --json.
 
-    Without: one request for each line of standard input, {"user_id": …, "input": {…}} with deadline_ms and
-    request_id if wanted. It prints one response a line, in the order of the requests; one that is not
-    answered in time has the error code NO_RESPONSE. A line that cannot be read ends the command after the
-    responses to those before it.
+    Without: one request for each line of standard input, {"user_id": …, "input": {…}}, optionally with
+    deadline_ms and request_id. Prints one response a line, in the order of the requests; a request without a
+    response in time has the error code NO_RESPONSE. A line that cannot be read ends the command after the
+    responses to the lines before it.
 
-    Exit code: 0 all predicted, 4 answered but some with an error, 3 some not answered in time.
+    Exit code: 0 all predicted, 4 all answered but some with an error, 3 some not answered in time.
     """
     import asyncio
 
@@ -78,7 +79,7 @@ def predict(
         raise typer.BadParameter("--input needs --user")
     settings = command_settings(env_file, flags)
     quiet_libraries(settings)
-    defaults = Defaults(model, user, deadline_ms)
+    defaults = Defaults(model_name, user, deadline_ms)
     if input_json is None:
         counts = asyncio.run(_predict_lines(settings, defaults, timeout_seconds))
     else:

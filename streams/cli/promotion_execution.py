@@ -1,4 +1,4 @@
-"""From a verb's fields to a decided promotion: the options that all such verbs share, and their way."""
+"""How a verb that changes a model runs: shared options, the decision over Kafka or PostgreSQL, and its output."""
 
 import functools
 import inspect
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from streams.clients.promotion_client import Decision
     from streams.config.settings import Settings
 
-_HOW = """
-It is decided by a control worker over Kafka; by PostgreSQL, directly, when Kafka gives no result within half
-a second. Exit code: 0 applied, 2 refused, 3 not reachable, or with --wait not served in time.
+_DECISION = """
+A control worker decides the event over Kafka; without a result within half a second, PostgreSQL decides it
+directly. Exit code: 0 applied, 2 refused, 3 not reachable, or with --wait not served in time.
 """
 
 
 def user_name() -> str:
-    """The name of whoever runs this; "" where it has none."""
+    """The name of the user that runs this command, or ""."""
     import getpass
 
     try:
@@ -35,7 +35,7 @@ def user_name() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What every verb that changes a model can be told."""
+    """The options of every verb that changes a model."""
 
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = ""
     actor: Annotated[
@@ -48,20 +48,20 @@ class Options:
         int | None,
         typer.Option(
             "--expected-revision",
-            help="Refuse if the model is at another revision: it was changed since you looked.",
+            help="Refuse if the model is at another revision, because it changed since you looked.",
             show_default=False,
         ),
     ] = None
     direct: Annotated[bool, typer.Option("--direct", help="Write to PostgreSQL without trying Kafka.")] = (
         False
     )
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until every live worker answers by the result.")
-    ] = False
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every live worker serves the result.")] = (
+        False
+    )
     timeout_seconds: Annotated[
         float,
         typer.Option(
-            "--timeout", metavar="SECONDS", min=0, help="Wait so long for a result, and for workers."
+            "--timeout", metavar="SECONDS", min=0, help="Time to wait for a result, and for workers."
         ),
     ] = 10.0
     env_file: EnvFile = None
@@ -70,9 +70,10 @@ class Options:
 
 
 def promotion(fields_of: Callable[..., dict[str, Any]]) -> Callable[..., None]:
-    """A verb from a function that returns its event's own fields; the action has the function's name.
+    """Make a verb of a function that returns its event's own fields.
 
-    Unless the fields have an `action`. A parameter `settings` is given the command's settings.
+    The action has the function's name, unless the fields have an `action`. A parameter `settings` of the
+    function receives the command's settings.
     """
     own, shared = inspect.signature(fields_of), inspect.signature(Options)
 
@@ -90,12 +91,12 @@ def promotion(fields_of: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     ]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     verb.__annotations__ = {each.name: each.annotation for each in parameters}
-    verb.__doc__ = f"{inspect.getdoc(fields_of)}\n{_HOW}"
+    verb.__doc__ = f"{inspect.getdoc(fields_of)}\n{_DECISION}"
     return verb
 
 
 def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> None:
-    """Have an event decided, tell the result, and end with its exit code."""
+    """Have an event decided, print the result, and end with its exit code."""
     import asyncio
     import uuid
 

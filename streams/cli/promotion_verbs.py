@@ -25,7 +25,9 @@ def register(
         Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
     ],
 ) -> dict[str, Any]:
-    """Add a version to a model; it takes no traffic yet. The first one makes the model.
+    """Add a version to a model, without traffic.
+
+    The first version creates the model.
 
     The file holds {"model_name": …, "model": {"version": …, "framework": …, …}} as in a promotion event
     (`headrace schemas` has its JSON Schema).
@@ -41,9 +43,9 @@ def canary(
         str, typer.Argument(metavar="WEIGHT", help="Percent of users, over 0 and under 100, two decimals.")
     ],
 ) -> dict[str, Any]:
-    """Give a version a part of production's traffic, or change that part.
+    """Give a canary a share of production's traffic.
 
-    Users that have the canary keep it when its weight is raised.
+    For a version that is a canary already, changes its share. Users of the canary keep it when its weight rises.
     """
     return {"model_name": model_name, "version": version, "weight": _number(weight)}
 
@@ -56,16 +58,19 @@ def split(
         typer.Argument(metavar="VERSION=WEIGHT", help="Versions, each with its percent of users, like v2=5."),
     ],
 ) -> dict[str, Any]:
-    """Give several canaries their weights at once; production keeps the rest.
+    """Give several canaries their weights at once.
 
-    A canary that is not named loses its traffic.
+    Production keeps the rest. A canary that is not named loses its traffic.
     """
     return {"model_name": model_name, "weights": _weights(weights)}
 
 
 @promotion
 def promote(model_name: Model, version: Version) -> dict[str, Any]:
-    """Give a version all traffic. The former production is archived and stays ready for a rollback."""
+    """Give a version all traffic.
+
+    The previous production version is archived, and stays ready for a rollback.
+    """
     return {"model_name": model_name, "version": version}
 
 
@@ -82,13 +87,19 @@ def rollback(
         ),
     ] = None,
 ) -> dict[str, Any]:
-    """Stop all canaries; without a canary running, go back to the previous production."""
+    """Stop all canaries, or go back to the previous production.
+
+    The latter happens when no canary takes traffic.
+    """
     return {"model_name": model_name, "version": version}
 
 
 @promotion
 def archive(model_name: Model, version: Version) -> dict[str, Any]:
-    """Put away a version that takes no traffic. Only a rollback that names it brings it back."""
+    """Retire a version that takes no traffic.
+
+    Only a rollback that names the version brings it back.
+    """
     return {"model_name": model_name, "version": version}
 
 
@@ -97,7 +108,10 @@ def reshuffle(
     model_name: Model,
     salt: Annotated[str, typer.Argument(metavar="SALT", help="A word of your choice, not used before.")],
 ) -> dict[str, Any]:
-    """Assign every user anew, for the next experiment; the weights stay as they are."""
+    """Assign all users anew, with the same weights.
+
+    For the next experiment: its groups do not depend on those of the last one.
+    """
     return {"model_name": model_name, "salt": salt}
 
 

@@ -1,4 +1,4 @@
-"""`headrace status`, `versions`: what the registry holds of a model."""
+"""`headrace status` and `versions`: the state of a model in the registry."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ STYLES = {"production": "green", "canary": "yellow", "staging": "dim"}
 def status(
     model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
-    """Show who gets a model's traffic, where a rollback would go, and which workers live.
+    """Show a model's traffic split, rollback target and workers.
 
     With --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
     [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}], "workers": [{"worker",
-    "serves", "reason"}]}. A worker that does not serve this revision stays on an older one.
+    "serves", "reason"}]}. A worker that does not serve this revision serves an older one.
     """
     import asyncio
 
@@ -98,7 +98,7 @@ def _draw_status(
 def versions(
     model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
-    """List all versions of a model in the order of their registration.
+    """List all versions of a model, oldest first.
 
     With --json: a list of the versions as they were registered, each with its "status" and "weight".
     """

@@ -1,4 +1,4 @@
-"""`headrace schemas`: the wire contract as files."""
+"""`headrace schemas`: write the wire contract as files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,11 @@ import typer
 
 def schemas(
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write into; it is made if need be.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write into; created if missing.")] = Path(
         "docs"
     ),
 ) -> None:
-    """Write the contract as JSON Schema and AsyncAPI.
+    """Write the wire contract as JSON Schema and AsyncAPI.
 
     OUT/asyncapi.json is AsyncAPI 3.0, OUT/schemas/NAME.json are JSON Schema 2020-12.
     """

@@ -1,4 +1,4 @@
-"""`headrace top`: what each model version does now."""
+"""`headrace top`: the live figures of each model version."""
 
 import sys
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ _ONCE_SECONDS = 2.0
 
 def top(
     *,
-    once: Annotated[bool, typer.Option("--once", help="Watch for --seconds (2), print once, end.")] = False,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="End after so long.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Measure for --seconds (2), print once, end.")] = False,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="End after this time.")] = None,
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show rate, latency, cache hits and errors of each version.
+    """Show live rate, latency, cache hits and errors by version.
 
-    The figures cover the last 10 seconds, over all workers. p50 and p99 count from a record's arrival in
-    the worker, "end to end" from the time that Kafka stamped it. With --json: one object a second,
+    The figures cover the last 10 seconds and all workers. p50 and p99 count from a record's arrival in the
+    worker, "end to end" from the record's Kafka timestamp. With --json: one object a second,
     {"at", "window_seconds", "versions": [...], "missing_deltas", "unreadable_records"}.
     """
     import asyncio

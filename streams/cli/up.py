@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
     from streams.config.settings import Settings
 
-DataDir = Annotated[
-    Path, typer.Option(help="Where the services keep their data, and where `env` is written.")
-]
+DataDir = Annotated[Path, typer.Option(help="Folder of the services' data and of the file `env`.")]
 _POLL_SECONDS = 0.5
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PARTITIONS) -> None:
-    """Start Kafka, PostgreSQL and Redis here, with topics and tables, until Ctrl-C.
+    """Start local Kafka, PostgreSQL and Redis until Ctrl-C.
 
-    Needs Java 17 or newer, and Maven the first time. What the other verbs need to know is written to
-    DATA_DIR/env; `ready` on standard output says that all of it serves.
+    Creates topics and tables, and writes the addresses for the other verbs to DATA_DIR/env. Prints `ready` on
+    standard output when all three serve. Needs Java 17 or newer, and Maven the first time.
     """
     import asyncio
 

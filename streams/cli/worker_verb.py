@@ -1,4 +1,4 @@
-"""`headrace worker`: a process that serves, or several."""
+"""`headrace worker`: run a worker, or several under a supervisor. (`streams/worker.py` is the worker itself.)"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 def worker(
     *,
     roles: Annotated[
-        str, typer.Option(help="What it does, comma-separated: predict, control, monitor, log.")
+        str, typer.Option(help="Its roles, comma-separated: predict, control, monitor, log.")
     ] = "predict,control,monitor",
     processes: Annotated[
-        int, typer.Option(min=1, help="So many workers, under a supervisor that starts them again.")
+        int, typer.Option(min=1, help="Number of workers, under a supervisor that restarts them.")
     ] = 1,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
     env_file: EnvFile = None,
     flags: SetFlags = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, which drains what is in flight and exits 0 within 10 seconds.
+    """Run a worker until SIGTERM or Ctrl-C.
 
-    Roles: predict answers requests; control decides promotions, one of all workers that have it at a
-    time; monitor adds up what the workers count, for `headrace metrics`, and alerts; log writes each
-    response to the table prediction_log.
+    The signal drains the requests in flight; the worker exits with 0 within 10 seconds.
+
+    Roles: predict answers requests; control decides promotions, in one worker at a time; monitor adds up the
+    metrics of all workers for `headrace metrics`, and alerts; log writes each response to the table
+    prediction_log.
     """
     from streams.cli.options import command_settings
     from streams.process.logs import configure_logging

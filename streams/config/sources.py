@@ -1,8 +1,8 @@
-"""Where settings come from: flags over environment over env file over defaults.
+"""Collect the settings by one precedence: flags, then the environment, then the env file, then the defaults.
 
-The env file is the one named by `--env-file`, else by `$HEADRACE_ENV_FILE`, else `data/env` when there
-is one (`headrace up` writes it), else none. Its lines are `NAME=value`; blank lines and lines that begin
-with `#` are skipped, one pair of quotes around a value is taken off, nothing else is interpreted.
+The env file is that of `--env-file`, else that of `$HEADRACE_ENV_FILE`, else `data/env` if it exists
+(`headrace up` writes it). Its lines are `NAME=value`. Blank lines and lines that begin with `#` are skipped,
+one pair of quotes around a value is removed, and nothing else is interpreted.
 """
 
 import difflib
@@ -16,17 +16,18 @@ from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
 from schemas.validation import problems
-from streams.config.settings import ENV_PREFIX, Settings
+from streams.config.settings import ENV_PREFIX, SECTIONS, Settings, variable
 
 ENV_FILE_VARIABLE = "HEADRACE_ENV_FILE"
 DEFAULT_ENV_FILE = Path("data/env")
-VARIABLES = {f"{ENV_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+VARIABLES = {variable(name): name for section in SECTIONS for name in section.model_fields}
+"""The name in `Settings` by environment variable, section by section."""
 _URLS = ("postgres_dsn", "redis_url")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, where each came from, and what is doubtful about the sources.
+    """Settings, the origin of each, and a warning for each unknown name.
 
     `origins` has an entry for each field: `flag`, `environment`, the env file's path or `default`.
     """
@@ -37,10 +38,10 @@ class LoadedSettings:
 
 
 def load_settings(env_file: Path | None = None, flags: Iterable[str] = ()) -> LoadedSettings:
-    """Collect this process's settings; `flags` are `NAME=VALUE`, names with or without the prefix.
+    """Collect the settings of this process; `flags` are `NAME=VALUE`, names with or without the prefix.
 
-    Raises SetupError: the file is not there or not readable, a line or flag is not `NAME=value`, a flag
-    names no setting, a value is wrong (one line each, without the values of secrets).
+    Raises SetupError when the file is missing or cannot be read, a line or flag is not `NAME=value`, a flag
+    names no setting, or a value is wrong (one line for each, which quotes no value).
     """
     path = env_file or _named_by_environment() or (DEFAULT_ENV_FILE if DEFAULT_ENV_FILE.is_file() else None)
     return combine(
@@ -58,20 +59,20 @@ def combine(
     env_file: Mapping[str, str],
     env_file_name: str = "",
 ) -> LoadedSettings:
-    """PURE. One precedence for all settings; raises SetupError as `load_settings` does."""
+    """PURE. Combine the sources by their precedence; raises SetupError as `load_settings` does."""
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
     warnings = []
     for source, origin in ((env_file, env_file_name), (environment, "environment"), (flags, "flag")):
-        for variable, value in source.items():
-            if variable in VARIABLES:
+        for key, value in source.items():
+            if key in VARIABLES:
                 if value:
-                    name = VARIABLES[variable]
+                    name = VARIABLES[key]
                     values[name], origins[name] = value, origin
             elif origin == "flag":
-                raise SetupError(f"--set: {variable} is no setting{_nearest(variable)}")
-            elif variable.startswith(ENV_PREFIX) and variable != ENV_FILE_VARIABLE:
-                warnings.append(f"{variable} ({origin}) is no setting and is ignored{_nearest(variable)}")
+                raise SetupError(f"--set: {key} is no setting{_nearest(key)}")
+            elif key.startswith(ENV_PREFIX) and key != ENV_FILE_VARIABLE:
+                warnings.append(f"{key} ({origin}) is no setting and is ignored{_nearest(key)}")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -95,11 +96,13 @@ def parse_env_file(text: str, file_name: str) -> dict[str, str]:
     return values
 
 
-def shown(name: str, value: Any) -> Any:
-    """PURE. A setting's value as it may be shown: URLs without passwords, other secrets as `***`."""
+def masked(name: str, value: Any) -> Any:
+    """PURE. The value that every output shows: URLs without passwords, other secrets that are set as `***`."""
     if not isinstance(value, SecretStr):
         return value
-    return _without_passwords(value.get_secret_value()) if name in _URLS else "***"
+    if name in _URLS:
+        return _without_passwords(value.get_secret_value())
+    return "***" if value.get_secret_value() else ""
 
 
 def _without_passwords(url: str) -> str:
@@ -138,8 +141,8 @@ def _assignment(flag: str) -> tuple[str, str]:
     return ENV_PREFIX + name.upper().removeprefix(ENV_PREFIX), value
 
 
-def _nearest(variable: str) -> str:
-    near = difflib.get_close_matches(variable, VARIABLES, n=1)
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, VARIABLES, n=1)
     return f"; did you mean {near[0]}?" if near else "; `headrace config` lists all"
 
 
@@ -147,6 +150,6 @@ def _lines(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
     for location, message in problems(error):
         if location:
             name = str(location[0])
-            yield f"{ENV_PREFIX}{name.upper()} ({origins.get(name, 'default')}): {message}"
+            yield f"{variable(name)} ({origins.get(name, 'default')}): {message}"
         else:
             yield message

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from streams.config.settings import Settings, listed
+from streams.config.setting_types import listed
+from streams.config.settings import Settings
 from streams.dashboard.feed import Feed
 from streams.dashboard.guard import is_ours
 from streams.dashboard.promotion_api import promote

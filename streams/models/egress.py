@@ -4,7 +4,8 @@ from pathlib import Path
 
 import platformdirs
 
-from streams.config.settings import Settings, listed
+from streams.config.setting_types import listed
+from streams.config.settings import Settings
 from workers.artifacts.mlflow import MlflowServer
 from workers.artifacts.s3 import S3Server
 from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources

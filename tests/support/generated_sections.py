@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from streams.config.reference import settings_tables
 from streams.prometheus.catalogue import markdown_table
 from streams.serving import load_state
+from tests.support.cli_reference import cli_sections
 from tests.support.state_diagrams import (
     alert_diagram,
     diagram_of,
@@ -33,6 +35,8 @@ SECTIONS: Mapping[tuple[str, str], Callable[[], str]] = {
         availability.TRANSITIONS, availability.CacheState().availability
     ),
     ("docs/states.md", "alerts"): alert_diagram,
+    ("docs/reference/cli.md", "verbs"): cli_sections,
+    ("docs/reference/settings.md", "settings"): settings_tables,
 }
 """(page, name of the part) -> what writes it: Markdown that ends in a newline."""
 

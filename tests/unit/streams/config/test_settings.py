@@ -1,4 +1,4 @@
-"""streams/config/settings.py and settings_sources.py: one precedence, readable refusals, no secret shown."""
+"""streams/config: one precedence, readable refusals, no secret shown."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
 from streams.config.settings import Settings
-from streams.config.sources import LoadedSettings, combine, load_settings, parse_env_file, shown
+from streams.config.sources import LoadedSettings, combine, load_settings, masked, parse_env_file
 
 BOOTSTRAP = "HEADRACE_KAFKA_BOOTSTRAP"
 PASSWORD = "hunter2-correct-horse"  # long and odd enough to be found wherever it leaks
@@ -128,7 +128,7 @@ def test_postgres_without_sslmode_does_not_try_unchecked_tls() -> None:
 def test_a_shown_url_keeps_its_host_and_hides_its_password(url: str, expected: str) -> None:
     """People recognise the server; nobody reads the password, escaped properly or not."""
     settings = Settings.model_construct(redis_url=SecretStr(url))
-    assert shown("redis_url", settings.redis_url) == expected
+    assert masked("redis_url", settings.redis_url) == expected
 
 
 @given(
@@ -136,8 +136,8 @@ def test_a_shown_url_keeps_its_host_and_hides_its_password(url: str, expected: s
 )
 def test_no_password_is_ever_shown(password: str) -> None:
     """Whatever characters a password has, what is shown of the URL does not hold it."""
-    assert password not in str(shown("redis_url", SecretStr(f"redis://someone:{password}@h:6379/0")))
-    assert shown("kafka_sasl_password", SecretStr(password)) == "***"
+    assert password not in str(masked("redis_url", SecretStr(f"redis://someone:{password}@h:6379/0")))
+    assert masked("kafka_sasl_password", SecretStr(password)) == "***"
 
 
 def test_env_file_lines() -> None:
@@ -211,7 +211,7 @@ def test_the_url_of_the_webhook_is_a_secret() -> None:
     settings = of(environment={"HEADRACE_ALERT_WEBHOOK_URL": url}).settings
     assert settings.alert_webhook_url is not None
     assert settings.alert_webhook_url.get_secret_value() == url
-    assert shown("alert_webhook_url", settings.alert_webhook_url) == "***"
+    assert masked("alert_webhook_url", settings.alert_webhook_url) == "***"
     for wrong in (f"hooks.example/{PASSWORD}", f"ftp://{PASSWORD}", f"https:///{PASSWORD}"):
         with pytest.raises(SetupError, match="HEADRACE_ALERT_WEBHOOK_URL") as refusal:
             of(environment={"HEADRACE_ALERT_WEBHOOK_URL": wrong})
