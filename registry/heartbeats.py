@@ -1,15 +1,13 @@
 """Which workers are live, and how far each has followed the registry."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from registry.postgres import Database
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 
-HEARTBEAT_TIMEOUT_SECONDS = 5.0
-"""A worker whose last heartbeat is older than this is not live."""
 FORGET_SECONDS = 3600.0
 
 # Times are the database's, written and compared there, so that no worker's clock matters.
@@ -30,24 +28,6 @@ _ALL = """
     ORDER BY worker, boot_id
 """
 _FORGET = "DELETE FROM worker_heartbeats WHERE sent_at < now() - make_interval(secs => $1)"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerHeartbeat:
-    """What one worker reports of itself.
-
-    From now on the worker answers by the registry as of `epoch` or later, except for the models in `behind`,
-    which maps each to the reason why this worker keeps an older route.
-    """
-
-    worker: str
-    boot_id: str
-    epoch: int
-    behind: Mapping[str, str] = field(default_factory=dict)
-
-    def serves(self, model_name: str, epoch: int) -> bool:
-        """PURE. True when this worker answers for a model by `epoch` or a later one."""
-        return self.epoch >= epoch and model_name not in self.behind
 
 
 class Heartbeats:

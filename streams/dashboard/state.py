@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from registry.assignment import Change, differences
-from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from schemas.events import Alert, JsonObject
 from schemas.models import Status
 from schemas.windows import Totals, Window, total

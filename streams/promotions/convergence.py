@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry.heartbeats import Heartbeats, WorkerHeartbeat
+from registry.heartbeats import Heartbeats
+from registry.worker_heartbeat import WorkerHeartbeat
 
 POLL_SECONDS = 0.05
 

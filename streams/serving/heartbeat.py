@@ -4,7 +4,8 @@ import asyncio
 
 import structlog
 
-from registry.heartbeats import HEARTBEAT_TIMEOUT_SECONDS, Heartbeats, WorkerHeartbeat
+from registry.heartbeats import Heartbeats
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.config.identity import Identity
 from streams.serving.active_tables import ActiveTables

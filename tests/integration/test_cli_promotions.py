@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.heartbeats import Heartbeats, WorkerHeartbeat
+from registry.heartbeats import Heartbeats
 from registry.postgres import Database
+from registry.worker_heartbeat import WorkerHeartbeat
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply, serve_model, spec_of

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 from aiokafka import ConsumerRecord
 
-from registry.heartbeats import FORGET_SECONDS, HEARTBEAT_TIMEOUT_SECONDS, Heartbeats, WorkerHeartbeat
+from registry.heartbeats import FORGET_SECONDS, Heartbeats
 from registry.postgres import Database
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from schemas.events import MetricsDelta
 from streams.clients.predict_client import PredictClient
 from streams.config.identity import Identity

@@ -1,7 +1,8 @@
 """Waiting for what workers and monitors write to the registry a moment after they have logged or published it."""
 
 from registry.alert_states import AlertStates
-from registry.heartbeats import Heartbeats, WorkerHeartbeat
+from registry.heartbeats import Heartbeats
+from registry.worker_heartbeat import WorkerHeartbeat
 from tests.support.deadline import wait_until
 
 

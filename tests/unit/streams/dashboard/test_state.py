@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from registry.assignment import Change
-from registry.heartbeats import WorkerHeartbeat
 from registry.lifecycle import apply
 from registry.snapshot import RegisteredModel
+from registry.worker_heartbeat import WorkerHeartbeat
 from schemas.events import Alert, JsonObject
 from schemas.models import Action, PromotionEvent
 from schemas.windows import Window, total

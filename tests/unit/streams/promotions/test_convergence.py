@@ -1,6 +1,6 @@
 """streams/promotions/convergence.py: who answers by an epoch, and what holds the others back."""
 
-from registry.heartbeats import WorkerHeartbeat
+from registry.worker_heartbeat import WorkerHeartbeat
 from streams.promotions.convergence import convergence
 
 

@@ -1,0 +1,25 @@
+"""PURE: what a worker reports of itself, and when it is live."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HEARTBEAT_TIMEOUT_SECONDS = 5.0
+"""A worker whose last heartbeat is older than this is not live."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHeartbeat:
+    """What one worker reports of itself.
+
+    From now on the worker answers by the registry as of `epoch` or later, except for the models in `behind`,
+    which maps each to the reason why this worker keeps an older route.
+    """
+
+    worker: str
+    boot_id: str
+    epoch: int
+    behind: Mapping[str, str] = field(default_factory=dict)
+
+    def serves(self, model_name: str, epoch: int) -> bool:
+        """True when this worker answers for a model by `epoch` or a later one."""
+        return self.epoch >= epoch and model_name not in self.behind
