@@ -69,7 +69,7 @@ def main() -> None:
     count = int(os.environ.get("BENCH_MEMORY_REQUESTS") or 2_000_000)
     out = console()
     with prepare(BUILD, out.print) as environment:
-        figures = evaluate(asyncio.run(_run(environment, count, out.print)), count)
+        figures = evaluate(asyncio.run(measure(environment, count, out.print)), count)
     path = BUILD / "memory.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     out.print(
@@ -79,8 +79,9 @@ def main() -> None:
     )
 
 
-async def _run(environment: Environment, count: int, report: Callable[[str], None]) -> list[Sample]:
-    source, sink = "bench-in", "bench-out"
+async def measure(environment: Environment, count: int, report: Callable[[str], None]) -> list[Sample]:
+    """The resident set of a worker while it answers `count` requests, every quarter of a second."""
+    source, sink = "bench-memory-in", "bench-memory-out"
     async with Broker(environment.kafka_bootstrap) as broker:
         await broker.create(DEAD_LETTERS, METRICS, source, sink)
         report(f"filling {source} with {count:,} requests")

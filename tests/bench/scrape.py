@@ -37,16 +37,17 @@ SCRAPES = 20
 
 
 def main() -> None:
-    measured = asyncio.run(_measured())
+    measured = asyncio.run(measure())
     (BUILD / "scrape.json").write_text(json.dumps(measured, indent=1) + "\n")
     console().print(measured)
 
 
-async def _measured() -> dict[str, float]:
+async def measure(models: int = MODELS, requests: int = REQUESTS, scrapes: int = SCRAPES) -> dict[str, float]:
+    """Figures of so many scrapes, of so many models whose versions have counted so many requests."""
     page = MetricsPage()
-    page.add(_predicting().read)
+    page.add(_predicting(models, requests).read)
     took_ms, longest_ms, size = [], [], 0
-    for _ in range(SCRAPES):
+    for _ in range(scrapes):
         turns = _Turns()
         waiting = asyncio.create_task(turns.take())
         await asyncio.sleep(0.05)
@@ -57,9 +58,9 @@ async def _measured() -> dict[str, float]:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     return {
-        "models": MODELS,
-        "versions": 2 * MODELS,
-        "scrapes": SCRAPES,
+        "models": models,
+        "versions": 2 * models,
+        "scrapes": scrapes,
         "page_bytes": size,
         "page_ms": round(statistics.median(took_ms), 1),
         "longest_wait_ms": round(statistics.median(longest_ms), 2),
@@ -83,9 +84,9 @@ class _Turns:
             last = now
 
 
-def _predicting() -> PredictMetrics:
+def _predicting(count: int, requests: int) -> PredictMetrics:
     book, tables = MetricsRegistry("bench", "bench", datetime.now(UTC)), ActiveTables()
-    names = [f"model-{number}" for number in range(MODELS)]
+    names = [f"model-{number}" for number in range(count)]
     models = {
         name: served_model(
             name, 3, *(served_version(name, version, RecordingBackend()) for version in ("v1", "v2"))
@@ -94,11 +95,11 @@ def _predicting() -> PredictMetrics:
     }
     tables.swap(ServingTable(1, models))
     drawn = random.Random(7)
-    latencies = [drawn.lognormvariate(1.5, 0.8) for _ in range(REQUESTS)]
+    latencies = [drawn.lognormvariate(1.5, 0.8) for _ in range(requests)]
     for name in names:
         for version in ("v1", "v2"):
             tally = book.counters_for(name, version, 3)
-            tally.ok, tally.cache_hits, tally.cache_misses = REQUESTS, REQUESTS // 2, REQUESTS // 2
+            tally.ok, tally.cache_hits, tally.cache_misses = requests, requests // 2, requests // 2
             tally.failed("INVALID_INPUT")
             for histogram in (tally.latency_ms, tally.end_to_end_ms, tally.backend_ms):
                 for latency in latencies:

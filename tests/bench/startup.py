@@ -41,7 +41,7 @@ def main() -> None:
     repeats = int(os.environ.get("BENCH_REPEATS") or 5)
     out = console()
     with prepare(BUILD, out.print) as environment:
-        figures = evaluate(asyncio.run(_run(environment, repeats)))
+        figures = evaluate(asyncio.run(measure(environment, repeats)))
     path = BUILD / "startup.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     out.print(
@@ -50,7 +50,8 @@ def main() -> None:
     )
 
 
-async def _run(environment: Environment, repeats: int) -> list[float]:
+async def measure(environment: Environment, repeats: int) -> list[float]:
+    """Seconds from the start of a worker's process to its first response, of each start."""
     async with Broker(environment.kafka_bootstrap) as broker:
         await broker.create(DEAD_LETTERS, METRICS)
         return [await _start_once(environment, broker, number) for number in range(repeats)]

@@ -41,7 +41,7 @@ async def test_benchmark_of_rollbacks_plays_every_scenario(
     other_redis.start()
     try:
         site = Site(settings, own_redis, other_redis, tmp_path, requests_a_second=200, inputs=100)
-        written = await run(site, Counts.of(4), print)
+        written = await run(site, Counts.of(1), print)
     finally:
         other_redis.kill()
     assert written.keys() >= FIGURES
@@ -50,5 +50,5 @@ async def test_benchmark_of_rollbacks_plays_every_scenario(
     assert written["requests"] > 0
     assert written["wrong_version_after_confirm"] == 0
     assert written["rounds"].keys() == {scenario.name for scenario in SCENARIOS}
-    assert written["rounds"]["all_well"]["count"] == 4
+    assert written["rounds"]["all_well"]["count"] == 1
     assert written["rounds"]["control_killed"]["by_postgresql"] == 1

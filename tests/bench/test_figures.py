@@ -1,0 +1,258 @@
+"""The arithmetic of the benchmarks where an error would be believed, and what they take for a wrong answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.models import BucketRange, Route
+from tests.bench.answers import Model, Sheet, WrongAnswerError
+from tests.bench.backends_figures import Hang, Latency, Row, Throughput
+from tests.bench.backends_figures import document as backends_document
+from tests.bench.backends_throughput import per_second
+from tests.bench.broker import Output
+from tests.bench.competitors import BARE, Cache, Competitor
+from tests.bench.figures import document
+from tests.bench.latency import LatencyRound
+from tests.bench.memory import Sample, evaluate
+from tests.bench.recommender import Recommender
+from tests.bench.registry_figures import Registry, Watched
+from tests.bench.registry_figures import document as registry_document
+from tests.bench.rollback_figures import Answers, Change, last_old_ms, wrong_after_confirm
+from tests.bench.rollback_run import check
+from tests.bench.rollback_traffic import Account
+from tests.bench.rounds import Round, rate
+from tests.bench.workload import TOP, features, message
+
+MODEL = Model(
+    Route(salt="m", ranges=(BucketRange(start=0, end=10_000, version="v1"),)),
+    revision=1,
+    versions={"v1": Recommender.random(1)},
+)
+
+
+def round_of(competitor: str, records_per_second: float) -> Round:
+    return Round(competitor, 1, 1.0, records_per_second, 1.0, 0.0)
+
+
+def latency_of(competitor: str, p50_ms: float, p99_ms: float) -> LatencyRound:
+    return LatencyRound(competitor, 1, p50_ms, p99_ms, p99_ms, 0.0)
+
+
+def echo(number: int, records: int = 2) -> Output:
+    asked = message(number)
+    return Output(0, asked.key, asked.value, (), records)
+
+
+def sheet_of(records: int, cache: Cache = Cache.UNUSED) -> Sheet:
+    return Sheet(Competitor("c", "c", (), records, cache=cache), MODEL)
+
+
+def test_rate_leaves_out_the_start() -> None:
+    """A slow first tenth does not lower the rate of what follows."""
+    steady = [10_000 + number for number in range(900)]
+    seconds, per_second = rate([*range(0, 1000, 10), *steady])
+    assert seconds == pytest.approx(0.899)
+    assert per_second == pytest.approx(1000)
+
+
+def test_document_divides_medians_and_judges_targets() -> None:
+    """Ratios are of medians; a target says what it is, what was wanted and whether it is reached."""
+    rounds = [round_of("headrace-warm", rate) for rate in (90.0, 110.0, 500.0)]
+    rounds += [round_of(BARE.name, rate) for rate in (100.0, 1.0, 120.0)]
+    latencies = [latency_of("headrace-warm", 2.0, 9.1), latency_of(BARE.name, 1.0, 6.0)]
+    written = document(rounds, latencies)
+    assert written["ratio_vs_bare_aiokafka_warm"] == pytest.approx(1.1)
+    assert written["targets"]["ratio_vs_bare_aiokafka_warm"]["reached"]
+    assert written["targets"]["latency_p50_ms"] == {"at_most": 3.0, "is": 2.0, "reached": True}
+    assert written["targets"]["latency_p99_ms"] == {"at_most": 9.0, "is": 9.1, "reached": False}
+    assert "ratio_vs_faust_echo" not in written
+
+
+@pytest.mark.parametrize(("last_bytes", "reached"), [(109, True), (111, False)])
+def test_memory_is_flat_within_a_tenth(last_bytes: int, *, reached: bool) -> None:
+    """Growth after the warm-up counts, growth before it does not."""
+    sizes = [10, 50, *[100] * 7, last_bytes]
+    samples = [Sample(float(number), number * 10, size) for number, size in enumerate(sizes)]
+    assert evaluate(samples, count=90)["reached"] is reached
+
+
+def test_sheet_accepts_every_answer_once() -> None:
+    """All echoes, each once, and no answer of a probe is counted."""
+    sheet = sheet_of(2)
+    for number in (1, 0, 2):
+        sheet.add(echo(number))
+    sheet.check()
+    assert len(sheet.appended_ms) == 2
+
+
+def test_sheet_refuses_repeats_losses_and_changes() -> None:
+    """An answer twice, an answer missing, an answer changed, and a warm cache that was cold."""
+    sheet = sheet_of(2)
+    sheet.add(echo(1))
+    with pytest.raises(WrongAnswerError, match="answered twice"):
+        sheet.add(echo(1))
+    with pytest.raises(WrongAnswerError, match="1 of 2 requests have no answer"):
+        sheet.check()
+    with pytest.raises(WrongAnswerError, match="request 0 is answered with"):
+        sheet.add(Output(0, message(0).key, message(0).value + b" ", (), 0))
+    warm = sheet_of(1, Cache.WARM)
+    warm.add(echo(0))
+    with pytest.raises(WrongAnswerError, match="0 of 1 answers came from the cache"):
+        warm.check()
+
+
+def change(revision: int, version: str, called_ms: float = 1000.0, scenario: str = "all_well") -> Change:
+    """Decided, replied to and confirmed 10, 20 and 100 ms after its call; the epoch is the revision."""
+    return Change(
+        scenario,
+        version,
+        revision,
+        revision,
+        "kafka",
+        called_ms,
+        decided_ms=called_ms + 10,
+        replied_ms=called_ms + 20,
+        confirmed_ms=called_ms + 100,
+    )
+
+
+def answers(*each: tuple[int, int, str]) -> Answers:
+    """Of (when it was appended, revision, version)."""
+    names = sorted({version for _, _, version in each})
+    return Answers(
+        np.array([appended_ms for appended_ms, _, _ in each]),
+        np.array([revision for _, revision, _ in each]),
+        np.array([names.index(version) for _, _, version in each], dtype=np.int8),
+        names,
+    )
+
+
+def test_last_old_answer_is_of_any_older_revision() -> None:
+    """A worker may be two revisions behind; newer answers, and older ones before the call, do not count."""
+    seen = answers(
+        (990, 1, "v1"), (1030, 1, "v1"), (1020, 2, "v2"), (1400, 3, "v1"), (1310, 2, "v2"), (1320, 1, "v1")
+    )
+    changes = [change(2, "v2"), change(3, "v1", 1300), change(4, "v2", 2000)]
+    assert last_old_ms(seen, changes) == [320, 20, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [
+        ((1101, 1, "v1"), 1),
+        ((1101, 2, "v2"), 0),
+        ((1250, 2, "v2"), 0),
+        ((1301, 2, "v2"), 1),
+        ((9000, 1, "v1"), 1),
+        ((1301, 3, "v1"), 0),
+        ((1050, 2, "v1"), 1),
+    ],
+)
+def test_old_answers_after_a_confirmation_are_wrong(answer: tuple[int, int, str], count: int) -> None:
+    """So are answers by another version than that of their revision, whenever they come."""
+    seen = answers(answer, (1500, 3, "v1"), (1250, 2, "v2"))
+    assert wrong_after_confirm(seen, [change(2, "v2"), change(3, "v1", 1200)]) == count
+
+
+def test_accounts_that_do_not_add_up_are_refused() -> None:
+    """A lost request, an error, and predictions that are not those of the version that is named."""
+    recommender = Recommender.random(1)
+    model = Model(route=None, revision=1, versions={"v1": recommender})  # type: ignore[arg-type]  # not used
+    user_idx, context = features(7)
+    user = recommender.user_factors[user_idx] + np.asarray(context, np.float32) @ recommender.context_weights
+    best = np.argsort(user @ recommender.item_factors)[::-1][:TOP].tolist()
+    good = Account(sent=10, answered=10, samples=[(107, "v1", best)])
+    check(good, model, inputs=100)
+    with pytest.raises(WrongAnswerError, match="1 of 10 requests have no answer"):
+        check(replace(good, answered=9), model, inputs=100)
+    with pytest.raises(WrongAnswerError, match="OVERLOADED"):
+        check(replace(good, errors=[{"code": "OVERLOADED"}]), model, inputs=100)
+    with pytest.raises(WrongAnswerError, match="request 107 is answered by v1"):
+        check(replace(good, samples=[(107, "v1", best[::-1])]), model, inputs=100)
+
+
+def row(
+    name: str,
+    *,
+    headrace: float = 950.0,
+    batched: float = 1000.0,
+    unbatched: float | None = 100.0,
+    worker_ms: float = 3.0,
+    hung_ms: float = 11.0,
+    hung_whole_ms: float = 22.0,
+) -> Row:
+    """One round of each, with p99 of 10 ms and 20 ms end to end while all is well."""
+    return Row(
+        name,
+        "server 1",
+        throughput=[Throughput(unbatched, batched, headrace)],
+        latency=[Latency(worker_ms, 2.0)],
+        hang=[Hang(10.0, hung_ms, 20.0, hung_whole_ms)],
+    )
+
+
+def test_rounds_that_were_disturbed_do_not_count() -> None:
+    """Medians of what each round says of both sides, and of each side's p99 by itself."""
+    rounds = Row(
+        "r",
+        "server 1",
+        throughput=[Throughput(100, 1000, 900), Throughput(100, 10, 900), Throughput(10, 1000, 90)],
+        latency=[Latency(3, 2), Latency(90, 2), Latency(30.5, 29)],
+        hang=[Hang(10, 12, 20, 20), Hang(10, 1000, 20, 20), Hang(1, 12, 20, 20)],
+    )
+    figures = rounds.figures()
+    assert figures["ratio_vs_direct_batched"] == 0.9
+    assert figures["ratio_vs_direct_unbatched"] == 9
+    assert figures["added_latency_p50_ms"] == 1.5
+    assert figures["other_version_p99_rise"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "missed", "value"),
+    [
+        ({"headrace": 899}, "ratio_vs_direct_batched", 0.899),
+        ({"unbatched": 400}, "ratio_vs_direct_unbatched", 2.375),
+        ({"worker_ms": 3.6}, "added_latency_p50_ms", 1.6),
+        ({"hung_ms": 12.1}, "other_version_p99_rise", 0.21),
+    ],
+)
+def test_worst_server_decides(bad: dict[str, float], missed: str, value: float) -> None:
+    """Its figure is the run's, and misses its target alone."""
+    written = backends_document([row("a"), row("b", **bad), row("c")])
+    assert written[missed] == pytest.approx(value)
+    assert [name for name, target in written["targets"].items() if not target["reached"]] == [missed]
+    assert [one["name"] for one in written["rows"]] == ["a", "b", "c"]
+    assert written["rows"][1][missed] == pytest.approx(value)
+
+
+def test_the_rate_of_answers_is_from_answer_to_answer() -> None:
+    """What came before the start and after the end does not count, nor the time in which nothing ended."""
+    assert per_second([0.5, 1.5, 2.0, 2.5, 3.5, 9.0], start=1.0, end=3.0) == 1.5
+    assert per_second([0.5, 3.5, 3.5, 9.0], start=1.0, end=3.0) == 0
+    assert per_second([1.0, 2.0, 2.0, 3.0], start=1.0, end=3.0) == 1.5
+
+
+REGISTRY = Registry(
+    models=1000,
+    versions=10,
+    cold_seconds=[1.0, 2.0, 1.5],
+    served_seconds=9.0,
+    refresh_ms=[float(number) for number in range(101)],
+    refreshes=[Watched(3.0, 1.0, 0.5), Watched(4.0, 5.0, 0.25), Watched(5.0, 2.0, 0.75)],
+    loads=[Watched(10.0, 4.0, 0.5), Watched(20.0, 5.5, 0.5)],
+    idle=[Watched(3.0, 0.5, 0.125), Watched(3.0, 0.25, 0.125)],
+    routing_us={1: [2.0, 9.0, 2.5], 1000: [2.5, 2.125]},
+)
+
+
+@pytest.mark.parametrize(("among_many_us", "ratio", "reached"), [(2.5, 1.25, True), (2.75, 1.375, False)])
+def test_routing_is_compared_by_its_quickest_repeats(
+    among_many_us: float, ratio: float, *, reached: bool
+) -> None:
+    """A slow repeat is no difference."""
+    written = registry_document(
+        replace(REGISTRY, routing_us={1: [9.0, 2.0, 2.5], 1000: [9.0, among_many_us]})
+    )
+    assert written["routing_ratio"] == pytest.approx(ratio)
+    assert written["targets"]["routing_ratio"]["reached"] is reached
