@@ -7,6 +7,7 @@ process holds it and the workers learn its addresses from a file, so no worker's
 import asyncio
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -56,6 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores Ctrl-C for what it runs in the background, and so would all processes that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     handed: dict[str, Any] | None = getattr(config, "workerinput", None)
     folder = Path(handed["stack_folder"]) if handed else Path(tempfile.mkdtemp(prefix="headrace-tests-"))
     in_containers = config.getoption("stack") == "containers"

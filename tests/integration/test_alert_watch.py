@@ -16,8 +16,8 @@ from schemas.errors import BrokerUnavailableError
 from schemas.events import Alert
 from streams.monitoring.watch import AlertWatch
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.metrics.deltas import delta
 from tests.support.worker.registry_waits import until_all_is_published
-from tests.unit.schemas.test_windows import delta
 
 
 @pytest.fixture

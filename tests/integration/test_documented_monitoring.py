@@ -9,11 +9,11 @@ import orjson
 
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
+from tests.support.metrics.deltas import delta
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.stack.command import Ended, headrace
 from tests.support.stack.services import MakeTopics
-from tests.unit.schemas.test_windows import delta
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 FAST, SLOW = 10.0, 50.0

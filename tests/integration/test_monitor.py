@@ -16,11 +16,11 @@ from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log, uncommitted_metrics
+from tests.support.metrics.deltas import NOON, delta
 from tests.support.models.served_model import serve_model
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
-from tests.unit.schemas.test_windows import NOON, delta
 
 PARTITIONS = 4
 REQUESTS = 1000

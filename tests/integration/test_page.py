@@ -19,13 +19,13 @@ from streams.config.settings import Settings
 from streams.dashboard import registry_reader as reading
 from streams.dashboard.registry_reader import PageReader
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.metrics.deltas import delta
 from tests.support.models.served_model import apply, serve_model
 from tests.support.promotions.events import event, spec
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.live_page import PageProcess, live_page, until
 from tests.support.worker.process import StartWorker, WorkerProcess
-from tests.unit.schemas.test_windows import delta
 
 PARTITIONS = 2
 TOKEN = "a-token-of-this-test"

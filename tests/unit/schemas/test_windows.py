@@ -1,16 +1,14 @@
 """schemas/windows.py: every delta in its windows once, and sums that are exact."""
 
 import random
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.events import MetricsDelta
-from schemas.histogram import HistogramBuilder, quantile
+from schemas.histogram import quantile
 from schemas.windows import (
     RESOLUTIONS_SECONDS,
     SequenceWatermark,
@@ -22,41 +20,7 @@ from schemas.windows import (
     window_start,
     windows_of,
 )
-
-NOON = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
-
-
-def delta(
-    seq: int = 0, *, at: datetime = NOON, latencies: tuple[float, ...] = (1.0,), **fields: Any
-) -> MetricsDelta:
-    """What a worker counted in the second that begins at `at`."""
-    latency = HistogramBuilder()
-    for value in latencies:
-        latency.add(value)
-    empty = HistogramBuilder().taken()
-    count = len(latencies)
-    return MetricsDelta.model_validate(
-        {
-            "worker": "w",
-            "boot_id": "b",
-            "seq": seq,
-            "window_start": at.isoformat(),
-            "window_end": (at + timedelta(seconds=1)).isoformat(),
-            "model_name": "m",
-            "model_version": "v1",
-            "revision": 1,
-            "requests": count,
-            "ok": count,
-            "errors": {},
-            "cache_hits": 0,
-            "cache_misses": count,
-            "latency_ms": latency.taken(),
-            "end_to_end_ms": empty,
-            "backend_ms": empty,
-            "batch_size": empty,
-        }
-        | fields
-    )
+from tests.support.metrics.deltas import NOON, delta
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.randoms(use_true_random=False))

@@ -26,8 +26,8 @@ from streams.dashboard.state import (
     point_of,
     window_number,
 )
+from tests.support.metrics.deltas import delta
 from tests.support.promotions.events import event, spec
-from tests.unit.schemas.test_windows import delta
 
 NOW = datetime(2026, 11, 25, 12, 0, 5, tzinfo=UTC)
 LAST = last_whole_window(NOW)

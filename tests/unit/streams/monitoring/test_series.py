@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.windows import Window, total, windows_of
 from streams.monitoring.series import KEPT_WINDOWS, VersionSeries
-from tests.unit.schemas.test_windows import NOON, delta
+from tests.support.metrics.deltas import NOON, delta
 
 NOW = NOON.timestamp()
 

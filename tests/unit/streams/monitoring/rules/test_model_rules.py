@@ -14,7 +14,7 @@ from streams.monitoring.rules.evaluation import Evaluation
 from streams.monitoring.rules.model_view import ModelView
 from streams.monitoring.series import VersionSeries
 from tests.simulation.traffic import START, Plan, SimulatedVersion, Simulation, always
-from tests.unit.schemas.test_windows import NOON, delta
+from tests.support.metrics.deltas import NOON, delta
 
 WARM = 1020
 ALONE = {"m": ({"v1": 1.0}, "v1")}
