@@ -1,4 +1,4 @@
-"""The words everybody speaks: wire models, the error tree, strict JSON.
+"""PURE: the words that all packages share: wire models, the error tree, strict JSON.
 
 Promises: a value that leaves this package is valid, or an error says what to do with it.
 Must never import: `streams`, `registry`, `workers`, `deploy`, or anything that does I/O.

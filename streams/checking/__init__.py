@@ -1,4 +1,5 @@
 """Whether production would take a version: what `headrace check` finds out before it is registered.
 
-`check` does what the registry and a worker would do with it; the other modules are PURE but for `latency`.
+`version_check` does what the registry and a worker would do with the version. `agreement`, `contradictions` and
+`samples` are PURE.
 """

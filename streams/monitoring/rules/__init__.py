@@ -1,1 +1,1 @@
-"""The alert rules: each compares recent metrics with a threshold and returns an `Evaluation`. All modules are PURE."""
+"""PURE: the alert rules. Each compares recent metrics with a threshold and returns an `Evaluation`."""
