@@ -87,21 +87,21 @@ def test_what_a_dead_process_left_goes(folder: Path) -> None:
     for path in (old, new):
         path.touch()
     os.utime(old, (0, 0))
-    ArtifactFolder(folder, max_bytes=10**9).make_room(keep=folder)
+    ArtifactFolder(folder, max_bytes=10**9).evict(keep=folder)
     assert in_folder(folder) == {new.name}
 
 
 def test_what_another_process_put_there_first_is_held(models: list[Path], folder: Path) -> None:
     """It may be in use there already; one that was found to be another file is replaced."""
     cache = ArtifactFolder(folder, max_bytes=10**9)
-    first, second = cache.place("digest"), cache.place("digest")
+    first, second = cache.slot("digest"), cache.slot("digest")
     assert not first.acquire()
     assert not second.acquire()
     contents = [model.read_bytes() for model in models[:3]]
-    first.put(models[0])
-    second.put(models[1])
+    first.store(models[0])
+    second.store(models[1])
     assert first.read(SIZE_BYTES) == second.read(SIZE_BYTES) == contents[0]
-    second.put(models[2])
+    second.store(models[2])
     assert second.read(SIZE_BYTES) == contents[2]
     first.release()
     second.release()

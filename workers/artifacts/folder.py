@@ -1,11 +1,11 @@
-"""The folder with the model files that were fetched: `SHA256/model.onnx`, each alone in a folder of its own.
+"""The artifact folder on disk: one model file each in `SHA256/model.onnx`, evicted least recently used first.
 
-Several processes may share it. One at a time changes what is there, by the lock on `.lock`. Whoever
-uses a file holds a shared lock on it: what makes room takes no file that somebody holds. A file's
-time of change is the time of its last use: the longest unused go first.
+Several processes may share the folder. A process holds the exclusive lock on `.lock` to change it, and a
+shared lock on each file that it uses; eviction skips locked files. A file's modification time is the time
+of its last use.
 
-All of this blocks; `workers/artifacts/store.py` calls it in threads. Everything raises OSError when the
-folder does not let it do its work.
+Every function blocks, so `workers/artifacts/store.py` calls them in threads. They raise OSError when the
+file system refuses an operation.
 """
 
 import fcntl
@@ -20,28 +20,31 @@ from typing import BinaryIO
 LOCK_NAME = ".lock"
 _FILE_NAME = "model.onnx"
 _INCOMING = "incoming-"
-# A file that is being fetched grows each minute: one that has not for so long was left by a process that died.
+# A download writes at least once a minute: an incoming file that is older belongs to a dead process.
 _ABANDONED_SECONDS = 3600.0
 
 
 class ArtifactFolder:
-    """The folder at `path`, with at most `max_bytes` of files that are not in use."""
+    """The folder at `path`; eviction keeps it within `max_bytes`, files in use excepted."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
         self._max_bytes = max_bytes
 
-    def place(self, sha256: str) -> "HeldFile":
-        """Where the file with this digest is, or would be."""
-        return HeldFile(self, self.path / sha256 / _FILE_NAME)
+    def slot(self, sha256: str) -> "ArtifactSlot":
+        """The slot of the file with this digest, which may be empty."""
+        return ArtifactSlot(self, self.path / sha256 / _FILE_NAME)
 
     def incoming(self) -> "IncomingFile":
-        """What a file is fetched into."""
+        """A new file to download into."""
         return IncomingFile(self)
 
-    def make_room(self, *, keep: Path) -> None:
-        """Delete the longest unused files beyond the limit, but none in use and not the one at `keep`."""
-        with self.alone():
+    def evict(self, *, keep: Path) -> None:
+        """Delete least recently used files beyond the limit, except locked files and the one at `keep`.
+
+        Incoming files of dead processes are deleted too.
+        """
+        with self.exclusive_lock():
             files = sorted(self._files())
             total_bytes = sum(size for _, size, _ in files)
             for _, size, path in files:
@@ -55,24 +58,24 @@ class ArtifactFolder:
                         path.unlink()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else changes what is there; makes the folder."""
+    def exclusive_lock(self) -> Iterator[None]:
+        """Hold the folder's lock, which keeps other processes from changing it. Creates the folder."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.path / LOCK_NAME).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """When each was last used, in nanoseconds, its size, and where it is."""
+        """The last use in nanoseconds since 1970, the size in bytes, and the path of each file."""
         for path in self.path.glob(f"*/{_FILE_NAME}"):
-            # Somebody may tidy up by hand meanwhile.
+            # An operator may delete files by hand meanwhile.
             with suppress(FileNotFoundError):
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path
 
 
-class HeldFile:
-    """The place of a file, which stays there between `acquire` or `put` and `release`."""
+class ArtifactSlot:
+    """The path of one artifact; its file is locked between `acquire` or `store` and `release`."""
 
     def __init__(self, folder: ArtifactFolder, path: Path) -> None:
         self.path = path
@@ -80,21 +83,21 @@ class HeldFile:
         self._file: BinaryIO | None = None
 
     def acquire(self) -> bool:
-        """Whether there is a file, which now counts as used."""
-        with self._folder.alone():
+        """Lock the file and update its last use; False when the slot is empty."""
+        with self._folder.exclusive_lock():
             return self._open()
 
     def read(self, size_bytes: int) -> bytes:
-        """The next bytes of the file, none at its end."""
+        """The next bytes of the acquired file; empty at its end."""
         assert self._file is not None
         return self._file.read(size_bytes)
 
-    def put(self, path: Path) -> None:
-        """Move a file here and hold it, instead of what was acquired.
+    def store(self, path: Path) -> None:
+        """Move the file at `path` into the slot and lock it; an acquired file is replaced.
 
-        A file that another process has put here since is held instead, as others may do already.
+        If another process stored a file here since, that file is locked instead: others may use it already.
         """
-        with self._folder.alone():
+        with self._folder.exclusive_lock():
             if self._file is not None or not self._open():
                 self.release()
                 self.path.parent.mkdir(exist_ok=True)
@@ -102,7 +105,7 @@ class HeldFile:
                 self._open()
 
     def release(self) -> None:
-        """Let go of it. Idempotent."""
+        """Unlock the file. Idempotent."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -113,14 +116,14 @@ class HeldFile:
         except FileNotFoundError:
             return False
         fcntl.flock(self._file, fcntl.LOCK_SH)
-        # Another user's file cannot be touched, and serves all the same.
+        # The time of another user's file cannot be set; the file is usable.
         with suppress(OSError):
             os.utime(self.path)
         return True
 
 
 class IncomingFile:
-    """A file that is being fetched into the folder; whoever makes it ends by `discard`, whatever happened."""
+    """A file during its download; its creator always calls `discard` in the end."""
 
     def __init__(self, folder: ArtifactFolder) -> None:
         self._folder = folder
@@ -128,7 +131,7 @@ class IncomingFile:
         self._file: BinaryIO | None = None
 
     def begin(self) -> None:
-        """Make it, empty."""
+        """Create the file, empty."""
         self._folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._folder.path, prefix=_INCOMING)
         self._path = Path(name)
@@ -138,17 +141,17 @@ class IncomingFile:
         assert self._file is not None
         self._file.write(chunk)
 
-    def keep(self, held: HeldFile) -> None:
-        """Give the file, which is whole now, its place, and hold it there."""
+    def commit(self, slot: ArtifactSlot) -> None:
+        """Move the complete file into its slot and lock it there."""
         assert self._file is not None
         assert self._path is not None
         self._file.close()
-        held.put(self._path)
+        slot.store(self._path)
 
     def discard(self) -> None:
-        """Delete what was not kept. Idempotent."""
+        """Delete the file unless it was committed. Idempotent."""
         if self._file is not None:
-            # What its buffer holds is written now; on a full disk it cannot be, and need not.
+            # Closing flushes the buffer, which fails on a full disk.
             with suppress(OSError):
                 self._file.close()
         if self._path is not None:
@@ -156,13 +159,13 @@ class IncomingFile:
 
 
 def _delete_unused(path: Path) -> bool:
-    """Whether the file is gone now."""
+    """Delete the file; False when it is in use or cannot be deleted."""
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except OSError:
-        # In use, or another user's.
+        # Locked by a process, or of another user.
         return False
     with suppress(OSError):
         path.parent.rmdir()

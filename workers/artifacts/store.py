@@ -1,11 +1,10 @@
-"""Model files: fetched, verified, and kept where the loader finds exactly what was verified.
+"""The artifact store: downloads model files, verifies their SHA-256, and keeps the verified copies.
 
-A file is streamed into a folder of its own, named by its SHA-256, and hashed on the way; what is
-loaded is that copy. Nothing else is in the folder, so a model that refers to data beside itself
-does not load: the digest that an operator registered covers all that a version is made of. A
-model is one file.
+A file is streamed into a folder named by its SHA-256 and hashed on the way; the loader reads that copy.
+The folder has no other file, so a model with external data does not load: the registered digest covers
+the whole version. A model is one file.
 
-Only the loader of the declared framework ever reads the file. Nothing is unpickled or imported.
+Only the loader of the declared framework reads the file. Nothing is unpickled or imported.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from schemas.errors import ArtifactError, UnavailableError
-from workers.artifacts.folder import ArtifactFolder, HeldFile, IncomingFile
+from workers.artifacts.folder import ArtifactFolder, ArtifactSlot, IncomingFile
 from workers.artifacts.pickles import refuse_pickle_content, refuse_pickle_name
 from workers.artifacts.port import CHUNK_BYTES, ArtifactSource, in_thread
 
@@ -29,14 +28,14 @@ P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 Progress = Callable[[int, int | None], None]
-"""Told, as a file comes, how many bytes are there, and of how many if that is known."""
+"""Called after each chunk with the bytes received, and the total where the source reports it."""
 
 STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file in the cache, and what it is."""
+    """A stored file, its digest and its size."""
 
     path: Path
     sha256: str
@@ -44,11 +43,11 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Fetches model files into `folder`, from where `source_of` says that a URI is.
+    """Downloads model files into `folder`; `source_of` maps a URI to its source.
 
-    A file of more than `max_bytes` is refused; of those that are kept, the longest unused go when they
-    are more than `cache_bytes` together. A source that does not begin, or gives less than a chunk
-    (1 MiB), within `stall_seconds` is given up.
+    Files of more than `max_bytes` are refused. Least recently used files are evicted when all files
+    exceed `cache_bytes`. A download fails when its source does not begin, or delivers less than a chunk
+    (1 MiB), within `stall_seconds`.
     """
 
     def __init__(
@@ -71,33 +70,33 @@ class ArtifactStore:
     ) -> AsyncIterator[Path]:
         """The path of a local copy of `uri` whose content has this SHA-256 (lower-case hex).
 
-        It stays there inside the `async with`, whatever other processes fetch. Raises ArtifactError
-        when the file cannot be had or kept, is too large, is a pickle or has another content, and
-        UnavailableError when it may be there later. A fetch that fails or is cancelled leaves nothing.
+        The copy is locked against eviction inside the `async with`. Raises ArtifactError when the file
+        cannot be read or stored, is too large, is a pickle or has another digest, and UnavailableError
+        when its source does not answer. A download that fails or is cancelled leaves no file.
         """
         source = self._source(uri)
-        async with self._held(sha256) as held:
-            # What is in the cache may have been changed since: it is verified at each use.
-            if not await self._holds(held, sha256):
+        async with self._slot(sha256) as slot:
+            # A stored file may have been changed since: its digest is verified at each use.
+            if not await self._acquire(slot, sha256):
                 async with self._incoming() as incoming:
                     actual, _ = await self._receive(source, incoming, on_progress)
                     if actual != sha256:
                         raise ArtifactError(
-                            f"{source.uri} has SHA-256 {actual}, but {sha256} is registered; put the file "
-                            "that was meant there, or register the digest of this one"
+                            f"{source.uri} has SHA-256 {actual}, but {sha256} is registered; restore the "
+                            "registered file, or register the digest of this one"
                         )
-                    await self._on_disk(incoming.keep, held)
-            yield held.path
+                    await self._on_disk(incoming.commit, slot)
+            yield slot.path
 
     @asynccontextmanager
     async def received(self, uri: str, on_progress: Progress | None = None) -> AsyncIterator[Artifact]:
-        """A local copy of what is at `uri` now, with the digest that it has; otherwise as `fetched`."""
+        """A local copy of the current content of `uri`, with its digest. Raises as `fetched`."""
         source = self._source(uri)
         async with self._incoming() as incoming:
             sha256, size_bytes = await self._receive(source, incoming, on_progress)
-            async with self._held(sha256) as held:
-                await self._on_disk(incoming.keep, held)
-                yield Artifact(held.path, sha256, size_bytes)
+            async with self._slot(sha256) as slot:
+                await self._on_disk(incoming.commit, slot)
+                yield Artifact(slot.path, sha256, size_bytes)
 
     def _source(self, uri: str) -> ArtifactSource:
         source = self._source_of(uri)
@@ -105,18 +104,16 @@ class ArtifactStore:
         return source
 
     @asynccontextmanager
-    async def _held(self, sha256: str) -> AsyncGenerator[HeldFile, None]:
-        held = self._folder.place(sha256)
+    async def _slot(self, sha256: str) -> AsyncGenerator[ArtifactSlot, None]:
+        slot = self._folder.slot(sha256)
         try:
-            yield held
+            yield slot
         finally:
-            await in_thread(held.release)
+            await in_thread(slot.release)
             try:
-                await in_thread(self._folder.make_room, keep=held.path)
+                await in_thread(self._folder.evict, keep=slot.path)
             except OSError as error:
-                log.warning(
-                    "no room made among model files", folder=str(self._folder.path), reason=str(error)
-                )
+                log.warning("artifacts not evicted", folder=str(self._folder.path), reason=str(error))
 
     @asynccontextmanager
     async def _incoming(self) -> AsyncGenerator[IncomingFile, None]:
@@ -127,28 +124,28 @@ class ArtifactStore:
         finally:
             await self._on_disk(incoming.discard)
 
-    async def _holds(self, held: HeldFile, sha256: str) -> bool:
-        """Whether the file is there with this content; it is held then."""
-        if not await self._on_disk(held.acquire):
+    async def _acquire(self, slot: ArtifactSlot, sha256: str) -> bool:
+        """Lock the stored file; False when there is none or its content has another digest."""
+        if not await self._on_disk(slot.acquire):
             return False
         digest = hashlib.sha256()
-        while chunk := await self._on_disk(held.read, CHUNK_BYTES):
+        while chunk := await self._on_disk(slot.read, CHUNK_BYTES):
             await in_thread(digest.update, chunk)
         return digest.hexdigest() == sha256
 
     async def _receive(
         self, source: ArtifactSource, incoming: IncomingFile, on_progress: Progress | None
     ) -> tuple[str, int]:
-        """Fetch a file; its digest and its size."""
+        """Download a file; returns its digest and its size in bytes."""
         digest = hashlib.sha256()
         size_bytes = 0
         async with AsyncExitStack() as stack:
-            async with self._in_time(f"{source.uri} did not begin"):
+            async with self._in_time(f"{source.uri} did not respond"):
                 stream = await stack.enter_async_context(source.open())
             chunks = await stack.enter_async_context(aclosing(stream.chunks))
             self._refuse_size(source, stream.total_bytes or 0)
             while True:
-                async with self._in_time(f"{source.uri} stalls: not 1 MiB came"):
+                async with self._in_time(f"{source.uri} stalled: less than 1 MiB arrived"):
                     chunk = await anext(chunks, b"")
                 if not chunk:
                     break
@@ -183,4 +180,4 @@ class ArtifactStore:
             return await in_thread(function, *args, **kwargs)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ArtifactError(f"model files cannot be kept in {self._folder.path}: {reason}") from None
+            raise ArtifactError(f"model files cannot be stored in {self._folder.path}: {reason}") from None

@@ -156,7 +156,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, cache_dir: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_the_tree(model: Path) -> None:
     """The folder's trouble is told as an ArtifactError."""
-    with pytest.raises(ArtifactError, match=r"cannot be kept in .*Not a directory"):
+    with pytest.raises(ArtifactError, match=r"cannot be stored in .*Not a directory"):
         fetched(model.as_uri(), DIGEST, model / "cache")
 
 
@@ -215,7 +215,7 @@ async def test_a_source_that_stalls_is_given_up(cache_dir: Path) -> None:
             await asyncio.Event().wait()
             yield ArtifactStream(None, self._given())
 
-    for source, told in ((Silent(), "did not begin"), (Scripted(CONTENT, ends=False), "stalls")):
+    for source, told in ((Silent(), "did not respond"), (Scripted(CONTENT, ends=False), "stalled")):
         with pytest.raises(UnavailableError, match=rf"{told}.*within 0\.05 s"):
             async with store(cache_dir, source, stall_seconds=0.05).fetched(URI, DIGEST):
                 pass
