@@ -46,12 +46,12 @@ def firing(
         return
     import asyncio
 
+    from registry.alert_events import AlertEvents
     from registry.alert_rules import AlertRules
-    from registry.alert_states import AlertStates
     from streams.cli.output import console, print_json
 
     async def ask(database: Any) -> "tuple[list[Alert], dict[str, RulesChange]]":
-        return await AlertStates(database).firing(), await AlertRules(database).in_force()
+        return await AlertEvents(database).firing(), await AlertRules(database).in_force()
 
     fires, changes = asyncio.run(with_database(command_settings(env_file, flags), ask))
     if as_json:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from registry.alert_states import AlertStates
+from registry.alert_events import AlertEvents
 from registry.assignment import Change
 from registry.follower import EpochFollower
 from registry.heartbeats import Heartbeats
@@ -55,7 +55,7 @@ class PageReader:
         self._database = database
         self._store = RegistryStore(database)
         self._heartbeats = Heartbeats(database)
-        self._states = AlertStates(database)
+        self._alert_events = AlertEvents(database)
         self._windows = MetricWindows(database)
         self._follower = EpochFollower(self._store.epoch, self._store.revisions)
         self._revisions: dict[str, int] = {}
@@ -81,7 +81,7 @@ class PageReader:
                 name: SeenModel(data.model, data.changes, data.points, data.newest)
                 for name, data in self._data.items()
             },
-            alerts=await self._states.firing(),
+            alerts=await self._alert_events.firing(),
             heartbeats=await self._heartbeats.all(),
         )
 

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from registry.alert_states import AlertStates
+from registry.alert_events import AlertEvents
 from registry.metric_windows import MetricWindows
 from registry.retry import until_reachable
 from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
@@ -72,7 +72,7 @@ class AlertWatch:
     def __init__(
         self,
         windows: MetricWindows,
-        states: AlertStates,
+        alert_events: AlertEvents,
         following: Following,
         assigned: Assigned,
         *,
@@ -80,7 +80,7 @@ class AlertWatch:
         notify: Callable[[Alert], None],
     ) -> None:
         self._windows = windows
-        self._states = states
+        self._alert_events = alert_events
         self._following = following
         self._assigned = assigned
         self._publish = publish
@@ -151,10 +151,10 @@ class AlertWatch:
         while True:
             self._news.clear()
             try:
-                for event in await self._states.unpublished():
+                for event in await self._alert_events.unpublished():
                     if self._assigned.settled and self._assigned.owns(event.alert.model_name):
                         await self._publish(event.alert)
-                        await self._states.published(event)
+                        await self._alert_events.mark_published(event)
             except (UnavailableError, SetupError) as error:
                 log.warning("alerts are not published yet", reason=str(error))
             try:
@@ -186,7 +186,7 @@ class AlertWatch:
 
     async def _record(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
-            if await self._ask(partial(self._states.record, alert)):
+            if await self._ask(partial(self._alert_events.record, alert)):
                 log.warning(
                     "alert",
                     state=alert.state,
@@ -209,7 +209,9 @@ class AlertWatch:
         if generation == self._generation:
             return
         firing = [
-            alert for alert in await self._ask(self._states.firing) if self._assigned.owns(alert.model_name)
+            alert
+            for alert in await self._ask(self._alert_events.firing)
+            if self._assigned.owns(alert.model_name)
         ]
         self._engine = AlertEngine(firing)
         self._horizons.clear()

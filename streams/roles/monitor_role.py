@@ -7,8 +7,8 @@ from functools import partial
 
 import structlog
 
+from registry.alert_events import AlertEvents
 from registry.alert_rules import AlertRules
-from registry.alert_states import AlertStates
 from registry.heartbeats import Heartbeats
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
@@ -62,13 +62,13 @@ async def monitor_role(
         opened.push_async_callback(database.close)
         lag = GroupLag(settings)
         opened.push_async_callback(lag.close)
-        windows, states = MetricWindows(database), AlertStates(database)
+        windows, alert_events = MetricWindows(database), AlertEvents(database)
         store, heartbeats = RegistryStore(database), Heartbeats(database)
         following = FollowedModels(store, AlertRules(database))
         webhook = _webhook(settings)
         watch = AlertWatch(
             windows,
-            states,
+            alert_events,
             following,
             Assignment(app, settings.topic_metrics, counts[settings.topic_metrics]),
             publish=partial(_publish, app, settings),
@@ -108,7 +108,7 @@ async def monitor_role(
             if webhook is not None:
                 yield webhook.run_delivery_loop(lambda: watch.firing)
             yield repeated(
-                partial(_forget, windows, states, settings),
+                partial(_forget, windows, alert_events, settings),
                 each_seconds=FORGET_EACH_SECONDS,
                 failed="old metrics are not deleted",
             )
@@ -151,7 +151,7 @@ async def _publish(app: WorkerApp, settings: Settings, alert: Alert) -> None:
         )
 
 
-async def _forget(windows: MetricWindows, states: AlertStates, settings: Settings) -> None:
+async def _forget(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:
     """Delete what is older than it is kept."""
     await windows.forget(
         {
@@ -160,4 +160,4 @@ async def _forget(windows: MetricWindows, states: AlertStates, settings: Setting
             3600: settings.metrics_keep_1h_days * 86_400.0,
         }
     )
-    await states.forget()
+    await alert_events.forget()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from registry.alert_states import AlertStates
+from registry.alert_events import AlertEvents
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.alert_rules import GlobalRules, ModelRules
@@ -97,7 +97,7 @@ async def watching(opened: Database, assigned: Assigned, broker: Broker) -> Asyn
     told: list[Alert] = []
     watch = AlertWatch(
         MetricWindows(opened),
-        AlertStates(opened),
+        AlertEvents(opened),
         Followed(),
         assigned,
         publish=broker.publish,
@@ -137,7 +137,7 @@ async def test_what_is_not_read_yet_is_not_judged(opened: Database) -> None:
     assigned, broker = Assigned(read=False), Broker()
     async with watching(opened, assigned, broker):
         await assigned.judged(3)
-        assert await AlertStates(opened).firing() == []
+        assert await AlertEvents(opened).firing() == []
         assigned.read = True
         await broker.until(1)
     (fired,) = broker.published
@@ -152,7 +152,7 @@ async def test_what_fires_is_not_told_again_by_who_comes_next(opened: Database) 
     async with watching(opened, assigned, broker) as watch:
         await broker.until(1)
         # Who goes before that is noted leaves it to the next, who publishes it again.
-        await until_all_is_published(AlertStates(opened))
+        await until_all_is_published(AlertEvents(opened))
         assigned.generation += 1
         await assigned.judged(2)
         assert watch.firing == broker.published
@@ -177,7 +177,7 @@ async def test_models_of_other_monitors_are_left_to_them(opened: Database) -> No
         assert watch.firing == []
         assert others.asked == []
     assert other.published == []
-    assert len(await AlertStates(opened).unpublished()) == 1
+    assert len(await AlertEvents(opened).unpublished()) == 1
 
 
 async def test_an_event_that_could_not_be_published_is_published_later(opened: Database) -> None:
@@ -188,7 +188,7 @@ async def test_an_event_that_could_not_be_published_is_published_later(opened: D
         async with asyncio.timeout(DEADLINE_SECONDS):
             await broker.changed.wait()
     assert broker.published == []
-    (noted,) = await AlertStates(opened).unpublished()
+    (noted,) = await AlertEvents(opened).unpublished()
     broker.away = False
     async with watching(opened, Assigned(), broker):
         await broker.until(1)

@@ -13,8 +13,8 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from registry.alert_events import AlertEvents
 from registry.alert_rules import AlertRules
-from registry.alert_states import AlertStates
 from registry.heartbeats import Heartbeats
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
@@ -176,7 +176,7 @@ async def test_a_model_that_becomes_slow_is_told_once_and_through_a_restart(
     After how many windows it fires is held by the tests of the rules, whose clock is simulated.
     """
     name = f"m-{uuid.uuid4().hex[:12]}"
-    receiver, states = Receiver(), AlertStates(opened)
+    receiver, alert_events = Receiver(), AlertEvents(opened)
     await MetricWindows(opened).add("earlier", 0, history(name))
     async with http_server(receiver.serve) as webhook:
         settings = await topics(
@@ -207,7 +207,7 @@ async def test_a_model_that_becomes_slow_is_told_once_and_through_a_restart(
             shown = await headrace("alerts", settings=settings)
             assert f"{name} v1: p99 of 1 s is" in shown.stdout
             assert "a quick test" in shown.stdout
-            await until_all_is_published(states)
+            await until_all_is_published(alert_events)
             await receiver.until(lambda: receiver.told_of(name))
             monitor.kill()
             await monitor.ended()
@@ -218,8 +218,8 @@ async def test_a_model_that_becomes_slow_is_told_once_and_through_a_restart(
             await log.to_end()
             (_, resolved) = alerts_of(log, settings, name)
             assert (resolved.state, resolved.alert_id) == ("resolved", fired.alert_id)
-        assert await states.firing() == []
-        await until_all_is_published(states)
+        assert await alert_events.firing() == []
+        await until_all_is_published(alert_events)
         await receiver.until(lambda: "startsAt" not in receiver.told_of(name)[-1])
         second.terminate()
         assert await second.ended() == 0
@@ -265,27 +265,27 @@ async def test_a_worker_that_dies_and_requests_that_wait_are_told(
         told = alerts_of(log, settings, "")
     assert {alert.rule for alert in told} == {"consumer_lag", "stale_workers"}
     assert {(alert.state, alert.model_version) for alert in told} == {("firing", "")}
-    assert len(await AlertStates(opened).firing()) == len(told) == 2
+    assert len(await AlertEvents(opened).firing()) == len(told) == 2
 
 
 async def test_of_two_monitors_one_tells(opened: Database) -> None:
     """Whoever is first; a resolved event is of the alert that fires, or it is none."""
-    states = AlertStates(opened)
+    alert_events = AlertEvents(opened)
     first, second = (alert() for _ in range(2))
-    noted = await asyncio.gather(states.record(first), states.record(second))
+    noted = await asyncio.gather(alert_events.record(first), alert_events.record(second))
     assert sorted(noted) == [False, True]
-    (fires,) = await states.firing()
+    (fires,) = await alert_events.firing()
     other = first if fires == second else second
-    assert not await states.record(other.model_copy(update={"state": "resolved"}))
-    assert await states.record(fires.model_copy(update={"state": "resolved"}))
-    assert not await states.record(fires.model_copy(update={"state": "resolved"}))
-    events = await states.unpublished()
+    assert not await alert_events.record(other.model_copy(update={"state": "resolved"}))
+    assert await alert_events.record(fires.model_copy(update={"state": "resolved"}))
+    assert not await alert_events.record(fires.model_copy(update={"state": "resolved"}))
+    events = await alert_events.unpublished()
     assert [event.alert.state for event in events] == ["firing", "resolved"]
     for each in events[:1]:
-        await states.published(each)
-    assert await states.unpublished() == events[1:]
-    await states.forget()
-    assert await states.unpublished() == events[1:]
+        await alert_events.mark_published(each)
+    assert await alert_events.unpublished() == events[1:]
+    await alert_events.forget()
+    assert await alert_events.unpublished() == events[1:]
 
 
 def alert() -> Alert:

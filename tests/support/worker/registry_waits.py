@@ -1,6 +1,6 @@
 """Waiting for what workers and monitors write to the registry a moment after they have logged or published it."""
 
-from registry.alert_states import AlertStates
+from registry.alert_events import AlertEvents
 from registry.heartbeats import Heartbeats
 from registry.worker_heartbeat import WorkerHeartbeat
 from tests.support.deadline import wait_until
@@ -16,10 +16,10 @@ async def until_so_many_live(heartbeats: Heartbeats, count: int) -> list[WorkerH
     return await wait_until(live, f"{count} live workers") or []
 
 
-async def until_all_is_published(states: AlertStates) -> None:
+async def until_all_is_published(alert_events: AlertEvents) -> None:
     """Wait until PostgreSQL has every alert event as published."""
 
     async def published() -> bool:
-        return not await states.unpublished()
+        return not await alert_events.unpublished()
 
     await wait_until(published, "every alert event published")

@@ -1,4 +1,7 @@
-"""What fires, and every event of it: kept, so that a restart neither tells it twice nor forgets to resolve it."""
+"""The alerts that fire, and every event of an alert, in PostgreSQL.
+
+A monitor that restarts reads what fires, so it neither sends a `firing` event twice nor forgets to resolve an alert.
+"""
 
 from dataclasses import dataclass
 
@@ -20,58 +23,59 @@ _RESOLVE = """
 """
 _ADD_EVENT = "INSERT INTO alert_events (model_name, alert) VALUES ($1, $2)"
 _UNPUBLISHED = "SELECT id, alert FROM alert_events WHERE NOT published ORDER BY id"
-_PUBLISHED = "UPDATE alert_events SET published = true WHERE id = $1"
+_MARK_PUBLISHED = "UPDATE alert_events SET published = true WHERE id = $1"
 _FORGET = "DELETE FROM alert_events WHERE published AND recorded_at < now() - make_interval(secs => $1)"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An event with its number, which rises."""
+    """An event with its number. A later event has a higher number."""
 
     number: int
     alert: Alert
 
 
-class AlertStates:
-    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+class AlertEvents:
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def firing(self) -> list[Alert]:
-        """The events by which began what fires now."""
+        """The firing events of the currently active alerts."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_FIRING)
         return [Alert.model_validate_json(row["alert"]) for row in rows]
 
     async def record(self, alert: Alert) -> bool:
-        """Note an event; False when it is none: it fires already, or fires no more, by somebody else's word.
+        """Record an event. False when it changes nothing: the alert fires already, or was resolved already.
 
-        After a RegistryUnavailableError it is unknown whether it was noted, and then False the next time.
+        After a RegistryUnavailableError it is unknown whether the event was recorded. If it was, the next call with
+        the same event returns False.
         """
-        name = (alert.model_name, alert.model_version, alert.rule)
+        key = (alert.model_name, alert.model_version, alert.rule)
         document = alert.model_dump_json()
         async with self._database.connection() as connection, connection.transaction():
             if alert.state == "firing":
-                changed = await connection.fetchval(_FIRE, *name, document)
+                changed = await connection.fetchval(_FIRE, *key, document)
             else:
-                changed = await connection.fetchval(_RESOLVE, *name, alert.alert_id)
+                changed = await connection.fetchval(_RESOLVE, *key, alert.alert_id)
             if changed:
                 await connection.execute(_ADD_EVENT, alert.model_name, document)
         return bool(changed)
 
     async def unpublished(self) -> list[RecordedEvent]:
-        """The events that were noted and are not known to be published, in their order."""
+        """The recorded events that are not marked as published, oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_UNPUBLISHED)
         return [RecordedEvent(row["id"], Alert.model_validate_json(row["alert"])) for row in rows]
 
-    async def published(self, event: RecordedEvent) -> None:
-        """Note that the broker has it."""
+    async def mark_published(self, event: RecordedEvent) -> None:
+        """Record that the broker has the event."""
         async with self._database.connection() as connection:
-            await connection.execute(_PUBLISHED, event.number)
+            await connection.execute(_MARK_PUBLISHED, event.number)
 
     async def forget(self) -> None:
-        """Delete events of long ago."""
+        """Delete the published events that are older than `FORGET_EVENTS_SECONDS`."""
         async with self._database.connection() as connection:
             await connection.execute(_FORGET, FORGET_EVENTS_SECONDS)
