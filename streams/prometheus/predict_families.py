@@ -83,7 +83,7 @@ def version_metrics(model_name: str, model_version: str, total: LifetimeCounters
     ):
         if latencies.count:
             yield histogram(metric, own, latencies)
-    yield summary(catalogue.BACKEND_BATCH_SIZE, own, count=total.calls, total=total.called)
+    yield summary(catalogue.BACKEND_BATCH_SIZE, own, count=total.calls, total=total.examples)
 
 
 def _by_code(own: Labels, counts: dict[str, int]) -> list[tuple[Labels, float]]:

@@ -1,4 +1,4 @@
-"""Sending the metrics deltas, each once, also through the end of the worker."""
+"""Sending the metrics deltas to Kafka, each once, also while the worker ends."""
 
 from collections import deque
 from datetime import UTC, datetime
@@ -14,24 +14,24 @@ log = structlog.get_logger()
 
 
 class DeltaSender:
-    """Sends what a book has counted to a topic.
+    """Sends the counts of a registry to a topic.
 
-    A delta stays at hand until it is handed to the producer: a `send` that is cancelled before, as when
-    the worker ends while the producer learns of the topic, leaves it to the next.
+    A delta stays in the queue until the producer has it. So a `send` that is cancelled (as when the worker ends
+    while the producer still fetches the topic's metadata) leaves it to the next `send`.
     """
 
-    def __init__(self, book: MetricsRegistry, topic: str) -> None:
-        self._book = book
+    def __init__(self, metrics: MetricsRegistry, topic: str) -> None:
+        self._metrics = metrics
         self._topic = topic
         self._unsent: deque[MetricsDelta] = deque()
 
     async def send(self, producer: AIOKafkaProducer) -> None:
-        """Close the book's window and hand over its deltas."""
-        self._unsent += self._book.close_window(datetime.now(UTC))
+        """Close the window and give its deltas to the producer; logs a failure and drops that delta."""
+        self._unsent += self._metrics.close_window(datetime.now(UTC))
         while self._unsent:
             delta = self._unsent[0]
             try:
-                # Its delivery is not awaited: a delta that is lost shows as a gap in `seq`.
+                # Nothing waits for the delivery: readers see a lost delta as a gap in `seq`.
                 await producer.send(
                     self._topic, value=delta.model_dump_json().encode(), key=delta.model_name.encode()
                 )

@@ -1,26 +1,32 @@
-"""PURE. What a worker counts, and the deltas it publishes.
+"""PURE. What a worker counts for each version, and the metrics deltas that it publishes.
 
-A delta holds what was counted in one window for one version, in forms that add: readers merge
-deltas of any workers and windows. `seq` rises by one with each delta of a worker's life, so that
-a reader sees repeats and gaps. What the closed windows add up to is kept beside, for who reads totals.
+A delta holds the counts of one window for one version. Deltas can be added: readers merge the deltas of any
+workers and windows. `seq` rises by one with each delta of a worker's boot, so a reader can tell duplicates and
+gaps. The lifetime counters keep the sums of the closed windows, for readers of totals (Prometheus).
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from schemas.events import MetricsDelta
 from schemas.histogram import HistogramBuilder
 from streams.serving.latency_total import LatencyTotal
 
+Latencies = TypeVar("Latencies", HistogramBuilder, LatencyTotal)
 
-class WindowCounters:
-    """The counts of one version in the current window."""
+
+class VersionCounters(Generic[Latencies]):
+    """The counts of one version over some time.
+
+    `errors` counts records without predictions by error code, `fallbacks` the requests of this version that
+    production answered, by the code of this version's error. `backend_ms` is the duration of backend calls.
+    """
 
     __slots__ = (
         "backend_ms",
-        "batch_size",
         "breaker_opened",
         "cache_hits",
         "cache_misses",
@@ -30,58 +36,9 @@ class WindowCounters:
         "latency_ms",
         "load_failures",
         "ok",
-        "revision",
     )
 
-    def __init__(self, revision: int) -> None:
-        self.revision = revision
-        self.ok = 0
-        self.errors: dict[str, int] = {}
-        self.cache_hits = 0
-        self.cache_misses = 0
-        self.latency_ms = HistogramBuilder()
-        self.end_to_end_ms = HistogramBuilder()
-        self.backend_ms = HistogramBuilder()
-        self.batch_size = HistogramBuilder()
-        self.load_failures = 0
-        self.fallbacks: dict[str, int] = {}
-        self.breaker_opened = 0
-
-    def failed(self, code: str) -> None:
-        """Count one record that got no predictions; MALFORMED_RECORD is one that got no answer at all."""
-        self.errors[code] = self.errors.get(code, 0) + 1
-
-    def fell_back(self, code: str) -> None:
-        """Count one record of this version that production answered, by what had failed."""
-        self.fallbacks[code] = self.fallbacks.get(code, 0) + 1
-
-    @property
-    def requests(self) -> int:
-        return self.ok + sum(self.errors.values())
-
-
-class LifetimeCounters:
-    """What was counted of one version since the worker began; its size does not grow with time."""
-
-    __slots__ = (
-        "backend_ms",
-        "breaker_opened",
-        "cache_hits",
-        "cache_misses",
-        "called",
-        "calls",
-        "counted_at",
-        "end_to_end_ms",
-        "errors",
-        "fallbacks",
-        "latency_ms",
-        "load_failures",
-        "ok",
-    )
-
-    def __init__(self) -> None:
-        self.counted_at: datetime | None = None
-        """The end of the last window in which anything was."""
+    def __init__(self, latencies: Callable[[], Latencies]) -> None:
         self.ok = 0
         self.errors: Counter[str] = Counter()
         self.fallbacks: Counter[str] = Counter()
@@ -89,94 +46,134 @@ class LifetimeCounters:
         self.cache_misses = 0
         self.load_failures = 0
         self.breaker_opened = 0
+        self.latency_ms: Latencies = latencies()
+        self.end_to_end_ms: Latencies = latencies()
+        self.backend_ms: Latencies = latencies()
+
+
+class WindowCounters(VersionCounters[HistogramBuilder]):
+    """The counts of the current window; `batch_size` has one value for each backend call."""
+
+    __slots__ = ("batch_size", "revision")
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(HistogramBuilder)
+        self.revision = revision
+        self.batch_size = HistogramBuilder()
+
+    def failed(self, code: str) -> None:
+        """Count one record without predictions; MALFORMED_RECORD is one without a response."""
+        self.errors[code] += 1
+
+    def fell_back(self, code: str) -> None:
+        """Count one request of this version that production answered, by the code of this version's error."""
+        self.fallbacks[code] += 1
+
+    @property
+    def requests(self) -> int:
+        """The records with a response or a dead letter of this version."""
+        return self.ok + self.errors.total()
+
+
+class LifetimeCounters(VersionCounters[LatencyTotal]):
+    """The counts since the process began; their size does not grow with time.
+
+    `calls` counts backend calls and `examples` the inputs in them. `counted_at` is the end of the last window
+    with a count, None before the first.
+    """
+
+    __slots__ = ("calls", "counted_at", "examples")
+
+    def __init__(self) -> None:
+        super().__init__(LatencyTotal)
+        self.counted_at: datetime | None = None
         self.calls = 0
-        self.called = 0
-        """The examples in all calls."""
-        self.latency_ms = LatencyTotal()
-        self.end_to_end_ms = LatencyTotal()
-        self.backend_ms = LatencyTotal()
+        self.examples = 0
 
-    def add(self, tally: WindowCounters) -> None:
-        """Add a window, before its histograms are taken."""
-        self.ok += tally.ok
-        self.errors.update(tally.errors)
-        self.fallbacks.update(tally.fallbacks)
-        self.cache_hits += tally.cache_hits
-        self.cache_misses += tally.cache_misses
-        self.load_failures += tally.load_failures
-        self.breaker_opened += tally.breaker_opened
-        self.calls += tally.batch_size.count
-        self.called += int(tally.batch_size.total)
-        self.latency_ms.add(tally.latency_ms)
-        self.end_to_end_ms.add(tally.end_to_end_ms)
-        self.backend_ms.add(tally.backend_ms)
+    def add(self, window: WindowCounters) -> None:
+        """Add the counts of a window; its histograms must not be taken before."""
+        self.ok += window.ok
+        self.errors.update(window.errors)
+        self.fallbacks.update(window.fallbacks)
+        self.cache_hits += window.cache_hits
+        self.cache_misses += window.cache_misses
+        self.load_failures += window.load_failures
+        self.breaker_opened += window.breaker_opened
+        self.calls += window.batch_size.count
+        self.examples += int(window.batch_size.total)
+        self.latency_ms.add(window.latency_ms)
+        self.end_to_end_ms.add(window.end_to_end_ms)
+        self.backend_ms.add(window.backend_ms)
 
-    def with_window(self, tally: WindowCounters | None) -> "LifetimeCounters":
-        """The same with a window that is still open."""
-        if tally is None:
+    def with_window(self, window: WindowCounters | None) -> "LifetimeCounters":
+        """The sum of these counts and those of the open window."""
+        if window is None:
             return self
-        both = copy.copy(self)
-        both.errors, both.fallbacks = self.errors.copy(), self.fallbacks.copy()
-        both.latency_ms = self.latency_ms.copy()
-        both.end_to_end_ms = self.end_to_end_ms.copy()
-        both.backend_ms = self.backend_ms.copy()
-        both.add(tally)
-        return both
+        total = copy.copy(self)
+        total.errors, total.fallbacks = self.errors.copy(), self.fallbacks.copy()
+        total.latency_ms = self.latency_ms.copy()
+        total.end_to_end_ms = self.end_to_end_ms.copy()
+        total.backend_ms = self.backend_ms.copy()
+        total.add(window)
+        return total
 
 
 class MetricsRegistry:
-    """The tallies of all versions that this worker answers for."""
+    """The counters of all versions for which this worker responds."""
 
     def __init__(self, worker: str, boot_id: str, opened_at: datetime) -> None:
         self._worker = worker
         self._boot_id = boot_id
         self._window_start = opened_at
         self._next_seq = 0
-        self._tallies: dict[tuple[str, str], WindowCounters] = {}
+        self._windows: dict[tuple[str, str], WindowCounters] = {}
         self._revisions: dict[tuple[str, str], int] = {}
-        self._totals: dict[tuple[str, str], LifetimeCounters] = {}
+        self._lifetimes: dict[tuple[str, str], LifetimeCounters] = {}
 
     def counters_for(self, model_name: str, model_version: str, revision: int) -> WindowCounters:
-        """The tally of a version; `model_version` "" is for requests that reached none."""
+        """The counters of the current window.
+
+        `model_version` is "" for requests without a version; `model_name` is "" too when the model is unknown.
+        """
         key = (model_name, model_version)
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tallies[key] = WindowCounters(self._revisions.get(key, 0))
-        if revision > tally.revision:
-            tally.revision = self._revisions[key] = revision
-        return tally
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = WindowCounters(self._revisions.get(key, 0))
+        if revision > window.revision:
+            window.revision = self._revisions[key] = revision
+        return window
 
     def meter(self, model_name: str, model_version: str) -> "VersionMeter":
-        """Counts what happens between a version and its backend."""
+        """What counts the backend calls of a version."""
         return VersionMeter(self, model_name, model_version)
 
     def load_failed(self, model_name: str, model_version: str, revision: int) -> None:
-        """Count a version that could not be loaded on this worker."""
+        """Count a version that this worker could not load."""
         self.counters_for(model_name, model_version, revision).load_failures += 1
 
     @property
     def counted(self) -> list[tuple[str, str]]:
-        """The models and versions of which there are totals."""
-        return list(self._totals | self._tallies)
+        """The models and versions with lifetime counters."""
+        return list(self._lifetimes | self._windows)
 
     def lifetime_counters(self, model_name: str, model_version: str) -> LifetimeCounters:
-        """All that was counted of a version until now."""
+        """The counts of a version until now, with the open window."""
         key = (model_name, model_version)
-        return (self._totals.get(key) or LifetimeCounters()).with_window(self._tallies.get(key))
+        return (self._lifetimes.get(key) or LifetimeCounters()).with_window(self._windows.get(key))
 
     def forget(self, model_name: str, model_version: str) -> None:
-        """Keep the total of a version no longer, of which nothing more is to be counted."""
-        self._totals.pop((model_name, model_version), None)
+        """Drop the lifetime counters of a version that takes no more requests."""
+        self._lifetimes.pop((model_name, model_version), None)
 
     def close_window(self, now: datetime) -> Iterator[MetricsDelta]:
         """The deltas of the window that ends now; the next window starts empty."""
-        tallies, self._tallies = self._tallies, {}
+        windows, self._windows = self._windows, {}
         start, self._window_start = self._window_start, now
-        for key, tally in tallies.items():
-            total = self._totals.setdefault(key, LifetimeCounters())
-            total.add(tally)
-            total.counted_at = now
-        for (model_name, model_version), tally in tallies.items():
+        for key, window in windows.items():
+            lifetime = self._lifetimes.setdefault(key, LifetimeCounters())
+            lifetime.add(window)
+            lifetime.counted_at = now
+        for (model_name, model_version), window in windows.items():
             yield MetricsDelta.model_construct(
                 worker=self._worker,
                 boot_id=self._boot_id,
@@ -185,41 +182,41 @@ class MetricsRegistry:
                 window_end=now,
                 model_name=model_name,
                 model_version=model_version,
-                revision=tally.revision,
-                requests=tally.requests,
-                ok=tally.ok,
-                errors=tally.errors,
-                cache_hits=tally.cache_hits,
-                cache_misses=tally.cache_misses,
-                latency_ms=tally.latency_ms.taken(),
-                end_to_end_ms=tally.end_to_end_ms.taken(),
-                backend_ms=tally.backend_ms.taken(),
-                batch_size=tally.batch_size.taken(),
-                load_failures=tally.load_failures,
-                fallbacks=tally.fallbacks,
-                breaker_opened=tally.breaker_opened,
+                revision=window.revision,
+                requests=window.requests,
+                ok=window.ok,
+                errors=window.errors,
+                cache_hits=window.cache_hits,
+                cache_misses=window.cache_misses,
+                latency_ms=window.latency_ms.taken(),
+                end_to_end_ms=window.end_to_end_ms.taken(),
+                backend_ms=window.backend_ms.taken(),
+                batch_size=window.batch_size.taken(),
+                load_failures=window.load_failures,
+                fallbacks=window.fallbacks,
+                breaker_opened=window.breaker_opened,
             )
             self._next_seq += 1
 
 
 class VersionMeter:
-    """One version's backend, in the book; its revision is that of the requests counted last."""
+    """Counts the backend calls of one version; the calls themselves have no revision."""
 
-    def __init__(self, book: MetricsRegistry, model_name: str, model_version: str) -> None:
-        self._book = book
+    def __init__(self, metrics: MetricsRegistry, model_name: str, model_version: str) -> None:
+        self._metrics = metrics
         self._model_name = model_name
         self._model_version = model_version
 
     def called(self, batch_size: int, seconds: float) -> None:
-        """A batch came back, with predictions or without."""
-        tally = self._tally
-        tally.batch_size.add(batch_size)
-        tally.backend_ms.add(seconds * 1000)
+        """Count a call that has ended, with predictions or errors."""
+        counters = self._counters
+        counters.batch_size.add(batch_size)
+        counters.backend_ms.add(seconds * 1000)
 
     def breaker_opened(self) -> None:
-        """From now on nobody calls, for a while."""
-        self._tally.breaker_opened += 1
+        """Count an opening of the circuit breaker."""
+        self._counters.breaker_opened += 1
 
     @property
-    def _tally(self) -> WindowCounters:
-        return self._book.counters_for(self._model_name, self._model_version, 0)
+    def _counters(self) -> WindowCounters:
+        return self._metrics.counters_for(self._model_name, self._model_version, 0)
