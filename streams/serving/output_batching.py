@@ -40,10 +40,13 @@ class OutputBatcher:
         """Gather rows for the next `flush`."""
         self._rows += rows
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows wait for a `flush`."""
+        return bool(self._rows)
+
     async def flush(self) -> None:
         """Hand the gathered rows to the sender."""
-        if not self._rows:
-            return
         rows, self._rows = self._rows, []
         joined, delivered = self._output.join(rows, self._topic.name, self._partition)
         if delivered is not None:

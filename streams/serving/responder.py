@@ -121,8 +121,9 @@ class Responder:
 
     async def flush(self) -> None:
         """Hand the gathered responses and dead letters to the sender."""
-        await self._responses.flush()
-        await self._dead_letters.flush()
+        for batcher in (self._responses, self._dead_letters):
+            if batcher.has_rows:
+                await batcher.flush()
 
     async def delivered(self) -> None:
         """Flush, and wait until the broker has everything; raises what aiokafka raises when it fails."""
