@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from deploy.local.kafka import Kafka
 from deploy.local.redis import Redis
-from deploy.local.stack import LocalStack
 from schemas.errors import HeadraceError
 from tests.support.stack.java import start_java_fast
 from tests.support.stack.services import (
@@ -185,7 +185,7 @@ def redis_url(own_redis: Redis) -> str:
 
 
 @pytest.fixture
-def own_stack(tmp_path: Path, fast_java: None) -> Iterator[LocalStack]:
-    """A whole stack of the test's own, whose servers it may stop, kill and pause. Takes 5 s."""
-    with LocalStack(tmp_path / "stack") as own:
-        yield own
+def own_kafka(in_containers: bool, tmp_path: Path, fast_java: None) -> Iterator[Kafka]:
+    """A Kafka of the test's own without topics, to stop, kill, pause and start again. Takes 2 s."""
+    with own_server("kafka", tmp_path / "kafka", in_containers=in_containers) as server:
+        yield server

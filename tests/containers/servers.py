@@ -226,24 +226,12 @@ SERVERS: Mapping[str, type[ContainerServer]] = {
 
 
 class ContainerStack:
-    """All three, with what tests ask of `deploy.local.stack.LocalStack`."""
+    """The three servers, started and removed together."""
 
     def __init__(self) -> None:
         self.kafka = ContainerKafka()
         self.postgres = ContainerPostgres()
         self.redis = ContainerRedis()
-
-    @property
-    def kafka_bootstrap(self) -> str:
-        return self.kafka.bootstrap
-
-    @property
-    def postgres_dsn(self) -> str:
-        return self.postgres.dsn
-
-    @property
-    def redis_url(self) -> str:
-        return self.redis.url
 
     def start(self) -> None:
         """Start all servers and wait until they serve; raises SetupError, and then none is left."""

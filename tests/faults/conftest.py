@@ -1,12 +1,11 @@
-"""A group of workers for each test, and servers of its own to harm and heal on the same address."""
+"""A group of workers for each test, and a PostgreSQL of its own to harm and heal on the same address."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.local.kafka import Kafka
 from deploy.local.postgres import Postgres
 from registry.migrate import migrate
 from tests.support.models.served_model import serve_model
@@ -31,13 +30,6 @@ def make_group(topics: MakeTopics, database: str, start_worker: StartWorker, tmp
         )
 
     return make
-
-
-@pytest.fixture
-def own_kafka(in_containers: bool, tmp_path: Path, fast_java: None) -> Iterator[Kafka]:
-    """A Kafka without topics; takes 4 s."""
-    with own_server("kafka", tmp_path / "kafka", in_containers=in_containers) as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis as RedisClient
 
+from deploy.local.kafka import Kafka
 from deploy.local.redis import Redis
-from deploy.local.stack import LocalStack
 from registry.broadcast import CHANNEL
-from registry.migrate import migrate
 from registry.store import RegistryStore
 from schemas.errors import (
     BrokerUnavailableError,
@@ -25,7 +24,7 @@ from schemas.models import PromotionResult
 from streams.clients import promotion_client as promoting
 from streams.clients.promotion_client import PromotionClient, apply_directly, send_hint
 from streams.config.settings import Settings
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from tests.support.kafka.topic_log import topic_log
 from tests.support.promotions.events import event, spec
 from tests.support.stack.services import MakeTopics
@@ -247,17 +246,11 @@ async def test_closing_the_client_gives_the_event_to_postgresql(settings: Settin
 
 
 async def test_one_client_outlives_an_absence_of_kafka(
-    own_stack: LocalStack, topics: MakeTopics, start_worker: StartWorker
+    own_kafka: Kafka, database: str, topics: MakeTopics, start_worker: StartWorker
 ) -> None:
     """Kafka is away when the client is made, comes, hangs and comes back: the same client decides each time."""
-    await migrate(own_stack.postgres_dsn)
-    settings = await topics(
-        1,
-        kafka_bootstrap=own_stack.kafka_bootstrap,
-        postgres_dsn=own_stack.postgres_dsn,
-        redis_url=own_stack.redis_url,
-    )
-    kafka = own_stack.kafka
+    settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap, postgres_dsn=database)
+    kafka = own_kafka
     await asyncio.to_thread(kafka.stop)
     versions = (f"v{number}" for number in itertools.count())
     async with PromotionClient(settings) as client:
@@ -284,7 +277,9 @@ async def test_one_client_outlives_an_absence_of_kafka(
         kafka.pause()
         assert await decided_via() == "postgresql"
     kafka.resume()
+
+    async def nothing_is_left() -> bool:
+        return asyncio.all_tasks() == {asyncio.current_task()}
+
     # What closing left behind ends too, now that it can.
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    _, pending = await asyncio.wait(left, timeout=30)
-    assert not pending
+    await wait_until(nothing_is_left, "the end of the client's tasks")

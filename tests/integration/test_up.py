@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import psutil
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import asyncio as redis
 
@@ -157,12 +158,18 @@ async def assert_services_answer(settings: Settings) -> None:
         await client.aclose()
 
 
-@pytest.mark.parametrize("step", ["formatting Kafka", "starting Redis"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("formatting Kafka", signal.SIGKILL),
+        ("formatting Kafka", signal.SIGINT),
+        ("starting Redis", signal.SIGTERM),
+    ],
+)
 def test_ended_half_way_it_leaves_no_process(
     start_up: Callable[[], Up], step: str, number: signal.Signals
 ) -> None:
-    """However `up` ends while it is starting, its servers and tools end with it, and it starts again."""
+    """However `up` ends while it is starting, its servers and tools end with it."""
     up = start_up()
     up.wait_for(step)
     family = children_of(up)
@@ -180,31 +187,26 @@ def children_of(up: Up) -> list[psutil.Process]:
     pytest.fail("`headrace up` ended by itself")
 
 
-def test_a_killed_up_is_followed_by_another_on_the_same_folder(start_up: Callable[[], Up]) -> None:
-    """Neither its lock nor its half-made data nor servers that are still ending stand in the way."""
+def test_a_killed_up_is_followed_by_another_that_ends_with_a_server(start_up: Callable[[], Up]) -> None:
+    """Neither the lock nor half-made data nor servers of a killed `up` stop the next one on the folder.
+
+    When one of its servers dies, `up` names it, ends the others, and fails.
+    """
     first = start_up()
     first.wait_for("starting Redis")
     first.process.kill()
     second = start_up()
     second.wait_for("ready")
-    second.process.send_signal(signal.SIGINT)
-    assert second.wait_for_end() == 0
-
-
-def test_a_server_that_dies_ends_up(start_up: Callable[[], Up]) -> None:
-    """It does not pretend to serve: it says which server ended, and takes the others down."""
-    up = start_up()
-    up.wait_for("ready")
-    family = up.family()
+    family = second.family()
     names = asked(family, lambda process: (process.name(), process))
     next(process for name, process in names if name == "redis-server").kill()
-    assert up.wait_for_end() == 1
-    assert "Redis ended unexpectedly" in "".join(up.output)
-    assert_nothing_left(up.data_dir, family)
+    assert second.wait_for_end() == 1
+    assert "Redis ended unexpectedly" in "".join(second.output)
+    assert_nothing_left(second.data_dir, family)
 
 
-async def test_a_stack_starts_again_with_its_data(tmp_path: Path) -> None:
-    """Kafka's cluster and topics and PostgreSQL's rows are there after a stop, on other ports.
+async def test_a_stack_and_its_servers_start_again_with_their_data(tmp_path: Path) -> None:
+    """Killed servers start again on their addresses, and a stopped stack on others; topics and rows are there.
 
     The folder's name is one that a careless configuration file would cut or garble.
     """
@@ -212,13 +214,29 @@ async def test_a_stack_starts_again_with_its_data(tmp_path: Path) -> None:
     with LocalStack(data_dir) as stack:
         await write_something(stack)
         cluster_before = await cluster_of(stack)
+        addresses = stack.kafka_bootstrap, stack.postgres_dsn
+        stack.kafka.kill()
+        stack.postgres.kill()
+        assert stack.ended() == ["Kafka", "PostgreSQL"]
+        stack.kafka.start()
+        stack.postgres.start()
+        assert stack.ended() == []
+        assert (stack.kafka_bootstrap, stack.postgres_dsn) == addresses
+        assert await kept(stack) == (cluster_before, [(7,)], b"before")
     with LocalStack(data_dir) as stack:
-        assert await cluster_of(stack) == cluster_before
-        connection = await asyncpg.connect(stack.postgres_dsn)
-        try:
-            assert await connection.fetch("SELECT n FROM kept") == [(7,)]
-        finally:
-            await connection.close()
+        assert await kept(stack) == (cluster_before, [(7,)], b"before")
+
+
+async def kept(stack: LocalStack) -> tuple[Any, list[tuple[int]], bytes]:
+    """The cluster with its topics, the rows, and the first record."""
+    connection = await asyncpg.connect(stack.postgres_dsn)
+    try:
+        rows: list[tuple[int]] = await connection.fetch("SELECT n FROM kept")
+    finally:
+        await connection.close()
+    consumer = AIOKafkaConsumer("kept", bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest")
+    async with consumer:
+        return await cluster_of(stack), rows, (await consumer.getone()).value
 
 
 async def write_something(stack: LocalStack) -> None:
@@ -228,6 +246,8 @@ async def write_something(stack: LocalStack) -> None:
         await admin.create_topics([NewTopic("kept", 3, 1)])
     finally:
         await admin.close()
+    async with AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap, acks="all") as producer:
+        await producer.send_and_wait("kept", b"before")
     connection = await asyncpg.connect(stack.postgres_dsn)
     try:
         await connection.execute("CREATE TABLE kept AS SELECT 7 AS n")

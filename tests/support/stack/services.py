@@ -58,7 +58,7 @@ class RunStack:
         stack.start()
         self._stack = stack
         addresses = StackAddresses(
-            stack.kafka_bootstrap, stack.postgres_dsn, stack.redis_url, stack.postgres.dsn_of(TEMPLATE)
+            stack.kafka.bootstrap, stack.postgres.dsn, stack.redis.url, stack.postgres.dsn_of(TEMPLATE)
         )
         asyncio.run(_make_template(addresses))
         self._addresses.write_text(json.dumps(asdict(addresses)))
