@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import AnswerError, BackendBrokenError, BackendUnavailableError
 from schemas.events import JsonObject
+from tests.support.deadline import deadline
 from tests.support.models.backends import open_inference, tensorflow, torchserve
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from workers.backends.model_server import ModelServer
@@ -101,16 +102,13 @@ async def test_a_server_says_when_to_come_back(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("retry_after", ["31", "9" * 400])
+@pytest.mark.parametrize("retry_after", ["601", "9" * 400])
 async def test_who_would_come_back_too_late_is_told_at_once(status: int, retry_after: str) -> None:
     """Nobody waits for what cannot be answered in time."""
     busy = Busy((status, f"retry-after: {retry_after}\r\n"), for_ever=True)
-    loop = asyncio.get_running_loop()
-    async with served(busy) as backend:
-        start = loop.time()
+    async with served(busy) as backend, deadline("an error without a wait"):
         with pytest.raises(BackendUnavailableError, match=f"answered {status}"):
-            await infer(backend, timeout_seconds=30)
-        assert loop.time() - start < 20
+            await infer(backend, timeout_seconds=600)
     assert len(busy.times) == 1
 
 

@@ -21,6 +21,7 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.models import RequestForm
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from workers.backends.model_server import ModelServer
 from workers.backends.tensorflow import TensorflowBackend
@@ -28,7 +29,6 @@ from workers.calls.isolate import infer_each
 from workers.network.endpoints import Outbound
 
 EXCHANGES = json.loads(Path(__file__).with_name("tensorflow_serving.json").read_text())
-_SECONDS = 30.0
 _NOT_RECORDED = 418
 
 MakeBackend = Callable[..., TensorflowBackend]
@@ -63,7 +63,7 @@ async def backend() -> AsyncIterator[MakeBackend]:
 
 
 async def infer(backend: TensorflowBackend, *numbers: Any) -> list[Any]:
-    return await backend.infer([{"x": number} for number in numbers], timeout_seconds=_SECONDS)
+    return await backend.infer([{"x": number} for number in numbers], timeout_seconds=DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("form", list(RequestForm))
@@ -78,7 +78,7 @@ async def test_each_form(backend: MakeBackend, form: RequestForm) -> None:
 async def test_several_outputs(backend: MakeBackend, form: RequestForm) -> None:
     """By name in both forms, which write them differently."""
     users = [{"user_idx": 0}, {"user_idx": 1}]
-    predictions = await backend("recommender", form=form).infer(users, timeout_seconds=_SECONDS)
+    predictions = await backend("recommender", form=form).infer(users, timeout_seconds=DEADLINE_SECONDS)
     assert predictions == [
         {"items": [1, 2], "scores": [0.5, 0.25]},
         {"items": [3, 4], "scores": [1.0, 0.5]},
@@ -126,7 +126,7 @@ async def test_what_is_loading_is_waited_for(backend: MakeBackend) -> None:
 async def test_a_bad_example_fails_alone(backend: MakeBackend) -> None:
     """The server refuses the batch and names the example; the others are asked for again without it."""
     examples: list[JsonObject] = [{"x": 1}, {"x": "no number"}, {"x": 3}]
-    first, bad, last = await infer_each(backend("doubler"), examples, timeout_seconds=_SECONDS)
+    first, bad, last = await infer_each(backend("doubler"), examples, timeout_seconds=DEADLINE_SECONDS)
     assert (first, last) == (2, 6)
     assert isinstance(bad, BackendFailedError)
     assert "answered 400: Failed to process element: 0 key: x" in str(bad)
@@ -135,7 +135,7 @@ async def test_a_bad_example_fails_alone(backend: MakeBackend) -> None:
 async def test_an_input_that_the_model_has_not(backend: MakeBackend) -> None:
     """The server says which."""
     with pytest.raises(BackendFailedError, match="does not have named input: z"):
-        await backend("doubler").infer([{"z": 1}], timeout_seconds=_SECONDS)
+        await backend("doubler").infer([{"z": 1}], timeout_seconds=DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("model", ["gone", "full"])
