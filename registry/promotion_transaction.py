@@ -17,9 +17,8 @@ from registry.model_rows import RANGES, find_model
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.event_body import event_body
 from schemas.events import rfc3339
-from schemas.models import PromotionError, PromotionEvent, PromotionResult, Status
+from schemas.models import PromotionError, PromotionEvent, PromotionResult, Status, event_body
 from schemas.wire import digest
 
 # An escaped NUL, unless its backslash is escaped itself. JSON can hold it, PostgreSQL cannot.

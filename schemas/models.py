@@ -13,8 +13,10 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject, ModelName, UtcTime, VersionName, WireModel
 from schemas.mapping import Mapping
+from schemas.wire import canonical
 
 BUCKETS = 10_000
 
@@ -236,6 +238,20 @@ class PromotionEvent(WireModel):
     actor: str = ""
     reason: str = ""
     expected_revision: Annotated[int, Field(ge=0)] | None = None
+
+
+def event_body(event: PromotionEvent) -> bytes:
+    """PURE. The canonical JSON of an event, without defaults: what is sent, and what equal events share.
+
+    A field that a later release adds changes nothing about older events. Raises PromotionRejectedError when the
+    event has no form in JSON.
+    """
+    try:
+        return canonical(event.model_dump(mode="json", exclude_defaults=True))
+    except ValueError as error:
+        raise PromotionRejectedError(
+            RejectionCode.INVALID_EVENT, f"the event has no form in JSON ({error}); send it without that"
+        ) from None
 
 
 class PromotionError(WireModel):

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
+from deploy.demo.plan import CANARY_PERCENT, MODEL_NAME
 from deploy.demo.recommenders import LIST_LENGTH
 from registry.store import RegistryStore
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.models import Action, Framework, ModelSpec, PromotionEvent
 from streams.config.settings import Settings
 
-MODEL_NAME = "movie-recommendations"
-CANARY_PERCENT = 10
 _ACTOR = "demo"
 
 # A list is soon out of date, and a replay that begins again has something to compute again.

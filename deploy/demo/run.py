@@ -12,10 +12,11 @@ from pathlib import Path
 
 from deploy.demo import story
 from deploy.demo.movielens import load_movielens
+from deploy.demo.plan import ALS, POPULARITY, Tally, Visit
 from deploy.demo.publish import promotion_events, publish
 from deploy.demo.ratings import split_by_time
-from deploy.demo.replay import Tally, Visit, ask, replay, visits
-from deploy.demo.training import ALS, POPULARITY, train_all
+from deploy.demo.replay import ask, replay, visits
+from deploy.demo.training import train_all
 from deploy.demo.view import tell, watch
 from deploy.local.process import ChildProcess
 from deploy.local.stack import LocalStack

@@ -1,14 +1,12 @@
-"""PURE. What the demo tells its reader, apart from single steps."""
+"""PURE. The texts that the demo prints."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
-from deploy.demo.publish import CANARY_PERCENT, MODEL_NAME
+from deploy.demo.plan import ALS, CANARY_PERCENT, MODEL_NAME, POPULARITY, Tally, Visit
 from deploy.demo.ratings import Ratings
-from deploy.demo.replay import Tally, Visit
-from deploy.demo.training import ALS, POPULARITY
 from schemas.events import PredictResponse
 from streams.config.sources import ENV_FILE_VARIABLE
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.demo.onnx_file import write_onnx
+from deploy.demo.plan import ALS, POPULARITY
 from deploy.demo.publish import model_spec
 from deploy.demo.ratings import Ratings
 from deploy.demo.recommenders import Recommender, hit_rate, train_als, train_popularity
 from schemas.models import ModelSpec
 
-POPULARITY, ALS = "v1", "v2"
 _RECOMMENDERS: dict[str, tuple[str, Callable[[Ratings], Recommender]]] = {
     POPULARITY: ("the films that most people rated", train_popularity),
     ALS: ("implicit ALS, which knows the user's taste", train_als),

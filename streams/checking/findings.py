@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from schemas.events import JsonObject
-from streams.checking.latency import Latency
+from streams.checking.call_latency import Latency
 from workers.backends.description import DescribedTensor, ModelDescription
 
 NOT_LOADED = "NOT_LOADED"

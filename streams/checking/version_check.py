@@ -25,9 +25,9 @@ from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import schema_of
 from schemas.models import Framework, ModelSpec, PromotionEvent, RequestForm
 from streams.checking.agreement import differences
+from streams.checking.call_latency import BATCH_SIZES, MAX_SECONDS, Latency, measure
 from streams.checking.contradictions import contradictions, misfits, misnamed
 from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
-from streams.checking.latency import BATCH_SIZES, MAX_SECONDS, Latency, measure
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader

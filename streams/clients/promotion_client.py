@@ -27,9 +27,8 @@ from schemas.errors import (
     RejectionCode,
     SetupError,
 )
-from schemas.event_body import event_body
 from schemas.events import JsonObject
-from schemas.models import PromotionEvent, PromotionResult
+from schemas.models import PromotionEvent, PromotionResult, event_body
 from schemas.validation import one_line
 from streams.clients.reply_connection import ReplyConnection, ReplyProtocol, retrieve_exception
 from streams.config.security import redis_options

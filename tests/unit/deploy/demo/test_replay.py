@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from deploy.demo.movielens import load_movielens
-from deploy.demo.replay import Tally, Visit, replay
+from deploy.demo.plan import Tally, Visit
+from deploy.demo.replay import replay
 from schemas.errors import ResponseTimeoutError, SetupError
 from schemas.events import PredictResponse
 from streams.clients.predict_client import PredictClient

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from deploy.demo.movielens import parse
 from deploy.demo.onnx_file import write_onnx
-from deploy.demo.publish import MODEL_NAME, model_spec, promotion_events
+from deploy.demo.plan import MODEL_NAME
+from deploy.demo.publish import model_spec, promotion_events
 from deploy.demo.ratings import Ratings, split_by_time
 from deploy.demo.recommenders import Recommender, hit_rate, train_als, train_popularity
 from deploy.demo.replay import visits

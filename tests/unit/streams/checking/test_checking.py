@@ -10,8 +10,8 @@ from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.mapping import Datatype, Mapping
 from streams.checking.agreement import differences
+from streams.checking.call_latency import Latency
 from streams.checking.contradictions import contradictions, misfits, misnamed
-from streams.checking.latency import Latency
 from streams.checking.samples import MAX_ELEMENTS, sample_of
 from workers.backends.description import DescribedTensor, ModelDescription
 
