@@ -1,10 +1,10 @@
-"""PURE. An alert in words."""
+"""PURE. The text of an alert, for people."""
 
 from schemas.events import Alert
 
 
 def format_alert(alert: Alert) -> str:
-    """What is wrong, with the figure and the threshold; for a resolved one what it was about."""
+    """One sentence with the value and the threshold."""
     whose = f"{alert.model_name} {alert.model_version}".strip()
     text = _SENTENCES.get(alert.rule, "{rule} is {value:g}, threshold {threshold:g}").format(
         rule=alert.rule,
@@ -26,18 +26,18 @@ def _span(seconds: float) -> str:
 _SENTENCES = {
     "error_rate": "{value:.1%} of the requests of the last {window} failed, threshold {threshold:.1%}",
     "latency_baseline": (
-        "p99 of {window} is {value:.1f} ms, usual is {baseline:.1f} ms, threshold {threshold:.1f} ms"
+        "p99 of {window} is {value:.1f} ms, baseline {baseline:.1f} ms, threshold {threshold:.1f} ms"
     ),
     "latency_production": (
-        "p99 of {window} is {value:.1f} ms, production's {baseline:.1f} ms, threshold {threshold:.1f} ms"
+        "p99 of {window} is {value:.1f} ms, production's is {baseline:.1f} ms, threshold {threshold:.1f} ms"
     ),
     "cache_hits": (
-        "{value:.1%} of the lookups of {window} hit the cache, usual is {baseline:.1%}, threshold {threshold:.1%}"
+        "{value:.1%} of the lookups of {window} hit the cache, baseline {baseline:.1%}, threshold {threshold:.1%}"
     ),
     "no_traffic": "no request for {value:.0f} s, though it has weight and its model had traffic",
     "load_failure": "could not be loaded {value:.0f} times in the last {window}",
-    "breaker_opened": "its model server was spared calls {value:.0f} times in the last {window}",
-    "consumer_lag": "the oldest request that is not answered waits for {value:.0f} s, threshold {threshold:.0f} s",
-    "stale_workers": "{value:.0f} workers are silent or do not follow the registry",
+    "breaker_opened": "its circuit breaker opened {value:.0f} times in the last {window}",
+    "consumer_lag": "the oldest unanswered request is {value:.0f} s old, threshold {threshold:.0f} s",
+    "stale_workers": "{value:.0f} workers send no heartbeat or do not follow the registry",
     "delta_loss": "{value:.0f} metrics deltas were lost in the last {window}",
 }

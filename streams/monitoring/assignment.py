@@ -1,6 +1,7 @@
-"""Which models this monitor watches: those whose deltas are in the partitions that it reads.
+"""The models that this monitor owns: those whose deltas are in its assigned partitions.
 
-All deltas of a model are in one partition, by its name, so that of several monitors each model has one.
+The key of a delta is its model's name. So all deltas of a model are in one partition, and each model has one
+monitor.
 """
 
 from aiokafka.partitioner import DefaultPartitioner
@@ -12,7 +13,7 @@ _PARTITIONER = DefaultPartitioner()
 
 
 class Assignment:
-    """What an app reads of the topic of deltas, which has so many partitions."""
+    """The assigned partitions of an app; the topic of deltas has `partitions` partitions."""
 
     def __init__(self, app: WorkerApp, topic: str, partitions: int) -> None:
         self._app = app
@@ -21,12 +22,12 @@ class Assignment:
 
     @property
     def settled(self) -> bool:
-        """False while partitions change hands."""
+        """False during a rebalance."""
         return not self._app.rebalancing and bool(consumer_of(self._app).assignment())
 
     @property
     def generation(self) -> int:
-        """Another number after each rebalance."""
+        """A number that changes with each rebalance."""
         return self._app.consumer_generation_id
 
     def partition_of(self, model_name: str) -> int:
@@ -35,7 +36,7 @@ class Assignment:
         return number
 
     def owns(self, model_name: str) -> bool:
-        """Whether it is for this monitor to watch a model, or with the name "" the installation."""
+        """True when this monitor owns the model. The owner of `GLOBAL` evaluates the global rules."""
         return TP(self._topic, self.partition_of(model_name)) in consumer_of(self._app).assignment()
 
     def is_read(self, model_name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How far the predict workers' group is in the requests, asked of the broker."""
+"""Reads the offsets of the predict workers' consumer group from the broker."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,7 +15,7 @@ from streams.monitoring.rules.global_rules import Offsets
 
 
 class GroupLag:
-    """Keeps its connections between two readings, unless one fails."""
+    """Keeps its connections open between readings; closes them when a reading fails."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -24,7 +24,7 @@ class GroupLag:
         self._consumer: Any = None
 
     async def read(self) -> dict[int, Offsets]:
-        """Each partition of the requests by its number; raises BrokerUnavailableError and SetupError."""
+        """The offsets of each partition of the requests; raises BrokerUnavailableError and SetupError."""
         try:
             if self._opened is None:
                 await self._open()
@@ -37,7 +37,7 @@ class GroupLag:
             raise
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close the connections."""
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.aclose()
@@ -57,7 +57,7 @@ class GroupLag:
         (described,) = await self._admin.describe_topics([topic])
         partitions = [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
         known = await self._admin.list_consumer_group_offsets(self._settings.group_id)
-        # What was never committed is read from its beginning.
+        # A partition without a committed offset is read from its beginning.
         begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         return {

@@ -1,8 +1,8 @@
-"""Adding up the workers' metrics: deltas in, windows in PostgreSQL.
+"""Adds up the workers' metrics deltas in windows in PostgreSQL.
 
-Each delta counts once, however often it is read: the windows and the marks of what they hold change in
-one transaction. Only then is a slice acknowledged. A record that is no delta is counted and left out.
-While PostgreSQL is away the deltas wait in Kafka. What was added is shown to what watches for alerts.
+Each delta counts once, even when it is read again: the windows and the watermarks of the deltas in them change in one
+transaction. A slice is acknowledged after that. A record that is not a delta is counted and skipped. While
+PostgreSQL is unavailable the deltas wait in Kafka. Deltas that were added are passed on to the alert watch.
 """
 
 import structlog
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Monitor:
-    """Adds slices of `predict-metrics` up; `attempts` counts the transactions tried, for a watchdog."""
+    """Processes slices of `predict-metrics`; `attempts` counts the calls to PostgreSQL, for a watchdog."""
 
     def __init__(self, windows: MetricWindows, watch: AlertWatch) -> None:
         self._windows = windows
@@ -31,7 +31,7 @@ class Monitor:
         return self._additions + self._watch.attempts
 
     async def process(self, handled: Slice) -> None:
-        """Add the deltas of a slice to their windows; returns when PostgreSQL has them."""
+        """Add the deltas of a slice to their windows; returns when PostgreSQL has committed them."""
         topic, partition = handled.partition
         deltas = self._read(handled)
 
@@ -52,7 +52,7 @@ class Monitor:
             except ValueError as error:
                 self.unreadable += 1
                 log.warning(
-                    "a record is no metrics delta",
+                    "record is not a metrics delta",
                     partition=handled.partition,
                     offset=record.offset,
                     reason=str(error).partition("\n")[0],

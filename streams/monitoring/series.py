@@ -1,8 +1,8 @@
-"""PURE. What one version did in the last seconds, minutes and hours, in memory.
+"""PURE. The metrics of one version in the last seconds, minutes and hours, in memory.
 
-The same deltas are added up in windows of 1 s, 10 s, 1 min and 5 min, of which the newest are kept: a few
-additions a second for each version, and about 100 kB. Latencies are kept of the newest windows only; of older
-ones their p99 is left. Times are Unix seconds. A delta belongs to the windows in which it began, as in PostgreSQL.
+Each delta is added to windows of 1 s, 10 s, 1 min and 5 min. The newest windows of each length are kept: a few
+additions a second for each version, and about 100 kB. Only the newest ones keep their latencies; older ones keep
+their p99. Times are Unix seconds. A delta belongs to the windows in which it began, as in PostgreSQL.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,18 +16,18 @@ KEPT_WINDOWS = {1: 20, 10: 65, 60: 375, 300: 12}
 """Window length in seconds -> how many of the newest are kept."""
 _KEPT_LATENCIES = 8
 _HOUR = 3600.0
-# What is judged now must not be in the baseline that it is judged by.
+# The minutes that a rule evaluates must not be in the baseline that it compares them with.
 _BASELINE_ENDS_SECONDS = 300.0
 _BASELINE_MINUTES = 10
 _BASELINE_REQUESTS = 50
 
 
 Latencies = Sequence[tuple[int, int]]
-"""Buckets of a histogram, each with how many values are in it."""
+"""Pairs of a histogram bucket's index and its count."""
 
 
 class Bin:
-    """What was counted in one window; `latencies` are counts by bucket, None when only `p99_ms` is left."""
+    """The counts of one window; `latencies` has counts by bucket, or is None when only `p99_ms` is kept."""
 
     __slots__ = (
         "_p99_ms",
@@ -55,7 +55,7 @@ class Bin:
         self._p99_of = 0
 
     def add(self, part: MetricsDelta | Totals, asked: int, failed: int, latencies: Latencies) -> None:
-        """Add what was counted elsewhere; the last three are what it says of them, read once for all windows."""
+        """Add a delta or a stored window. The caller computes the last three from `part`, once for all windows."""
         self.asked += asked
         self.failed += failed
         self.cache_hits += part.cache_hits
@@ -70,14 +70,14 @@ class Bin:
             mine[index] = mine.get(index, 0) + times
 
     def without_latencies(self) -> None:
-        """Keep the p99 alone."""
+        """Drop the latencies, keep their p99."""
         if self.latencies is not None:
             _ = self.p99_ms
             self.latencies = None
 
     @property
     def p99_ms(self) -> float:
-        """At most 1.1% off; 0.0 when nothing was measured."""
+        """In milliseconds, at most 1.1% off; 0.0 when nothing was measured."""
         if self.latencies is not None and self._p99_of != self.measured:
             self._p99_ms = _p99(self.latencies, self.measured)
             self._p99_of = self.measured
@@ -111,23 +111,24 @@ class VersionSeries:
         self._hits_of_minute: tuple[int, float, float | None] = (0, 0.0, None)
         self.first_asked_at: float | None = None
         self.last_asked_at: float | None = None
-        """When requests were counted last: the end of their window."""
+        """The end of the last delta that had requests."""
 
     def add(self, delta: MetricsDelta, now: float) -> None:
-        """Add what came in; a worker whose clock is ahead has counted it now."""
+        """Add a delta; one from a worker whose clock is ahead counts as of `now`."""
         start = min(delta.window_start.timestamp(), now)
         self._put(KEPT_WINDOWS, start, min(delta.window_end.timestamp(), now), delta)
 
     def restore(self, window: Window) -> None:
-        """Add a window of 10 s or 1 min that was added up before."""
+        """Add a stored window of 10 s or 1 min."""
         seconds = window.resolution_seconds
         start = window.start.timestamp()
         self._put([60, 300] if seconds == 60 else [seconds], start, start + seconds, window.totals)
 
     def newest(self, seconds: int, now: float, within: int) -> Iterator[tuple[int, Bin]]:
-        """The windows of so many seconds that are there, of the last `within`, the newest first.
+        """The existing windows of length `seconds` among the last `within`, with their numbers, newest first.
 
-        With their numbers, which are the same for all versions. The first one is not over yet.
+        A window's number is its start divided by its length, the same for all versions. The first one is not
+        complete yet.
         """
         tier = self._tiers[seconds]
         last = int(now // seconds)
@@ -139,13 +140,13 @@ class VersionSeries:
         return self._tiers[seconds].get(number)
 
     def counted(self, now: float, seconds: float) -> Counted:
-        """What the last seconds add up to, in whole windows: up to one window more."""
+        """The sums of the last `seconds`, in whole windows: up to one window more."""
         resolution = 1 if seconds <= 15 else 10 if seconds <= 600 else 60
         first, last = int((now - seconds) // resolution), int(now // resolution)
         end = max(first, last - 1)
         known = self._sums[resolution].get(seconds)
         if known is None or known[0] != (first, end):
-            # Asked for in each second, and the same for as long as the newest two windows are.
+            # Rules ask twice a second. All but the newest two windows stay the same meanwhile.
             known = self._sums[resolution][seconds] = (first, end), self._sum(resolution, first, end)
         older = known[1]
         newest = self._sum(resolution, end, last + 1)
@@ -163,7 +164,7 @@ class VersionSeries:
         return asked, failed, load_failures, breaker_opened
 
     def requests_by_minute(self, start: float, end: float) -> list[int]:
-        """How many requests there were in each whole minute from `start` to before `end`."""
+        """The requests of each whole minute from `start` to before `end`."""
         tier = self._tiers[60]
         numbers = range(int(start // 60), int(end // 60))
         return [found.asked if (found := tier.get(number)) is not None else 0 for number in numbers]
@@ -171,7 +172,7 @@ class VersionSeries:
     def baseline_p99_ms(self, now: float) -> float | None:
         """The median of the minutes' p99 in the last hour; None while there are too few of them.
 
-        A median, so that a bad quarter of an hour does not become the measure.
+        A median, so that a bad quarter of an hour does not become the baseline.
         """
         minute = int(now // 60)
         if self._p99_of_minute[0] != minute:
@@ -207,7 +208,7 @@ class VersionSeries:
             self.last_asked_at = end if self.last_asked_at is None else max(self.last_asked_at, end)
 
     def _window(self, seconds: int, number: int) -> Bin | None:
-        """The window that is added to; None when it is too old to be kept."""
+        """The window to add to; None when it is too old to be kept."""
         tier, kept, newest = self._tiers[seconds], KEPT_WINDOWS[seconds], self._newest[seconds]
         sums = self._sums[seconds]
         if sums and any(number < end for (_, end), _ in sums.values()):

@@ -1,4 +1,4 @@
-"""PURE. What `headrace metrics` says of each version: figures of a span of time, and how two versions differ."""
+"""PURE. The figures of `headrace metrics`: of each version over a span of time, and the difference of two."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from schemas.events import Histogram
 from schemas.histogram import quantile
 from schemas.windows import Totals, Window, total
 
-# A span is read in the finest windows of which there are not too many.
+# A span is read in the finest windows that are few enough to read.
 _LONGEST = ((10, timedelta(minutes=30)), (60, timedelta(days=2)))
 _COARSEST_SECONDS = 3600
 
@@ -37,12 +37,12 @@ class Figures:
 
 
 def resolution_for(span: timedelta) -> int:
-    """In windows of how many seconds a span is read."""
+    """The length, in seconds, of the windows in which a span is read."""
     return next((resolution for resolution, longest in _LONGEST if span <= longest), _COARSEST_SECONDS)
 
 
 def by_version(windows: Iterable[Window]) -> dict[str, Totals]:
-    """The sum of each version's windows, by its name; "" are the requests that reached none."""
+    """The sum of each version's windows, by its name; "" has the requests that reached no version."""
     parts: dict[str, list[Totals]] = defaultdict(list)
     for window in windows:
         parts[window.model_version].append(window.totals)
@@ -50,7 +50,7 @@ def by_version(windows: Iterable[Window]) -> dict[str, Totals]:
 
 
 def figures(totals: Totals, span_seconds: float) -> Figures:
-    """The figures of a version that was counted over so long."""
+    """The figures of a version over a span of `span_seconds`."""
     return Figures(
         requests=totals.requests,
         requests_per_second=totals.requests / span_seconds,
@@ -72,7 +72,7 @@ def figures(totals: Totals, span_seconds: float) -> Figures:
 
 
 def difference(first: Figures, second: Figures) -> dict[str, float]:
-    """By how much each number of the second is more than the first's, where both have one."""
+    """The second minus the first, for each number that both have."""
     differences = {}
     for field in fields(Figures):
         one, other = getattr(first, field.name), getattr(second, field.name)

@@ -1,11 +1,12 @@
-"""From deltas to alerts that are told: the shell around the engine.
+"""From metrics deltas to alerts: the shell around the engine, which reads and writes PostgreSQL and Kafka.
 
-An event is noted in PostgreSQL together with what fires, and then published: a monitor that dies in between
-leaves it to the next one, which publishes it with the same `alert_id`. What a new monitor needs of the
-past it reads from the windows that are in PostgreSQL anyway. While PostgreSQL is away nothing is judged, because
-deltas wait too.
+PostgreSQL stores an event together with the state of its alert; the event is published afterwards. When a monitor
+dies in between, the next one publishes the event with the same `alert_id`. A monitor that starts reads the history
+that the rules need from the windows in PostgreSQL. While PostgreSQL is unavailable no rule is evaluated, since no
+delta is added either.
 
-Deltas are added and rules judged in turns, so that no delta is both in the history and added to it.
+Adding deltas and evaluating rules exclude each other (`turn`), so that a delta is never both in the history that is
+read and added to it.
 """
 
 import asyncio
@@ -32,16 +33,16 @@ log = structlog.get_logger()
 EVALUATE_EACH_SECONDS = 0.5
 SAMPLE_EACH_SECONDS = 5.0
 PUBLISH_EACH_SECONDS = 5.0
-# As long as the engine keeps them.
+# The engine keeps windows for the same time.
 _HISTORY = {10: timedelta(minutes=10), 60: timedelta(hours=6)}
-# A delta is a second long and half a second on its way: so late is what is known of all workers.
-_DELTAS_TAKE_SECONDS = 1.5
+# A delta covers a second and takes half a second to arrive.
+_DELTA_DELAY_SECONDS = 1.5
 
 Result = TypeVar("Result")
 
 
-class Following(Protocol):
-    """What the registry says; see streams/monitoring/followed_models.py."""
+class RulesAndRoutes(Protocol):
+    """Read from the registry; see streams/monitoring/followed_models.py."""
 
     @property
     def model_rules(self) -> Mapping[str, ModelRules]: ...
@@ -50,8 +51,8 @@ class Following(Protocol):
     def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None] | None: ...
 
 
-class Assigned(Protocol):
-    """Which models are this monitor's; see streams/monitoring/assignment.py."""
+class OwnedModels(Protocol):
+    """The models whose deltas this monitor reads; see streams/monitoring/assignment.py."""
 
     @property
     def settled(self) -> bool: ...
@@ -63,18 +64,18 @@ class Assigned(Protocol):
 
 
 class AlertWatch:
-    """Watches the models of this monitor's partitions; `attempts` counts questions to PostgreSQL.
+    """Evaluates the rules of the models in this monitor's partitions.
 
-    `publish` returns when the broker has an event, and raises UnavailableError; `notify` is given each event, and
-    never waits.
+    `publish` returns when the broker has an event, and raises UnavailableError. `notify` takes each event and does
+    not block. `attempts` counts the calls to PostgreSQL, for a watchdog.
     """
 
     def __init__(
         self,
         windows: MetricWindows,
         alert_events: AlertEvents,
-        following: Following,
-        assigned: Assigned,
+        following: RulesAndRoutes,
+        assigned: OwnedModels,
         *,
         publish: Callable[[Alert], Awaitable[None]],
         notify: Callable[[Alert], None],
@@ -87,50 +88,52 @@ class AlertWatch:
         self._notify = notify
         self._engine = AlertEngine()
         self._generation: int | None = None
-        self._horizons: dict[int, float] = {}
+        self._newest_delta_ends: dict[int, float] = {}
         self._news = asyncio.Event()
         self.turn = asyncio.Lock()
-        """Held while deltas are added or rules judged."""
+        """Held while deltas are added, and while rules are evaluated."""
         self.attempts = 0
         self.sampled: Sample | None = None
-        """What was last seen of the installation, if this monitor looks after it."""
+        """The last sample of the whole system, if this monitor evaluates the global rules."""
 
     @property
     def firing(self) -> list[Alert]:
-        """What fires of this monitor's models."""
+        """The firing events of this monitor's active alerts."""
         return list(self._engine.book.firing.values())
 
     @property
     def models(self) -> list[str]:
-        """What is watched."""
+        """The names of the models whose rules are evaluated."""
         return self._engine.models
 
     async def begin(self, model_names: Iterable[str]) -> None:
-        """Read the history of models that were not seen yet, before deltas are added to it."""
-        await self._renew()
+        """Read the history of new models. Call it before their deltas are added in PostgreSQL."""
+        await self._restart_after_rebalance()
         for model_name in model_names:
             await self._begin(model_name)
 
     def observe(self, partition: int, deltas: Iterable[MetricsDelta]) -> None:
-        """Judge by what was just added too."""
+        """Take deltas into account that were just added in PostgreSQL."""
         now = time.time()
         deltas = list(deltas)
         self._engine.observe(deltas, now)
         if deltas:
             newest = max(delta.window_end.timestamp() for delta in deltas)
-            self._horizons[partition] = max(self._horizons.get(partition, 0.0), min(newest, now))
+            self._newest_delta_ends[partition] = max(
+                self._newest_delta_ends.get(partition, 0.0), min(newest, now)
+            )
 
     async def run_evaluation_loop(self) -> None:
-        """Judge the rules of all models, twice a second. Ends when cancelled."""
+        """Evaluate the rules of all models, twice a second. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(EVALUATE_EACH_SECONDS)
             if self._assigned.settled:
                 async with self.turn:
-                    await self._renew()
-                    await self._judge_models()
+                    await self._restart_after_rebalance()
+                    await self._evaluate_models()
 
     async def run_sampling_loop(self, sample: Callable[[], Awaitable[Sample]]) -> None:
-        """Judge the rules of the installation, where that is this monitor's. Ends when cancelled."""
+        """Take samples and evaluate the global rules, if this monitor owns them. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_EACH_SECONDS)
             if not (self._assigned.settled and self._assigned.owns(GLOBAL)):
@@ -138,16 +141,16 @@ class AlertWatch:
             try:
                 taken = await sample()
             except (UnavailableError, SetupError) as error:
-                log.debug("installation not sampled", reason=str(error))
+                log.debug("global rules not evaluated", reason=str(error))
                 continue
             self.sampled = taken
             async with self.turn:
-                await self._renew()
+                await self._restart_after_rebalance()
                 self._engine.global_rules = self._following.global_rules
                 await self._record(self._engine.evaluate_global(taken))
 
     async def run_publishing_loop(self) -> None:
-        """Publish the events of this monitor's models, also those that another one left. Ends when cancelled."""
+        """Publish stored events of this monitor's models, whichever monitor stored them. Runs until cancelled."""
         while True:
             self._news.clear()
             try:
@@ -163,26 +166,29 @@ class AlertWatch:
             except TimeoutError:
                 pass
 
-    async def _judge_models(self) -> None:
+    async def _evaluate_models(self) -> None:
         self._engine.model_rules = self._following.model_rules
         for model_name in self._engine.models:
-            now = self._known_until(model_name)
+            now = self._evaluation_time(model_name)
             if now is None:
                 continue
             route = self._following.route_of(model_name)
             if route is not None:
                 self._engine.update_route(model_name, *route, now)
             await self._record(self._engine.evaluate(model_name, now))
-            # Of many models each takes a fraction of a millisecond: others go on in between.
+            # Each model takes a fraction of a millisecond; other tasks run in between.
             await asyncio.sleep(0)
 
-    def _known_until(self, model_name: str) -> float | None:
-        """As of when a model can be judged: what is not read yet must not seem to be silence."""
+    def _evaluation_time(self, model_name: str) -> float | None:
+        """The Unix time up to which all deltas of a model are read; None when that is unknown.
+
+        Deltas that are not read yet must not look like a model without traffic.
+        """
         now = time.time()
         if self._assigned.is_read(model_name):
             return now
-        horizon = self._horizons.get(self._assigned.partition_of(model_name))
-        return None if horizon is None else min(now, horizon + _DELTAS_TAKE_SECONDS)
+        newest = self._newest_delta_ends.get(self._assigned.partition_of(model_name))
+        return None if newest is None else min(now, newest + _DELTA_DELAY_SECONDS)
 
     async def _record(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
@@ -200,11 +206,11 @@ class AlertWatch:
                 self._notify(alert)
                 self._news.set()
             else:
-                # Another monitor was there first: what it left is the truth.
+                # Another monitor stored a newer state of this alert: read it.
                 self._generation = None
 
-    async def _renew(self) -> None:
-        """Begin anew when partitions have changed hands: meanwhile others may have counted and told."""
+    async def _restart_after_rebalance(self) -> None:
+        """Start from the state in PostgreSQL when partitions were reassigned: other monitors may have changed it."""
         generation = self._assigned.generation
         if generation == self._generation:
             return
@@ -214,7 +220,7 @@ class AlertWatch:
             if self._assigned.owns(alert.model_name)
         ]
         self._engine = AlertEngine(firing)
-        self._horizons.clear()
+        self._newest_delta_ends.clear()
         since = datetime.now(UTC) - max(_HISTORY.values())
         known = await self._ask(partial(self._windows.models, since))
         for model_name in {*known, *(alert.model_name for alert in firing)}:
@@ -240,7 +246,7 @@ class AlertWatch:
 
 
 async def repeated(step: Callable[[], Awaitable[None]], *, each_seconds: float, failed: str) -> None:
-    """Take a step again and again; when PostgreSQL is away it says once what `failed`. Ends when cancelled."""
+    """Run `step` periodically, until cancelled. The first of consecutive failures is logged as `failed`."""
     works = True
     while True:
         try:

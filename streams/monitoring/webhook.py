@@ -1,8 +1,8 @@
-"""Telling alerts to whatever takes them as Alertmanager's API does (POST /api/v2/alerts).
+"""Sends alerts to a receiver with the API of Alertmanager (POST /api/v2/alerts).
 
-What fires is told again each minute with an end some minutes ahead: so Alertmanager expects it, and an alert
-whose monitor died ends there by itself. Nothing waits for the receiver: what cannot be told within some tries
-is told with the next ones, and of what waits the oldest goes. Its URL may hold a token, and is in no log.
+A firing alert is sent again each minute with an end some minutes ahead, as Alertmanager expects; the alert of a
+monitor that died ends there by itself. Nothing waits for the receiver: alerts that could not be sent are sent with
+the next ones, and the oldest are dropped when too many wait. The URL may contain a token, and is in no log.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ MAX_WAITING = 1000
 MAX_TRIES = 5
 CALL_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0
-# The operator names the receiver, wherever it is.
+# The operator configures the receiver; any address is allowed.
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
@@ -53,7 +53,7 @@ def as_alertmanager(alert: Alert, now: datetime) -> JsonObject:
         else {"startsAt": rfc3339(alert.at), "endsAt": rfc3339(now + ENDS_AFTER)}
     )
     return {
-        # An empty label is none, to Prometheus and to Alertmanager.
+        # Prometheus and Alertmanager treat empty labels as absent.
         "labels": {name: value for name, value in labels.items() if value},
         "annotations": annotations,
         **times,
@@ -61,7 +61,7 @@ def as_alertmanager(alert: Alert, now: datetime) -> JsonObject:
 
 
 class Webhook:
-    """Tells alerts to one receiver."""
+    """Sends alerts to one receiver."""
 
     def __init__(self, url: str, *, ca_file: str | None = None) -> None:
         self._url = url
@@ -70,14 +70,14 @@ class Webhook:
         self._news = asyncio.Event()
 
     def enqueue(self, alert: Alert) -> None:
-        """Have an event told soon; never waits."""
+        """Queue an event for delivery; does not block."""
         if len(self._waiting) == MAX_WAITING:
-            log.warning("an alert is not told: too many wait for the webhook")
+            log.warning("alert dropped: too many wait for the webhook")
         self._waiting.append(alert)
         self._news.set()
 
     async def run_delivery_loop(self, firing: Callable[[], Iterable[Alert]]) -> None:
-        """Tell what comes, and each minute all that is `firing`. Ends when cancelled.
+        """Send queued events at once, and each minute all that are `firing`. Runs until it is cancelled.
 
         Raises SetupError when the bundle of certificate authorities cannot be read.
         """
@@ -93,7 +93,7 @@ class Webhook:
                 self._waiting.clear()
                 events = {alert.alert_id: alert for alert in (*firing(), *waiting)}
                 if events and not await self._post(client, list(events.values())):
-                    # What fires is told again anyway; a resolved one would never be.
+                    # Firing alerts are sent again anyway; a resolved one is not.
                     again = [alert for alert in events.values() if alert.state == "resolved"]
                     self._waiting.extendleft(reversed(again))
 
@@ -106,7 +106,7 @@ class Webhook:
         self._news.clear()
 
     async def _post(self, client: httpx.AsyncClient, alerts: Sequence[Alert]) -> bool:
-        """Whether the receiver has them, or refuses them for good."""
+        """True when the receiver accepted the alerts, or rejected them permanently."""
         now = datetime.now(UTC)
         body = [as_alertmanager(alert, now) for alert in alerts]
         failure = ""
@@ -124,14 +124,14 @@ class Webhook:
                 async with asyncio.timeout(CALL_SECONDS):
                     status = (await client.post(self._url, json=body)).status_code
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-                # Its text may quote the URL.
+                # The text of the error may contain the URL.
                 failure = type(error).__name__
                 continue
             if status < 300:
                 return True
             failure = f"status {status}"
             if status < 500 and status != TOO_MANY_REQUESTS:
-                log.warning("the webhook refuses alerts", alerts=len(body), reason=failure)
+                log.warning("webhook rejected alerts", alerts=len(body), reason=failure)
                 return True
-        log.warning("alerts are not told to the webhook yet", alerts=len(body), reason=failure)
+        log.warning("alerts not delivered to the webhook yet", alerts=len(body), reason=failure)
         return False

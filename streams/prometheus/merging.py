@@ -1,4 +1,4 @@
-"""PURE. One page of several processes, of which each has one of its own."""
+"""PURE. Merges the metrics pages of several processes into one."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,9 +6,9 @@ from streams.prometheus.text_format import Labels, labels
 
 
 def merged(pages: Mapping[str, str]) -> str:
-    """Pages in Prometheus's text format, by process, with the process as a label of each sample.
+    """Merge pages in Prometheus's text format, by process; each sample gets the label `process`.
 
-    The samples of one name stand together, as the format demands, below the first page's help and type.
+    The samples of one metric stand together, as the format requires, below the first page's help and type.
     """
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
@@ -30,7 +30,7 @@ def merged(pages: Mapping[str, str]) -> str:
 
 
 def _labelled(sample: str, label: Labels) -> str:
-    """A sample with one label more; names of metrics have neither braces nor spaces."""
+    """A sample with one more label; metric names have neither braces nor spaces."""
     name, space, value = sample.partition(" ")
     own, brace, labels = sample.partition("{")
     return (

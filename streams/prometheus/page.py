@@ -1,4 +1,4 @@
-"""The page `/metrics`, written in small steps between which everything else of the process goes on."""
+"""The page `/metrics`, written in small steps; other tasks of the process run between them."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from streams.prometheus.text_format import Part
 
-# After so long others have their turn; a page of many models takes longer than a request may wait.
+# A page of many models takes longer than a request may wait, so it yields to other tasks after this time.
 STEP_SECONDS = 0.001
 
 Read = Callable[[], Iterable[Part]]
-"""Gives the metrics as they are when it is asked; those of one name may come in several parts."""
+"""Returns the current metrics; those of one name may come in several parts."""
 
 
 class MetricsPage:
-    """What the roles add, and what the library tells of the process, of Python and of its collector of garbage."""
+    """The metrics that the roles add, and the client library's of the process, Python and its garbage collector."""
 
     def __init__(self) -> None:
         self._process = CollectorRegistry()
@@ -28,12 +28,12 @@ class MetricsPage:
         self._reads: list[Read] = []
 
     def add(self, read: Read) -> None:
-        """Show this too from now on."""
+        """Show these metrics too from now on."""
         self._reads.append(read)
 
     async def answer(self, _: web.Request) -> web.Response:
         """Answer a scrape."""
-        # In the text format, which every Prometheus takes; the other ones hold nothing more of ours.
+        # Every Prometheus reads the text format; OpenMetrics would add nothing.
         return web.Response(
             status=HTTPStatus.OK,
             body=await self.text(),
@@ -42,14 +42,14 @@ class MetricsPage:
 
     async def text(self) -> bytes:
         """All metrics in Prometheus's text format."""
-        # All samples of one name stand together, below one # HELP and one # TYPE.
+        # The format requires all samples of one name together, below one # HELP and one # TYPE.
         pieces: dict[str, list[str]] = {}
-        until = time.perf_counter() + STEP_SECONDS
+        step_ends = time.perf_counter() + STEP_SECONDS
         for part in self._parts():
             pieces.setdefault(part.name, [part.head]).append(part.lines)
-            if time.perf_counter() >= until:
+            if time.perf_counter() >= step_ends:
                 await asyncio.sleep(0)
-                until = time.perf_counter() + STEP_SECONDS
+                step_ends = time.perf_counter() + STEP_SECONDS
         written = []
         for lines in pieces.values():
             written.append("".join(lines).encode())

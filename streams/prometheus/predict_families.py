@@ -1,4 +1,4 @@
-"""What the role `predict` shows: requests by version, and what the worker serves."""
+"""Metrics of the role `predict`: requests by version, and what the worker serves."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,20 +20,20 @@ from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import LifetimeCounters, MetricsRegistry
 from streams.serving.route_table import ServedModel, ServingTable
 
-# Of a version that is not served any more; by then it was scraped a last time.
+# The counters of a version that is no longer served are shown for this long, so that they are scraped once more.
 KEPT = timedelta(hours=1)
 
 
 class PredictMetrics:
-    """Reads the book and the table of a worker."""
+    """Reads the counters and the serving table of a worker."""
 
-    def __init__(self, book: MetricsRegistry, tables: ActiveTables, refresher: ServingRefresher) -> None:
-        self._book = book
+    def __init__(self, counters: MetricsRegistry, tables: ActiveTables, refresher: ServingRefresher) -> None:
+        self._counters = counters
         self._tables = tables
         self._refresher = refresher
 
     def read(self) -> Iterator[Part]:
-        """Their metrics, a version after the other; those of one version are of one moment."""
+        """The metrics, one version after the other; those of one version are of one moment."""
         table = self._tables.current
         yield from _registry(table, self._refresher)
         for model in table.models.values():
@@ -42,10 +42,10 @@ class PredictMetrics:
             (model.model_name, version) for model in table.models.values() for version in model.versions
         }
         # Counters begin at zero before the first request, so that the first one is an increase.
-        for key in sorted({*served, *self._book.counted}):
-            total = self._book.lifetime_counters(*key)
+        for key in sorted({*served, *self._counters.counted}):
+            total = self._counters.lifetime_counters(*key)
             if key not in served and _is_over(total, datetime.now(UTC)):
-                self._book.forget(*key)
+                self._counters.forget(*key)
             else:
                 yield from version_metrics(*key, total)
 

@@ -127,7 +127,7 @@ def test_an_entry_is_as_alertmanager_takes_it() -> None:
             "model_version": "v1",
         },
         "annotations": {
-            "summary": "m v1: p99 of 10 s is 90.0 ms, usual is 10.0 ms, threshold 30.0 ms",
+            "summary": "m v1: p99 of 10 s is 90.0 ms, baseline 10.0 ms, threshold 30.0 ms",
             "alert_id": "a-1",
         },
         "startsAt": "2026-11-25T12:00:00.000Z",
@@ -259,7 +259,7 @@ async def test_a_receiver_of_another_authority_is_told_nothing(
                 async with asyncio.timeout(DEADLINE_SECONDS):
                     await refused.wait()
     assert receiver.requests == []
-    assert logs[0]["event"] == "alerts are not told to the webhook yet"
+    assert logs[0]["event"] == "alerts not delivered to the webhook yet"
     assert logs[0]["reason"] == "ConnectError"
 
 

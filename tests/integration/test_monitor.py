@@ -173,7 +173,7 @@ async def test_a_record_that_is_no_delta_holds_up_none(
         for value in (b"{", None, b"[]", delta(at=datetime.now(UTC)).model_dump_json().encode()):
             await producer.send_and_wait(settings.topic_metrics, value, key=b"m", partition=0)
     assert (await until_counted(windows, "m", 1))["v1"].requests == 1
-    assert len(await monitor.logged("a record is no metrics delta")) > 0
+    assert len(await monitor.logged("record is not a metrics delta")) > 0
     monitor.terminate()
     assert await monitor.ended() == 0
 
