@@ -1,4 +1,4 @@
-"""PURE. What the page shows, as one JSON document, from what was read of PostgreSQL."""
+"""PURE. The JSON document that the page shows, computed from what was read from PostgreSQL."""
 
 import math
 from collections import Counter, defaultdict
@@ -19,12 +19,12 @@ from streams.monitoring.alert_text import format_alert
 
 WINDOW_SECONDS = 10
 SPAN_SECONDS = 900
-# A delta is a second long, and a moment on its way to PostgreSQL.
+# A delta covers a second, and takes a moment to reach PostgreSQL.
 LATE_SECONDS = 2.0
 CHANGES_LISTED = 4
 CHANGES_MARKED = 40
 STAGING_SHOWN = 4
-# A worker that ended without saying so; after that it is taken to be gone, as by the alerts.
+# A worker without heartbeats counts as removed after this time, as for the rule `stale_workers`.
 SILENT_SECONDS = 600.0
 COLOURS = 8
 
@@ -41,17 +41,20 @@ class Point:
     cache_hit_share: float | None
     error_share: float | None
     errors: Mapping[str, int]
-    """By code, with those that production answered in its place."""
+    """Counts by code, with the requests that the production version answered instead."""
 
 
 LINES = ("requests_per_second", "p50_ms", "p99_ms", "cache_hit_share", "error_share")
 Points = Mapping[tuple[int, str], Point]
-"""By the number of the window, counted since 1970, and the version; "" are requests that reached none."""
+"""By the window's number (its start in Unix seconds divided by its length) and the version.
+
+The version "" has the requests that reached no version.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SeenModel:
-    """A model, what was done to it of late, and what was counted; `newest` are the last windows whole."""
+    """A model, its recent changes, and its metrics; `newest` has the last windows in full."""
 
     model: RegisteredModel
     changes: Sequence[Change]
@@ -61,7 +64,7 @@ class SeenModel:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All that was read at one time."""
+    """Everything that was read at one time."""
 
     at: datetime
     epoch: int
@@ -72,7 +75,7 @@ class Seen:
 
 
 def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonObject:
-    """The document that is sent to a page which shows these models."""
+    """The document for a page that shows the models `names`."""
     return {
         "at_ms": _milliseconds(seen.at),
         "epoch": seen.epoch,
@@ -91,17 +94,17 @@ def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonOb
 
 
 def point_of(window: Window) -> Point:
-    """What the lines show of a window."""
+    """The point of a window in the charts."""
     return _point(window.totals, window.totals.requests / window.resolution_seconds)
 
 
 def window_number(at: datetime) -> int:
-    """The window that a moment is in."""
+    """The number of the window that contains a time."""
     return int(at.timestamp()) // WINDOW_SECONDS
 
 
 def last_whole_window(at: datetime) -> int:
-    """The newest one to which nothing is added any more."""
+    """The number of the newest window that no delta is added to any more."""
     return int((at.timestamp() - LATE_SECONDS) // WINDOW_SECONDS) - 1
 
 
@@ -135,7 +138,7 @@ def _model(seen: SeenModel, at: datetime) -> JsonObject:
 
 
 def _shown(model: RegisteredModel, counted: set[str]) -> list[str]:
-    """Versions with traffic, those that may get it next or back, and those that had it; as registered."""
+    """Versions that have, may get, or had traffic, in the order of registration."""
     staging = [name for name, each in model.versions.items() if each.status is Status.STAGING]
     wanted = {*staging[-STAGING_SHOWN:], *counted, model.previous_production}
     shown = [
@@ -147,13 +150,13 @@ def _shown(model: RegisteredModel, counted: set[str]) -> list[str]:
 
 
 def _colour(model: RegisteredModel, version: str) -> int:
-    """The same for as long as the version is there: by its place among all that were registered."""
+    """A colour by the order of registration, so that a version keeps it."""
     names = list(model.versions)
     return names.index(version) % COLOURS if version in names else COLOURS
 
 
 def _rollback(model: RegisteredModel) -> JsonObject | None:
-    """What a rollback would do; None where it would be refused."""
+    """What a rollback would do; None when it would be rejected."""
     canaries = [name for name, each in model.versions.items() if each.status is Status.CANARY]
     if canaries:
         return {"stops": canaries}
@@ -165,7 +168,7 @@ def _lines(
 ) -> dict[str, list[float | None]]:
     found = [points.get((number, version)) for number in numbers]
     lines = {name: [getattr(point, name) if point else None for point in found] for name in LINES}
-    # Where others were counted and this version was not, it was not asked; elsewhere nobody knows.
+    # In a window that has other versions, a version without counts had no requests. Without any counts it is unknown.
     lines["requests_per_second"] = [
         point.requests_per_second if point else 0.0 if number in known else None
         for number, point in zip(numbers, found, strict=True)
@@ -174,7 +177,7 @@ def _lines(
 
 
 def _errors(points: Points, version: str) -> dict[str, int]:
-    """How often each code was answered over the span."""
+    """The count of each error code over the span."""
     summed: Counter[str] = Counter()
     for (_, name), point in points.items():
         if name == version:
@@ -183,7 +186,7 @@ def _errors(points: Points, version: str) -> dict[str, int]:
 
 
 def _now(newest: Sequence[Window], last: int) -> dict[str, JsonObject]:
-    """Each version's figures: the rate of the last whole window, the others with what has come since."""
+    """Each version's current figures: the rate of the last complete window; the others include newer deltas."""
     parts: dict[str, list[Totals]] = defaultdict(list)
     requests: Counter[str] = Counter()
     for window in newest:
@@ -211,7 +214,7 @@ def _point(totals: Totals, requests_per_second: float) -> Point:
 
 
 def _marked(changes: Sequence[Change], at: datetime) -> list[Change]:
-    """The newest first: a few in any case, and those on the time axis, within reason."""
+    """The newest changes first: at least a few, and all on the time axis up to a limit."""
     since = at - timedelta(seconds=SPAN_SECONDS)
     newest = list(reversed(changes))[:CHANGES_MARKED]
     return [
@@ -250,7 +253,7 @@ def _worker(heartbeat: WorkerHeartbeat, age_seconds: float, epoch: int) -> JsonO
     return {
         "worker": heartbeat.worker,
         "boot_id": heartbeat.boot_id,
-        "lives": age_seconds < HEARTBEAT_TIMEOUT_SECONDS,
+        "is_live": age_seconds < HEARTBEAT_TIMEOUT_SECONDS,
         "age_seconds": round(age_seconds, 1),
         "epochs_behind": max(0, epoch - heartbeat.epoch),
         "behind": [
@@ -264,7 +267,7 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits, as nobody sees more, and each is sent each second."""
+    """Rounded to four digits: more cannot be seen, and the document is sent each second."""
     if value is None or value == 0.0:
         return value
     return round(value, 3 - math.floor(math.log10(abs(value))))

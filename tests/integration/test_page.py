@@ -96,7 +96,7 @@ async def test_its_lines_add_up_to_what_was_answered(
     assert [(each["version"], each["percent"]) for each in shown["versions"]] == [("v1", 70.0), ("v2", 30.0)]
     assert all(max(filter(None, each["lines"]["p99_ms"])) > 0 for each in shown["versions"])
     (sign,) = state["workers"]
-    assert sign["lives"]
+    assert sign["is_live"]
     assert state["alerts"] == []
 
     await apply(database, event("promote", model, version="v2", actor="ann", reason="better"))

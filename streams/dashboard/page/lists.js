@@ -42,8 +42,8 @@ export function showWorkers(workers) {
     },
     (row, worker) => {
       const [name, seen, behind] = row.children;
-      setClass(row, worker.lives ? "" : "silent");
-      setText(seen, worker.lives ? seconds(worker.age_seconds) : `silent ${seconds(worker.age_seconds)}`);
+      setClass(row, worker.is_live ? "" : "silent");
+      setText(seen, worker.is_live ? seconds(worker.age_seconds) : `silent ${seconds(worker.age_seconds)}`);
       const count = Math.max(worker.epochs_behind, worker.behind.length);
       setText(behind, String(count));
       setClass(behind, count > 0 ? "number late" : "number");

@@ -245,7 +245,7 @@ def test_workers_tell_how_fresh_they_are() -> None:
         ]
     )["workers"]
     assert [each["worker"] for each in workers] == ["w1", "w2", "w3"]
-    assert [each["lives"] for each in workers] == [True, True, False]
+    assert [each["is_live"] for each in workers] == [True, True, False]
     assert [each["epochs_behind"] for each in workers] == [0, 2, 0]
     assert workers[0]["age_seconds"] == 0.2
     assert workers[1]["behind"] == [{"model_name": "m", "reason": "v2 cannot be loaded"}]
