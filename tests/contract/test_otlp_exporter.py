@@ -181,6 +181,6 @@ async def test_memory_is_bounded_and_the_end_waits_for_nobody() -> None:
             if number % tracing.MAX_SPANS == tracing.MAX_SPANS - 1:
                 held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-        # It has ended, although the receiver never answers.
+    # The block has ended, although the receiver never answers.
     assert held[-1] < 30_000_000, held
     assert held[-1] - held[-2] < 0.1 * held[-1], held

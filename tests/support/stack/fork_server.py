@@ -89,6 +89,7 @@ class _Client:
             [sys.executable, "-m", __name__, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[3],
             env=plain | single,
             pass_fds=[theirs.fileno()],
         )
