@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.kafka import Kafka
 from deploy.local.redis import Redis
 from schemas.errors import HeadraceError
+from tests.support.stack.certificates import Certificates, make_certificates
 from tests.support.stack.java import start_java_fast
 from tests.support.stack.services import (
     MakeTopics,
@@ -156,6 +157,12 @@ async def one_day() -> None:
     left_seconds = (midnight() + DAY - datetime.now(UTC)).total_seconds()
     if left_seconds < ONE_TEST_SECONDS:
         await asyncio.sleep(left_seconds)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority with certificates for this machine; the test is skipped without `openssl`."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -11,18 +11,13 @@ import pytest
 
 from schemas.errors import UnavailableError
 from tests.support.servers.http_server import answer
-from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.certificates import Certificates
 from workers.artifacts.s3 import S3Server
 from workers.artifacts.sources import ARTIFACT_HOSTS, ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.network.endpoints import Outbound
 
 CONTENT = b"\x08 a model"
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @asynccontextmanager

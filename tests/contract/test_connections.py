@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
 from tests.support.servers.http_server import HttpRequest, answer, http_server
-from tests.support.stack.certificates import SERVER_NAME, Certificates, make_certificates
+from tests.support.stack.certificates import SERVER_NAME, Certificates
 from workers.backends.model_server import ModelServer
 from workers.network import connections
 from workers.network.endpoints import Outbound
@@ -33,11 +33,6 @@ LOOPBACK = "127.0.0.0/8"
 TOKEN = "t0ken-that-nobody-sees"
 
 Resolve = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

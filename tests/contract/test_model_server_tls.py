@@ -9,13 +9,8 @@ import pytest
 from schemas.errors import UnavailableError
 from tests.support.models.backends import model_server
 from tests.support.servers.http_server import answer
-from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.certificates import Certificates
 from workers.network import connections
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import MAX_LINKS
 from tests.support.servers.http_server import HttpRequest, http_server
 from tests.support.servers.otlp_receiver import OtlpReceiver, otlp_receiver
-from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.certificates import Certificates
 from tests.support.worker.pipeline_harness import slice_of
 
 NOBODY = "http://127.0.0.1:9"
@@ -30,11 +30,6 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otlp, "FIRST_PAUSE_SECONDS", 0.001)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webho
 from streams.roles import monitor_role as role
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.servers.http_server import HttpRequest, answer, http_server
-from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.certificates import Certificates
 from workers.network import connections
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -70,11 +70,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once, and a minute is a tenth of a second."""
     monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(module, "AGAIN_EACH_SECONDS", 0.1)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.broken_server import BIG_BYTES, BrokenServer, Fault
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
-from tests.support.stack.certificates import Certificates, make_certificates
+from tests.support.stack.certificates import Certificates
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.asking import PARTITIONS, asking
 from tests.support.worker.process import StartWorker
@@ -261,11 +261,6 @@ async def test_big_answers_take_bounded_memory(
         assert after - before < 32 * MIB
         worker.terminate()
         assert await worker.ended() == 0
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 async def test_an_expired_certificate(

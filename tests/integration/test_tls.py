@@ -25,18 +25,13 @@ from streams.config.security import kafka_security, redis_options
 from streams.config.settings import Settings
 from streams.kafka.topics import create_topics
 from tests.support.kafka.echo_responder import responder
-from tests.support.stack.certificates import KEY_PASSWORD, Certificates, make_certificates
+from tests.support.stack.certificates import KEY_PASSWORD, Certificates
 from tests.support.stack.services import StackAddresses
 
 USER, PASSWORD = "someone", "hunter2"
 
 # One Kafka of its own for the whole module, not one for each process of the run.
-pytestmark = pytest.mark.xdist_group("tls")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
+pytestmark = [pytest.mark.xdist_group("tls"), pytest.mark.usefixtures("fast_java")]
 
 
 class SecureKafka(Kafka):
