@@ -1,4 +1,4 @@
-"""The rules of alerting that differ from the defaults: each version of them, by whom, when and why."""
+"""The alert rules that were set, in PostgreSQL: each change of them, with its actor, time and reason."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ _TRAIL = """
 
 @dataclass(frozen=True, slots=True)
 class RulesChange:
-    """Rules as they were set; `rules` is what differs from the defaults."""
+    """One change of a model's rules, or of the global ones. `rules` has the fields that were given."""
 
     model_name: str
     rules: JsonObject
@@ -33,7 +33,7 @@ class RulesChange:
 
 
 class AlertRules:
-    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -41,9 +41,9 @@ class AlertRules:
     async def set(
         self, model_name: str, rules: ModelRules | GlobalRules, *, actor: str, reason: str
     ) -> RulesChange:
-        """Put rules in force, instead of those that the model had.
+        """Replace the rules of a model.
 
-        Only what was given is kept: where a later release has another default, it holds.
+        Only the fields that were given are stored, so the defaults of a later release apply to the others.
         """
         now = datetime.fromisoformat(rfc3339(datetime.now(UTC)))
         document = rules.model_dump(mode="json", exclude_unset=True)
@@ -52,22 +52,22 @@ class AlertRules:
         return RulesChange(model_name, document, actor, reason, now)
 
     async def in_force(self) -> dict[str, RulesChange]:
-        """The last rules of each model that ever had its own."""
+        """The current rules of each model for which rules were ever set, by model name."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_IN_FORCE)
         return {row["model_name"]: _change(row) for row in rows}
 
     async def trail(self, model_name: str) -> list[RulesChange]:
-        """All rules that a model ever had, the first ones first."""
+        """All changes of a model's rules, oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_TRAIL, model_name)
         return [_change(row) for row in rows]
 
 
 def read_rules(change: RulesChange) -> ModelRules | GlobalRules:
-    """PURE. The rules with the defaults for what is left out.
+    """PURE. The rules of a change, with the defaults for the fields that it does not have.
 
-    Raises ValueError for what this release does not know, as rules of a newer one.
+    Raises ValueError for a field or value that this release does not know: a newer release may have set it.
     """
     return rules_class(change.model_name).model_validate_json(orjson.dumps(change.rules))
 

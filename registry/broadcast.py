@@ -1,11 +1,10 @@
-"""Hints over Redis pub/sub that a route changed, out and in.
+"""Sends and receives hints that a route changed, over Redis pub/sub.
 
-A hint is never the truth: it says that reading the registry is worth while now, instead of at the next
-poll. It may be lost, late, repeated or made up by others; so nothing is taken from it but that, and
-whoever was not connected for a while reads the registry when it is connected again.
+A hint makes a worker read the registry now instead of at the next poll. It may be lost, late, repeated or forged, so
+a worker takes nothing else from it, and reads the registry whenever its connection to Redis is made again.
 
-A Redis that hangs keeps its connections, and pub/sub alone never notices. So the listener sends a ping
-of its own whenever nothing was heard for `PING_SECONDS`, and takes `SILENCE_SECONDS` for a loss.
+A Redis that hangs keeps its connections open, and pub/sub does not notice. So the listener sends a ping after
+`PING_SECONDS` without a message, and counts the connection as lost after `SILENCE_SECONDS`.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ MAX_HINT_BYTES = 4096
 
 
 class HintSender:
-    """Publishes hints; `timeout_seconds` bounds each. Redis may be away at any time."""
+    """Publishes hints; `timeout_seconds` bounds each call. Redis may be unavailable at any time."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class HintSender:
         self._timeout_seconds = timeout_seconds
 
     async def send(self, hint: RouteHint) -> bool:
-        """Publish a hint; False when Redis does not take it, and workers follow by their next poll."""
+        """Publish a hint. False when Redis does not take it; workers then follow by their next poll."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._redis.publish(CHANNEL, hint.model_dump_json())
@@ -64,7 +63,7 @@ class HintSender:
 
 
 class HintListener:
-    """Calls `on_hint` for each hint, and `on_connected` each time that hints can be heard (again)."""
+    """Calls `on_hint` for each hint, and `on_connected` after each connection to Redis."""
 
     def __init__(
         self,
@@ -80,11 +79,11 @@ class HintListener:
         self._on_hint = on_hint
         self._on_connected = on_connected
         self._clock = clock
-        # As if it had been, so that a first failure is told.
+        # True at first, so that a failure of the first connection is logged.
         self._connected = True
 
     async def run(self) -> None:
-        """Listen, and connect again whenever the connection is lost; ends when cancelled."""
+        """Listen, and connect again when the connection is lost. Runs until cancelled."""
         try:
             while True:
                 try:
@@ -93,33 +92,33 @@ class HintListener:
                         await self._listen(subscription)
                 except (RedisError, OSError, TimeoutError) as error:
                     if self._connected:
-                        log.warning("hints are not heard; the registry is polled", reason=repr(error))
+                        log.warning("hints are not received; the registry is polled", reason=repr(error))
                     self._connected = False
                 await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
         finally:
             await self._redis.aclose()
 
     async def _listen(self, subscription: Any) -> None:
-        """Raises TimeoutError after a silence, and what the connection raises."""
-        heard_at = self._clock()
+        """Raises TimeoutError after `SILENCE_SECONDS` without a message, and what the connection raises."""
+        received_at = self._clock()
         while True:
             message = await subscription.get_message(timeout=PING_SECONDS)
             now = self._clock()
             if message is None:
-                if now - heard_at > SILENCE_SECONDS:
-                    raise TimeoutError(f"nothing heard for {SILENCE_SECONDS} s")
+                if now - received_at > SILENCE_SECONDS:
+                    raise TimeoutError(f"no message for {SILENCE_SECONDS} s")
                 await subscription.ping()
                 _end_if_cancelled()
                 continue
-            heard_at = now
+            received_at = now
             if message["type"] == "subscribe":
-                log.info("hints are heard")
+                log.info("hints are received")
                 self._connected = True
                 self._on_connected()
             elif message["type"] == "message":
-                self._hear(message["data"])
+                self._receive(message["data"])
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         try:
             hint = RouteHint.model_validate(read_object(data, MAX_HINT_BYTES))
         except (MalformedRecordError, ValidationError):
@@ -129,14 +128,14 @@ class HintListener:
 
 
 def _end_if_cancelled() -> None:
-    """`asyncio.wait_for` of Python 3.11, by which Redis is written to, may swallow a cancellation."""
+    """Raise the cancellation that `asyncio.wait_for` of Python 3.11 may swallow; the Redis client uses it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 def _client(redis_url: str, timeout_seconds: float, options: Mapping[str, Any]) -> Redis:
-    # Its own retries would go on for 37 s against a server that is stopped.
+    # The client's own retries would take 37 s against a stopped server.
     return Redis.from_url(
         redis_url,
         retry=Retry(NoBackoff(), 0),

@@ -1,4 +1,4 @@
-"""The workers' metrics in PostgreSQL: windows of three resolutions, each delta in them once."""
+"""The workers' metrics in PostgreSQL: windows of three resolutions, to which each delta is added once."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from schemas.windows import (
     windows_of,
 )
 
-# Marks of workers that ended long ago; their deltas are not in the topic any more.
+# The topic does not hold the deltas of workers that ended so long ago.
 FORGET_WATERMARKS_SECONDS = 30 * 24 * 3600.0
 
-# One reader of a partition at a time, also while an assignment changes hands.
+# One monitor adds the deltas of a partition at a time, also while partitions are reassigned.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('metrics:' || $1 || ':' || $2, 0))"
 _WATERMARKS = """
     SELECT worker, boot_id, first_seq, last_seq, seen FROM metric_marks WHERE topic = $1 AND partition = $2
@@ -62,13 +62,13 @@ _FORGET_WATERMARKS = "DELETE FROM metric_marks WHERE marked_at < now() - make_in
 
 
 class MetricWindows:
-    """All methods raise RegistryUnavailableError and SetupError, as those of the store."""
+    """All methods raise RegistryUnavailableError and SetupError, as those of the store do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, topic: str, partition: int, deltas: Sequence[MetricsDelta]) -> list[MetricsDelta]:
-        """Add what was not added before, in one transaction, and return it."""
+        """Add the deltas of a partition that were not added before, in one transaction, and return them."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(_LOCK, topic, str(partition))
             watermarks = {
@@ -103,7 +103,7 @@ class MetricWindows:
     async def read(
         self, model_name: str, resolution_seconds: int, since: datetime, until: datetime
     ) -> list[Window]:
-        """The windows of a model that begin from `since` to before `until`, in their order."""
+        """The windows of a model that begin at `since` or later and before `until`, ordered by their start."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_READ, model_name, resolution_seconds, since, until)
         return [
@@ -118,13 +118,13 @@ class MetricWindows:
         ]
 
     async def models(self, since: datetime) -> list[str]:
-        """The models of which anything was counted since then."""
+        """The names of the models with a window of one minute that begins at `since` or later."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_MODELS, since)
         return [row["model_name"] for row in rows]
 
     async def missing_deltas(self, topic: str) -> Mapping[WorkerBoot, int]:
-        """The workers' lives of which deltas never came, with how many; those on their way count too."""
+        """How many deltas are missing of each worker process. Deltas that are still on their way count as missing."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_ALL_WATERMARKS, topic)
         watermarks: dict[WorkerBoot, list[SequenceWatermark]] = defaultdict(list)
@@ -135,7 +135,7 @@ class MetricWindows:
         return {boot: missing for boot, each in watermarks.items() if (missing := count_missing(each))}
 
     async def forget(self, keep_seconds: Mapping[int, float]) -> None:
-        """Delete the windows that are older than their resolution is kept, and watermarks of long ago."""
+        """Delete windows older than `keep_seconds` of their resolution, and watermarks older than 30 days."""
         async with self._database.connection() as connection:
             for resolution_seconds, seconds in keep_seconds.items():
                 await connection.execute(_FORGET_WINDOWS, resolution_seconds, seconds)

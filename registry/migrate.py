@@ -1,8 +1,8 @@
-"""The registry's schema: numbered SQL files, applied once each, in their order.
+"""Migrations: numbered SQL files, each applied once, in their order.
 
-Each file is one transaction together with its row in `schema_migrations`, which keeps the file's
-SHA-256. Every transaction holds the same advisory lock, so any number of runners may start at once. An applied
-file never changes: what is to be different comes in a new one.
+Each file is applied in one transaction with its row in `schema_migrations`, which stores the file's SHA-256. Every
+transaction takes the same advisory lock, so several programs may migrate at the same time. An applied file never
+changes: a change of the schema is a new file.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from registry.postgres import CONNECT_TIMEOUT_SECONDS, translated
 from schemas.errors import SetupError
 
 FILE_NAME = re.compile(r"^\d{4}_[a-z0-9_]+\.sql$")
-# Any constant will do that no other program on this database uses: "headrace" in ASCII.
+# "headrace" in ASCII: any constant that no other program on this database uses.
 ADVISORY_LOCK = int.from_bytes(b"headrace", "big")
-# A migration may rewrite a table, and waits for the ones of other runners.
+# A migration may rewrite a table, and waits for the migrations of other programs.
 MIGRATION_TIMEOUT_SECONDS = 600.0
 
 LOCK = "SELECT pg_advisory_xact_lock($1)"
@@ -36,7 +36,7 @@ RECORD = "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its name begins with its number."""
+    """One SQL file. Its name begins with its number."""
 
     name: str
     sql: str
@@ -47,7 +47,7 @@ class Migration:
 
 
 def packaged_migrations() -> list[Migration]:
-    """The files of this program, in order; also from an installed wheel."""
+    """The SQL files of this package in their order, also from an installed wheel."""
     folder = files("registry") / "migrations"
     return [
         Migration(entry.name, entry.read_text(encoding="utf-8"))
@@ -57,9 +57,9 @@ def packaged_migrations() -> list[Migration]:
 
 
 def next_migration(migrations: Sequence[Migration], applied: Sequence[tuple[str, str]]) -> Migration | None:
-    """PURE. The first file that is not applied yet; `applied` are names and checksums in order.
+    """PURE. The first migration that is not applied; `applied` are names and SHA-256 in their order.
 
-    Raises SetupError when what is applied is not what the first files say.
+    Raises SetupError when the applied migrations are not the first of `migrations`.
     """
     for position, (name, sha256) in enumerate(applied):
         if position >= len(migrations) or migrations[position].name != name:
@@ -76,10 +76,10 @@ def next_migration(migrations: Sequence[Migration], applied: Sequence[tuple[str,
 
 
 async def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> list[str]:
-    """Bring a database to this program's schema; return the names of the files applied now.
+    """Apply the migrations that a database lacks; return their names.
 
-    Raises SetupError when the database holds something else than the first of these files, and
-    RegistryUnavailableError when it does not answer. What was applied before an error stays.
+    Raises SetupError when other migrations were applied to the database, and RegistryUnavailableError when it does
+    not answer. Migrations that were applied before an error stay applied.
     """
     wanted = packaged_migrations() if migrations is None else migrations
     done: list[str] = []

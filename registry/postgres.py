@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL, and what its errors mean here: come back later, or change the set-up."""
+"""Connections to PostgreSQL. Its errors become RegistryUnavailableError (try later) or SetupError (change the set-up)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -14,22 +14,22 @@ COMMAND_TIMEOUT_SECONDS = 5.0
 # A worker needs one to poll, one to load and one for its heartbeat; a control worker needs one.
 POOL_CONNECTIONS = 4
 
-# SQLSTATE classes and codes (PostgreSQL manual, appendix A) that pass by themselves: connection
-# lost, transaction to be repeated, out of resources, shutting down or starting, I/O error; and a lock not
-# got in time, and a standby that was asked to write before it was promoted.
-PASSING_CLASSES = frozenset({"08", "40", "53", "57", "58"})
-PASSING_CODES = frozenset({"55P03", "25006"})
+# SQLSTATE classes and codes (PostgreSQL manual, appendix A) of transient errors: connection lost, serialization
+# failure, insufficient resources, shutting down or starting, I/O error; lock timeout, and a write to a standby that is
+# not promoted yet.
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+TRANSIENT_CODES = frozenset({"55P03", "25006"})
 SCHEMA_CODES = frozenset({"42P01", "42703", "42883"})
-# Wrong password or user, no such database, no right to it.
+# Wrong user or password, no such database, no permission.
 ACCESS_CLASSES = frozenset({"28", "3D"})
 ACCESS_CODES = frozenset({"42501"})
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what asyncpg raises into RegistryUnavailableError or SetupError.
+    """Raise RegistryUnavailableError or SetupError for what asyncpg raises in the block.
 
-    What is left, broken constraints and wrong values, is for the caller to know or a fault of ours.
+    Other errors pass through: violated constraints and wrong values are known to the caller, or a bug.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def translated() -> Iterator[None]:
         raise SetupError(f"HEADRACE_POSTGRES_DSN cannot be used: {error}") from error
     except asyncpg.PostgresError as error:
         code = error.sqlstate or ""
-        if code[:2] in PASSING_CLASSES or code in PASSING_CODES:
+        if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
             raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
         if code[:2] in ACCESS_CLASSES or code in ACCESS_CODES:
             raise SetupError(f"PostgreSQL refuses HEADRACE_POSTGRES_DSN: {error}") from error
@@ -48,13 +48,13 @@ def translated() -> Iterator[None]:
         raise
     except TimeoutError as error:
         raise RegistryUnavailableError("PostgreSQL does not answer in time") from error
-    # A connection that the server closes at the moment in which it is used ends in an internal error.
+    # asyncpg raises an internal error when the server closes a connection while it is used.
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
 
 
 class Database:
-    """A pool of connections, for whatever reads and writes the registry in one process."""
+    """The pool of connections to the registry that one process has."""
 
     def __init__(self, pool: asyncpg.Pool, connect_timeout_seconds: float) -> None:
         self._pool = pool
@@ -68,12 +68,12 @@ class Database:
         connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
         command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
     ) -> Self:
-        """Open a pool; `command_timeout_seconds` bounds each statement.
+        """Open a pool, and one connection to see that it works. `command_timeout_seconds` bounds each statement.
 
         Raises RegistryUnavailableError, or SetupError when the DSN cannot be used.
         """
         with translated():
-            # No minimum: the pool would try to keep it while the server is away, and log each failure.
+            # No minimum: the pool would try to keep it while the server is down, and log each failure.
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=0,
@@ -87,13 +87,13 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A connection for one piece of work; what asyncpg raises in the block is translated."""
+        """A connection for the block. Errors of asyncpg in the block are translated."""
         with translated():
             async with self._pool.acquire(timeout=self._connect_timeout_seconds) as connection:
                 yield connection
 
     async def close(self) -> None:
-        """Close all connections, by force those that do not end in time."""
+        """Close all connections, forcibly after the connect timeout."""
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 await self._pool.close()

@@ -1,7 +1,7 @@
-"""PURE: what a version must hold to be registered, beyond the form of its event.
+"""PURE: checks of a version at its registration, beyond the schema of its event.
 
-A version never changes and may be promoted at any time, so that what cannot work is refused here,
-with a sentence for whoever registers it, and not found out by users.
+A version never changes and may be promoted at any time. So a version that cannot work is refused here, with a message
+for whoever registers it, before its users find out.
 """
 
 from schemas.errors import PromotionRejectedError, RejectionCode
@@ -10,12 +10,12 @@ from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import Mapping, schema_of
 from schemas.models import Example, ModelSpec, RequestForm
 
-MAX_TOLD = 3
+MAX_DETAILS = 3
 JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def check_version(spec: ModelSpec) -> None:
-    """Raises PromotionRejectedError (INVALID_EVENT) for a version that could not answer."""
+    """Raises PromotionRejectedError (INVALID_EVENT) for a version that cannot answer."""
     accepts = _compiled("input_schema", spec.input_schema)
     promises = _compiled("output_schema", spec.output_schema)
     if spec.mapping is not None:
@@ -33,7 +33,7 @@ def _compiled(name: str, schema: JsonObject) -> Validator:
     try:
         return compile_schema(schema)
     except ValueError as error:
-        raise _invalid(f"{name} is no JSON Schema 2020-12: {error}") from None
+        raise _invalid(f"{name} is not a JSON Schema 2020-12: {error}") from None
 
 
 def _check_mapping(mapping: Mapping) -> None:
@@ -57,7 +57,7 @@ def _check_example(
 def _check(problem: str, validator: Validator, value: object) -> None:
     found = [f"{detail.path or 'it'}: {detail.message}" for detail in details(validator, value)]
     if found:
-        raise _invalid(f"{problem}: {'; '.join(found[:MAX_TOLD])}")
+        raise _invalid(f"{problem}: {'; '.join(found[:MAX_DETAILS])}")
 
 
 def _invalid(message: str) -> PromotionRejectedError:

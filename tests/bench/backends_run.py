@@ -114,7 +114,7 @@ async def measuring_harness(site: Site) -> AsyncIterator[Harness]:
     try:
         store = await RegistryStore.connect(site.settings.postgres_dsn.get_secret_value())
         try:
-            await process.logged("hints are heard")
+            await process.logged("hints are received")
             async with requests(site.settings) as asking:
                 yield Harness(site, store, asking)
         finally:

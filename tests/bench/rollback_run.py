@@ -96,7 +96,7 @@ async def run(site: Site, counts: Counts, report: Callable[[str], None]) -> dict
         report("starting the workers")
         predictors = [start_worker("predict", settings) for _ in range(PREDICT_WORKERS)]
         controls = Controls(settings, start_worker)
-        await asyncio.gather(controls.start(), *(worker.logged("hints are heard") for worker in predictors))
+        await asyncio.gather(controls.start(), *(worker.logged("hints are received") for worker in predictors))
         async with traffic(order) as sending, Operator(settings, PREDICT_WORKERS) as operator:
             scenes = _Scenes(site, counts, operator, predictors, controls, sending, report)
             await scenes.play()
@@ -199,11 +199,11 @@ class _Scenes:
     async def _stop_redis(self, act: Act) -> None:
         await asyncio.to_thread(self.site.redis.stop)
         await self._repeat(REDIS_DOWN, self.counts.others, act, _PAUSE_OVER_A_POLL_SECONDS)
-        heard = [worker.count("hints are heard") for worker in self.predictors]
+        heard = [worker.count("hints are received") for worker in self.predictors]
         await asyncio.to_thread(self.site.redis.start)
         await asyncio.gather(
             *(
-                worker.logged("hints are heard", times=times + 1)
+                worker.logged("hints are received", times=times + 1)
                 for worker, times in zip(self.predictors, heard, strict=True)
             )
         )

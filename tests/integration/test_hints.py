@@ -24,7 +24,7 @@ from tests.support.promotions.hint_log import HintLog, hint_log
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
-LOST = "hints are not heard; the registry is polled"
+LOST = "hints are not received; the registry is polled"
 SEND_TIMEOUT_SECONDS = 0.3
 # A hint that is lost on a busy machine is no fault; what is about hints that come must not lose one.
 SURELY = {"redis_timeout_seconds": DEADLINE_SECONDS}
@@ -99,7 +99,7 @@ async def test_what_is_added_to_a_hint_is_ignored(heard: HintLog, own_redis: Red
 async def test_a_redis_that_hangs_is_noticed_by_its_silence(
     heard: HintLog, sender: HintSender, own_redis: Redis
 ) -> None:
-    """The connection stays open and says nothing; when Redis goes on the registry is read, and hints are heard."""
+    """The connection stays open and says nothing; when Redis goes on the registry is read, and hints are received."""
     own_redis.pause()
     await heard.until(lambda: LOST in heard.logged)
     assert heard.connections == 1
@@ -125,7 +125,7 @@ async def test_a_redis_that_comes_back_is_heard_again(
 
 
 async def test_a_listener_starts_without_redis(own_redis: Redis) -> None:
-    """A worker does not wait for it; hints are heard when it is there."""
+    """A worker does not wait for it; hints are received when it is there."""
     own_redis.stop()
     async with hint_log(own_redis.url) as heard:
         await heard.until(lambda: heard.logged == [LOST])
@@ -182,7 +182,7 @@ async def test_a_promotion_is_followed_at_once(
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
     settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS, **SURELY)
     worker = start_worker(settings)
-    await worker.logged("hints are heard")
+    await worker.logged("hints are received")
     for swaps, (action, version) in enumerate((("promote", "v2"), ("rollback", "v1")), 2):
         await publish(settings, event(action, model, version=version))
         await worker.logged("serving table swapped", times=swaps)
@@ -200,7 +200,7 @@ async def test_without_hints_a_promotion_is_followed_by_the_poll(
     start_worker(settings, roles="control")
     deaf = settings.model_copy(update={"redis_url": SecretStr(own_redis.url)})
     worker = start_worker(deaf, roles="predict")
-    await worker.logged("hints are heard")
+    await worker.logged("hints are received")
     await publish(settings, event("promote", model, version="v2"))
     await worker.logged("serving table swapped", times=2)
     assert await versions_served(settings, model) == {"v2"}
@@ -214,7 +214,7 @@ async def test_what_was_missed_is_read_when_hints_are_heard_again(
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
     settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS)
     worker = start_worker(settings)
-    await worker.logged("hints are heard")
+    await worker.logged("hints are received")
     await asyncio.to_thread(own_redis.stop)
     await publish(settings, event("promote", model, version="v2"))
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
