@@ -49,7 +49,7 @@ def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | No
 
 
 def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
-    """Where the schema of this name demands other types than the model declares, in a format_alert each.
+    """Where the schema of this name demands other types than the model declares, in a sentence each.
 
     For where nothing can be tried: it looks at one value that the model would take or give.
     """
@@ -61,7 +61,7 @@ def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
 
 
 def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
-    """Where a mapping and what a server declares are not the same, in a format_alert each."""
+    """Where a mapping and what a server declares are not the same, in a sentence each."""
     mapped = {tensor.tensor or key: (key, tensor) for key, tensor in mapping.inputs.items()}
     sentences = []
     for own in described.inputs:

@@ -12,7 +12,7 @@ NOT_REACHABLE = 3
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What the caller of a verb is told: `code` is for programs, `next_step` is "" or a format_alert."""
+    """What the caller of a verb is told: `code` is for programs, `next_step` is "" or a sentence."""
 
     exit_code: int
     code: str

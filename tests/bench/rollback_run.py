@@ -96,7 +96,9 @@ async def run(site: Site, counts: Counts, report: Callable[[str], None]) -> dict
         report("starting the workers")
         predictors = [start_worker("predict", settings) for _ in range(PREDICT_WORKERS)]
         controls = Controls(settings, start_worker)
-        await asyncio.gather(controls.start(), *(worker.logged("hints are received") for worker in predictors))
+        await asyncio.gather(
+            controls.start(), *(worker.logged("hints are received") for worker in predictors)
+        )
         async with traffic(order) as sending, Operator(settings, PREDICT_WORKERS) as operator:
             scenes = _Scenes(site, counts, operator, predictors, controls, sending, report)
             await scenes.play()

@@ -166,7 +166,7 @@ async def test_standard_input_is_a_file_too(tmp_path: Path) -> None:
 async def test_what_production_would_refuse(
     tmp_path: Path, fields: JsonObject, code: str, message: str
 ) -> None:
-    """Each with its code and a format_alert."""
+    """Each with its code and a sentence."""
     example: JsonObject = {"example": {"input": {"amount": 2}}}
     told, _ = await refused(tmp_path, onnx(save_logarithm(tmp_path), **example | fields), code)
     assert message in told

@@ -129,7 +129,7 @@ async def test_a_bad_event_is_refused_in_words_and_changes_nothing(harness: Harn
     result = PromotionResult.model_validate_json(refusal.value)
     assert (result.status, result.error and result.error.code) == ("rejected", case.code), result
     assert result.error is not None
-    assert 10 < len(result.error.message) <= 2000, "a format_alert, whatever the event holds"
+    assert 10 < len(result.error.message) <= 2000, "a sentence, whatever the event holds"
     for name, value in case.echo.items():
         assert getattr(result, name) == value
     check_record(refusal, case.key)

@@ -19,14 +19,14 @@ USERS = [f"u{number}" for number in range(400)]
 
 
 class Life:
-    """What was done to a model, as the audit trail tells it."""
+    """A model and the changes that were applied to it, as the audit trail has them."""
 
     def __init__(self) -> None:
         self.model: RegisteredModel | None = None
         self.changes: list[Change] = []
 
     def do(self, action: str, **fields: Any) -> int:
-        """Apply an event; the revision that it made."""
+        """Apply an event; return the revision that it made."""
         one = event(action, **fields)
         at = BEGAN + timedelta(hours=len(self.changes))
         self.model = lifecycle.apply(self.model, one, at).model
@@ -49,14 +49,14 @@ class Life:
         return assign(self.changes, user).version
 
     def since(self, user: str) -> int | None:
-        """The revision that gave a user its version."""
+        """The revision that assigned the user's version."""
         since = assign(self.changes, user).since
         return None if since is None else since.revision
 
 
 @pytest.fixture
 def life() -> Life:
-    """Of a model with v1 in production and v2 in staging; the promotion was revision 3."""
+    """A model with v1 in production since revision 3, and v2 in staging."""
     life = Life()
     life.do("register", model=spec("v1"))
     life.do("register", model=spec("v2"))
@@ -65,7 +65,7 @@ def life() -> Life:
 
 
 def test_without_traffic_there_is_no_version() -> None:
-    """The bucket is known all the same."""
+    """The bucket is known, the version is None."""
     life = Life()
     life.do("register", model=spec("v1"))
     told = assign(life.changes, "u")
@@ -74,7 +74,7 @@ def test_without_traffic_there_is_no_version() -> None:
 
 
 def test_a_user_is_told_bucket_range_weight_and_status(life: Life) -> None:
-    """All of them as of the last change."""
+    """Version, status, weight and range are those of the last change."""
     life.do("canary", version="v2", weight=12.5)
     for user in USERS:
         told = assign(life.changes, user)
@@ -88,7 +88,7 @@ def test_a_user_is_told_bucket_range_weight_and_status(life: Life) -> None:
 
 
 def test_who_had_the_canary_has_had_it_since_then(life: Life) -> None:
-    """A raise is the reason for those only who got it by the raise."""
+    """Raising a canary is the reason only for the users that it moved."""
     first = life.do("canary", version="v2", weight=5)
     early = [user for user in USERS if life.version(user) == "v2"]
     second = life.do("canary", version="v2", weight=20)
@@ -111,7 +111,7 @@ def test_a_promotion_is_the_reason_for_those_without_the_canary(life: Life) -> N
 
 
 def test_who_comes_back_to_a_version_has_it_since_the_return(life: Life) -> None:
-    """Not since the first time; who never left has had it all along."""
+    """`since` is the return, not the first time. A user that never left keeps the first change."""
     life.do("canary", version="v2", weight=30)
     away = {user for user in USERS if life.version(user) == "v2"}
     back = life.do("rollback")
@@ -120,7 +120,7 @@ def test_who_comes_back_to_a_version_has_it_since_the_return(life: Life) -> None
 
 
 def test_a_reshuffle_is_the_reason_for_those_only_whose_version_it_changed(life: Life) -> None:
-    """The same bucket holds other users under another salt: it is the user who counts."""
+    """The same bucket holds other users under another salt, so `since` follows the user."""
     canary = life.do("canary", version="v2", weight=50)
     before = {user: life.version(user) for user in USERS}
     reshuffle = life.do("reshuffle", salt="second")
@@ -134,7 +134,7 @@ def test_a_reshuffle_is_the_reason_for_those_only_whose_version_it_changed(life:
 
 
 def test_the_past_is_told_as_it_was(life: Life) -> None:
-    """Of the changes up to a revision, the later ones play no part."""
+    """The changes up to a revision are enough; later ones do not matter."""
     life.do("canary", version="v2", weight=50)
     user = next(user for user in USERS if life.version(user) == "v2")
     past = life.changes[:3]
@@ -158,7 +158,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS, user=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8))
 def test_since_is_where_the_users_version_began(steps: list[dict[str, Any]], user: str) -> None:
-    """Whatever was done: the same version from there to the end, and another one, or none, just before."""
+    """After any changes: the same version from `since` to the end, and another one or none just before."""
     life = Life()
     for version in ("v1", "v2", "v3"):
         life.do("register", model=spec(version))

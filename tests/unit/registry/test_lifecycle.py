@@ -48,7 +48,7 @@ SECOND = (*LIVE, event("promote", version="v2"))
 
 
 def test_the_first_registration_makes_a_model_without_traffic() -> None:
-    """The salt is the model's name, the revision 1, and nobody is routed yet."""
+    """The salt is the model's name, the revision is 1, and no user is routed."""
     applied = apply(None, REGISTERED[0], NOW)
     model = applied.model
     assert (model.revision, model.route.salt, model.route.ranges) == (1, "m", ())
@@ -73,7 +73,7 @@ def test_the_first_version_goes_live_by_promote() -> None:
 
 
 def test_a_canary_needs_a_production_to_take_its_weight_from() -> None:
-    """A canary beside nothing would be a production by another name."""
+    """Without a production version a canary would take all traffic."""
     for action in (event("canary", version="v1", weight=5), event("split", weights={"v1": 5})):
         code, message = refusal(after(*REGISTERED), action)
         assert code is RejectionCode.ILLEGAL_TRANSITION
@@ -102,7 +102,7 @@ def test_a_split_sets_all_canaries_at_once() -> None:
 
 
 def test_a_split_may_name_production_with_its_rest() -> None:
-    """Weights that say everything are accepted when they add up to 100, and keep the rollback target."""
+    """Weights with production are accepted when they add up to 100, and keep the rollback target."""
     model = after(*SECOND, event("split", weights={"v2": 70, "v3": 30}))
     assert weights(model) == {"v2": 70, "v3": 30}
     assert model.previous_production == "v1"
@@ -183,7 +183,7 @@ def test_a_rollback_without_previous_production_is_refused() -> None:
 
 
 def test_a_rollback_reaches_any_archived_version_by_name() -> None:
-    """When the previous production is bad as well, canaries running or not."""
+    """For when the previous production is bad as well; canaries lose their traffic."""
     model = after(
         *SECOND,
         event("promote", version="v3"),
@@ -196,7 +196,7 @@ def test_a_rollback_reaches_any_archived_version_by_name() -> None:
 
 
 def test_an_archived_version_comes_back_by_rollback_only() -> None:
-    """Promote, canary and split refuse it, and say so."""
+    """Promote, canary and split refuse it; promote says how to go back to it."""
     model = after(*LIVE, event("archive", version="v2"))
     for action in (
         event("promote", version="v2"),
@@ -216,12 +216,12 @@ def test_only_a_version_without_traffic_is_archived() -> None:
 
 
 def test_promoting_the_production_is_refused() -> None:
-    """Promoting what is in production would forget the rollback target."""
+    """It would clear the rollback target."""
     assert refusal(after(*SECOND), event("promote", version="v2"))[0] is RejectionCode.ILLEGAL_TRANSITION
 
 
 def test_a_reshuffle_changes_the_salt_and_no_weight() -> None:
-    """Users are dealt anew over the same ranges; the same salt again would change nothing."""
+    """Users are assigned anew to the same ranges; the salt that the model has already is refused."""
     before = after(*CANARY)
     model = apply(before, event("reshuffle", salt="m:2"), NOW).model
     assert (model.route.salt, model.route.ranges) == ("m:2", before.route.ranges)
@@ -229,7 +229,7 @@ def test_a_reshuffle_changes_the_salt_and_no_weight() -> None:
 
 
 def test_every_applied_event_raises_the_revision_by_one() -> None:
-    """Also the ones that leave the route as it is."""
+    """Also events that leave the route as it is."""
     assert after(*REGISTERED).revision == 4
     assert after(*LIVE, event("archive", version="v2"), event("reshuffle", salt="s")).revision == 7
 
@@ -274,7 +274,7 @@ def test_unknown_names_are_refused() -> None:
     ],
 )
 def test_an_action_takes_its_fields_and_no_others(action: str, fields: dict[str, Any], told: str) -> None:
-    """A promote that carries a weight of 5 must not give 100 without a word."""
+    """A promote with a weight of 5 must not give 100 silently."""
     code, message = refusal(after(*LIVE), event(action, **fields))
     assert code is RejectionCode.INVALID_EVENT
     assert told in message
@@ -296,14 +296,14 @@ def test_an_action_takes_its_fields_and_no_others(action: str, fields: dict[str,
     ids=str,
 )
 def test_a_schema_that_workers_could_not_compile_is_refused(field: str, schema: Mapping[str, Any]) -> None:
-    """Also one that points elsewhere: nothing is fetched, and a worker must not depend on it."""
+    """Also a schema that refers to another document: workers fetch none."""
     code, message = refusal(None, event("register", model=spec("v1", **{field: schema})))
     assert code is RejectionCode.INVALID_EVENT
     assert field in message
 
 
 def test_a_schema_that_names_its_dialect_is_registered() -> None:
-    """2020-12 is what is read, said or unsaid."""
+    """Schemas are read as 2020-12, with or without `$schema`."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}
     assert after(event("register", model=spec("v1", input_schema=dialect))).revision == 1
 

@@ -1,4 +1,4 @@
-"""Which rows are asked for before some are added."""
+"""The ranges of offsets that are looked up before rows are added."""
 
 from itertools import pairwise
 

@@ -12,14 +12,14 @@ DONE = [(migration.name, migration.sha256) for migration in FILES]
 
 
 def test_files_are_applied_in_their_order_and_once() -> None:
-    """The first that is missing comes next, and after the last there is none."""
+    """The first missing one is next; after the last one it is None."""
     assert next_migration(FILES, []) == FILES[0]
     assert next_migration(FILES, DONE[:1]) == FILES[1]
     assert next_migration(FILES, DONE) is None
 
 
 def test_a_changed_file_is_refused_by_name() -> None:
-    """What a database went through cannot be changed afterwards."""
+    """An applied file must not change."""
     changed = [Migration("0001_one.sql", "SELECT 3"), FILES[1]]
     with pytest.raises(SetupError, match=r"0001_one\.sql was changed"):
         next_migration(changed, DONE)
@@ -27,13 +27,13 @@ def test_a_changed_file_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("applied", [[*DONE, ("0003_three.sql", "0")], [("0001_other.sql", "0")]])
 def test_a_database_of_another_version_is_refused(applied: list[tuple[str, str]]) -> None:
-    """A newer database must not be used by an older program, nor one with other files in between."""
+    """A database of a newer program, or one with other files in between, is refused."""
     with pytest.raises(SetupError, match="does not know"):
         next_migration(FILES, applied)
 
 
 def test_the_packaged_files_are_numbered_without_gaps() -> None:
-    """A number that is missing or given twice would make the order a matter of luck."""
+    """The packaged files are numbered without gaps and without repeats."""
     names = [migration.name for migration in packaged_migrations()]
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
     assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", name) for name in names)

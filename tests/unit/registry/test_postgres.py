@@ -1,4 +1,4 @@
-"""registry/postgres.py: what the driver raises is translated by what there is to do."""
+"""Errors of asyncpg are translated to RegistryUnavailableError or SetupError."""
 
 import asyncpg
 import pytest
@@ -25,12 +25,12 @@ from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_errors_are_translated(raised: Exception, expected: type[HeadraceError]) -> None:
-    """Come back later, or change the set-up."""
+    """Transient errors are unavailability, errors of the set-up are SetupError."""
     with pytest.raises(expected), translated():
         raise raised
 
 
 def test_a_broken_constraint_is_a_fault_of_ours() -> None:
-    """It is for the caller to know, and goes through."""
+    """A violated constraint passes through."""
     with pytest.raises(asyncpg.UniqueViolationError), translated():
         raise asyncpg.UniqueViolationError("twice")

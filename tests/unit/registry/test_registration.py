@@ -1,4 +1,4 @@
-"""registry/registration.py and schemas/mapping.py: what a version must hold to be registered."""
+"""Checks of a version at its registration."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_a_version_whose_example_fits_is_taken() -> None:
     ],
 )
 def test_what_could_not_answer_is_refused(fields: dict[str, Any], message: str) -> None:
-    """Each with where and why."""
+    """The message says where and why."""
     assert refusal(**fields).startswith(message)
 
 
@@ -98,6 +98,6 @@ def test_a_declared_tensor_says_what_fits(tensor: JsonObject, good: list[Any], b
 
 
 def test_every_datatype_has_a_schema() -> None:
-    """None is forgotten."""
+    """Every type of the enumeration is covered."""
     for datatype in Datatype:
         compile_schema(schema_of(Mapping.model_validate({"inputs": {"x": {"datatype": datatype.value}}})))

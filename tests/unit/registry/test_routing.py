@@ -1,4 +1,4 @@
-"""Buckets agree with the contract; routes move as few users as weights allow."""
+"""Buckets agree with the contract; changes of weights move as few users as possible."""
 
 import json
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def test_a_user_without_utf8_form_is_refused() -> None:
 
 
 def test_a_route_without_ranges_gives_no_version() -> None:
-    """A model whose versions are all in staging answers nobody."""
+    """The model of versions in staging only."""
     assert RouteTable.of(NOBODY).version_of(0) is None
     assert weights_of(NOBODY) == {}
 
@@ -85,7 +85,7 @@ def test_raising_a_canary_keeps_every_user_it_had_and_moves_only_the_difference(
 
 
 def test_a_canary_that_is_lowered_and_raised_again_gets_the_same_users_back() -> None:
-    """An experiment that pauses does not mix its groups."""
+    """A canary that is lowered and raised again gets the same users."""
     first, _, again = ramp({"v1": 100}, {"v1": 80, "v2": 20}, {"v1": 95, "v2": 5}, {"v1": 80, "v2": 20})[1:]
     assert again == first
 
@@ -101,14 +101,14 @@ def test_two_canaries_that_grow_in_turn_stay_undivided() -> None:
 
 
 def test_a_promotion_leaves_one_range() -> None:
-    """Whatever an experiment divided is whole again when one version has all the traffic."""
+    """A version with all traffic has one range, whatever was before."""
     scattered = ramp({"a": 60, "b": 20, "c": 20}, {"a": 40, "b": 25, "c": 35}, {"a": 50, "b": 25, "d": 25})
     assert len(reallocate(scattered[-1], {"d": Decimal(100)}).ranges) == 1
 
 
 @pytest.mark.timeout(20)
 def test_ten_thousand_versions_of_one_bucket_each_take_no_minute() -> None:
-    """The number of ranges costs time in proportion, not squared."""
+    """Reallocating is not quadratic in the number of ranges."""
     thin = {f"v{number}": Decimal("0.01") for number in range(BUCKETS)}
     route = reallocate(reallocate(NOBODY, thin), {f"w{number}": Decimal("0.01") for number in range(BUCKETS)})
     assert len(weights_of(route)) == BUCKETS
@@ -120,7 +120,7 @@ def test_ten_thousand_versions_of_one_bucket_each_take_no_minute() -> None:
     ids=str,
 )
 def test_weights_that_cannot_be_buckets_are_a_programming_error(wrong: dict[str, str]) -> None:
-    """Lifecycle refuses such weights with a format_alert; past it they must not become a route."""
+    """The lifecycle refuses such weights with a message; a route of them must not be made either."""
     with pytest.raises(ValueError, match="add up to 100"):
         reallocate(NOBODY, {version: Decimal(weight) for version, weight in wrong.items()})
 
