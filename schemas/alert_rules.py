@@ -187,7 +187,7 @@ class ModelRules(_Strict):
 
 
 class GlobalRules(_Strict):
-    """The rules of what all models share; their alerts have the model name ""."""
+    """The rules of the whole system; their alerts have the scope "global"."""
 
     consumer_lag: ConsumerLag = ConsumerLag()
     stale_workers: StaleWorkers = StaleWorkers()
@@ -195,9 +195,14 @@ class GlobalRules(_Strict):
 
 
 GLOBAL = ""
-"""Stands for the whole installation where a model's name does elsewhere."""
+"""Takes the place of a model's name for the global rules: in a Kafka key, and in PostgreSQL."""
+
+
+def scope_of(model_name: str) -> Literal["model", "global"]:
+    """The scope of an alert or of rules with this model name."""
+    return "global" if model_name == GLOBAL else "model"
 
 
 def rules_class(model_name: str) -> type[ModelRules] | type[GlobalRules]:
-    """Of which class the rules of a model, or of the installation, are."""
+    """The class of the rules of a model, or of the global rules."""
     return GlobalRules if model_name == GLOBAL else ModelRules

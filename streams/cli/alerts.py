@@ -21,7 +21,7 @@ Whose = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="The model's name; without it, the rules that all models share.",
+        help="The model's name; without it, the global rules.",
         show_default=False,
     ),
 ]
@@ -38,9 +38,9 @@ def firing(
     """Show firing alerts; read and set alert rules.
 
     The role monitor evaluates the rules, and writes firing and resolved alerts to predict-alerts. Models with
-    rules of their own are listed. With --json:
-    {"firing": [ALERT, ...], "rules": {MODEL: {"rules", "actor", "reason", "set_at"}}}, where "rules" is what
-    differs from the defaults, and the model "" stands for what all share.
+    rules of their own are listed. With --json: {"firing": [ALERT, ...],
+    "rules": [{"scope", "model_name", "rules", "actor", "reason", "set_at"}, ...]}, where "scope" is "model" or
+    "global" and "rules" has what differs from the defaults.
     """
     if context.invoked_subcommand is not None:
         return
@@ -58,7 +58,7 @@ def firing(
         print_json(
             {
                 "firing": [alert.model_dump(mode="json") for alert in fires],
-                "rules": {name: _plain(change) for name, change in changes.items()},
+                "rules": [_scoped(name) | _plain(change) for name, change in changes.items()],
             }
         )
         return
@@ -68,7 +68,7 @@ def firing(
     else:
         screen.print("Nothing fires.")
     for name, change in changes.items():
-        told = f"{name or 'what all models share'}: rules of {change.actor or 'nobody named'}"
+        told = f"{name or 'global'}: rules of {change.actor or 'an unknown user'}"
         screen.print(
             f"{told}{f', {change.reason}' if change.reason else ''} (`headrace alerts rules {name}`)"
         )
@@ -80,7 +80,8 @@ def rules(
 ) -> None:
     """Show the rules in force, and who set them.
 
-    Prints all rules as a file for `headrace alerts set`, and the earlier changes on standard error. With --json: {"model_name", "rules", "trail": [{"rules", "actor", "reason", "set_at"}, ...]}; "rules" of the
+    Prints all rules as a file for `headrace alerts set`, and the earlier changes on standard error. With --json:
+    {"scope", "model_name", "rules", "trail": [{"rules", "actor", "reason", "set_at"}, ...]}; "rules" of the
     trail are what differs from the defaults.
     """
     import asyncio
@@ -98,7 +99,7 @@ def rules(
     trail = asyncio.run(with_database(command_settings(env_file, flags), ask))
     whole = read_rules(trail[-1]) if trail else rules_class(model_name)()
     if as_json:
-        document = {"model_name": model_name, "rules": whole.model_dump(mode="json")}
+        document = _scoped(model_name) | {"rules": whole.model_dump(mode="json")}
         print_json(document | {"trail": [_plain(change) for change in trail]})
         return
     print(whole.model_dump_json(indent=2))
@@ -128,7 +129,7 @@ def set_rules(
     """Replace the rules of a model by those of a file.
 
     A rule that the file leaves out has its default; `{}` resets all. The monitors follow within seconds. With
-    --json: {"model_name", "rules", "actor", "reason", "set_at"}.
+    --json: {"scope", "model_name", "rules", "actor", "reason", "set_at"}.
     """
     import asyncio
 
@@ -144,9 +145,9 @@ def set_rules(
 
     change = asyncio.run(with_database(command_settings(env_file, flags), ask))
     if as_json:
-        print_json({"model_name": model_name} | _plain(change))
+        print_json(_scoped(model_name) | _plain(change))
     else:
-        print(f"set: {model_name or 'what all models share'} has these rules from now on")
+        print(f"set: the {f'rules of {model_name}' if model_name else 'global rules'} are these from now on")
 
 
 def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
@@ -179,6 +180,12 @@ def _table(fires: "list[Alert]") -> Any:
     for alert in fires:
         table.add_row(rfc3339(alert.at), alert.severity, alert.rule, format_alert(alert))
     return table
+
+
+def _scoped(model_name: str) -> dict[str, Any]:
+    from schemas.alert_rules import scope_of
+
+    return {"scope": scope_of(model_name), "model_name": model_name}
 
 
 def _plain(change: "RulesChange") -> dict[str, Any]:

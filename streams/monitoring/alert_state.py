@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules, Rule
+from schemas.alert_rules import GlobalRules, ModelRules, Rule, scope_of
 from schemas.events import Alert
 from streams.monitoring.rules.evaluation import AlertKey, Evaluation
 
@@ -162,7 +162,7 @@ def _observation(evaluation: Evaluation | None, rule: Rule) -> Observation:
 def _firing_event(key: AlertKey, evaluation: Evaluation, rule: Rule, now: float) -> Alert:
     return Alert(
         alert_id=str(uuid.uuid4()),
-        scope="global" if key.model_name == GLOBAL else "model",
+        scope=scope_of(key.model_name),
         model_name=key.model_name,
         model_version=key.model_version,
         rule=key.rule,
