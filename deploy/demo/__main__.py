@@ -1,4 +1,4 @@
-"""The command line of the demo; see `make demo`."""
+"""The demo's command line; `make demo` runs it."""
 
 import sys
 from typing import Annotated
@@ -17,13 +17,13 @@ def demo(
     *,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="End after so much traffic; until Ctrl-C when absent.", show_default=False),
+        typer.Option(min=1, help="Seconds of traffic; without it until Ctrl-C.", show_default=False),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,
+    rate: Annotated[float, typer.Option(min=1, help="Requests per second.")] = 500.0,
 ) -> None:
     """Train two recommenders on MovieLens-100k, serve both, and replay real ratings as requests.
 
-    The last line on standard output is one JSON object. Exit code: 0 when every request was answered.
+    The last line on standard output is one JSON object. The exit code is 0 when every request was answered.
     """
     result = run_demo(seconds=seconds, requests_per_second=rate)
     print_json(result)

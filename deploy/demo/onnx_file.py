@@ -1,4 +1,4 @@
-"""A recommender as an ONNX file: `user_idx` in, `items` out, any number of users at once."""
+"""Export of a recommender to ONNX: input `user_idx` [batch], output `items` [batch, 10]."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from deploy.demo.recommenders import LIST_LENGTH, Recommender
 
-# Read by every ONNX Runtime of the last years.
+# Old enough for every supported ONNX Runtime.
 _OPSET = 17
 _IR_VERSION = 8
 
 
 def write_onnx(recommender: Recommender, path: Path) -> None:
-    """Write the model; the same recommender gives the same bytes."""
+    """Write the model to `path`; equal recommenders give equal bytes."""
     constants = {
         "user_factors": recommender.user_factors,
         "item_factors": np.ascontiguousarray(recommender.item_factors.T),

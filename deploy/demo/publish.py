@@ -1,4 +1,4 @@
-"""The recommenders as versions of one model in the registry."""
+"""Registration of the recommenders as versions of one model."""
 
 import hashlib
 import uuid
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
-from deploy.demo.plan import CANARY_PERCENT, MODEL_NAME
 from deploy.demo.recommenders import LIST_LENGTH
+from deploy.demo.scenario import CANARY_PERCENT, MODEL_NAME
 from registry.store import RegistryStore
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.models import Action, Framework, ModelSpec, PromotionEvent
@@ -15,14 +15,14 @@ from streams.config.settings import Settings
 
 _ACTOR = "demo"
 
-# A list is soon out of date, and a replay that begins again has something to compute again.
+# Short, so that a replay that starts over computes predictions again.
 _CACHE_TTL_SECONDS = 10
 
 
 def model_spec(
     version: str, path: Path, *, users: int, items: int, hit_rate: float, trained_on_rows: int
 ) -> ModelSpec:
-    """A recommender's file and figures as they are registered."""
+    """The specification of a version, with the digest of its file at `path`."""
     return ModelSpec(
         version=version,
         framework=Framework.ONNX,
@@ -48,7 +48,7 @@ def model_spec(
 
 
 def promotion_events(production: ModelSpec, canary: ModelSpec) -> list[PromotionEvent]:
-    """What registers both versions and splits the traffic between them."""
+    """The events that register both versions and split the traffic between them."""
     return [
         _event(Action.REGISTER, model=production),
         _event(Action.PROMOTE, version=production.version),
@@ -58,7 +58,7 @@ def promotion_events(production: ModelSpec, canary: ModelSpec) -> list[Promotion
 
 
 async def publish(settings: Settings, events: Iterable[PromotionEvent]) -> None:
-    """Apply the events in order, as `headrace` does with `--direct`: nobody decides over Kafka yet.
+    """Apply the events in order without Kafka, as `headrace` does with `--direct`, since no worker runs yet.
 
     Raises PromotionRejectedError.
     """

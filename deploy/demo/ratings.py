@@ -13,7 +13,7 @@ _TRAINING_PERCENT = 80
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """Who rated what, how and when; entry i of each array belongs to rating i.
+    """Ratings in columns; entry i of each array belongs to rating i.
 
     `user_idx` counts from 0 to `users` - 1, `item_idx` from 0 to `items` - 1. `rated_at` is in seconds.
     """
@@ -29,27 +29,27 @@ class Ratings:
         return len(self.user_idx)
 
     def matrix(self) -> Floats:
-        """The ratings as [users, items]; 0 where there is none."""
+        """The ratings as [users, items]; 0 for pairs without a rating."""
         matrix = np.zeros((self.users, self.items), np.float32)
         matrix[self.user_idx, self.item_idx] = self.rating
         return matrix
 
-    def taken(self, chosen: Indices) -> "Ratings":
-        """The ratings at these positions, in their order."""
+    def at(self, positions: Indices) -> "Ratings":
+        """The ratings at these positions, in the order of the positions."""
         return Ratings(
-            self.user_idx[chosen],
-            self.item_idx[chosen],
-            self.rating[chosen],
-            self.rated_at[chosen],
+            self.user_idx[positions],
+            self.item_idx[positions],
+            self.rating[positions],
+            self.rated_at[positions],
             self.users,
             self.items,
         )
 
 
 def split_by_time(ratings: Ratings) -> tuple[Ratings, Ratings]:
-    """Each user's first 80% of ratings by time, rounded down, and all other ratings in order of time.
+    """Each user's first 80% of ratings by time, rounded down, and all other ratings by time.
 
-    Ratings of one second stay in the order that they came in.
+    Ratings of the same second keep their order.
     """
     order = np.lexsort((ratings.rated_at, ratings.user_idx))
     counts = np.bincount(ratings.user_idx, minlength=ratings.users)
@@ -59,4 +59,4 @@ def split_by_time(ratings: Ratings) -> tuple[Ratings, Ratings]:
     early = rank < counts[users] * _TRAINING_PERCENT // 100
     late = np.sort(order[~early])
     late = late[np.argsort(ratings.rated_at[late], kind="stable")]
-    return ratings.taken(order[early]), ratings.taken(late)
+    return ratings.at(order[early]), ratings.at(late)

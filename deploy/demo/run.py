@@ -1,4 +1,4 @@
-"""The demo from its first step to its last: train, start, register, serve, replay, end."""
+"""The demo's run: train, start the stack, register, serve, replay, stop."""
 
 import asyncio
 import os
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.demo import story
+from deploy.demo import texts
 from deploy.demo.movielens import load_movielens
-from deploy.demo.plan import ALS, POPULARITY, Tally, Visit
 from deploy.demo.publish import promotion_events, publish
 from deploy.demo.ratings import split_by_time
-from deploy.demo.replay import ask, replay, visits
+from deploy.demo.replay import replay, requests_of, send
+from deploy.demo.scenario import ALS, POPULARITY, DemoRequest, ReplayCounts
 from deploy.demo.training import train_all
-from deploy.demo.view import tell, watch
+from deploy.demo.view import print_text, show_live
 from deploy.local.process import ChildProcess
 from deploy.local.stack import LocalStack
 from schemas.events import JsonObject
@@ -25,10 +25,10 @@ from streams.cli.options import DEFAULT_PARTITIONS
 from streams.cli.output import quiet_libraries
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import ENV_PREFIX, Settings
-from streams.config.sources import load_settings
+from streams.config.sources import ENV_FILE_VARIABLE, load_settings
 from streams.setup import prepare_services
 
-# `nohup` ignores the end of the terminal for us.
+# SIGHUP stays ignored under `nohup`.
 _STOP_SIGNALS = [
     number
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,13 +41,13 @@ _HEADRACE = Path(sys.executable).with_name("headrace")
 
 
 def run_demo(*, seconds: float | None, requests_per_second: float) -> JsonObject:
-    """Run until a signal, or for so many seconds of traffic; returns what the last line says.
+    """Run until a signal, or for `seconds` of traffic; returns the result that is printed last.
 
-    Raises HeadraceError, or KeyboardInterrupt for a signal before the traffic has begun. Nothing that
-    it started is left in any case; its folder is left when requests were lost, for its logs.
+    Raises HeadraceError, or KeyboardInterrupt for a signal before the traffic begins. All processes that it
+    started end in any case. Its folder with the logs stays when requests were lost.
     """
     _on_signals(_interrupt)
-    # Settings of another stack, that this shell may know, are not for this one.
+    # Settings of another stack in this shell must not apply.
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
     folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
@@ -55,24 +55,24 @@ def run_demo(*, seconds: float | None, requests_per_second: float) -> JsonObject
     try:
         result = _run(folder, seconds=seconds, requests_per_second=requests_per_second)
         kept = result["lost"] > 0
-    except Exception:  # whatever failed, the logs say more
-        # Until there is a worker, the error itself quotes what the logs say.
+    except Exception:  # the logs have the cause
+        # Before the worker starts, the error itself quotes the logs.
         kept = (folder / _WORKER_LOG).exists()
         raise
     finally:
         if kept:
-            tell(f"The logs are in {folder}.")
+            print_text(f"The logs are in {folder}.")
         else:
             shutil.rmtree(folder)
     return result
 
 
 def _run(folder: Path, *, seconds: float | None, requests_per_second: float) -> JsonObject:
-    movielens = load_movielens(tell)
+    movielens = load_movielens(print_text)
     early, late = split_by_time(movielens.ratings)
-    tell(story.data(movielens.ratings))
+    print_text(texts.data(movielens.ratings))
     specs = train_all(early, late, folder, _step)
-    tell("A stack of the demo's own:")
+    print_text("Starting a local stack:")
     with LocalStack(folder / "stack", _step) as stack:
         try:
             env_file = _write_env(stack, folder)
@@ -80,13 +80,13 @@ def _run(folder: Path, *, seconds: float | None, requests_per_second: float) -> 
             quiet_libraries(settings)
             asyncio.run(prepare_services(settings, DEFAULT_PARTITIONS, _step))
             asyncio.run(publish(settings, promotion_events(specs[POPULARITY], specs[ALS])))
-            tell(story.registered())
+            print_text(texts.registered())
             with _worker(folder, env_file) as worker:
                 traffic = _traffic(
                     settings,
-                    visits(movielens, late),
+                    requests_of(movielens, late),
                     movielens.titles,
-                    story.what_to_try(_HEADRACE, env_file, worker.pid),
+                    texts.commands_to_try(_HEADRACE, ENV_FILE_VARIABLE, env_file, worker.pid),
                     seconds=seconds,
                     requests_per_second=requests_per_second,
                 )
@@ -98,38 +98,38 @@ def _run(folder: Path, *, seconds: float | None, requests_per_second: float) -> 
 
 async def _traffic(
     settings: Settings,
-    requests: Iterator[Visit],
+    requests: Iterator[DemoRequest],
     titles: Sequence[str],
-    invitation: str,
+    commands: str,
     *,
     seconds: float | None,
     requests_per_second: float,
 ) -> JsonObject:
-    """Show one request whole, then replay under the live view; a signal is the orderly end."""
-    tally = Tally()
+    """Print one request and its response, then replay with the live view until a stop signal."""
+    counts = ReplayCounts()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     async with PredictClient(settings) as client:
         first = next(requests)
-        response = await ask(client, first, tally)
+        response = await send(client, first, counts)
         if response is not None:
-            tell(story.example(first, response, titles))
-        tell(invitation)
-        tell(story.replaying(requests_per_second, seconds))
+            print_text(texts.example(first, response, titles))
+        print_text(commands)
+        print_text(texts.replaying(requests_per_second, seconds))
         if seconds is not None:
             loop.call_later(seconds, stop.set)
-        async with asyncio.TaskGroup() as together:
-            watching = together.create_task(watch(settings, lambda: story.progress(tally)))
-            await replay(client, requests, tally, requests_per_second=requests_per_second, stop=stop)
-            watching.cancel()
-    tell(story.progress(tally))
-    return tally.closed([POPULARITY, ALS])
+        async with asyncio.TaskGroup() as tasks:
+            view = tasks.create_task(show_live(settings, lambda: texts.progress(counts)))
+            await replay(client, requests, counts, requests_per_second=requests_per_second, stop=stop)
+            view.cancel()
+    print_text(texts.progress(counts))
+    return counts.summary([POPULARITY, ALS])
 
 
 def _write_env(stack: LocalStack, folder: Path) -> Path:
-    """The file that leads the worker, and `headrace` in another terminal, to this stack."""
+    """The settings file by which the worker, and `headrace` in another terminal, find this stack."""
     env_file = folder / "env"
     values = {
         "kafka_bootstrap": stack.kafka_bootstrap,
@@ -143,7 +143,7 @@ def _write_env(stack: LocalStack, folder: Path) -> Path:
 
 @contextmanager
 def _worker(folder: Path, env_file: Path) -> Iterator[ChildProcess]:
-    """A `headrace worker` that is ready; it drains at the end."""
+    """A `headrace worker` that is ready; it drains when the block ends."""
     _step("starting a worker")
     command = [str(_HEADRACE), "worker", "--env-file", str(env_file)]
     worker = ChildProcess("the worker", command, log=folder / _WORKER_LOG)
@@ -159,7 +159,7 @@ def _worker(folder: Path, env_file: Path) -> Iterator[ChildProcess]:
 
 
 def _step(text: str) -> None:
-    tell(f"  {text}")
+    print_text(f"  {text}")
 
 
 def _on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
@@ -168,6 +168,6 @@ def _on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    # Later signals wait for the end of the clean-up, which is bounded.
+    # Further signals are ignored during the clean-up, whose duration is bounded.
     _on_signals(signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,26 +1,29 @@
-"""Both recommenders trained, measured and written, told step by step."""
+"""Training, evaluation and export of both recommenders."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from deploy.demo.onnx_file import write_onnx
-from deploy.demo.plan import ALS, POPULARITY
 from deploy.demo.publish import model_spec
 from deploy.demo.ratings import Ratings
 from deploy.demo.recommenders import Recommender, hit_rate, train_als, train_popularity
+from deploy.demo.scenario import ALS, POPULARITY
 from schemas.models import ModelSpec
 
 _RECOMMENDERS: dict[str, tuple[str, Callable[[Ratings], Recommender]]] = {
     POPULARITY: ("the films that most people rated", train_popularity),
-    ALS: ("implicit ALS, which knows the user's taste", train_als),
+    ALS: ("implicit ALS, by the user's own ratings", train_als),
 }
 
 
 def train_all(
     early: Ratings, late: Ratings, folder: Path, report: Callable[[str], None]
 ) -> dict[str, ModelSpec]:
-    """Train on the early ratings, measure by the late ones; a file in `folder` and a spec by version."""
+    """Train on the early ratings and evaluate on the late ones; returns the specification of each version.
+
+    The model files are in `folder`; `report` is called with a line for each version.
+    """
     specs = {}
     for version, (description, train) in _RECOMMENDERS.items():
         started_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the terminal shows: steps in words, then the live table, or lines where there is no terminal."""
+"""Output on the terminal: steps as text, then a live table, or lines without a terminal."""
 
 import sys
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from streams.monitoring.live_view import VersionRow
 _LINES_EVERY = 5
 
 
-def tell(text: str) -> None:
-    """One step for the reader. Standard output is kept for the result."""
-    # Whoever read it may be gone; what was started must be ended all the same.
+def print_text(text: str) -> None:
+    """Print to standard error; standard output is for the result."""
+    # The reader's terminal may be closed; the clean-up must still run.
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - a demo talks
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the demo prints
 
 
-async def watch(settings: Settings, status: Callable[[], str]) -> None:
-    """Show what `headrace top` shows and the status below it, until cancelled.
+async def show_live(settings: Settings, status: Callable[[], str]) -> None:
+    """Show the table of `headrace top` and the status below it until cancelled.
 
-    On a terminal anew each second, elsewhere as lines every 5 seconds.
+    A terminal is updated each second; other outputs get lines every 5 seconds.
     """
     screen = console(to_stderr=True)
     live = Live(console=screen, auto_refresh=False) if screen.is_terminal else None
@@ -39,10 +39,10 @@ async def watch(settings: Settings, status: Callable[[], str]) -> None:
                 if live:
                     live.update(Group(figures_table(figures, settings), "", status()), refresh=True)
                 elif second % _LINES_EVERY == 0:
-                    tell("\n".join([status(), *map(_line, figures.versions)]))
+                    print_text("\n".join([status(), *map(_line, figures.versions)]))
     except UnavailableError as error:
-        # The requests tell of it too, by not being answered.
-        tell(f"the live view ended: {error}")
+        # Requests without a response show the failure too.
+        print_text(f"the live view ended: {error}")
 
 
 def _line(row: VersionRow) -> str:

@@ -1,4 +1,4 @@
-"""PURE. What the demo is about: its model and versions, its requests, and the count of their responses."""
+"""PURE. The demo's model and versions, its requests, and the counts of their responses."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ CANARY_PERCENT = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """A user who asks what to watch next."""
+class DemoRequest:
+    """A request for recommendations for one user; `user_idx` is the user's row in the model."""
 
     user_id: str
     user_idx: int
@@ -25,8 +25,8 @@ class Visit:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What the client saw; `durations_ms` are from the sending to the answer."""
+class ReplayCounts:
+    """The responses as the client sees them; durations are from sending to response, in milliseconds."""
 
     sent: int = 0
     answered: int = 0
@@ -34,7 +34,7 @@ class Tally:
     cached: int = 0
     by_version: Counter[str] = field(default_factory=Counter)
     durations_ms: HistogramBuilder = field(default_factory=HistogramBuilder)
-    last_trouble: str = ""
+    last_error: str = ""
 
     def count(self, response: PredictResponse, duration_ms: float) -> None:
         self.answered += 1
@@ -43,15 +43,15 @@ class Tally:
         self.by_version[response.model_version] += 1
         if response.error is not None:
             self.errors += 1
-            self.last_trouble = f"{response.error.code}: {response.error.message}"
+            self.last_error = f"{response.error.code}: {response.error.message}"
 
     @property
     def waiting(self) -> int:
-        """Requests without an answer: on their way, and once the replay has ended, lost."""
+        """Requests without a response: in flight, or lost when the replay has ended."""
         return self.sent - self.answered
 
-    def closed(self, versions: Iterable[str]) -> JsonObject:
-        """The result after the end, as one JSON object; it lists `versions` also where none answered."""
+    def summary(self, versions: Iterable[str]) -> JsonObject:
+        """The result after the replay as one JSON object, with a count for each of `versions`."""
         durations = self.durations_ms.taken()
         return {
             "sent": self.sent,
