@@ -77,11 +77,6 @@ class Outbound:
             raise SetupError("HEADRACE_BACKEND_NETWORKS has what is no network; write 10.0.0.0/8,…") from None
 
 
-def check_endpoint(endpoint: str, allowed_hosts: Sequence[str] = ()) -> str:
-    """`Outbound.check` for a list of hosts alone."""
-    return Outbound(allowed_hosts).check(endpoint)
-
-
 def _split(endpoint: str) -> tuple[str, str, int, str]:
     try:
         parts = urlsplit(endpoint)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import ArtifactError, SetupError
-from workers.network.endpoints import Outbound, check_endpoint
+from workers.network.endpoints import Outbound
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from workers.network.endpoints import Outbound, check_endpoint
 )
 def test_this_machine_is_allowed_by_default(endpoint: str) -> None:
     """Loopback by number or by name, any port."""
-    assert check_endpoint(endpoint).partition("://")[2]
+    assert Outbound().check(endpoint).partition("://")[2]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_this_machine_is_allowed_by_default(endpoint: str) -> None:
 def test_other_machines_are_not(endpoint: str) -> None:
     """Whatever is not plainly a loopback address is refused."""
     with pytest.raises(ArtifactError, match="HEADRACE_BACKEND_HOSTS"):
-        check_endpoint(endpoint)
+        Outbound().check(endpoint)
 
 
 def test_a_list_says_exactly_what_is_allowed() -> None:
@@ -49,7 +49,7 @@ def test_a_list_says_exactly_what_is_allowed() -> None:
         "https://other.example.test:8443/v2/models/m",
         "http://[::1]:9000/v2/models/m",
     ):
-        check_endpoint(endpoint, hosts)
+        Outbound(hosts).check(endpoint)
     for endpoint in (
         "https://other.example.test/v2/models/m",
         "http://[::1]:9001/v2/models/m",
@@ -57,7 +57,7 @@ def test_a_list_says_exactly_what_is_allowed() -> None:
         "http://evil.models.example.test/v2/models/m",
     ):
         with pytest.raises(ArtifactError, match="not listed"):
-            check_endpoint(endpoint, hosts)
+            Outbound(hosts).check(endpoint)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_a_list_says_exactly_what_is_allowed() -> None:
 )
 def test_what_is_called_is_what_was_checked(endpoint: str, called: str) -> None:
     """The address is put together from its checked parts, so that no two parsers can differ about it."""
-    assert check_endpoint(endpoint) == called
+    assert Outbound().check(endpoint) == called
 
 
 def test_the_scheme_gives_the_port() -> None:
     """A listed port also means the scheme's own when the endpoint names none."""
-    check_endpoint("https://models.example.test/v2/models/m", ["models.example.test:443"])
+    Outbound(["models.example.test:443"]).check("https://models.example.test/v2/models/m")
     with pytest.raises(ArtifactError, match=r"models\.example\.test:80 is not listed"):
-        check_endpoint("http://models.example.test/v2/models/m", ["models.example.test:443"])
+        Outbound(["models.example.test:443"]).check("http://models.example.test/v2/models/m")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_scheme_gives_the_port() -> None:
 def test_what_is_no_plain_endpoint_is_refused_unquoted(endpoint: str) -> None:
     """Other schemes, broken URLs and URLs with credentials; nothing of them is quoted."""
     with pytest.raises(ArtifactError) as refusal:
-        check_endpoint(endpoint)
+        Outbound().check(endpoint)
     assert "secret" not in str(refusal.value)
 
 
@@ -113,7 +113,7 @@ def test_what_is_no_plain_endpoint_is_refused_unquoted(endpoint: str) -> None:
 def test_a_list_that_cannot_be_read_stops_the_start(entry: str) -> None:
     """The entry is named, and what to write."""
     with pytest.raises(SetupError, match="write host or host:port"):
-        check_endpoint("http://127.0.0.1/v2/models/m", [entry])
+        Outbound([entry]).check("http://127.0.0.1/v2/models/m")
 
 
 NETWORKS = ["10.0.0.0/8", "fd00::/8"]
