@@ -77,7 +77,6 @@ async def test_scrape() -> None:
     assert measured["page_bytes"] > 0
 
 
-@pytest.mark.timeout(240)
 async def test_log(environment: Environment, in_containers: bool) -> None:
     """Every competitor writes the same rows, or it ends with an error; each has its figures."""
     if in_containers:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from schemas.events import ErrorCode, PredictResponse
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import wait_until
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.broken_server import BIG_BYTES, BrokenServer, Fault
@@ -207,9 +207,11 @@ async def test_a_server_that_is_down_is_spared_until_it_is_back(
         assert len(server.asked) <= MAX_TRIES * probes
 
         server.down = None
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while (await asker.ask(model, [100]))[0].error is not None:
-                pass
+
+        async def is_back() -> bool:
+            return (await asker.ask(model, [100]))[0].error is None
+
+        await wait_until(is_back, "an answer by the server that is back")
         whole = await asker.ask(model, range(2000, 2200))
         assert [response.predictions for response in whole] == [2 * x for x in range(2000, 2200)]
         worker.terminate()

@@ -15,7 +15,7 @@ from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.config.settings import Settings
 from streams.worker import EXIT_FAULT
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import wait_until
 from tests.support.kafka.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
 from tests.support.promotions.events import event, publish, spec
@@ -76,9 +76,11 @@ class Plane:
 
     async def until_past(self, epoch: int) -> None:
         """Wait until a promotion is committed that makes a later epoch."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while await self.epoch() == epoch:
-                pass
+
+        async def is_past() -> bool:
+            return await self.epoch() != epoch
+
+        await wait_until(is_past, f"an epoch after {epoch}")
 
     async def kill(self, worker: WorkerProcess) -> None:
         """End a worker with -9, and let its partition go to the next one."""

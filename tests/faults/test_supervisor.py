@@ -1,6 +1,5 @@
 """`headrace worker --processes N`: one of them dies, all of them drain, and none outlives its supervisor."""
 
-import asyncio
 import os
 import select
 
@@ -20,28 +19,27 @@ async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker
     workers = await make_group()
     settings = workers.settings.model_copy(update={"worker_name": "w", "http_port": 0})
     supervisor = start_worker(settings, "predict", processes=2)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        port = (await supervisor.logged("http served"))["port"]
+    port = (await supervisor.logged("http served"))["port"]
+    await until_ready(port)
+    async with workers.traffic() as traffic:
+        await traffic.until_served_by("w-1", "w-2")
+        psutil.Process(await pid_of(supervisor, "w-1")).kill()
+        ended = await supervisor.logged("a worker ended")
+        assert (ended["worker"], ended["exit_code"]) == ("w-1", -9)
+        assert not (await readiness(port))["conditions"]["w-1"]
+        await supervisor.logged("worker started", times=3)
         await until_ready(port)
-        async with workers.traffic() as traffic:
-            await traffic.until_served_by("w-1", "w-2")
-            psutil.Process(await pid_of(supervisor, "w-1")).kill()
-            ended = await supervisor.logged("a worker ended")
-            assert (ended["worker"], ended["exit_code"]) == ("w-1", -9)
-            assert not (await readiness(port))["conditions"]["w-1"]
-            await supervisor.logged("worker started", times=3)
-            await until_ready(port)
-            await traffic.until_served_by("w-1", "w-2")
-            await traffic.end()
-            async with httpx.AsyncClient(trust_env=False) as client:
-                page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-            infos = [line for line in page.splitlines() if line.startswith("headrace_worker_info{")]
-            assert [line.partition(",")[0] for line in infos] == [
-                'headrace_worker_info{process="w-1"',
-                'headrace_worker_info{process="w-2"',
-            ]
-        supervisor.terminate()
-        assert await supervisor.ended() == 0
+        await traffic.until_served_by("w-1", "w-2")
+        await traffic.end()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        infos = [line for line in page.splitlines() if line.startswith("headrace_worker_info{")]
+        assert [line.partition(",")[0] for line in infos] == [
+            'headrace_worker_info{process="w-1"',
+            'headrace_worker_info{process="w-2"',
+        ]
+    supervisor.terminate()
+    assert await supervisor.ended() == 0
     assert await uncommitted_requests(settings, PARTITIONS) == 0
 
 
@@ -50,11 +48,10 @@ async def test_none_outlives_its_supervisor(make_group: MakeGroup, start_worker:
     workers = await make_group()
     settings = workers.settings.model_copy(update={"worker_name": "w", "http_port": 0})
     supervisor = start_worker(settings, "predict", processes=2)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        await until_ready((await supervisor.logged("http served"))["port"])
-        # A file that can be read once the process has ended, also while nobody has waited for it.
-        ends = [os.pidfd_open(await pid_of(supervisor, name)) for name in ("w-1", "w-2")]
-        supervisor.kill()
+    await until_ready((await supervisor.logged("http served"))["port"])
+    # A file that can be read once the process has ended, also while nobody has waited for it.
+    ends = [os.pidfd_open(await pid_of(supervisor, name)) for name in ("w-1", "w-2")]
+    supervisor.kill()
     try:
         for end in ends:
             assert select.select([end], [], [], DEADLINE_SECONDS)[0]

@@ -17,7 +17,6 @@ from tests.support.deadline import DEADLINE_SECONDS
 
 # One at a time: each has a whole stack and a worker.
 pytestmark = [
-    pytest.mark.timeout(240),
     pytest.mark.xdist_group("demo"),
     pytest.mark.usefixtures("fast_java"),
 ]

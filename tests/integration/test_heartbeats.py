@@ -18,7 +18,7 @@ from streams.config.identity import Identity
 from streams.serving.active_tables import ActiveTables
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.route_table import ServingTable
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
@@ -70,16 +70,20 @@ async def sent_again(connection: asyncpg.Connection) -> AsyncIterator[None]:
     query = "SELECT sent_at FROM worker_heartbeats WHERE worker = $1"
     before = await connection.fetchval(query, ME.worker)
     yield
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await connection.fetchval(query, ME.worker) == before:
-            pass
+
+    async def sent_again() -> bool:
+        return bool(await connection.fetchval(query, ME.worker) != before)
+
+    await wait_until(sent_again, "a heartbeat")
 
 
 async def until_live(heartbeats: Heartbeats, *expected: WorkerHeartbeat) -> None:
     """Wait until exactly these heartbeats are live."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while await heartbeats.live() != list(expected):
-            pass
+
+    async def are_live() -> bool:
+        return await heartbeats.live() == list(expected)
+
+    await wait_until(are_live, f"exactly the heartbeats {expected}")
 
 
 async def test_a_heartbeat_is_read_as_it_was_written(heartbeats: Heartbeats) -> None:
@@ -255,12 +259,16 @@ async def test_a_worker_that_cannot_load_a_version_reports_it_and_keeps_the_rout
 
     async def until_at(epoch: int, behind: str) -> WorkerHeartbeat:
         """Wait for the heartbeat of an epoch with a reason for the model that begins with `behind`."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                (heartbeat,) = await heartbeats.live()
-                reason = heartbeat.behind.get(model, "")
-                if heartbeat.epoch == epoch and bool(reason) is bool(behind) and reason.startswith(behind):
-                    return heartbeat
+
+        async def found() -> WorkerHeartbeat | None:
+            (heartbeat,) = await heartbeats.live()
+            reason = heartbeat.behind.get(model, "")
+            is_it = heartbeat.epoch == epoch and bool(reason) is bool(behind) and reason.startswith(behind)
+            return heartbeat if is_it else None
+
+        heartbeat = await wait_until(found, f"a heartbeat at epoch {epoch}")
+        assert heartbeat is not None
+        return heartbeat
 
     broken = spec_of(tmp_path, "v2", artifact_sha256="0" * 64)
     await apply(database, event("register", model, model=broken))

@@ -14,7 +14,7 @@ from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import wait_until
 from tests.support.kafka.topic_log import topic_log, uncommitted_metrics
 from tests.support.metrics.deltas import NOON, delta
 from tests.support.models.served_model import serve_model
@@ -43,11 +43,12 @@ async def counted(windows: MetricWindows, model: str, resolution_seconds: int = 
 
 async def until_counted(windows: MetricWindows, model: str, requests: int) -> dict[str, Totals]:
     """The totals when they have so many requests."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            found = await counted(windows, model)
-            if sum(each.requests for each in found.values()) >= requests:
-                return found
+
+    async def enough() -> dict[str, Totals] | None:
+        found = await counted(windows, model)
+        return found if sum(each.requests for each in found.values()) >= requests else None
+
+    return await wait_until(enough, f"{requests} requests counted") or {}
 
 
 async def send(settings: Settings, model: str, first: int, count: int) -> None:
@@ -103,9 +104,11 @@ async def test_totals_are_what_was_answered(
         again = settings.model_copy(update={"monitor_group_id": f"again-{settings.monitor_group_id}"})
         third = start_worker(again, "monitor")
         await third.ready()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while await uncommitted_metrics(again, PARTITIONS):
-                pass
+
+        async def all_read() -> bool:
+            return not await uncommitted_metrics(again, PARTITIONS)
+
+        await wait_until(all_read, "commits of all deltas")
         third.terminate()
         assert await third.ended() == 0
         await log.to_end()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("fast_java")]
+pytestmark = pytest.mark.usefixtures("fast_java")
 
 
 class Up:

@@ -1,14 +1,12 @@
 """`headrace worker` from its start to its end: what it needs, what it counts, how it ends."""
 
-import asyncio
-
 import pytest
 from aiokafka.admin import NewPartitions
 
 from deploy.local.service import free_ports
 from streams.config.settings import Settings
 from streams.kafka.topics import administration
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import wait_until
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics, StackAddresses
 
@@ -21,10 +19,12 @@ async def test_different_partition_counts_are_refused(topics: MakeTopics, databa
     settings = await topics(2, postgres_dsn=database)
     async with administration(settings) as admin:
         await admin.create_partitions({settings.topic_responses: NewPartitions(3)})
-        # The broker tells of them a moment after it has agreed to them.
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) != 3:
-                pass
+
+        # The broker describes them a moment after it has agreed to them.
+        async def described() -> bool:
+            return len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) == 3
+
+        await wait_until(described, "the new partitions")
     ended = await headrace("worker", settings=settings)
     assert ended.code == 1
     assert f"{settings.topic_requests} has 2 partitions" in ended.stderr

@@ -13,7 +13,7 @@ from tests.servers.kinds import KServe
 from tests.servers.launching import Api
 from tests.servers.models.toys import FAULT, SLOW
 from tests.servers.served import WAYS, Served, Way
-from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from workers.backends.open_inference import OpenInferenceBackend
 from workers.backends.port import Backend
 from workers.calls.isolate import infer_each
@@ -224,7 +224,9 @@ class Load:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something has come about that nobody tells; raises TimeoutError after the deadline."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - those who could set an event are other processes
-            await asyncio.sleep(0.01)
+    """Wait until something has come about that nobody tells."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await wait_until(holds, "what the server does")
