@@ -10,7 +10,8 @@ from typing import Any
 
 from aiokafka.record.memory_records import MemoryRecords
 
-from schemas.events import JsonObject
+from schemas.errors import BackendUnavailableError
+from schemas.events import JsonObject, MetricsDelta
 from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.active_tables import ActiveTables
@@ -20,7 +21,16 @@ from streams.serving.ports import SliceTracer
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import FakeRecord, RecordingBackend, record_of, served_model
+from tests.support.models.served_versions import (
+    FakeRecord,
+    RecordingBackend,
+    record_of,
+    served_model,
+    served_version,
+)
+
+WHOLE_NUMBERS: JsonObject = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}}
+DOWN = BackendUnavailableError("the canary is down")
 
 
 class MemoryOutput:
@@ -88,6 +98,23 @@ class GatedBackend(RecordingBackend):
         await self.gate.wait()
         return await super().infer(inputs, timeout_seconds=timeout_seconds)
 
+    async def until_called(self) -> None:
+        """Wait for the first call since `called` was cleared."""
+        await asyncio.wait_for(self.called.wait(), DEADLINE_SECONDS)
+
+
+class FailingBackend(RecordingBackend):
+    """Raises its error for every batch."""
+
+    def __init__(self, error: Exception = DOWN) -> None:
+        super().__init__()
+        self.error = error
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        assert timeout_seconds > 0
+        self.calls.append(list(inputs))
+        raise self.error
+
 
 class Harness:
     """A pipeline and what is around it."""
@@ -140,3 +167,31 @@ def slice_of(*values: JsonObject | bytes | None, **fields: Any) -> Slice:
 
 def request(request_id: str, value: Any = 1, user_id: str = "u", **more: Any) -> JsonObject:
     return {"request_id": request_id, "model_name": "m", "user_id": user_id, "input": {"x": value}, **more}
+
+
+class Canary:
+    """v1 in production and the canary v2, which falls back, with half of the users each."""
+
+    def __init__(
+        self, production: RecordingBackend, canary: RecordingBackend, of_canary: JsonObject | None = None
+    ) -> None:
+        self.v1 = served_version("m", "v1", production, WHOLE_NUMBERS)
+        fields: JsonObject = {"fallback": "production"} | (of_canary or {})
+        self.v2 = served_version("m", "v2", canary, {"type": "object"}, **fields)
+        self.harness = Harness(self.v1, self.v2, production=self.v1)
+
+    def request(self, request_id: str, value: Any = 1, *, of: ServedVersion, **more: Any) -> JsonObject:
+        return request(request_id, value, self.harness.user_of(of), **more)
+
+    def deltas(self) -> dict[str, MetricsDelta]:
+        return {delta.model_version: delta for delta in self.harness.book.close_window(datetime.now(UTC))}
+
+    def begin(self, *values: JsonObject) -> asyncio.Task[None]:
+        return asyncio.create_task(self.harness.pipeline.process(slice_of(*values)))
+
+    async def until_answered(self, request_id: str) -> JsonObject:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while request_id not in self.harness.output.answers():
+                self.harness.output.arrived.clear()
+                await self.harness.output.arrived.wait()
+        return self.harness.output.answers()[request_id]

@@ -20,12 +20,12 @@ from tests.support.worker.pipeline_harness import GatedBackend, Harness, request
 
 async def test_answers_in_the_contracts_form() -> None:
     """A response validates, goes to its request's partition, and carries source, digest and type."""
-    bench = Harness(served_version("m", "v1", RecordingBackend()))
-    answers = await bench.answer(request("r"), headers=[("traceparent", b"t"), ("other", b"o")])
+    harness = Harness(served_version("m", "v1", RecordingBackend()))
+    answers = await harness.answer(request("r"), headers=[("traceparent", b"t"), ("other", b"o")])
     response = PredictResponse.model_validate(answers["r"])
     assert (response.predictions, response.cached, response.model_version) == ([{"x": 1}], False, "v1")
     assert (response.revision, response.stale, response.error) == (4, False, None)
-    ((topic, partition, record),) = bench.output.sent
+    ((topic, partition, record),) = harness.output.sent
     assert (topic, partition, record.key) == ("responses", 3, b"u")
     headers = dict(record.headers)
     assert headers.pop("headrace-input-digest").isalnum()
@@ -36,55 +36,31 @@ async def test_answers_in_the_contracts_form() -> None:
     }
 
 
-async def test_equal_inputs_of_a_slice_are_inferred_once() -> None:
-    """Three requests with two inputs make one backend call of two."""
-    backend = RecordingBackend()
-    answers = await Harness(served_version("m", "v1", backend)).answer(
-        request("a", 1), request("b", 2), request("c", 1)
-    )
-    assert [len(call) for call in backend.calls] == [2]
-    assert answers["a"]["predictions"] == answers["c"]["predictions"] != answers["b"]["predictions"]
-
-
-async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
-    """A slice that comes while an equal input is being inferred waits for that call."""
-    backend = GatedBackend()
-    bench = Harness(served_version("m", "v1", backend))
-    first = asyncio.create_task(bench.pipeline.process(slice_of(request("a"))))
-    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
-    second = asyncio.create_task(bench.pipeline.process(slice_of(request("b"))))
-    await bench.cache.until_read(2)
-    backend.gate.set()
-    await asyncio.wait_for(asyncio.gather(first, second), DEADLINE_SECONDS)
-    assert [len(call) for call in backend.calls] == [1]
-    assert bench.output.answers().keys() == {"a", "b"}
-
-
 async def test_hits_do_not_wait_for_misses() -> None:
     """The cached answer is sent while the other input is still being inferred."""
     backend = GatedBackend()
-    bench = Harness(served_version("m", "v1", backend))
+    harness = Harness(served_version("m", "v1", backend))
     backend.gate.set()
-    await bench.answer(request("warm", 1))
+    await harness.answer(request("warm", 1))
     backend.gate.clear()
-    bench.output.arrived.clear()
-    mixed = asyncio.create_task(bench.pipeline.process(slice_of(request("hit", 1), request("miss", 2))))
-    await asyncio.wait_for(bench.output.arrived.wait(), DEADLINE_SECONDS)
-    assert bench.output.answers()["hit"]["cached"] is True
-    assert "miss" not in bench.output.answers()
+    harness.output.arrived.clear()
+    mixed = asyncio.create_task(harness.pipeline.process(slice_of(request("hit", 1), request("miss", 2))))
+    await asyncio.wait_for(harness.output.arrived.wait(), DEADLINE_SECONDS)
+    assert harness.output.answers()["hit"]["cached"] is True
+    assert "miss" not in harness.output.answers()
     assert not mixed.done()
     backend.gate.set()
     await asyncio.wait_for(mixed, DEADLINE_SECONDS)
-    assert bench.output.answers()["miss"]["cached"] is False
+    assert harness.output.answers()["miss"]["cached"] is False
 
 
 async def test_a_version_that_is_never_cached() -> None:
     """With a TTL of 0 the cache is neither read nor written."""
     backend = RecordingBackend()
-    bench = Harness(served_version("m", "v1", backend, cache_ttl_seconds=0))
+    harness = Harness(served_version("m", "v1", backend, cache_ttl_seconds=0))
     for request_id in ("a", "b"):
-        assert (await bench.answer(request(request_id)))[request_id]["cached"] is False
-    assert (len(backend.calls), bench.cache.reads, bench.cache.writes) == (2, [], [])
+        assert (await harness.answer(request(request_id)))[request_id]["cached"] is False
+    assert (len(backend.calls), harness.cache.reads, harness.cache.writes) == (2, [], [])
 
 
 async def test_each_version_is_called_once_and_cached_by_itself() -> None:
@@ -103,19 +79,19 @@ async def test_each_version_is_called_once_and_cached_by_itself() -> None:
 async def test_a_deadline_ends_the_waiting() -> None:
     """A request is told at its deadline; its mate without one gets the predictions later."""
     backend = GatedBackend()
-    bench = Harness(served_version("m", "v1", backend))
+    harness = Harness(served_version("m", "v1", backend))
     waiting = asyncio.create_task(
-        bench.pipeline.process(slice_of(request("late", 1, deadline_ms=50), request("patient", 1)))
+        harness.pipeline.process(slice_of(request("late", 1, deadline_ms=50), request("patient", 1)))
     )
-    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
-    while "late" not in bench.output.answers():
-        bench.output.arrived.clear()
-        await asyncio.wait_for(bench.output.arrived.wait(), DEADLINE_SECONDS)
-    assert bench.output.answers()["late"]["error"]["code"] == "DEADLINE_EXCEEDED"
+    await backend.until_called()
+    while "late" not in harness.output.answers():
+        harness.output.arrived.clear()
+        await asyncio.wait_for(harness.output.arrived.wait(), DEADLINE_SECONDS)
+    assert harness.output.answers()["late"]["error"]["code"] == "DEADLINE_EXCEEDED"
     backend.gate.set()
     await asyncio.wait_for(waiting, DEADLINE_SECONDS)
-    assert bench.output.answers()["patient"]["predictions"] == [{"x": 1}]
-    assert bench.output.dead_letters() == []
+    assert harness.output.answers()["patient"]["predictions"] == [{"x": 1}]
+    assert harness.output.dead_letters() == []
 
 
 async def test_a_bad_input_spoils_no_other() -> None:
@@ -126,29 +102,29 @@ async def test_a_bad_input_spoils_no_other() -> None:
             raise BackendFailedError("the model does not like it")
         return value["x"]
 
-    bench = Harness(served_version("m", "v1", RecordingBackend(predict)))
-    answers = await bench.answer(*[request(str(at), "bad" if at == 3 else at) for at in range(8)])
+    harness = Harness(served_version("m", "v1", RecordingBackend(predict)))
+    answers = await harness.answer(*[request(str(at), "bad" if at == 3 else at) for at in range(8)])
     assert answers["3"]["error"]["code"] == "BACKEND_ERROR"
     assert [answers[str(at)].get("predictions") for at in range(8)] == [0, 1, 2, None, 4, 5, 6, 7]
-    (letter,) = bench.output.dead_letters()
+    (letter,) = harness.output.dead_letters()
     assert json.loads(letter.value)["request_id"] == "3"
     headers = dict(letter.headers)
     assert headers["headrace-error-code"] == b"BACKEND_ERROR"
     assert headers["__connect.errors.offset"] == b"3"
     assert headers["headrace-model-version"] == b"v1"
-    assert all(value != b'"bad"' for items, _ in bench.cache.writes for _, value in items)
+    assert all(value != b'"bad"' for items, _ in harness.cache.writes for _, value in items)
 
 
 async def test_outputs_are_checked_and_never_cached_when_bad() -> None:
     """Predictions that break the schema, or are too big to send, become INVALID_OUTPUT."""
     backend = RecordingBackend(lambda value: "x" * value["x"])
     version = served_version("m", "v1", backend, output_schema={"type": "string", "minLength": 2})
-    bench = Harness(version)
-    answers = await bench.answer(request("short", 1), request("good", 2), request("huge", 2000))
+    harness = Harness(version)
+    answers = await harness.answer(request("short", 1), request("good", 2), request("huge", 2000))
     assert answers["short"]["error"]["code"] == answers["huge"]["error"]["code"] == "INVALID_OUTPUT"
     assert answers["good"]["predictions"] == "xx"
-    assert [value for items, _ in bench.cache.writes for _, value in items] == [b'"xx"']
-    assert len(bench.output.dead_letters()) == 2
+    assert [value for items, _ in harness.cache.writes for _, value in items] == [b'"xx"']
+    assert len(harness.output.dead_letters()) == 2
 
 
 async def test_a_fault_of_ours_is_answered_and_kept() -> None:
@@ -157,20 +133,19 @@ async def test_a_fault_of_ours_is_answered_and_kept() -> None:
     def predict(_: JsonObject) -> Any:
         raise ZeroDivisionError
 
-    bench = Harness(served_version("m", "v1", RecordingBackend(predict)))
-    answers = await bench.answer(request("a"), b"broken")
+    harness = Harness(served_version("m", "v1", RecordingBackend(predict)))
+    answers = await harness.answer(request("a"), b"broken")
     assert answers["a"]["error"]["code"] == "INTERNAL"
-    assert len(bench.output.dead_letters()) == 2
-    assert bench.pipeline._coalescer._in_flight == {}
+    assert len(harness.output.dead_letters()) == 2
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"request_id": 5}'])
 async def test_unreadable_records_become_dead_letters_only(value: bytes | None) -> None:
     """Nobody is answered, the original bytes are kept, and the next record is served."""
-    bench = Harness(served_version("m", "v1", RecordingBackend()))
-    answers = await bench.answer(value, request("next"), headers=[("mine", b"1")])
+    harness = Harness(served_version("m", "v1", RecordingBackend()))
+    answers = await harness.answer(value, request("next"), headers=[("mine", b"1")])
     assert answers.keys() == {"next"}
-    (letter,) = bench.output.dead_letters()
+    (letter,) = harness.output.dead_letters()
     assert letter.value == value
     assert dict(letter.headers)["mine"] == b"1"
     assert dict(letter.headers)["headrace-error-code"] == b"MALFORMED_RECORD"
@@ -179,9 +154,9 @@ async def test_unreadable_records_become_dead_letters_only(value: bytes | None) 
 async def test_counts_what_it_answers() -> None:
     """The deltas add up: every request once, by version or by none."""
     backend = RecordingBackend()
-    bench = Harness(served_version("m", "v1", backend), stale=True)
-    await bench.answer(request("a"))
-    answers = await bench.answer(
+    harness = Harness(served_version("m", "v1", backend), stale=True)
+    await harness.answer(request("a"))
+    answers = await harness.answer(
         request("b"),
         request("c", 2),
         b"{",
@@ -189,25 +164,10 @@ async def test_counts_what_it_answers() -> None:
         request("e", deadline_ms=0),
     )
     assert all(answer["stale"] for answer in answers.values())
-    deltas = {delta.model_version: delta for delta in bench.book.close_window(datetime.now(UTC))}
+    deltas = {delta.model_version: delta for delta in harness.book.close_window(datetime.now(UTC))}
     served, unserved = deltas["v1"], deltas[""]
     assert (served.requests, served.ok, served.cache_hits, served.cache_misses) == (3, 3, 1, 2)
     assert served.latency_ms.count == served.end_to_end_ms.count == 3
     assert unserved.errors == {"UNKNOWN_MODEL": 1, "INVALID_REQUEST": 1, "MALFORMED_RECORD": 1}
     assert (unserved.model_name, unserved.requests) == ("", 3)
-    assert list(bench.book.close_window(datetime.now(UTC))) == []
-
-
-async def test_what_a_topic_would_refuse_is_sent_smaller() -> None:
-    """An answer goes without its huge key; a huge dead letter keeps the headers that say where it is."""
-    bench = Harness(served_version("m", "v1", RecordingBackend()))
-    await bench.answer(request("a"), key=b"k" * 60_000)
-    await bench.answer(b"x" * 60_000, headers=[("mine", b"1")])
-    ((_, _, answer),) = [sent for sent in bench.output.sent if sent[0] == "responses"]
-    assert json.loads(answer.value)["request_id"] == "a"
-    assert (answer.key, dict(answer.headers)["headrace-omitted"]) == (None, b"key")
-    (letter,) = bench.output.dead_letters()
-    headers = dict(letter.headers)
-    assert (letter.key, letter.value, headers["headrace-source"]) == (None, None, b"requests/3/0")
-    assert headers["headrace-error-code"] == b"MALFORMED_RECORD"
-    assert "mine" not in headers
+    assert list(harness.book.close_window(datetime.now(UTC))) == []
