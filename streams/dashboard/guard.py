@@ -1,7 +1,7 @@
-"""PURE. Who may have the page, and who may promote by it.
+"""PURE. Who may read the page, and who may promote on it.
 
-A page of elsewhere must not read it by a name that leads here (DNS rebinding), nor send anything in a user's
-name. Who reaches the address may look; who promotes must have the token.
+Everybody who reaches the address may read it; to promote takes the token. A page of another site must not read it
+under a host name that resolves to this machine (DNS rebinding), nor send a request on behalf of a user.
 """
 
 import hmac
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 
 def is_ours(host: str, served_on: str, names: Collection[str] = ()) -> bool:
-    """Whether a request's `Host` is this machine itself, where the page is served, or one of further names.
+    """True when a request's `Host` is this machine, the address that the page listens on, or one of `names`.
 
-    An address cannot be made to lead elsewhere, as a name can: where all addresses are served, any will do.
+    An address cannot be rebound, as a name can. So when the page listens on all addresses, any address is accepted.
     """
     name = _name(host)
     if name is None:
@@ -28,22 +28,22 @@ def is_ours(host: str, served_on: str, names: Collection[str] = ()) -> bool:
 
 
 def is_same_site(host: str, origin: str | None, fetch_site: str | None) -> bool:
-    """Whether a request comes from the page itself, or from no page at all."""
+    """True when a request comes from the page itself, or not from a browser page."""
     if fetch_site not in (None, "same-origin", "none"):
         return False
     return origin is None or origin.lower().partition("://")[2] == host.lower()
 
 
 def bears(authorization: str | None, token: str) -> bool:
-    """Whether the header has the token; it takes as long wherever they differ."""
+    """True when the header has the token; compares in constant time."""
     scheme, _, given = (authorization or "").partition(" ")
-    # What is no UTF-8 comes as lone surrogates.
+    # aiohttp decodes bytes that are not UTF-8 as lone surrogates.
     same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
     return scheme.lower() == "bearer" and same
 
 
 def _name(host: str) -> str | None:
-    """The host without its port, in small letters; None for what is none."""
+    """The host without its port, in lower case; None when it is not a valid host."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port

@@ -1,4 +1,4 @@
-"""The page over HTTP: its files, the stream of what it shows, and with a token the way to promote."""
+"""The page over HTTP: its files, the event stream, and with a token the endpoint for promotions."""
 
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
@@ -16,7 +16,7 @@ from streams.dashboard.promotion_api import promote
 from streams.dashboard.registry_reader import MODELS_SHOWN
 from streams.process.http import Handler, Web
 
-# Nothing of elsewhere is loaded, asked or told, and nobody puts the page into one of their own.
+# The page loads from and connects to its own origin only, and cannot be framed.
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -30,15 +30,15 @@ _TROUBLE = b"event: trouble\ndata: {}\n\n"
 
 
 def show_page(web_server: Web, feed: Feed, settings: Settings, *, host: str) -> None:
-    """Serve the page at `/` of what is served on `host`; a way to promote is there with a token only."""
+    """Serve the page at `/` of the server on `host`. The endpoint for promotions exists only with a token."""
     names = listed(settings.dashboard_hosts)
 
     def guarded(handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
             if not is_ours(request.host, host, names):
                 raise web.HTTPForbidden(
-                    text=f"this is not {request.host}; ask for the address that is served, for localhost, or for a "
-                    "name in HEADRACE_DASHBOARD_HOSTS\n"
+                    text=f"the host {request.host} is not allowed; use the address that the page listens on, localhost, "
+                    "or a name in HEADRACE_DASHBOARD_HOSTS\n"
                 )
             return await handler(request)
 
@@ -64,17 +64,17 @@ async def _file(name: str, content: str, _: web.Request) -> web.Response:
 
 
 async def _events(feed: Feed, request: web.Request) -> web.StreamResponse:
-    """Server-sent events: `state` with the document, each second; `trouble` when it cannot be read."""
+    """Server-sent events: `state` with the document each second; `trouble` when PostgreSQL cannot be read."""
     names = tuple(dict.fromkeys(request.query.getall("model", [])))
     if len(names) > MODELS_SHOWN:
         return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"at most {MODELS_SHOWN} models at once\n")
-    # A proxy must not wait for more before it hands an event on.
+    # A proxy must not buffer events.
     headers = {**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     if request.method == "HEAD":
         return response
-    # One who has gone.
+    # The browser closed the connection.
     with suppress(ConnectionResetError):
         await response.write(_RETRY)
         async with aclosing(feed.documents(names)) as documents:

@@ -1,4 +1,4 @@
-"""Promote and roll back from the page: the same events, by the same way, as the command line's."""
+"""Promote and roll back from the page, by the same events as the command line."""
 
 import uuid
 from http import HTTPStatus
@@ -33,9 +33,9 @@ class PromotionCommand(WireModel):
 async def promote(settings: Settings, token: str, request: web.Request) -> web.Response:
     """Have a command decided: 200 with the result, applied or refused, else with `error`."""
     if not is_same_site(request.host, request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
-        return _failed(HTTPStatus.FORBIDDEN, "CROSS_SITE", "another site's page may not promote")
+        return _failed(HTTPStatus.FORBIDDEN, "CROSS_SITE", "a page of another site may not promote")
     if not bears(request.headers.get("Authorization"), token):
-        return _failed(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "this is not the token")
+        return _failed(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "the token is wrong")
     try:
         command = PromotionCommand.model_validate_json(await request.read())
         event = make_event({"event_id": str(uuid.uuid4()), **command.model_dump()})
@@ -47,19 +47,19 @@ async def promote(settings: Settings, token: str, request: web.Request) -> web.R
     except PromotionRejectedError as error:
         return _failed(HTTPStatus.BAD_REQUEST, error.code, error.message)
     except HeadraceError as error:
-        log.warning("a promotion of the page was not decided", reason=str(error))
+        log.warning("promotion from the page not decided", reason=str(error))
         return _failed(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "UNAVAILABLE",
-            "no result came in time; it may have been applied: look before you try again",
+            "no result arrived in time. The change may have been applied: look before you try again",
         )
-    return _told(decided)
+    return _decided(decided)
 
 
-def _told(decided: Decision) -> web.Response:
+def _decided(decided: Decision) -> web.Response:
     result = decided.result
     log.info(
-        "promotion of the page decided",
+        "promotion from the page decided",
         model_name=result.model_name,
         action=result.action,
         status=result.status,

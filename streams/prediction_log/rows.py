@@ -1,4 +1,4 @@
-"""PURE. From a record of `predict-responses` to a row of the prediction log."""
+"""PURE. Converts a record of `predict-responses` to a row of the prediction log."""
 
 import hmac
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _LONGEST_TOPIC_NAME, _LONGEST_DIGEST = 249, 128
 _LARGEST_TIME_MS = 253_402_300_799_999
 _SOURCE, _DIGEST = "headrace-source", "headrace-input-digest"
 _NUL = "\0"
-# Users whose hash is remembered; to compute one costs as much as to read its response.
+# The hashes of this many users are cached; computing one costs as much as decoding a response.
 _REMEMBERED_HASHES = 65_536
 _ABSENT = msgspec.Raw()
 
@@ -26,7 +26,7 @@ class _Error(msgspec.Struct, gc=False):
 
 
 class _Response(msgspec.Struct, gc=False):
-    """What is read of a response; a field that is not here may be anything."""
+    """The fields of a response that are logged; other fields are ignored."""
 
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     model_name: Annotated[str, msgspec.Meta(max_length=63)]
@@ -36,7 +36,7 @@ class _Response(msgspec.Struct, gc=False):
     cached: bool
     revision: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_BIGINT)]
     stale: bool
-    # Workers before it have none.
+    # Workers of an earlier release do not send it.
     fallback: bool = False
     predictions: msgspec.Raw = _ABSENT
     error: _Error | None = None
@@ -46,14 +46,14 @@ _decode = msgspec.json.Decoder(_Response).decode
 
 
 class RowReader:
-    """Makes rows; `name_user` makes of a user's id what is kept of it."""
+    """Makes rows; `name_user` maps a user id to what is stored of it."""
 
     def __init__(self, name_user: Callable[[str], str], *, keeps_predictions: bool) -> None:
         self._name_user = name_user
         self._keeps_predictions = keeps_predictions
 
     def row(self, record: Record) -> LoggedPrediction:
-        """Raises ValueError, which says what is wrong, when the record is no response."""
+        """The row of a record; raises ValueError with the reason when it is not a response."""
         if record.value is None:
             raise ValueError("it is empty")
         try:
@@ -91,12 +91,12 @@ class RowReader:
             None if error is None else error.code,
             bytes(predictions).decode() if self._keeps_predictions and has_predictions else None,
         )
-        # JSON knows a character that PostgreSQL's texts do not.
+        # JSON strings may contain NUL, which PostgreSQL's text cannot store.
         return _without_nul(row) if b"\\u0000" in record.value else row
 
 
 def hashed_by(key: bytes) -> Callable[[str], str]:
-    """What makes of a user's id its HMAC-SHA-256, in hexadecimal; of none at all, none."""
+    """A function that maps a user id to its HMAC-SHA-256 in hexadecimal, and the empty id to itself."""
 
     @lru_cache(_REMEMBERED_HASHES)
     def hashed(user_id: str) -> str:
@@ -105,18 +105,18 @@ def hashed_by(key: bytes) -> Callable[[str], str]:
     return hashed
 
 
-# A slice has few different times, and hardly more than one topic and partition.
+# Cached: a slice has few distinct times, and usually one topic and partition.
 @lru_cache(1024)
 def _moment(timestamp_ms: int) -> tuple[datetime, date]:
     """A Kafka timestamp, and its day in UTC."""
     if not 0 <= timestamp_ms <= _LARGEST_TIME_MS:
-        raise ValueError("its timestamp is no time")
+        raise ValueError("its timestamp is out of range")
     moment = datetime.fromtimestamp(timestamp_ms // 1000, UTC).replace(microsecond=timestamp_ms % 1000 * 1000)
     return moment, moment.date()
 
 
 def _read_source(header: bytes | None) -> tuple[str, int, int]:
-    """TOPIC/PARTITION/OFFSET, as it comes; no topic has a slash in its name."""
+    """Parse TOPIC/PARTITION/OFFSET; topic names have no slash."""
     try:
         place, _, offset_text = (header or b"").rpartition(b"/")
         topic, partition = _read_place(place)
@@ -124,7 +124,7 @@ def _read_source(header: bytes | None) -> tuple[str, int, int]:
     except ValueError:
         offset = -1
     if not 0 <= offset <= _LARGEST_BIGINT:
-        raise ValueError("its header headrace-source names no request")
+        raise ValueError("its header headrace-source is not TOPIC/PARTITION/OFFSET")
     return topic, partition, offset
 
 
@@ -133,18 +133,18 @@ def _read_place(text: bytes) -> tuple[str, int]:
     topic, partition_text = text.decode("ascii").split("/")
     partition = int(partition_text)
     if not (0 < len(topic) <= _LONGEST_TOPIC_NAME and topic.isprintable() and 0 <= partition <= _LARGEST_INT):
-        raise ValueError("no topic and partition")
+        raise ValueError("not TOPIC/PARTITION")
     return topic, partition
 
 
 def _read_digest(header: bytes) -> str:
     if len(header) > _LONGEST_DIGEST or not header.isalnum():
-        raise ValueError("its header headrace-input-digest is none")
+        raise ValueError("its header headrace-input-digest is not a digest")
     return header.decode("ascii")
 
 
 def _without_nul(row: LoggedPrediction) -> LoggedPrediction:
-    """With U+FFFD in its place; predictions are JSON and have it escaped."""
+    """The row with U+FFFD in place of NUL; predictions are JSON, where NUL is escaped."""
     return LoggedPrediction._make(
         value.replace(_NUL, "\ufffd") if isinstance(value, str) else value for value in row
     )

@@ -1,8 +1,8 @@
-"""Writing the prediction log: responses in, rows in PostgreSQL.
+"""Writes responses to the prediction log in PostgreSQL.
 
-A slice is acknowledged when its rows are there, and each response is there once, however often it is read.
-A record that is no response is counted, told and left out, as is one of a day that is not kept. While
-PostgreSQL is away the responses wait in Kafka.
+A slice is acknowledged when its rows are committed. Each response has one row, even when it is read again. A record
+that is not a response, or of a day that is not kept, is counted, logged and skipped. While PostgreSQL is unavailable
+the responses wait in Kafka.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ DAYS_AHEAD = 2
 
 
 def kept_days(now: datetime, keep_days: int) -> tuple[date, date]:
-    """PURE. The first and the last day that has a partition: the last one lies ahead."""
+    """PURE. The first and the last day that have a partition; the last one is in the future."""
     today = now.date()
     return today - timedelta(days=keep_days), today + timedelta(days=DAYS_AHEAD)
 
 
 class Writer:
-    """Writes slices of `predict-responses`; `attempts` counts the transactions tried, for a watchdog.
+    """Writes slices of `predict-responses`; `attempts` counts the attempted transactions, for a watchdog.
 
-    `clock` gives the time in UTC.
+    `clock` returns the time in UTC.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Writer:
         self.not_kept = 0
 
     async def process(self, handled: Slice) -> None:
-        """Write the responses of a slice; returns when PostgreSQL has them."""
+        """Write the responses of a slice; returns when PostgreSQL has committed them."""
         rows = self._kept(handled, self._read(handled))
 
         async def add() -> int:
@@ -73,7 +73,7 @@ class Writer:
         if wrong:
             self.unreadable += wrong
             log.warning(
-                "records are no responses",
+                "records are not responses",
                 records=wrong,
                 partition=handled.partition,
                 first_offset=offset,
@@ -87,7 +87,7 @@ class Writer:
         if len(kept) < len(rows):
             self.not_kept += len(rows) - len(kept)
             log.warning(
-                "responses are of days that are not kept",
+                "responses skipped: their days are not kept",
                 records=len(rows) - len(kept),
                 partition=handled.partition,
                 first_day=first.isoformat(),

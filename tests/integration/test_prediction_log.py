@@ -208,7 +208,7 @@ async def test_days_come_ahead_and_go_when_they_are_not_kept(
         written(response(1), "requests/0/1", ms(midnight(1))),
     )
     await until_logged(settings, 1)
-    told = await worker.logged("responses are of days that are not kept")
+    told = await worker.logged("responses skipped: their days are not kept")
     assert told["records"] == 2
     assert [each["source_offset"] for each in await logged(database)] == [0, 1, 2]
     assert await days(database) == [named(today + number * DAY) for number in (-2, -1, 0, 1, 2)]
@@ -235,8 +235,8 @@ async def test_what_is_no_response_holds_up_none(
     assert [each["user_id"] for each in await logged(database)] == ["u2", "a\ufffdb"]
     worker.terminate()
     assert await worker.ended() == 0
-    assert worker.log.count("records are no responses") == 1
-    assert (await worker.logged("records are no responses"))["first_offset"] == 0
+    assert worker.log.count("records are not responses") == 1
+    assert (await worker.logged("records are not responses"))["first_offset"] == 0
     assert (await worker.logged("predictions logged"))["unreadable"] == 3
 
 

@@ -177,7 +177,7 @@ async def test_it_shows_what_is_served_and_promotes(browser: Browser, installati
         for label, text in (("Your name", "ann"), ("Reason", HOSTILE), ("Token", "not-the-token")):
             await dialog.get_by_label(label).fill(text)
         await page.keyboard.press("Enter")
-        await expect(dialog.get_by_role("alert")).to_have_text("This is not the token.")
+        await expect(dialog.get_by_role("alert")).to_have_text("The token is wrong.")
         # The browser tells of the answer 401 itself.
         assert [each for each in shown.complaints if "401" not in each] == []
         shown.complaints.clear()
@@ -234,12 +234,12 @@ async def test_a_server_that_is_gone_is_told_and_comes_back(
         connection = page.locator("#connection")
         await expect(connection).to_have_text("Live")
         installation.page.pause()
-        await expect(connection).to_contain_text("Disconnected; trying again. Shown is")
+        await expect(connection).to_contain_text("Disconnected; reconnecting. Showing")
         installation.page.resume()
         await expect(connection).to_have_text("Live")
 
         await installation.page.killed()
-        await expect(connection).to_contain_text("Disconnected; trying again. Shown is")
+        await expect(connection).to_contain_text("Disconnected; reconnecting. Showing")
         assert await page.locator("main").evaluate("node => getComputedStyle(node).filter") == "grayscale(1)"
         assert await shown.audited() == []
         await shown.shot("disconnected-1280-light")

@@ -1,4 +1,4 @@
-// One figure of all versions over the last minutes, as lines, with the changes of the model as marks.
+// One chart: a line for each version over the last minutes, and a mark for each change of the model.
 
 import { drawn, element, setAttribute } from "./dom.js";
 import { clock, minute } from "./format.js";
@@ -10,12 +10,12 @@ const TOP = 16;
 const BOTTOM = 20;
 const TICK_MS = 5 * 60 * 1000;
 const MARK_LABEL_PIXELS = 26;
-// The scale shrinks only when most of it is empty, so that it does not jump with every line.
+// The scale shrinks only when most of it is empty, so that it does not change with every update.
 const SHRINK_BELOW = 0.4;
 
 export class Chart {
-  // `write` is how a value is told, `axis` how one is told beside the scale; `top` fixes the scale, `least` is
-  // where it ends at least.
+  // `write` formats a value, `axis` one beside the scale; `top` fixes the end of the scale, `least` is its lowest
+  // end.
   constructor({ name, title, unit = "", write, axis = write, top = null, least = 0 }, onCursor) {
     this.name = name;
     this.title = title;
@@ -64,7 +64,7 @@ export class Chart {
     this.drawScale();
     this.drawMarks();
     this.drawLines();
-    setAttribute(this.svg, "aria-label", `${this.title}: ${this.told("now", (version) => version.now?.[this.name])}`);
+    setAttribute(this.svg, "aria-label", `${this.title}: ${this.describe("now", (version) => version.now?.[this.name])}`);
   }
 
   nextTop() {
@@ -132,7 +132,7 @@ export class Chart {
     this.lines.replaceChildren(...parts);
   }
 
-  // A gap where nothing was measured; a point of its own is a dot, by the round end of an empty line.
+  // A gap where nothing was measured. A single point is a dot: the round cap of a line without length.
   path(values) {
     let path = "";
     let open = false;
@@ -160,7 +160,7 @@ export class Chart {
     return Math.max(0, Math.min(place, this.model.versions[0] ? this.model.versions[0].lines[this.name].length - 1 : 0));
   }
 
-  // Show all versions' values at a place, or none.
+  // Show the values of all versions at a position; null for the newest.
   point(place) {
     if (!this.model || !this.width) return;
     const parts = [];
@@ -172,16 +172,16 @@ export class Chart {
         const value = version.lines[this.name][place];
         if (value === null || value === undefined) continue;
         parts.push(drawn("circle", { class: `c${version.colour}`, cx: x, cy: this.y(value), r: 3.5 }));
-        const told = element("span", `value c${version.colour}`, this.write(value));
-        values.push(told);
+        const readout = element("span", `value c${version.colour}`, this.write(value));
+        values.push(readout);
       }
     }
     this.pointer.replaceChildren(...parts);
     this.readout.replaceChildren(...values);
   }
 
-  // In words: of all versions that have a value.
-  told(when, valueOf) {
+  // As text, for all versions that have a value.
+  describe(when, valueOf) {
     const values = this.model.versions
       .map((version) => [version.version || "no version", valueOf(version)])
       .filter(([, value]) => value !== null && value !== undefined)
@@ -189,8 +189,8 @@ export class Chart {
     return `${when}, ${values.join(", ") || "nothing"}`;
   }
 
-  toldAt(place) {
-    return `${this.title} ${this.told(clock(this.timeOf(place)), (version) => version.lines[this.name][place])}`;
+  textAt(place) {
+    return `${this.title} ${this.describe(clock(this.timeOf(place)), (version) => version.lines[this.name][place])}`;
   }
 }
 

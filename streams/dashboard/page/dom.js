@@ -1,4 +1,4 @@
-// Elements made and changed, only ever as text: names and messages come from outside.
+// Creates and changes elements. Content is always set as text, because names and messages are untrusted.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,7 +16,7 @@ export function drawn(tag, attributes = {}, text = "") {
   return made;
 }
 
-// What does not change is not touched: readers and selections stay where they are.
+// Unchanged content is not touched, so that screen readers and selections keep their position.
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -29,14 +29,14 @@ export function setAttribute(node, name, value) {
   if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-// One child for each item, by its key, in the items' order; children that stay are the same elements.
+// Keeps one child for each item, by its key and in order; children that stay are the same elements.
 export function keyed(parent, items, keyOf, make, update) {
   const keys = new Set(items.map(keyOf));
   const before = new Map();
   for (const child of [...parent.children]) {
     const { key } = child.dataset;
     if (key === undefined) continue;
-    // First, so that those which stay are not moved: that would take the focus from them.
+    // Removed first, so that the others are not moved: moving an element takes its focus.
     if (keys.has(key)) before.set(key, child);
     else child.remove();
   }

@@ -1,4 +1,4 @@
-// The lines as tables, a row for each minute: for those who read better than they see.
+// The charts as tables, a row for each minute: for screen readers and for reading exact values.
 
 import { element, keyed, setText } from "./dom.js";
 import { minute } from "./format.js";
@@ -7,7 +7,7 @@ export function fillFigures(parent, model, times, kinds) {
   const step = 60_000 / times.window_ms;
   const count = times.span_ms / times.window_ms;
   const places = [];
-  // Windows that end with a minute, the newest first.
+  // The windows that end at a full minute, newest first.
   for (let place = count - 1; place >= 0; place -= 1)
     if ((model.first_ms + place * times.window_ms) % 60_000 === 0) places.push(place);
   keyed(
@@ -30,7 +30,7 @@ export function fillFigures(parent, model, times, kinds) {
   );
 }
 
-// Percentiles and shares do not add up from those of parts: of a minute's windows the worst one is told.
+// Percentiles and shares of windows cannot be averaged: a minute shows the worst one of its windows.
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const SUMMARIES = {
   mean,

@@ -1,4 +1,4 @@
-// Numbers and times as the page writes them.
+// Formats numbers and times.
 
 export const NOTHING = "–";
 
@@ -12,7 +12,7 @@ const decimals = [0, 1, 2].map(
 export const clock = (ms) => clockForm.format(ms);
 export const minute = (ms) => minuteForm.format(ms);
 
-// The time of what was today, else the day too.
+// The time; with the day when it is not today.
 export function moment(ms, nowMs) {
   const today = new Date(ms).toDateString() === new Date(nowMs).toDateString();
   return today ? clock(ms) : dayForm.format(ms);
@@ -26,7 +26,7 @@ export const rate = (value) => number(value, value >= 100 ? 0 : 1);
 export const milliseconds = (value) => number(value, value >= 100 ? 0 : value >= 10 ? 1 : 2);
 export const share = (value) => (value === null || value === undefined ? NOTHING : `${number(value * 100, 1)}%`);
 
-// Small shares of errors matter: none and few look different.
+// Small error shares matter: zero and almost zero look different.
 export function errorShare(value) {
   if (value === null || value === undefined) return NOTHING;
   if (value === 0) return "0%";

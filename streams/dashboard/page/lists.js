@@ -1,4 +1,4 @@
-// What fires, and which workers live.
+// The firing alerts, and the workers.
 
 import { element, keyed, setClass, setText } from "./dom.js";
 import { moment, seconds } from "./format.js";

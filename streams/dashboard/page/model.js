@@ -1,4 +1,4 @@
-// One model: who gets its traffic, what each version does, and what was changed.
+// One model: its traffic split, the metrics of its versions, and its changes.
 
 import { Chart } from "./chart.js";
 import { element, keyed, setAttribute, setClass, setText } from "./dom.js";
@@ -75,8 +75,8 @@ export class ModelCard {
 
   showSplit() {
     const shares = this.model.versions.filter((version) => version.percent > 0);
-    const told = shares.map((version) => `${version.version} ${percent(version.percent)}`).join(", ");
-    setAttribute(this.parts.split, "aria-label", shares.length ? `Traffic: ${told}` : "Nothing takes traffic");
+    const text = shares.map((version) => `${version.version} ${percent(version.percent)}`).join(", ");
+    setAttribute(this.parts.split, "aria-label", shares.length ? `Traffic: ${text}` : "No version takes traffic");
     setClass(this.parts.split, shares.length ? "split" : "split nothing");
     keyed(
       this.parts.split,
@@ -110,7 +110,7 @@ export class ModelCard {
         setClass(row, version.percent > 0 ? "" : "idle");
         setClass(swatch, `swatch b${version.colour}`);
         setText(name, version.version || "no version");
-        setText(status, version.version ? version.status : "reached none");
+        setText(status, version.version ? version.status : "reached no version");
         const now = version.now ?? {};
         const values = [
           version.version ? percent(version.percent) : NOTHING,
@@ -147,37 +147,37 @@ export class ModelCard {
   }
 
   showCodes() {
-    const told = this.model.versions.flatMap((version) =>
+    const counts = this.model.versions.flatMap((version) =>
       Object.entries(version.errors).map(([code, times]) => `${code} ${times.toLocaleString("en-US")} × ${version.version || "no version"}`),
     );
-    setText(this.parts.codes, told.length ? `Errors of the last 15 minutes: ${told.join(", ")}` : "No errors in the last 15 minutes");
+    setText(this.parts.codes, counts.length ? `Errors of the last 15 minutes: ${counts.join(", ")}` : "No errors in the last 15 minutes");
   }
 
   showActions(mayPromote) {
     const { versions, rollback } = this.model;
-    const wishes = [];
+    const commands = [];
     if (mayPromote) {
       for (const { version, status } of versions)
-        if (status === "staging" || status === "canary") wishes.push({ action: "promote", version, label: `Promote ${version}` });
-      if (rollback) wishes.push({ action: "rollback", version: null, label: "Roll back" });
+        if (status === "staging" || status === "canary") commands.push({ action: "promote", version, label: `Promote ${version}` });
+      if (rollback) commands.push({ action: "rollback", version: null, label: "Roll back" });
     }
     keyed(
       this.parts.actions,
-      wishes,
-      (wish) => `${wish.action}:${wish.version}`,
-      (wish) => {
-        const button = element("button", wish.action, wish.label);
+      commands,
+      (command) => `${command.action}:${command.version}`,
+      (command) => {
+        const button = element("button", command.action, command.label);
         button.type = "button";
-        button.setAttribute("aria-label", `${wish.label} of ${this.name} …`);
-        button.addEventListener("click", () => this.onPromote(this, wish));
+        button.setAttribute("aria-label", `${command.label} of ${this.name} …`);
+        button.addEventListener("click", () => this.onPromote(this, command));
         return button;
       },
       () => {},
     );
   }
 
-  // What became of a promotion from here.
-  tell(text) {
+  // Show the result of a promotion from this page.
+  showOutcome(text) {
     setText(this.parts.outcome, text);
   }
 
@@ -196,8 +196,8 @@ export class ModelCard {
     const place = this.hovered ?? this.chosen;
     for (const chart of this.charts) chart.point(place);
     setText(this.parts.output, place === null ? "now" : clock(this.charts[0].timeOf(place)));
-    const told = this.chosen === null ? "now" : this.charts.map((chart) => chart.toldAt(this.chosen)).join("; ");
-    setAttribute(this.parts.slider, "aria-valuetext", told);
+    const text = this.chosen === null ? "now" : this.charts.map((chart) => chart.textAt(this.chosen)).join("; ");
+    setAttribute(this.parts.slider, "aria-valuetext", text);
   }
 
   showFigures() {

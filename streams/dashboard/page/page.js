@@ -1,4 +1,4 @@
-// The stream of what there is to see, and whether it still comes.
+// Receives the event stream, and shows whether the connection is live.
 
 import { element, keyed, setText } from "./dom.js";
 import { clock } from "./format.js";
@@ -6,7 +6,7 @@ import { showAlerts, showWorkers } from "./lists.js";
 import { ModelCard } from "./model.js";
 import { ask } from "./promote.js";
 
-// What is there sends each second.
+// The server sends an event each second.
 const SILENCE_MS = 5000;
 const TRY_AGAIN_MS = 1000;
 
@@ -28,11 +28,11 @@ function connect() {
   });
   stream.addEventListener("trouble", () => {
     heardAt = performance.now();
-    told("trouble", `PostgreSQL cannot be read. ${lastShown()}`);
+    setConnection("trouble", `PostgreSQL cannot be read. ${lastShown()}`);
   });
   stream.addEventListener("error", () => {
     lost();
-    // Refused for good, in the browser's eyes; not in ours.
+    // The browser does not retry after an HTTP error; the page does.
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, TRY_AGAIN_MS);
   });
 }
@@ -40,25 +40,25 @@ function connect() {
 setInterval(() => {
   if (performance.now() - heardAt < SILENCE_MS) return;
   lost();
-  // A connection can be dead without a word, as after a sleep of this machine.
+  // A connection can be dead without an error, as after this machine slept.
   heardAt = performance.now();
   connect();
 }, 500);
 
 function lost() {
-  told("lost", `Disconnected; trying again. ${lastShown()}`);
+  setConnection("lost", `Disconnected; reconnecting. ${lastShown()}`);
 }
 
-const lastShown = () => (lastMs === null ? "" : `Shown is ${clock(lastMs)}.`);
+const lastShown = () => (lastMs === null ? "" : `Showing ${clock(lastMs)}.`);
 
-function told(state, text) {
+function setConnection(state, text) {
   document.body.dataset.connection = state;
   setText(connection, text);
 }
 
 function show(state) {
   lastMs = state.at_ms;
-  told("live", "Live");
+  setConnection("live", "Live");
   setText(document.getElementById("updated"), clock(state.at_ms));
   showAlerts(state.alerts, state.at_ms);
   showModels(state);
@@ -68,7 +68,7 @@ function show(state) {
 function showModels(state) {
   document.getElementById("models-none").hidden = state.models.length > 0;
   if (!state.models.length && asked.length)
-    setText(document.getElementById("models-none"), `No model is called ${asked.join(" or ")}.`);
+    setText(document.getElementById("models-none"), `There is no model ${asked.join(" or ")}.`);
   keyed(
     models,
     state.models,

@@ -1,4 +1,4 @@
-// Promote and roll back: asked back first, sent with the token, and told what became of it.
+// Promote and roll back: confirms in a dialog, sends the event with the token, shows the result.
 
 import { setText } from "./dom.js";
 import { clock, percent } from "./format.js";
@@ -24,34 +24,34 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-export function ask(card, wish) {
+export function ask(card, command) {
   const { model } = card;
-  wanted = { card, wish, revision: model.revision };
-  setText(document.getElementById("promote-heading"), `${wish.label} of ${card.name}`);
-  setText(document.getElementById("promote-effect"), effect(model, wish));
-  setText(submit, wish.label);
+  wanted = { card, command, revision: model.revision };
+  setText(document.getElementById("promote-heading"), `${command.label} of ${card.name}`);
+  setText(document.getElementById("promote-effect"), effect(model, command));
+  setText(submit, command.label);
   setText(problem, "");
   for (const name of KEPT) form.elements[name].value = sessionStorage.getItem(`headrace-${name}`) ?? "";
   form.elements.reason.value = "";
   dialog.showModal();
 }
 
-function effect(model, wish) {
-  if (wish.action === "promote") {
+function effect(model, command) {
+  if (command.action === "promote") {
     const before = model.versions.find((version) => version.status === "production");
     const rest = before ? ` ${before.version} is archived, and stays ready for a rollback.` : "";
-    return `${wish.version} gets 100% of the users.${rest}`;
+    return `${command.version} gets 100% of the users.${rest}`;
   }
   const { stops, returns_to: target } = model.rollback;
-  return stops ? `${stops.join(" and ")} gets no users any more; production has them all.` : `${target} gets 100% of the users again.`;
+  return stops ? `${stops.join(" and ")} gets no users; production gets all of them.` : `${target} gets 100% of the users again.`;
 }
 
 async function send() {
-  const { card, wish, revision } = wanted;
+  const { card, command, revision } = wanted;
   const token = form.elements.token.value;
   const actor = form.elements.actor.value.trim();
-  const body = { action: wish.action, model_name: card.name, expected_revision: revision, actor, reason: form.elements.reason.value.trim() };
-  if (wish.version !== null) body.version = wish.version;
+  const body = { action: command.action, model_name: card.name, expected_revision: revision, actor, reason: form.elements.reason.value.trim() };
+  if (command.version !== null) body.version = command.version;
   let answer;
   try {
     const response = await fetch("dashboard/promotions", {
@@ -61,12 +61,12 @@ async function send() {
     });
     answer = await response.json();
   } catch {
-    setText(problem, "No answer came. It may have been applied: look before you try again.");
+    setText(problem, "No answer arrived. The change may have been applied: look before you try again.");
     return;
   }
   if (answer.error?.code === "UNAUTHORIZED") {
     sessionStorage.removeItem("headrace-token");
-    setText(problem, "This is not the token.");
+    setText(problem, "The token is wrong.");
     form.elements.token.focus();
     return;
   }
@@ -76,12 +76,12 @@ async function send() {
     setText(problem, `${answer.error.code}: ${answer.error.message}`);
     return;
   }
-  card.tell(`Applied at ${clock(Date.now())}: revision ${answer.revision}, ${split(answer.route)}`);
+  card.showOutcome(`Applied at ${clock(Date.now())}: revision ${answer.revision}, ${split(answer.route)}`);
   dialog.close();
 }
 
 function split(route) {
   const buckets = new Map();
   for (const { start, end, version } of route?.ranges ?? []) buckets.set(version, (buckets.get(version) ?? 0) + end - start);
-  return [...buckets].map(([version, count]) => `${version} ${percent(count / 100)}`).join(", ") || "nothing takes traffic";
+  return [...buckets].map(([version, count]) => `${version} ${percent(count / 100)}`).join(", ") || "no version takes traffic";
 }
