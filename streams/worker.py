@@ -19,7 +19,6 @@ import structlog
 
 from streams.config.identity import Identity, default_worker_name
 from streams.config.settings import Settings
-from streams.process.background import OnFault
 from streams.process.http import Web
 from streams.prometheus.page import MetricsPage
 from streams.prometheus.process_families import process_metrics
@@ -27,6 +26,7 @@ from streams.roles.control_role import control_role
 from streams.roles.log_role import log_role
 from streams.roles.monitor_role import monitor_role
 from streams.roles.predict_role import predict_role
+from streams.roles.role_consumer import RoleContext
 
 log = structlog.get_logger()
 
@@ -34,8 +34,8 @@ EXIT_FAULT = 1
 EXIT_SHUTDOWN_TOO_LONG = 75
 """EX_TEMPFAIL of sysexits.h: nothing is lost, but it was not an orderly end."""
 
-Role = Callable[[Settings, Identity, OnFault, Web, MetricsPage], AbstractAsyncContextManager[None]]
-"""Enters when it takes part, and leaves when all that it had begun is done; shows itself by `Web`, and its metrics by `MetricsPage`.
+Role = Callable[[RoleContext], AbstractAsyncContextManager[None]]
+"""Enters when the role reads its topic; exits when the role has finished what it began.
 
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
@@ -72,6 +72,7 @@ class Worker:
                 sys.stdin.fileno(), self._shut_down, "end of its supervisor"
             )
         settings, web, metrics, started = self._settings, Web(), MetricsPage(), asyncio.Event()
+        context = RoleContext(settings, self._identity, web, metrics, self._fail)
         web.ready_when("all roles have started", started.is_set)
         web.get("/metrics", metrics.answer)
         metrics.add(lambda: process_metrics(self._identity.worker, self._roles))
@@ -81,9 +82,7 @@ class Worker:
             elif settings.http_port is not None:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
             for name in self._roles:
-                await running.enter_async_context(
-                    ROLES[name](settings, self._identity, self._fail, web, metrics)
-                )
+                await running.enter_async_context(ROLES[name](context))
             started.set()
             log.info("worker ready", worker=self._identity.worker, roles=list(self._roles))
             await self._stop.wait()

@@ -139,11 +139,7 @@ async def send_hint(settings: Settings, result: PromotionResult) -> None:
 
     # An unusable Redis certificate is no reason to hide a result: workers see it at their next poll.
     with suppress(SetupError):
-        hints = HintSender(
-            settings.redis_url.get_secret_value(),
-            timeout_seconds=settings.redis_timeout_seconds,
-            connection_options=redis_options(settings),
-        )
+        hints = HintSender(**redis_options(settings))
         try:
             await announce(hints, result)
         finally:

@@ -3,7 +3,7 @@
 PostgreSQL takes the same from its DSN; `streams/config/settings.py` refuses a DSN that would not check.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 from streams.config.settings import Settings
 from streams.config.tls import client_context
@@ -34,11 +34,25 @@ def kafka_security(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def redis_options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments for `redis.asyncio.from_url` beside the URL, which has user and password.
+class RedisOptions(TypedDict):
+    """The keyword arguments by which all of Headrace's Redis clients are made."""
 
-    Raises SetupError when a certificate file cannot be used.
-    """
+    redis_url: str
+    timeout_seconds: float
+    connection_options: dict[str, Any]
+    """Options of redis-py's connections beside the URL: those of TLS."""
+
+
+def redis_options(settings: Settings) -> RedisOptions:
+    """Where Redis is, how long a call may take, and TLS; raises SetupError when a certificate file cannot be used."""
+    return RedisOptions(
+        redis_url=settings.redis_url.get_secret_value(),
+        timeout_seconds=settings.redis_timeout_seconds,
+        connection_options=_redis_tls(settings),
+    )
+
+
+def _redis_tls(settings: Settings) -> dict[str, Any]:
     if not settings.redis_url.get_secret_value().startswith("rediss://"):
         return {}
     cafile, certfile = settings.redis_ssl_cafile, settings.redis_ssl_certfile

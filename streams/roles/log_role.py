@@ -1,4 +1,4 @@
-"""The role `log`: responses in, the prediction log in PostgreSQL."""
+"""The role `log`: reads responses and writes the prediction log in PostgreSQL."""
 
 import asyncio
 import gc
@@ -11,46 +11,38 @@ import structlog
 from registry.postgres import Database
 from registry.prediction_log import PredictionLog
 from schemas.errors import RegistryUnavailableError, SetupError
-from streams.config.identity import Identity
 from streams.config.settings import Settings
-from streams.kafka.faust_app import has_joined
 from streams.kafka.topics import partition_counts
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
-from streams.process.background import OnFault, background
-from streams.process.http import Web
-from streams.prometheus.consumer_families import ConsumerMetrics
+from streams.process.background import background
+from streams.process.interpreter import GC_THRESHOLDS
 from streams.prometheus.control_families import LogMetrics
-from streams.prometheus.page import MetricsPage
-from streams.roles.ordered_consumer import ordered_app, reading
-from streams.roles.predict_role import GC_THRESHOLDS
+from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 log = structlog.get_logger()
 
-RESPONSES_A_SLICE = 10_000
-# While PostgreSQL writes one, the next is read.
-SLICES_AT_ONCE = 2
-LOOK_AFTER_DAYS_SECONDS = 600.0
-# A slice is a transaction with a thousand rows, on a machine that may be busy.
+SLICE_MAX_RESPONSES = 10_000
+# While PostgreSQL writes one slice, the next one is parsed.
+SLICES_IN_FLIGHT = 2
+MAINTAIN_PARTITIONS_EACH_SECONDS = 600.0
+# One slice is one transaction of many rows, on a machine that may be busy.
 COMMAND_TIMEOUT_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def log_role(
-    settings: Settings, identity: Identity, on_fault: OnFault, web: Web, metrics: MetricsPage
-) -> AsyncIterator[None]:
-    """Write down what is answered while the block runs."""
+async def log_role(context: RoleContext) -> AsyncIterator[None]:
+    """Write responses to the prediction log while the block runs."""
+    settings = context.settings
     await partition_counts(settings, [settings.topic_responses])
-    app = ordered_app(
-        settings,
-        identity,
-        role="log",
+    consumer = RoleConsumer(
+        context,
+        "log",
+        settings.topic_responses,
         group_id=settings.log_group_id,
-        slice_max_records=RESPONSES_A_SLICE,
-        at_once=SLICES_AT_ONCE,
-        on_fault=on_fault,
+        slice_max_records=SLICE_MAX_RESPONSES,
+        slices_in_flight=SLICES_IN_FLIGHT,
     )
-    web.ready_when("log: partitions are known", lambda: has_joined(app))
     database = await Database.connect(
         settings.postgres_dsn.get_secret_value(), command_timeout_seconds=COMMAND_TIMEOUT_SECONDS
     )
@@ -63,21 +55,12 @@ async def log_role(
             clock=_now,
         )
         async with (
-            reading(
-                app,
-                settings.topic_responses,
-                writer.process,
-                attempts=lambda: writer.attempts,
-                at_once=SLICES_AT_ONCE,
-                settings=settings,
-                on_fault=on_fault,
-            ),
-            background(on_fault, _look_after_days(rows, settings)),
+            consumer.reading(writer.process, attempts=lambda: writer.attempts),
+            background(context.on_fault, _maintain_partitions(rows, settings)),
         ):
-            metrics.add(LogMetrics(writer).read)
-            metrics.add(ConsumerMetrics(app, settings.topic_responses).read)
+            context.metrics.add(LogMetrics(writer).read)
             gc.set_threshold(*GC_THRESHOLDS)
-            log.info("logging predictions", topic=settings.topic_responses)
+            log.info("log role started", topic=settings.topic_responses)
             yield
         log.info(
             "predictions logged",
@@ -100,8 +83,8 @@ def _name_user(settings: Settings) -> Callable[[str], str]:
     return hashed_by(settings.log_hash_key.get_secret_value().encode())
 
 
-async def _look_after_days(rows: PredictionLog, settings: Settings) -> None:
-    """Make days before they begin, and drop those that are not kept any more."""
+async def _maintain_partitions(rows: PredictionLog, settings: Settings) -> None:
+    """Create the daily partitions ahead of time, and drop those older than `log_keep_days`."""
     while True:
         first, last = kept_days(_now(), settings.log_keep_days)
         try:
@@ -115,4 +98,4 @@ async def _look_after_days(rows: PredictionLog, settings: Settings) -> None:
                 )
         except (RegistryUnavailableError, SetupError) as error:
             log.warning("days of the prediction log not made or dropped", reason=str(error))
-        await asyncio.sleep(LOOK_AFTER_DAYS_SECONDS)
+        await asyncio.sleep(MAINTAIN_PARTITIONS_EACH_SECONDS)

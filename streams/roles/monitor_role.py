@@ -1,4 +1,4 @@
-"""The role `monitor`: metrics deltas in, windows in PostgreSQL and alerts out."""
+"""The role `monitor`: reads metrics deltas, writes windows to PostgreSQL and publishes alerts."""
 
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -14,13 +14,11 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.store import RegistryStore
 from schemas.events import Alert
-from streams.config.identity import Identity
 from streams.config.settings import Settings
 from streams.dashboard.feed import Feed
 from streams.dashboard.http_routes import show_page
 from streams.dashboard.registry_reader import PageReader
 from streams.kafka.errors import kafka_errors
-from streams.kafka.faust_app import WorkerApp, has_joined, output_of
 from streams.kafka.topics import partition_counts
 from streams.monitoring.assignment import Assignment
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
@@ -29,34 +27,29 @@ from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import AlertWatch, repeated
 from streams.monitoring.webhook import Webhook
-from streams.process.background import OnFault, background
-from streams.process.http import Web
-from streams.prometheus.consumer_families import ConsumerMetrics
+from streams.process.background import background
 from streams.prometheus.monitor_families import MonitorMetrics
-from streams.prometheus.page import MetricsPage
-from streams.roles.ordered_consumer import ordered_app, reading
+from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 log = structlog.get_logger()
 
-DELTAS_A_SLICE = 1000
+SLICE_MAX_DELTAS = 1000
 FORGET_EACH_SECONDS = 600.0
 
 
 @asynccontextmanager
-async def monitor_role(
-    settings: Settings, identity: Identity, on_fault: OnFault, web: Web, metrics: MetricsPage
-) -> AsyncIterator[None]:
-    """Add up what the workers count, and alert by it, while the block runs."""
+async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
+    """Aggregate metrics deltas into windows and evaluate the alert rules while the block runs."""
+    settings = context.settings
     counts = await partition_counts(settings, [settings.topic_metrics, settings.topic_alerts])
-    app = ordered_app(
-        settings,
-        identity,
-        role="monitor",
+    consumer = RoleConsumer(
+        context,
+        "monitor",
+        settings.topic_metrics,
         group_id=settings.monitor_group_id,
-        slice_max_records=DELTAS_A_SLICE,
-        on_fault=on_fault,
+        slice_max_records=SLICE_MAX_DELTAS,
+        in_order=True,
     )
-    web.ready_when("monitor: partitions are known", lambda: has_joined(app))
     async with AsyncExitStack() as opened:
         database = await Database.connect(settings.postgres_dsn.get_secret_value())
         opened.push_async_callback(database.close)
@@ -70,14 +63,14 @@ async def monitor_role(
             windows,
             alert_events,
             following,
-            Assignment(app, settings.topic_metrics, counts[settings.topic_metrics]),
-            publish=partial(_publish, app, settings),
+            Assignment(consumer.app, settings.topic_metrics, counts[settings.topic_metrics]),
+            publish=partial(_publish, consumer, settings),
             notify=webhook.enqueue if webhook else _drop_alert,
         )
         monitor = Monitor(windows, watch)
 
         feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
-        show_page(web, feed, settings, host=settings.http_host)
+        show_page(context.web, feed, settings, host=settings.http_host)
 
         async def sample() -> Sample:
             return Sample(
@@ -114,19 +107,11 @@ async def monitor_role(
             )
 
         async with (
-            reading(
-                app,
-                settings.topic_metrics,
-                monitor.process,
-                attempts=lambda: monitor.attempts,
-                settings=settings,
-                on_fault=on_fault,
-            ),
-            background(on_fault, *jobs()),
+            consumer.reading(monitor.process, attempts=lambda: monitor.attempts),
+            background(context.on_fault, *jobs()),
         ):
-            metrics.add(MonitorMetrics(monitor, watch).read)
-            metrics.add(ConsumerMetrics(app, settings.topic_metrics).read)
-            log.info("adding up metrics", topic=settings.topic_metrics)
+            context.metrics.add(MonitorMetrics(monitor, watch).read)
+            log.info("monitor role started", topic=settings.topic_metrics)
             yield
 
 
@@ -141,18 +126,15 @@ def _drop_alert(_: Alert) -> None:
     """There is no webhook."""
 
 
-async def _publish(app: WorkerApp, settings: Settings, alert: Alert) -> None:
+async def _publish(consumer: RoleConsumer, settings: Settings, alert: Alert) -> None:
     with kafka_errors(settings, settings.topic_alerts):
-        await output_of(app).kafka.send_and_wait(
-            settings.topic_alerts,
-            value=alert.model_dump_json().encode(),
-            key=alert.model_name.encode(),
-            headers=[("content-type", b"application/json")],
+        await consumer.send(
+            settings.topic_alerts, alert.model_dump_json().encode(), key=alert.model_name.encode(), headers=[]
         )
 
 
 async def _forget(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:
-    """Delete what is older than it is kept."""
+    """Delete the windows and alert events that are older than their retention."""
     await windows.forget(
         {
             10: settings.metrics_keep_10s_hours * 3600.0,

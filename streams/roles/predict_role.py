@@ -1,8 +1,7 @@
-"""The role `predict`: requests in, answers out.
+"""The role `predict`: reads requests, answers them and publishes metrics deltas.
 
-Start: pools and the serving table first, then the Kafka side, so that the first slice finds all it
-needs. End: what is in flight is answered and committed, the last metrics are sent, the heartbeat is
-removed.
+Start: open the connections, load the active versions, then join the consumer group, so that the first slice finds
+all that it needs. End: answer and commit the slices in flight, send the last metrics, remove the heartbeat.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -19,20 +17,15 @@ from registry.broadcast import HintListener
 from registry.follower import EpochFollower
 from registry.heartbeats import Heartbeats
 from registry.store import RegistryStore
-from streams.config.identity import Identity
-from streams.config.security import kafka_security, redis_options
+from streams.config.security import redis_options
 from streams.config.settings import Settings
-from streams.kafka.faust_app import WorkerApp, has_joined, output_of, progress_of, worker_app
-from streams.kafka.slice_agent import slice_agent
+from streams.kafka.faust_app import WorkerApp, output_of
 from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
-from streams.kafka.transport import TransportOptions
 from streams.models.backend_loader import BackendLoader
-from streams.process.background import OnFault, background
-from streams.process.http import Web
-from streams.process.watchdog import Progress, Watchdog
-from streams.prometheus.consumer_families import ConsumerMetrics
-from streams.prometheus.page import MetricsPage
+from streams.process.background import background
+from streams.process.interpreter import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.prometheus.predict_families import PredictMetrics
+from streams.roles.role_consumer import RoleConsumer, RoleContext
 from streams.serving.active_tables import ActiveTables
 from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
@@ -46,113 +39,86 @@ from workers.cache.redis_cache import PredictionCache
 
 log = structlog.get_logger()
 
-# The collector's default thresholds cost a quarter of the throughput: a slice makes thousands of
-# objects that live for milliseconds and form no cycles.
-GC_THRESHOLDS = (200_000, 50, 50)
-
-# The model's thread asks for the interpreter between its runs. At the default of 5 ms it waits
-# longer than it computes, and a core stands idle: a tenth of the throughput of a cold cache.
-SWITCH_INTERVAL_SECONDS = 0.0005
-
 
 @asynccontextmanager
-async def predict_role(
-    settings: Settings, identity: Identity, on_fault: OnFault, web: Web, metrics: MetricsPage
-) -> AsyncIterator[None]:
+async def predict_role(context: RoleContext) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
-    book = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC))
+    settings, identity = context.settings, context.identity
+    metrics = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC))
     tables = ActiveTables()
     async with (
-        # The last that ends: until then there are spans.
+        # Outermost, so that it still exports the spans that end during shutdown.
         tracing(settings, identity) as spans,
         _store(settings) as store,
-        _refresher(settings, store, tables, book, None if spans is None else spans.calls_of) as refresher,
+        _refresher(settings, store, tables, metrics, None if spans is None else spans.calls_of) as refresher,
         _cache(settings) as cache,
     ):
         pipeline_options = await _pipeline_options(settings)
-        app = worker_app(
-            TransportOptions(
-                bootstrap=settings.kafka_bootstrap,
-                group_id=settings.group_id,
-                client_id=f"headrace-{identity.worker}",
-                slice_max_records=settings.slice_max_records,
-                # As many again wait in memory, so that a slice is at hand when one is done.
-                max_outstanding=2 * settings.slices_in_flight,
-                fetch_max_bytes=settings.fetch_max_bytes,
-                security=kafka_security(settings),
-            ),
-            on_fault=on_fault,
+        consumer = RoleConsumer(
+            context,
+            "predict",
+            settings.topic_requests,
+            group_id=settings.group_id,
+            slice_max_records=settings.slice_max_records,
+            slices_in_flight=settings.slices_in_flight,
         )
-        web.ready_when("predict: partitions are known", lambda: has_joined(app))
-        web.ready_when("predict: the registry was read lately", lambda: not refresher.is_stale())
+        context.web.ready_when("predict: the registry was read lately", lambda: not refresher.is_stale())
         pipeline = Pipeline(
             tables=tables,
             is_stale=refresher.is_stale,
             cache=cache,
-            output=output_of(app),
-            metrics=book,
+            output=output_of(consumer.app),
+            metrics=metrics,
             options=pipeline_options,
             tracer=spans,
-        )
-        slice_agent(
-            app,
-            settings.topic_requests,
-            pipeline.process,
-            slices_in_flight=settings.slices_in_flight,
-            on_fault=on_fault,
-        )
-        watchdog = Watchdog(
-            # On a slow model server a slice may take long, and calls end all the same.
-            lambda: _progress(progress_of(app), pipeline),
-            lambda: max(settings.watchdog_seconds, 2 * tables.current.longest_timeout_seconds()),
         )
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
 
-        deltas = DeltaSender(book, settings.topic_metrics)
+        deltas = DeltaSender(metrics, settings.topic_metrics)
 
         async def send_last_deltas(*_: object, **__: object) -> None:
-            await deltas.send(output_of(app).kafka)
+            await deltas.send(output_of(consumer.app).kafka)
 
-        # By then every slice is answered, and the producer is still there.
-        app.on_before_shutdown.connect(send_last_deltas)
+        # At this signal every slice is answered, and the producer still runs.
+        consumer.app.on_before_shutdown.connect(send_last_deltas)
         heartbeats = Heartbeats(store.database)
         listener = HintListener(
-            settings.redis_url.get_secret_value(),
-            on_hint=refresher.on_hint,
-            on_connected=refresher.poll_now,
-            timeout_seconds=settings.redis_timeout_seconds,
-            connection_options=redis_options(settings),
+            on_hint=refresher.on_hint, on_connected=refresher.poll_now, **redis_options(settings)
         )
-        # Before the first slice and after the last one: whoever waits for this worker to follow a change
-        # must know of it as long as it answers.
+        # Heartbeats begin before the first slice and end after the last one: an operator who waits for the workers
+        # to serve a change must see this worker for as long as it answers requests.
         async with background(
-            on_fault,
+            context.on_fault,
             refresher.run(),
             listener.run(),
             send_heartbeats(heartbeats, tables, identity, interval_seconds=settings.registry_poll_seconds),
         ):
-            await app.start()
-            watchdog.start()
-            metrics.add(PredictMetrics(book, tables, refresher).read)
-            metrics.add(ConsumerMetrics(app, settings.topic_requests).read)
-            async with background(on_fault, _publish(settings, app, deltas)):
-                log.info("serving", epoch=tables.current.epoch, models=len(tables.current.models))
+            async with (
+                consumer.reading(
+                    pipeline.process,
+                    attempts=lambda: pipeline.calls_done,
+                    # A slice may wait for a slow model server; each of its calls ends by its own timeout.
+                    stall_seconds=lambda: max(
+                        settings.watchdog_seconds, 2 * tables.current.longest_timeout_seconds()
+                    ),
+                    drain_seconds=None,
+                ),
+                background(context.on_fault, _publish(settings, consumer.app, deltas)),
+            ):
+                context.metrics.add(PredictMetrics(metrics, tables, refresher).read)
+                log.info(
+                    "predict role started", epoch=tables.current.epoch, models=len(tables.current.models)
+                )
                 yield
-            await app.stop()
-            watchdog.stop()
             await pipeline.close()
         await remove_heartbeat(heartbeats, identity)
 
 
-def _progress(consumed: Progress, pipeline: Pipeline) -> Progress:
-    return replace(consumed, done=consumed.done + pipeline.calls_done)
-
-
 async def _pipeline_options(settings: Settings) -> PipelineOptions:
-    """What the topics allow; raises SetupError when they do not fit each other."""
+    """The limits that the topics set; raises SetupError when requests and responses differ in their partitions."""
     responses, dead_letters = settings.topic_responses, settings.topic_dead_letters
     counts = await partition_counts(
         settings, [settings.topic_requests, responses, dead_letters, settings.topic_metrics]
@@ -187,7 +153,7 @@ async def _refresher(
     settings: Settings,
     store: RegistryStore,
     tables: ActiveTables,
-    book: MetricsRegistry,
+    metrics: MetricsRegistry,
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
@@ -195,8 +161,8 @@ async def _refresher(
         tables,
         VersionLoader(
             BackendLoader(settings),
-            on_load_failed=book.load_failed,
-            meter_of=book.meter,
+            on_load_failed=metrics.load_failed,
+            meter_of=metrics.meter,
             tracer_of=tracer_of,
         ),
         poll_seconds=settings.registry_poll_seconds,
@@ -212,11 +178,7 @@ async def _refresher(
 
 @asynccontextmanager
 async def _cache(settings: Settings) -> AsyncIterator[PredictionCache]:
-    cache = PredictionCache(
-        settings.redis_url.get_secret_value(),
-        timeout_seconds=settings.redis_timeout_seconds,
-        connection_options=redis_options(settings),
-    )
+    cache = PredictionCache(**redis_options(settings))
     try:
         yield cache
     finally:

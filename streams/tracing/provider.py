@@ -85,7 +85,7 @@ async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Span
         yield Spans(
             provider.get_tracer("headrace", version),
             group_id=settings.group_id,
-            client_id=f"headrace-{identity.worker}",
+            client_id=identity.client_id("predict"),
         )
     finally:
         # The end of the process must not wait for a receiver that does not answer.

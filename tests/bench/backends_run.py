@@ -8,7 +8,7 @@ from pathlib import Path
 
 from registry.store import RegistryStore
 from streams.config.settings import Settings
-from streams.roles.predict_role import GC_THRESHOLDS
+from streams.process.interpreter import GC_THRESHOLDS
 
 from .backends_figures import Row
 from .backends_targets import Target

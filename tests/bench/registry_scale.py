@@ -27,8 +27,8 @@ from schemas.events import JsonObject
 from schemas.models import ModelSpec
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
+from streams.process.interpreter import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.process.logs import configure_logging
-from streams.roles.predict_role import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry

@@ -203,7 +203,9 @@ async def test_redis_over_tls_with_a_user(redis_url: str, certificates: Certific
                     "redis_ssl_keyfile": str(certificates.server_key),
                 }
             )
-            client = redis.from_url(settings.redis_url.get_secret_value(), **redis_options(settings))
+            client = redis.from_url(
+                settings.redis_url.get_secret_value(), **redis_options(settings)["connection_options"]
+            )
             try:
                 return bool(await client.ping())
             finally:

@@ -1,0 +1,129 @@
+"""What each role is given, and how each role reads its topic: as a member of a consumer group.
+
+Several workers may have the same role. Kafka assigns each partition to one of them, and to another one when that
+worker ends.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from streams.config.identity import Identity
+from streams.config.security import kafka_security
+from streams.config.settings import Settings
+from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
+from streams.kafka.slice_agent import SliceHandler, slice_agent
+from streams.kafka.transport import TransportOptions
+from streams.process.background import OnFault
+from streams.process.http import Web
+from streams.process.watchdog import Progress, Watchdog
+from streams.prometheus.consumer_families import ConsumerMetrics
+from streams.prometheus.page import MetricsPage
+
+log = structlog.get_logger()
+
+# Well within `shutdown_seconds`, in which the other roles of this process have to end too.
+DRAIN_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleContext:
+    """What a role is given by its worker; `on_fault` ends the process."""
+
+    settings: Settings
+    identity: Identity
+    web: Web
+    metrics: MetricsPage
+    on_fault: OnFault
+
+
+class RoleConsumer:
+    """Reads `topic` for a role; `app` has the producer of the role's output.
+
+    At most `slices_in_flight` full slices are handled concurrently, and as many are fetched ahead. `in_order`
+    handles one slice at a time, in the order of the partition's offsets.
+    """
+
+    def __init__(
+        self,
+        context: RoleContext,
+        role: str,
+        topic: str,
+        *,
+        group_id: str,
+        slice_max_records: int,
+        slices_in_flight: int = 1,
+        in_order: bool = False,
+    ) -> None:
+        settings = context.settings
+        self._context = context
+        self._topic = topic
+        self._slices_in_flight = slices_in_flight
+        self._in_order = in_order
+        self.app = worker_app(
+            TransportOptions(
+                bootstrap=settings.kafka_bootstrap,
+                group_id=group_id,
+                client_id=context.identity.client_id(role),
+                slice_max_records=slice_max_records,
+                max_outstanding=2 * slices_in_flight,
+                fetch_max_bytes=settings.fetch_max_bytes,
+                security=kafka_security(settings),
+            ),
+            on_fault=context.on_fault,
+        )
+        context.web.ready_when(f"{role}: partitions are known", lambda: has_joined(self.app))
+
+    @asynccontextmanager
+    async def reading(
+        self,
+        handle: SliceHandler,
+        *,
+        attempts: Callable[[], int],
+        stall_seconds: Callable[[], float] | None = None,
+        drain_seconds: float | None = DRAIN_SECONDS,
+    ) -> AsyncIterator[None]:
+        """Handle the topic's slices while the block runs.
+
+        The watchdog ends the process after `stall_seconds` (the setting `watchdog_seconds` by default) without
+        progress. A rising `attempts` is progress too: waiting for PostgreSQL is no stall. After the block the
+        slices in flight are finished within `drain_seconds` (None: without limit); those that are not, go to
+        the next worker with this role.
+        """
+        context = self._context
+        slice_agent(
+            self.app,
+            self._topic,
+            handle,
+            slices_in_flight=self._slices_in_flight,
+            in_order=self._in_order,
+            on_fault=context.on_fault,
+        )
+
+        def progress() -> Progress:
+            consumed = progress_of(self.app)
+            return replace(consumed, done=consumed.done + attempts())
+
+        watchdog = Watchdog(progress, stall_seconds or (lambda: context.settings.watchdog_seconds))
+        await self.app.start()
+        watchdog.start()
+        context.metrics.add(ConsumerMetrics(self.app, self._topic).read)
+        yield
+        stopping = asyncio.create_task(self.app.stop())
+        await asyncio.wait([stopping], timeout=drain_seconds)
+        if not stopping.done():
+            log.warning("slices abandoned at shutdown", topic=self._topic)
+            consumer_of(self.app).abandon_unacked()
+        await stopping
+        watchdog.stop()
+
+    async def send(
+        self, topic: str, value: bytes, *, key: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
+        """Write one JSON record with the app's producer; returns when the broker has it."""
+        await output_of(self.app).kafka.send_and_wait(
+            topic, value=value, key=key, headers=[*headers, ("content-type", b"application/json")]
+        )
