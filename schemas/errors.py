@@ -1,8 +1,8 @@
-"""The error tree. Each branch says what to do with what it names.
+"""The error tree. Each branch stands for one reaction, which is written beside it.
 
 HeadraceError
-├── MalformedRecordError       dead-letter: no request_id can be read, so nobody can be answered
-├── AnswerError                answer with `error`, nothing else
+├── MalformedRecordError       write a dead letter; without a request_id there is nobody to answer
+├── AnswerError                answer with `error`
 │   ├── InvalidRequestError
 │   ├── InvalidInputError
 │   ├── UnknownModelError
@@ -10,20 +10,20 @@ HeadraceError
 │   ├── StaleRouteError
 │   ├── DeadlineExceededError
 │   ├── OverloadedError
-│   └── AnswerAndDeadLetterError   answer with `error` and keep the record as a dead letter
+│   └── AnswerAndDeadLetterError   answer with `error` and write a dead letter
 │       ├── BackendUnavailableError
 │       ├── BackendFailedError
 │       │   └── BackendBrokenError
 │       ├── InvalidOutputError
 │       └── InternalError
-├── PromotionRejectedError     tell the operator; the state did not change
-├── UnavailableError           try again later, go on without it if you can
+├── PromotionRejectedError     report to the operator; the state did not change
+├── UnavailableError           try again later, or continue without the service
 │   ├── BrokerUnavailableError
 │   ├── CacheUnavailableError
 │   ├── RegistryUnavailableError
 │   └── ResponseTimeoutError
-├── ArtifactError              do not route to this version here; the old route stays
-└── SetupError                 stop, and say what to change
+├── ArtifactError              do not load this version; the previous route stays active
+└── SetupError                 stop the process; the message says what to change
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ from schemas.events import ErrorCode, ErrorDetail
 
 
 class HeadraceError(Exception):
-    """Root of all errors that Headrace raises on purpose."""
+    """The root of all errors that Headrace raises deliberately."""
 
 
 class MalformedRecordError(HeadraceError):
-    """The record cannot be read: it becomes a dead letter and gets no response."""
+    """The record cannot be parsed: it becomes a dead letter and gets no response."""
 
     code: ClassVar[str] = "MALFORMED_RECORD"
 
@@ -46,7 +46,7 @@ class MalformedRecordError(HeadraceError):
 class AnswerError(HeadraceError):
     """The request is answered with `error`.
 
-    `details` holds at most ten entries, each with a JSON pointer into `input` or the request.
+    `details` has at most ten entries, each with a JSON pointer into `input` or into the request.
     """
 
     code: ClassVar[ErrorCode]
@@ -59,13 +59,13 @@ class AnswerError(HeadraceError):
 
 
 class InvalidRequestError(AnswerError):
-    """Well-formed JSON with a usable `request_id`, but the rest breaks the contract."""
+    """The record is JSON with a valid `request_id`, but another field breaks the contract."""
 
     code = ErrorCode.INVALID_REQUEST
 
 
 class InvalidInputError(AnswerError):
-    """`input` fails the chosen version's schema."""
+    """`input` does not match the `input_schema` of the chosen version."""
 
     code = ErrorCode.INVALID_INPUT
 
@@ -77,65 +77,65 @@ class UnknownModelError(AnswerError):
 
 
 class NoActiveVersionError(AnswerError):
-    """The model exists, but no version of it takes traffic."""
+    """The model exists, but its route sends traffic to no version."""
 
     code = ErrorCode.NO_ACTIVE_VERSION
 
 
 class StaleRouteError(AnswerError):
-    """The registry cannot be read, and the version does not answer by an old route (`stale_policy`)."""
+    """The registry cannot be read, and the version's `stale_policy` forbids answers by an old route."""
 
     code = ErrorCode.STALE_ROUTE
 
 
 class DeadlineExceededError(AnswerError):
-    """`deadline_ms` passed before there was a result."""
+    """`deadline_ms` passed before a result was available."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
 
 
 class OverloadedError(AnswerError):
-    """Shed by a declared limit."""
+    """The worker shed the request because a declared limit was reached."""
 
     code = ErrorCode.OVERLOADED
 
 
 class AnswerAndDeadLetterError(AnswerError):
-    """The request is answered with `error`, and its record is kept as a dead letter."""
+    """The request is answered with `error`, and its record becomes a dead letter."""
 
     dead_letter = True
 
 
 class BackendUnavailableError(AnswerAndDeadLetterError):
-    """The model server could not be reached, or did not answer in time."""
+    """The model server cannot be reached, or does not answer in time."""
 
     code = ErrorCode.BACKEND_UNAVAILABLE
 
 
 class BackendFailedError(AnswerAndDeadLetterError):
-    """The model server answered, but not with predictions."""
+    """The model server answered without predictions."""
 
     code = ErrorCode.BACKEND_ERROR
 
 
 class BackendBrokenError(BackendFailedError):
-    """The model server answered as none does that works, which speaks against it and not against the input."""
+    """The model server's answer breaks its own protocol: the fault is the server's, not the input's."""
 
 
 class InvalidOutputError(AnswerAndDeadLetterError):
-    """The model's output fails the version's `output_schema`."""
+    """The model's output does not match the version's `output_schema`."""
 
     code = ErrorCode.INVALID_OUTPUT
 
 
 class InternalError(AnswerAndDeadLetterError):
-    """A fault of ours."""
+    """A fault in Headrace itself."""
 
     code = ErrorCode.INTERNAL
 
 
 class RejectionCode(StrEnum):
-    """Why a promotion was refused."""
+    """Why the registry rejected a promotion event."""
 
     UNKNOWN_MODEL = "UNKNOWN_MODEL"
     UNKNOWN_VERSION = "UNKNOWN_VERSION"
@@ -148,7 +148,7 @@ class RejectionCode(StrEnum):
 
 
 class PromotionRejectedError(HeadraceError):
-    """A promotion was refused and nothing changed; the message says what the operator can do."""
+    """The event was rejected and nothing changed; the message says what the operator can do."""
 
     def __init__(self, code: RejectionCode, message: str) -> None:
         super().__init__(message)
@@ -157,23 +157,23 @@ class PromotionRejectedError(HeadraceError):
 
 
 class UnavailableError(HeadraceError):
-    """A service did not answer: try again later, go on without it where that is possible."""
+    """A service does not answer: try again later, or continue without it."""
 
 
 class BrokerUnavailableError(UnavailableError):
-    """Kafka did not answer."""
+    """Kafka does not answer."""
 
 
 class CacheUnavailableError(UnavailableError):
-    """Redis did not answer: predictions go on without the cache."""
+    """Redis does not answer: predictions continue without the cache."""
 
 
 class RegistryUnavailableError(UnavailableError):
-    """PostgreSQL did not answer: workers go on with the snapshot they hold."""
+    """PostgreSQL does not answer: workers continue with their last snapshot."""
 
 
 class ResponseTimeoutError(UnavailableError):
-    """A request was sent, and no response to it was seen in time; it may still be answered."""
+    """No response to a sent request arrived in time; it may still arrive."""
 
     def __init__(self, request_id: str, timeout_seconds: float) -> None:
         super().__init__(
@@ -183,7 +183,7 @@ class ResponseTimeoutError(UnavailableError):
 
 
 class ArtifactError(HeadraceError):
-    """A model artifact cannot be fetched, verified or loaded: do not route to it."""
+    """A model artifact cannot be fetched, verified or loaded: its version gets no traffic."""
 
 
 class SetupError(HeadraceError):

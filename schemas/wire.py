@@ -1,8 +1,8 @@
-"""Strict JSON in, canonical JSON and its digest out.
+"""Reads strict JSON; writes canonical JSON and its digest.
 
-Limits of what is read, beyond RFC 8259: UTF-8 only; no NaN, no Infinity, no number that
-overflows a double; no lone surrogates; at most `MAX_NESTING` levels. Of duplicate keys the last
-one counts; integers beyond 64 bits are read as floating-point numbers.
+Limits of the reader beyond RFC 8259: UTF-8 only; no NaN, no Infinity, no number that overflows a double; no lone
+surrogates; at most 1024 levels of nesting. The last one of duplicate keys counts. Integers beyond 64 bits are
+read as floating-point numbers.
 """
 
 import hashlib
@@ -15,21 +15,20 @@ from schemas.errors import MalformedRecordError
 from schemas.events import JsonObject
 
 MAX_RECORD_BYTES = 1024 * 1024
-# What orjson reads; what it writes is checked again in `canonical`, whose limit is lower.
-MAX_NESTING = 1024
+# orjson writes fewer levels than it reads; `canonical` raises beyond this.
 MAX_INPUT_NESTING = 254
 
 
 def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonObject:
     """Read a record's value as a JSON object.
 
-    Raises MalformedRecordError for everything else: empty or null values, more than `max_bytes`
-    (refused before parsing), and what the module's docstring excludes.
+    Raises MalformedRecordError for an empty or null value, for more than `max_bytes` (checked before parsing),
+    and for JSON beyond the limits that the module's docstring lists.
     """
     if not value:
         raise MalformedRecordError("the record has no value; send a JSON object")
     if len(value) > max_bytes:
-        raise MalformedRecordError(f"the record has {len(value)} bytes; at most {max_bytes} are read")
+        raise MalformedRecordError(f"the record has {len(value)} bytes; at most {max_bytes} are accepted")
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -40,7 +39,7 @@ def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonO
 
 
 def canonical(value: Any) -> bytes:
-    """The one form of equal JSON values: sorted keys, no white space, shortest numbers.
+    """The same bytes for equal JSON values: sorted keys, no white space, shortest numbers.
 
     Raises ValueError when `value` is nested deeper than `MAX_INPUT_NESTING` levels.
     """

@@ -10,8 +10,6 @@ from schemas.errors import HeadraceError
 from streams.cli.failures import FAILED, report
 from streams.cli.output import print_json
 
-INTERRUPTED = 130
-
 
 def demo(
     *,

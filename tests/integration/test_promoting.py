@@ -226,7 +226,7 @@ async def test_what_is_set_up_wrongly_twice_is_told_as_that(settings: Settings) 
 async def test_what_is_no_event_on_the_topic_is_not_sent(settings: Settings) -> None:
     """An event without a form in JSON, or too large for a worker, is refused here."""
     async with PromotionClient(at(settings, max_record_bytes=1000)) as client:
-        with pytest.raises(PromotionRejectedError, match="at most 1000 are read"):
+        with pytest.raises(PromotionRejectedError, match="at most 1000 are accepted"):
             await client.decide(event("rollback", reason="x" * 1000))
         nested: dict[str, object] = {}
         for _ in range(300):

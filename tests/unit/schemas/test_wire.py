@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import MalformedRecordError
-from schemas.wire import MAX_INPUT_NESTING, MAX_NESTING, canonical, digest, read_object
+from schemas.wire import MAX_INPUT_NESTING, canonical, digest, read_object
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -39,7 +39,7 @@ JSON = st.recursive(
         (b"17", "not a number"),
         (b"true", "not a boolean"),
         (b"null", "not null"),
-        (b'{"a": "' + b"x" * (1024 * 1024) + b'"}', "at most 1048576 are read"),
+        (b'{"a": "' + b"x" * (1024 * 1024) + b'"}', "at most 1048576 are accepted"),
     ],
 )
 def test_refuses_what_is_no_strict_json_object(value: bytes | None, reason: str) -> None:
@@ -71,9 +71,9 @@ def test_nesting_up_to_the_limits() -> None:
     def nested(levels: int) -> bytes:
         return b'{"a":' * levels + b"1" + b"}" * levels
 
-    assert read_object(nested(MAX_NESTING))
+    assert read_object(nested(1024))
     with pytest.raises(MalformedRecordError):
-        read_object(nested(MAX_NESTING + 1))
+        read_object(nested(1025))
     assert canonical(read_object(nested(MAX_INPUT_NESTING)))
     with pytest.raises(ValueError, match="ecursion"):
         canonical(read_object(nested(MAX_INPUT_NESTING + 1)))
