@@ -30,7 +30,7 @@ def convergence(heartbeats: Sequence[WorkerHeartbeat], model_name: str, epoch: i
         behind={
             heartbeat.worker: heartbeat.behind[model_name]
             if heartbeat.epoch >= epoch
-            else f"it has followed the registry to epoch {heartbeat.epoch}, this is {epoch}"
+            else f"it serves epoch {heartbeat.epoch} of the registry, and not yet epoch {epoch}"
             for heartbeat in heartbeats
             if not heartbeat.serves(model_name, epoch)
         },

@@ -180,7 +180,7 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
     assert await process.wait() == 3
     assert "1/2" in drawn
     assert "w-ready: serves it" in drawn
-    assert "w-slow: it has followed the registry to epoch 1, this is 2" in drawn
+    assert "w-slow: it serves epoch 1 of the registry, and not yet epoch 2" in drawn
     assert "applied, but 1 of 2 live workers does not answer by it after 5 s:" in drawn
 
 

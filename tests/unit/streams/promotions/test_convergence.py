@@ -15,7 +15,7 @@ def test_a_worker_serves_a_model_by_its_epoch_and_its_loads() -> None:
     seen = convergence(heartbeats, "m", 7)
     assert seen.serving == ["w-1", "w-4"]
     assert seen.behind == {
-        "w-2": "it has followed the registry to epoch 6, this is 7",
+        "w-2": "it serves epoch 6 of the registry, and not yet epoch 7",
         "w-3": "v2 cannot be loaded",
     }
     assert not seen.complete

@@ -1,4 +1,4 @@
-"""streams/serving/refresh.py: what changed is swapped in when it is loaded, and a load that fails moves no traffic."""
+"""A changed model is served once its versions are loaded; a load that fails moves no traffic."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.support.models.served_versions import RecordingBackend, RecordingMete
 
 
 class Loader:
-    """Loads a RecordingBackend for each version but the broken ones."""
+    """Loads a RecordingBackend for each version except the broken ones."""
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
@@ -49,7 +49,7 @@ def model_of(
     previous: str | None = None,
     schema: JsonObject | None = None,
 ) -> RegisteredModel:
-    """A model whose route gives each version so many percent."""
+    """A model whose route gives each version its percentage."""
     ranges, start = [], 0
     for version, weight in weights.items():
         end = start + weight * BUCKETS // 100
@@ -61,7 +61,7 @@ def model_of(
 
 
 class Registry:
-    """What the store answers to a refresher: models, each with the epoch of its last change."""
+    """The part of a store that a refresher reads: models, each with the epoch of its last change."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -86,7 +86,7 @@ class Registry:
 
 
 class Harness:
-    """A refresher and what is around it; `seconds` is its clock."""
+    """A refresher with its collaborators; `seconds` is its clock."""
 
     def __init__(self) -> None:
         self.registry, self.load, self.tables = Registry(), Loader(), ActiveTables()
@@ -106,230 +106,230 @@ class Harness:
         )
 
     async def follow(self) -> ServingTable:
-        """Refresh, and wait for the loads."""
+        """Refresh, wait for the loads, and return the table."""
         await self.refresher.refresh()
         await self.refresher.wait_for_loads()
         return self.tables.current
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Harness]:
-    """A worker's refresher before its first refresh."""
+async def harness() -> AsyncIterator[Harness]:
+    """A refresher before its first refresh."""
     made = Harness()
     yield made
     await made.refresher.close()
 
 
-async def test_loads_what_takes_traffic_and_the_rollback_target(bench: Harness) -> None:
-    """Versions with buckets and the previous production are loaded; the revision is the registry's."""
-    bench.registry.put({"v2": 90, "v3": 10}, previous="v1")
-    table = await bench.follow()
-    assert bench.load.loaded.keys() == {"v1", "v2", "v3"}
+async def test_loads_what_takes_traffic_and_the_rollback_target(harness: Harness) -> None:
+    """Versions with buckets and the previous production; the revision is the registry's."""
+    harness.registry.put({"v2": 90, "v3": 10}, previous="v1")
+    table = await harness.follow()
+    assert harness.load.loaded.keys() == {"v1", "v2", "v3"}
     assert (table.epoch, table.models["m"].revision, table.behind) == (1, 1, {})
 
 
-async def test_a_version_that_stays_keeps_its_backend(bench: Harness) -> None:
+async def test_a_version_that_stays_keeps_its_backend(harness: Harness) -> None:
     """Only the new one is loaded."""
-    bench.registry.put({"v1": 100})
-    kept = (await bench.follow()).models["m"].versions["v1"]
-    del bench.load.loaded["v1"]
-    bench.registry.put({"v1": 90, "v2": 10})
-    table = await bench.follow()
-    assert bench.load.loaded.keys() == {"v2"}
+    harness.registry.put({"v1": 100})
+    kept = (await harness.follow()).models["m"].versions["v1"]
+    del harness.load.loaded["v1"]
+    harness.registry.put({"v1": 90, "v2": 10})
+    table = await harness.follow()
+    assert harness.load.loaded.keys() == {"v2"}
     assert table.models["m"].versions["v1"] is kept
 
 
-async def test_what_is_loaded_is_swapped_in_at_once(bench: Harness) -> None:
-    """A rollback waits for no load: neither its own, nor that of another model, nor one it made pointless."""
-    bench.registry.put({"v2": 100}, previous="v1")
-    bench.registry.put({"a": 100}, name="other")
-    await bench.follow()
-    bench.load.slow = {"b": asyncio.Event(), "v3": asyncio.Event()}
-    bench.registry.put({"b": 100}, name="other")
-    bench.registry.put({"v2": 90, "v3": 10})
-    await bench.refresher.refresh()
-    assert bench.tables.current.behind.keys() == {"m", "other"}
-    bench.registry.put({"v1": 100})
-    await bench.refresher.refresh()
-    table = bench.tables.current
+async def test_what_is_loaded_is_swapped_in_at_once(harness: Harness) -> None:
+    """A rollback waits neither for the load of another model nor for one that it superseded."""
+    harness.registry.put({"v2": 100}, previous="v1")
+    harness.registry.put({"a": 100}, name="other")
+    await harness.follow()
+    harness.load.slow = {"b": asyncio.Event(), "v3": asyncio.Event()}
+    harness.registry.put({"b": 100}, name="other")
+    harness.registry.put({"v2": 90, "v3": 10})
+    await harness.refresher.refresh()
+    assert harness.tables.current.behind.keys() == {"m", "other"}
+    harness.registry.put({"v1": 100})
+    await harness.refresher.refresh()
+    table = harness.tables.current
     assert (table.epoch, table.models["m"].revision) == (5, 5)
     assert table.models["other"].revision == 2
     assert table.behind.keys() == {"other"}
-    bench.load.slow["b"].set()
-    table = await bench.follow()
+    harness.load.slow["b"].set()
+    table = await harness.follow()
     assert (table.epoch, table.models["other"].revision, table.behind) == (5, 3, {})
-    assert "v3" not in bench.load.loaded, "nobody needs it any more"
+    assert "v3" not in harness.load.loaded, "the rollback superseded its load"
 
 
-async def test_only_what_changed_is_made_anew(bench: Harness) -> None:
-    """The other models are the same objects."""
-    bench.registry.put({"v1": 100})
-    bench.registry.put({"v1": 100}, name="other")
-    first = await bench.follow()
-    bench.registry.put({"v1": 100}, name="other")
-    second = await bench.follow()
+async def test_only_what_changed_is_made_anew(harness: Harness) -> None:
+    """Unchanged models are the same objects."""
+    harness.registry.put({"v1": 100})
+    harness.registry.put({"v1": 100}, name="other")
+    first = await harness.follow()
+    harness.registry.put({"v1": 100}, name="other")
+    second = await harness.follow()
     assert second.models["m"] is first.models["m"]
     assert second.models["other"] is not first.models["other"]
 
 
-async def test_a_load_that_fails_leaves_the_old_route(bench: Harness) -> None:
-    """The model stays at its revision, is told to be behind and counted, and heals after a while."""
-    bench.registry.put({"v1": 100})
-    first = await bench.follow()
-    bench.load.broken = {"v3"}
-    bench.registry.put({"v2": 90, "v3": 10})
-    second = await bench.follow()
+async def test_a_load_that_fails_leaves_the_old_route(harness: Harness) -> None:
+    """The model keeps its revision, is reported as behind and counted, and is loaded again later."""
+    harness.registry.put({"v1": 100})
+    first = await harness.follow()
+    harness.load.broken = {"v3"}
+    harness.registry.put({"v2": 90, "v3": 10})
+    second = await harness.follow()
     assert second.models["m"] is first.models["m"]
     assert second.behind == {"m": "v3 cannot be loaded: m v3 is broken"}
-    assert bench.failures == [("m", "v3", 2)]
-    assert bench.load.loaded["v2"].closed, "what was loaded for nothing is let go of"
-    bench.load.broken = set()
-    assert (await bench.follow()).behind, "not before it is due"
-    bench.seconds += RETRY_SECONDS
-    third = await bench.follow()
+    assert harness.failures == [("m", "v3", 2)]
+    assert harness.load.loaded["v2"].closed, "a version of a failed load is closed"
+    harness.load.broken = set()
+    assert (await harness.follow()).behind, "the retry is not due"
+    harness.seconds += RETRY_SECONDS
+    third = await harness.follow()
     assert (third.models["m"].revision, third.behind) == (2, {})
 
 
-async def test_without_an_older_route_the_others_are_served(bench: Harness) -> None:
-    """At a worker's start a broken version answers that it is not available, and heals."""
-    bench.load.broken = {"v2"}
-    bench.registry.put({"v1": 90, "v2": 10})
-    first = await bench.follow()
+async def test_without_an_older_route_the_other_versions_are_served(harness: Harness) -> None:
+    """At a worker's start a broken version answers that it is unavailable, until it is loaded."""
+    harness.load.broken = {"v2"}
+    harness.registry.put({"v1": 90, "v2": 10})
+    first = await harness.follow()
     assert first.behind.keys() == {"m"}
     versions = first.models["m"].versions
     assert await versions["v1"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
     (error,) = await versions["v2"].dispatcher.infer([{"x": 1}])
     assert isinstance(error, BackendUnavailableError)
     assert error.message.startswith("v2 is not loaded")
-    bench.load.broken = set()
-    bench.seconds += RETRY_SECONDS
-    second = await bench.follow()
+    harness.load.broken = set()
+    harness.seconds += RETRY_SECONDS
+    second = await harness.follow()
     assert second.behind == {}
     assert second.models["m"].versions["v1"] is versions["v1"]
     assert await second.models["m"].versions["v2"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
 
 
-async def test_a_load_that_swallows_its_cancellation_changes_nothing(bench: Harness) -> None:
+async def test_a_load_that_swallows_its_cancellation_changes_nothing(harness: Harness) -> None:
     """As `asyncio.wait_for` of Python 3.11 may: the newer route stays, and what was loaded is closed."""
-    bench.registry.put({"v1": 100})
-    await bench.follow()
-    bench.load.slow, bench.load.uncancellable = {"v2": asyncio.Event()}, {"v2"}
-    bench.registry.put({"v2": 100})
-    await bench.refresher.refresh()
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    harness.load.slow, harness.load.uncancellable = {"v2": asyncio.Event()}, {"v2"}
+    harness.registry.put({"v2": 100})
+    await harness.refresher.refresh()
     (load,) = asyncio.all_tasks() - {asyncio.current_task()}
     # It waits by now.
     await asyncio.sleep(0)
-    bench.registry.put({"v1": 100})
-    table = await bench.follow()
+    harness.registry.put({"v1": 100})
+    table = await harness.follow()
     await load
-    assert bench.load.loaded["v2"].closed
-    assert bench.tables.current is table
+    assert harness.load.loaded["v2"].closed
+    assert harness.tables.current is table
     assert (table.models["m"].revision, table.behind) == (3, {})
 
 
-async def test_a_model_without_traffic_answers_nobody(bench: Harness) -> None:
-    """It is known, but has no version for a user."""
-    bench.registry.put({})
-    assert (await bench.follow()).models["m"].version_for("u") is None
+async def test_a_model_without_traffic_has_no_version_for_a_user(harness: Harness) -> None:
+    """The model is known."""
+    harness.registry.put({})
+    assert (await harness.follow()).models["m"].version_for("u") is None
 
 
-async def test_a_schema_that_is_none_is_a_failed_load(bench: Harness) -> None:
-    """The backend is let go of and the route stays; at a start too, the worker serves the rest."""
-    bench.registry.put({"v1": 100})
-    first = await bench.follow()
-    bench.registry.put({"v2": 100}, schema={"type": "nonsense"})
-    bench.registry.put({"v3": 100}, name="other", schema={"type": "nonsense"})
-    second = await bench.follow()
+async def test_an_invalid_schema_is_a_failed_load(harness: Harness) -> None:
+    """Its backend is closed and the older route stays; without one, a stand-in answers."""
+    harness.registry.put({"v1": 100})
+    first = await harness.follow()
+    harness.registry.put({"v2": 100}, schema={"type": "nonsense"})
+    harness.registry.put({"v3": 100}, name="other", schema={"type": "nonsense"})
+    second = await harness.follow()
     assert second.models["m"] is first.models["m"]
     assert second.models["other"].version_for("u") is not None
-    assert bench.load.loaded["v2"].closed
-    assert bench.load.loaded["v3"].closed
+    assert harness.load.loaded["v2"].closed
+    assert harness.load.loaded["v3"].closed
 
 
-async def test_a_registry_that_went_back_is_read_whole(bench: Harness) -> None:
-    """One restored from a backup has a lower epoch; what is not in it is served no more."""
-    bench.registry.put({"v1": 100})
-    restored = dict(bench.registry.models)
-    bench.registry.put({"v1": 100}, name="other")
-    await bench.follow()
-    bench.registry.now, bench.registry.models = 1, restored
-    table = await bench.follow()
+async def test_a_restored_registry_is_read_whole(harness: Harness) -> None:
+    """Its epoch is lower. Models that it does not have are not served any more."""
+    harness.registry.put({"v1": 100})
+    restored = dict(harness.registry.models)
+    harness.registry.put({"v1": 100}, name="other")
+    await harness.follow()
+    harness.registry.now, harness.registry.models = 1, restored
+    table = await harness.follow()
     assert (table.epoch, set(table.models)) == (1, {"m"})
 
 
-async def test_what_a_registry_that_went_back_does_not_have_is_loaded_no_more(bench: Harness) -> None:
-    """Neither what was being loaded then nor what was to be tried again is ever served."""
-    bench.registry.put({"v1": 100})
-    restored = dict(bench.registry.models)
-    await bench.follow()
-    bench.load.slow, bench.load.broken = {"v2": asyncio.Event()}, {"v3"}
-    bench.registry.put({"v3": 100}, name="failing")
-    await bench.follow()
-    bench.registry.put({"v2": 100}, name="loading")
-    await bench.refresher.refresh()
-    bench.registry.now, bench.registry.models = 1, restored
-    await bench.refresher.refresh()
-    bench.load.slow["v2"].set()
-    bench.load.broken = set()
-    bench.seconds += RETRY_SECONDS
-    table = await bench.follow()
+async def test_a_restored_registry_ends_the_loads_of_models_that_it_does_not_have(harness: Harness) -> None:
+    """Neither a running load nor one that waits for its retry."""
+    harness.registry.put({"v1": 100})
+    restored = dict(harness.registry.models)
+    await harness.follow()
+    harness.load.slow, harness.load.broken = {"v2": asyncio.Event()}, {"v3"}
+    harness.registry.put({"v3": 100}, name="failing")
+    await harness.follow()
+    harness.registry.put({"v2": 100}, name="loading")
+    await harness.refresher.refresh()
+    harness.registry.now, harness.registry.models = 1, restored
+    await harness.refresher.refresh()
+    harness.load.slow["v2"].set()
+    harness.load.broken = set()
+    harness.seconds += RETRY_SECONDS
+    table = await harness.follow()
     assert (table.epoch, set(table.models), table.behind) == (1, {"m"}, {})
-    assert bench.load.loaded.keys() == {"v1"}
+    assert harness.load.loaded.keys() == {"v1"}
 
 
-async def test_a_hint_is_followed_if_it_tells_of_anything_new(bench: Harness) -> None:
-    """Long before the next poll; one that is known already causes no read."""
-    bench.registry.put({"v1": 100})
-    await bench.follow()
-    bench.registry.put({"v1": 50, "v2": 50})
-    running = asyncio.create_task(bench.refresher.run())
-    bench.tables.changed.clear()
-    bench.refresher.on_hint(RouteHint(model_name="m", revision=1, epoch=1))
+async def test_a_hint_with_a_newer_epoch_is_followed(harness: Harness) -> None:
+    """Long before the next poll. A hint with the epoch that is served causes no poll."""
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    harness.registry.put({"v1": 50, "v2": 50})
+    running = asyncio.create_task(harness.refresher.run())
+    harness.tables.changed.clear()
+    harness.refresher.on_hint(RouteHint(model_name="m", revision=1, epoch=1))
     await asyncio.sleep(0)
-    assert bench.tables.current.epoch == 1
-    bench.refresher.on_hint(RouteHint(model_name="m", revision=2, epoch=2))
+    assert harness.tables.current.epoch == 1
+    harness.refresher.on_hint(RouteHint(model_name="m", revision=2, epoch=2))
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while bench.tables.current.models["m"].revision < 2:
-            bench.tables.changed.clear()
-            await bench.tables.changed.wait()
+        while harness.tables.current.models["m"].revision < 2:
+            harness.tables.changed.clear()
+            await harness.tables.changed.wait()
     running.cancel()
 
 
-async def test_what_is_not_read_for_long_is_stale(bench: Harness) -> None:
-    """Until it is read again."""
-    await bench.follow()
-    bench.seconds += 5.0
-    assert not bench.refresher.is_stale()
-    bench.registry.failure = RegistryUnavailableError("down")
-    bench.seconds += 0.1
+async def test_a_table_without_successful_polls_is_stale(harness: Harness) -> None:
+    """Until a poll succeeds."""
+    await harness.follow()
+    harness.seconds += 5.0
+    assert not harness.refresher.is_stale()
+    harness.registry.failure = RegistryUnavailableError("down")
+    harness.seconds += 0.1
     with pytest.raises(RegistryUnavailableError):
-        await bench.refresher.refresh()
-    assert bench.refresher.is_stale()
-    bench.registry.failure = None
-    await bench.follow()
-    assert not bench.refresher.is_stale()
+        await harness.refresher.refresh()
+    assert harness.refresher.is_stale()
+    harness.registry.failure = None
+    await harness.follow()
+    assert not harness.refresher.is_stale()
 
 
-async def test_a_registry_that_refuses_us_ends_nothing(bench: Harness) -> None:
-    """A password that was changed while a worker ran: it serves on, and follows when it is let in again."""
-    bench.registry.put({"v1": 100})
-    await bench.follow()
-    bench.registry.failure = SetupError("wrong password")
-    running = asyncio.create_task(bench.refresher.run())
+async def test_a_registry_that_refuses_access_does_not_stop_serving(harness: Harness) -> None:
+    """As after a changed password: the worker serves on, and follows when it has access again."""
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    harness.registry.failure = SetupError("wrong password")
+    running = asyncio.create_task(harness.refresher.run())
     async with asyncio.timeout(DEADLINE_SECONDS):
-        bench.refresher.poll_now()
-        await bench.registry.failed.wait()
-        bench.registry.failure = None
-        bench.registry.put({"v1": 100})
-        bench.refresher.poll_now()
-        while bench.tables.current.epoch < 2:
-            bench.tables.changed.clear()
-            await bench.tables.changed.wait()
+        harness.refresher.poll_now()
+        await harness.registry.failed.wait()
+        harness.registry.failure = None
+        harness.registry.put({"v1": 100})
+        harness.refresher.poll_now()
+        while harness.tables.current.epoch < 2:
+            harness.tables.changed.clear()
+            await harness.tables.changed.wait()
     running.cancel()
 
 
 def test_the_oldest_table_in_use_is_known() -> None:
-    """Nothing is told to be followed while a slice is still answered by an older table."""
+    """An epoch is not reported while a slice in flight holds an older table."""
     tables = ActiveTables()
     old, new = ServingTable(1), ServingTable(2)
     tables.swap(old)
