@@ -1,4 +1,4 @@
-"""PURE. Base-2 exponential histograms: cheap to fill, exact to merge, bounded error to read.
+"""PURE. Base-2 exponential histograms: cheap to fill, exact to merge, with bounded error in quantiles.
 
 Bucket `i` at scale `s` counts values in (2^(i/2^s), 2^((i+1)/2^s)], the layout of OpenTelemetry's
 exponential histogram (opentelemetry.io, Metrics Data Model, "ExponentialHistogram"). At `SCALE`
@@ -15,7 +15,7 @@ _BUCKETS_PER_OCTAVE = 1 << SCALE
 
 
 class HistogramBuilder:
-    """Counts non-negative values; `taken` gives the wire form and starts anew."""
+    """Counts non-negative values; `drain` returns the wire form and resets the counts."""
 
     __slots__ = ("buckets", "count", "maximum", "minimum", "total", "zero_count")
 
@@ -28,7 +28,7 @@ class HistogramBuilder:
         self.buckets: dict[int, int] = {}
 
     def add(self, value: float, times: int = 1) -> None:
-        """Count `value` as often as `times`; a negative one (clocks that disagree) counts as zero."""
+        """Count `value` `times` times; a negative value, as from clocks that disagree, counts as zero."""
         if value <= 0.0:
             value = 0.0
             self.zero_count += times
@@ -40,8 +40,8 @@ class HistogramBuilder:
         self.minimum = min(self.minimum, value)
         self.maximum = max(self.maximum, value)
 
-    def taken(self) -> Histogram:
-        """What was counted since the last call."""
+    def drain(self) -> Histogram:
+        """Return what was counted since the last call, and reset."""
         histogram = Histogram.model_construct(
             scale=SCALE,
             count=self.count,
@@ -51,7 +51,7 @@ class HistogramBuilder:
             zero_count=self.zero_count,
             buckets={str(index): times for index, times in sorted(self.buckets.items())},
         )
-        self.__init__()  # type: ignore[misc]  # the cheapest way to be new without losing identity
+        self.__init__()  # type: ignore[misc]  # the cheapest reset that keeps the object
         return histogram
 
 
@@ -61,13 +61,10 @@ def bucket_index(value: float) -> int:
 
 
 def merge(histograms: Iterable[Histogram]) -> Histogram:
-    """One histogram of all values; all must have one scale.
-
-    Raises ValueError when the scales differ.
-    """
+    """Add histograms up. Raises ValueError when their scales differ."""
     parts = [part for part in histograms if part.count]
     if not parts:
-        return HistogramBuilder().taken()
+        return HistogramBuilder().drain()
     scale = parts[0].scale
     buckets: dict[str, int] = {}
     for part in parts:

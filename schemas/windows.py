@@ -17,7 +17,7 @@ from schemas.histogram import SCALE, HistogramBuilder, merge, quantile
 RESOLUTIONS_SECONDS = (10, 60, 3600)
 
 Count = Annotated[int, Field(ge=0)]
-_EMPTY = HistogramBuilder().taken()
+_EMPTY = HistogramBuilder().drain()
 _COUNTS = ("requests", "ok", "cache_hits", "cache_misses", "load_failures", "breaker_opened")
 _BY_CODE = ("errors", "fallbacks")
 _HISTOGRAMS = ("latency_ms", "end_to_end_ms", "backend_ms", "batch_size")

@@ -52,7 +52,7 @@ class ReplayCounts:
 
     def summary(self, versions: Iterable[str]) -> JsonObject:
         """The result after the replay as one JSON object, with a count for each of `versions`."""
-        durations = self.durations_ms.taken()
+        durations = self.durations_ms.drain()
         return {
             "sent": self.sent,
             "answered": self.answered,

@@ -1,4 +1,4 @@
-"""PURE. Whether predictions are those that were expected, as far as numbers of a computation can be."""
+"""PURE. Compare predictions with expected ones; fractions may differ by a tolerance."""
 
 import math
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import orjson
 from schemas.events import ErrorDetail
 from schemas.validation import json_pointer
 
-# Wider than what another processor or a number written with four digits makes of a 32-bit result.
+# Another processor, or a number written with four digits, changes a 32-bit result by less.
 RELATIVE_TOLERANCE = 1e-3
 ABSOLUTE_TOLERANCE = 1e-6
 
 
 def differences(expected: Any, actual: Any, path: str = "") -> Iterator[ErrorDetail]:
-    """Where two predictions differ, each with its JSON pointer (RFC 6901).
+    """Yield where two predictions differ, by JSON pointer (RFC 6901) below `path`.
 
-    Whole numbers agree only when they are equal, as ids and classes do; others within a tolerance.
+    Integers, such as ids and classes, must be equal; other numbers may differ by the tolerance.
     """
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key in expected | actual:
@@ -49,7 +49,7 @@ def _agree(expected: Any, actual: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """In few characters, for messages."""
+    """A value in at most 60 characters, for messages."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     shown = orjson.dumps(value).decode()

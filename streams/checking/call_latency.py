@@ -1,4 +1,4 @@
-"""How long a backend takes for batches of one example, within a bounded time."""
+"""Measure the latency of a backend for batches of one example, within a limited time."""
 
 import math
 import time
@@ -9,16 +9,16 @@ from schemas.events import JsonObject
 from workers.backends.port import Backend
 
 BATCH_SIZES = 1, 8, 32
-# So many calls, or so long, for one size.
+# Limits of the measurement of one batch size.
 MAX_CALLS = 500
 MAX_SECONDS = 1.0
-# The part of that which goes before, uncounted: pools and buffers are filled by then.
+# This share of the limits is spent first and not counted, to fill pools and buffers.
 WARM_UP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What calls with `batch_size` examples each took."""
+    """The latency of calls with `batch_size` examples each."""
 
     batch_size: int
     calls: int
@@ -28,7 +28,7 @@ class Latency:
 
     @classmethod
     def of(cls, batch_size: int, seconds: Sequence[float]) -> "Latency":
-        """PURE. From the times of calls that were made one after another; at least one."""
+        """PURE. Summarise the durations of sequential calls; `seconds` must not be empty."""
         ordered = sorted(seconds)
         return cls(
             batch_size=batch_size,
@@ -46,7 +46,7 @@ async def measure(
     timeout_seconds: float,
     on_progress: Callable[[float], None],
 ) -> Latency:
-    """Call with these inputs again and again; `on_progress` is told what part of it is done, up to 1.
+    """Call repeatedly with these inputs; `on_progress` receives the share that is done, 0 to 1.
 
     Raises BackendUnavailableError and BackendFailedError.
     """
@@ -75,5 +75,5 @@ async def _repeat(
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    """By the nearest rank: a time that was measured."""
+    """The percentile by the nearest rank, which is one of the values; `part` is 0 to 1."""
     return ordered[math.ceil(part * len(ordered)) - 1]

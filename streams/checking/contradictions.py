@@ -1,9 +1,8 @@
-"""PURE. Where a registration contradicts its model; above all, what its input schema lets through.
+"""PURE. Find where a registration contradicts its model, above all inputs that only its schema accepts.
 
-A request that its schema accepts and the model does not is answered BACKEND_ERROR and kept as a dead
-letter, where INVALID_INPUT would have said what is wrong. Schemas say things in many ways, so that they are
-not read: an input that fits both is changed, one thing at a time, and the schema asked whether it still
-accepts it.
+A request that the schema accepts and the model refuses is answered BACKEND_ERROR and becomes a dead letter;
+INVALID_INPUT would have named the fault. Schemas can state a rule in many ways, so they are tested, not read:
+start from an input that fits both, change one thing at a time, and validate the changed input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,10 +20,10 @@ _OTHER_TYPES = {"number": "text", "integer": "text", "boolean": "text", "string"
 
 
 def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | None) -> list[str]:
-    """A format_alert for each key of the input with which the schema lets through what the model cannot take.
+    """A sentence for each key of the input where the schema accepts values that the model cannot take.
 
-    `needed` is the JSON Schema of the model's own inputs; `base` an input that fits it and `accepts`,
-    None where none is known.
+    `needed` is the JSON Schema of the model's own inputs. `base` is an input that fits both schemas, or None
+    when no such input is known; then nothing is found.
     """
     if base is None or not accepts.is_valid(base) or not compile_schema(needed).is_valid(base):
         return []
@@ -49,9 +48,9 @@ def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | No
 
 
 def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
-    """Where the schema of this name demands other types than the model declares, in a sentence each.
+    """A sentence for each place where the schema of this name demands another type than the model declares.
 
-    For where nothing can be tried: it looks at one value that the model would take or give.
+    For versions without a usable example: it validates one sample value of the declared schema.
     """
     value = sample_of(declared)
     return [
@@ -61,7 +60,7 @@ def misfits(name: str, declared: JsonObject, validator: Validator) -> list[str]:
 
 
 def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
-    """Where a mapping and what a server declares are not the same, in a sentence each."""
+    """A sentence for each difference between a mapping and the tensors that the server declares."""
     mapped = {tensor.tensor or key: (key, tensor) for key, tensor in mapping.inputs.items()}
     sentences = []
     for own in described.inputs:
@@ -88,7 +87,7 @@ def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
 
 def _is_within(shape: Sequence[int], declared: Shape) -> bool:
     return len(shape) == len(declared) and all(
-        size in (None, said) for size, said in zip(declared, shape, strict=True)
+        size in (None, given) for size, given in zip(declared, shape, strict=True)
     )
 
 
@@ -97,7 +96,7 @@ def _shown(shape: Sequence[int | None]) -> list[int]:
 
 
 def _changes(tensor: JsonObject, value: Any) -> Iterator[tuple[str, Any]]:
-    """What may be wrong with a value for a tensor, in words, and a value of which it is true."""
+    """Yield wrong values for a tensor, each with its description, made from a right value."""
     yield "null", None
     kind = tensor.get("type")
     if kind == "array":
@@ -111,7 +110,7 @@ def _changes(tensor: JsonObject, value: Any) -> Iterator[tuple[str, Any]]:
     if kind == "integer":
         yield "fractions", value + 0.5
         yield "fractions", value - 0.5
-        # What no 64 bits hold is not worth a bound in every schema.
+        # Values beyond 64 bits are rare; a schema needs no bound for them.
         if tensor["minimum"] - 1 in _INT64:
             yield f"integers below {tensor['minimum']}", tensor["minimum"] - 1
         if tensor["maximum"] + 1 in _INT64:

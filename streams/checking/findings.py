@@ -1,4 +1,4 @@
-"""What `check` has found out about a version, as far as it came."""
+"""The findings of `check` about a version, up to the step that it reached."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ UNAVAILABLE = "UNAVAILABLE"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why production would not take the version, and what to do about it."""
+    """Why production would not accept the version, and what to do about it."""
 
     code: str
     message: str
@@ -23,7 +23,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Findings:
-    """`predictions` are those for `example`, once `predicted`; `unreachable` says who did not answer."""
+    """`predictions` are those of `example`, once `predicted` is true; `unreachable` names the server without answer."""
 
     model_name: str
     version: str
@@ -40,14 +40,14 @@ class Findings:
 
     @property
     def accepted(self) -> bool:
-        """Whether production would take it, as far as could be seen."""
+        """Whether no step found a reason against the version."""
         return not self.refusals and not self.unreachable
 
     def refuse(self, code: str, message: str) -> None:
         self.refusals.append(Refusal(code, message))
 
     def document(self) -> JsonObject:
-        """All of it, as JSON; `error` is the first reason against the version, None when it is accepted."""
+        """The findings as JSON; `error` is the first reason against the version, None when it is accepted."""
         problems = [*self.refusals]
         if self.unreachable:
             problems.append(Refusal(UNAVAILABLE, self.unreachable))
@@ -77,7 +77,7 @@ class Findings:
 
 
 def _tensors(tensors: Sequence[DescribedTensor]) -> list[JsonObject]:
-    """With -1 for any size, as in a mapping; a shape that is not told is null."""
+    """Tensors as JSON: -1 is any size, as in a mapping; an undeclared shape is null."""
     return [
         {
             "key": tensor.key,

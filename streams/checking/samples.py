@@ -1,7 +1,7 @@
-"""PURE. A value made from a JSON Schema, where the schema is simple enough to say what one looks like.
+"""PURE. Make a sample value from a simple JSON Schema.
 
-Types, properties, items, sizes and bounds are read, and `const`, `enum`, `examples`, `default`. What else a
-schema demands is not understood: a sample is one only if the schema accepts it.
+Reads types, properties, items, sizes, bounds, `const`, `enum`, `examples` and `default`, and ignores other
+keywords. A sample is returned only if the schema accepts it.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ class _NotSimpleError(Exception):
 
 
 def sample_of(schema: JsonObject) -> Any:
-    """A value that the schema accepts, an object with all its properties; None when none is made.
+    """A value that the schema accepts, objects with all their properties; None when the schema is not simple.
 
-    Raises ValueError for what is no JSON Schema.
+    Raises ValueError when `schema` is not a JSON Schema.
     """
     validator = compile_schema(schema)
     try:
@@ -31,7 +31,7 @@ def sample_of(schema: JsonObject) -> Any:
 
 
 def _value(schema: Any, most: int) -> Any:
-    """A value of at most so many elements."""
+    """A value with at most `most` elements."""
     if not isinstance(schema, dict):
         raise _NotSimpleError
     for keyword in ("const", "default"):
@@ -58,14 +58,14 @@ def _value(schema: Any, most: int) -> Any:
 
 
 def _array(schema: JsonObject, most: int) -> list[Any]:
-    # An empty one would say little of the model.
+    # An empty list would test little of the model.
     size = _size(max(1, schema.get("minItems", 0)), most)
     size = min(size, int(schema.get("maxItems", size)))
     return [_value(schema.get("items"), most // size)] * size if size else []
 
 
 def _number(schema: JsonObject, *, whole: bool) -> float:
-    """The number next to zero within the bounds."""
+    """The number within the bounds that is closest to zero."""
     number: float = 0
     step = 1 if whole else 0.5
     if "minimum" in schema:

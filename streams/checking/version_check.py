@@ -1,7 +1,7 @@
-"""What the registry and a worker would do with a version, and whether it would go well.
+"""Do with a version what the registry and a worker would do, and collect the findings.
 
-The registry's rules, the worker's loader and warm-up, an example through the model as in a request; and how
-long that takes.
+Steps: the registry's rules, the worker's loader and warm-up, the prediction of an example as for a request,
+and the latency of calls.
 """
 
 import time
@@ -34,25 +34,25 @@ from streams.models.backend_loader import BackendLoader
 from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
 from workers.backends.port import DescribedBackend
 
-MAX_TOLD = 3
+MAX_REPORTED = 3
 
 
 class Watcher(Protocol):
-    """Told how far it is."""
+    """Receives the progress of a check."""
 
     def fetched(self, size_bytes: int, total_bytes: int | None) -> None:
-        """So much of the model file is here."""
+        """`size_bytes` of the model file are fetched; `total_bytes` is None when unknown."""
         ...
 
     def measured(self, batch_size: int, part: float) -> None:
-        """So much of the measurement at this size is done, up to 1."""
+        """The share `part`, 0 to 1, of the measurement at this batch size is done."""
         ...
 
 
-async def check(event: PromotionEvent, settings: Settings, watcher: Watcher) -> Findings:
-    """Find out about the version in an event with action `register`.
+async def check_version(event: PromotionEvent, settings: Settings, watcher: Watcher) -> Findings:
+    """Check the version in an event with action `register`.
 
-    Raises PromotionRejectedError when there is none in it, SetupError when the settings are wrong.
+    Raises PromotionRejectedError when the event has no version, SetupError when the settings are wrong.
     """
     refusal: PromotionRejectedError | None = None
     try:
@@ -61,7 +61,7 @@ async def check(event: PromotionEvent, settings: Settings, watcher: Watcher) -> 
         refusal = error
     spec = event.model
     if spec is None:
-        assert refusal is not None  # the registry needs one
+        assert refusal is not None  # the registry refuses an event without a version
         raise refusal
     findings = Findings(event.model_name, spec.version, spec.framework)
     if refusal is not None:
@@ -85,7 +85,7 @@ async def _look_at_model(
     await backend.warm()
     findings.description = described = await backend.describe()
     if findings.refusals:
-        # The schemas or the example are wrong already; what the model declares may help to mend them.
+        # The schemas or the example are wrong; the model's declaration is shown to help with mending them.
         return
     accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
     needed = _needed(spec, findings)
@@ -114,10 +114,10 @@ async def _look_at_model(
 
 
 def _needed(spec: ModelSpec, findings: Findings) -> JsonObject | None:
-    """The JSON Schema of the inputs that fit the model, where it or the version declares them."""
+    """The JSON Schema of the inputs that fit the model; None when neither mapping nor model declares them."""
     if spec.mapping is not None:
         return schema_of(spec.mapping)
-    # A value that is sent alone may be at any key.
+    # A value that is sent without its key may have any key.
     if findings.description is None or spec.server.form is RequestForm.VALUE:
         return None
     return findings.description.input_schema()
@@ -131,7 +131,7 @@ def _choose_example(
         return
     for schema in (spec.input_schema, needed):
         sample = None if schema is None else sample_of(schema)
-        # Nothing is learnt from an input with nothing in it.
+        # An empty input tests nothing.
         if isinstance(sample, dict) and sample and accepts.is_valid(sample):
             findings.example, findings.example_made = sample, True
             return
@@ -140,7 +140,7 @@ def _choose_example(
 async def _predict(
     spec: ModelSpec, backend: DescribedBackend, findings: Findings, inputs: Sequence[JsonObject]
 ) -> list[Any] | None:
-    """The predictions, or None and a refusal; raises UnavailableError."""
+    """The predictions, or None after adding a refusal to `findings`; raises UnavailableError."""
     timeout_seconds = spec.timeout_ms / 1000
     what = "example.input" if not findings.example_made else "an input that input_schema accepts"
     if len(inputs) > 1:
@@ -176,7 +176,7 @@ def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings)
     if found:
         findings.refuse(
             ErrorCode.INVALID_OUTPUT,
-            f"the predictions do not match output_schema: {_told(found)}; correct output_schema or the model",
+            f"the predictions do not match output_schema: {_summary(found)}; correct output_schema or the model",
         )
     size_bytes = len(orjson.dumps(findings.predictions))
     if size_bytes > MAX_PREDICTIONS_BYTES:
@@ -190,19 +190,19 @@ def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings)
         if differing:
             findings.refuse(
                 WRONG_PREDICTIONS,
-                f"the model predicts otherwise than example.predictions: {_told(differing)}; is it another "
+                f"the model predicts otherwise than example.predictions: {_summary(differing)}; is it another "
                 "model, or the example of another?",
             )
 
 
-def _told(found: Sequence[ErrorDetail]) -> str:
-    return "; ".join(f"{detail.path or 'it'}: {detail.message}" for detail in found[:MAX_TOLD])
+def _summary(found: Sequence[ErrorDetail]) -> str:
+    return "; ".join(f"{detail.path or 'it'}: {detail.message}" for detail in found[:MAX_REPORTED])
 
 
 async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher) -> None:
     assert findings.example is not None
     for batch_size in BATCH_SIZES:
-        # TorchServe gets a batch as that many calls, whatever max_batch says.
+        # TorchServe receives a batch as single calls, whatever max_batch is.
         if batch_size > (spec.max_batch or batch_size) and spec.framework is not Framework.TORCHSERVE:
             return
         inputs = [findings.example] * batch_size
@@ -214,10 +214,10 @@ async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Finding
         differing = [each for one in predictions for each in differences(findings.predictions, one)]
         if differing:
             findings.warnings.append(
-                f"the model predicts otherwise for {batch_size} examples in one call: {_told(differing)}"
+                f"the model predicts otherwise for {batch_size} examples in one call: {_summary(differing)}"
             )
         if seconds > MAX_SECONDS:
-            # Once more would tell nothing else, and take as long.
+            # A repetition would take as long, and add nothing.
             findings.latency.append(Latency.of(batch_size, [seconds]))
             return
         try:
@@ -230,6 +230,6 @@ async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Finding
                 )
             )
         except (BackendUnavailableError, BackendFailedError) as error:
-            # It answered this very call before.
+            # The same call succeeded before.
             findings.warnings.append(f"of many calls with {batch_size} examples one failed: {error.message}")
             return

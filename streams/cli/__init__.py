@@ -1,5 +1,5 @@
-"""The command `headrace`: one module a group of verbs, each registered in `main.py` by one line.
+"""The command `headrace`: a module for each verb or group of verbs, registered in `main.py`.
 
-Promises: results on standard output, everything else on standard error; no traceback for an error of
-`schemas.errors`; a module of verbs imports nothing heavy before its verb runs.
+Promises: results go to standard output, everything else to standard error. An error of `schemas.errors` shows
+no traceback. A module of verbs imports nothing heavy before its verb runs.
 """

@@ -1,4 +1,4 @@
-"""`python -m streams.cli` is `headrace`."""
+"""`python -m streams.cli` is `headrace`; the supervisor starts its workers by it."""
 
 from streams.cli.main import main
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.input_files import InputFile, read_input
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 from streams.cli.promotion_execution import user_name
 from streams.cli.registry_access import registered, with_database
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 alerts = typer.Typer(name="alerts", no_args_is_help=False, rich_markup_mode=None)
 
-Whose = Annotated[
+RulesOf = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
@@ -53,30 +54,29 @@ def firing(
     async def ask(database: Any) -> "tuple[list[Alert], dict[str, RulesChange]]":
         return await AlertEvents(database).firing(), await AlertRules(database).in_force()
 
-    fires, changes = asyncio.run(with_database(command_settings(env_file, flags), ask))
+    firing_alerts, changes = asyncio.run(with_database(command_settings(env_file, flags), ask))
     if as_json:
         print_json(
             {
-                "firing": [alert.model_dump(mode="json") for alert in fires],
+                "firing": [alert.model_dump(mode="json") for alert in firing_alerts],
                 "rules": [_scoped(name) | _plain(change) for name, change in changes.items()],
             }
         )
         return
     screen = console()
-    if fires:
-        screen.print(_table(fires))
+    if firing_alerts:
+        screen.print(_firing_table(firing_alerts))
     else:
         screen.print("Nothing fires.")
     for name, change in changes.items():
-        told = f"{name or 'global'}: rules of {change.actor or 'an unknown user'}"
-        screen.print(
-            f"{told}{f', {change.reason}' if change.reason else ''} (`headrace alerts rules {name}`)"
-        )
+        line = f"{name or 'global'}: rules of {change.actor or 'an unknown user'}"
+        reason = f", {change.reason}" if change.reason else ""
+        screen.print(f"{line}{reason} (`headrace alerts rules {name}`)")
 
 
 @alerts.command()
 def rules(
-    model_name: Whose = "", *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
+    model_name: RulesOf = "", *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
 ) -> None:
     """Show the rules in force, and who set them.
 
@@ -104,17 +104,15 @@ def rules(
         return
     print(whole.model_dump_json(indent=2))
     for change in trail:
-        told = " ".join(filter(None, (rfc3339(change.set_at), change.actor, change.reason)))
-        print(told, file=sys.stderr)
+        line = " ".join(filter(None, (rfc3339(change.set_at), change.actor, change.reason)))
+        print(line, file=sys.stderr)
 
 
 @alerts.command("set")
 def set_rules(
-    model_name: Whose = "",
+    model_name: RulesOf = "",
     *,
-    file: Annotated[
-        Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
-    ],
+    file: InputFile,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = "",
     actor: Annotated[
         str,
@@ -151,7 +149,7 @@ def set_rules(
 
 
 def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
-    """The rules of a file; raises InvalidRequestError that says what is wrong and where."""
+    """Read the rules of a file; raises InvalidRequestError, which names each wrong value."""
     from pydantic import ValidationError
 
     from schemas.alert_rules import rules_class
@@ -159,15 +157,12 @@ def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
     from schemas.validation import one_line
 
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return rules_class(model_name).model_validate_json(content)
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+        return rules_class(model_name).model_validate_json(read_input(file))
     except ValidationError as error:
         raise InvalidRequestError(f"{file}: {one_line(error, root='the file', max_problems=5)}") from None
 
 
-def _table(fires: "list[Alert]") -> Any:
+def _firing_table(alerts: "list[Alert]") -> Any:
     from rich.table import Table
 
     from schemas.events import rfc3339
@@ -177,7 +172,7 @@ def _table(fires: "list[Alert]") -> Any:
     for heading in ("since", "severity", "rule"):
         table.add_column(heading, no_wrap=True)
     table.add_column("what", overflow="fold")
-    for alert in fires:
+    for alert in alerts:
         table.add_row(rfc3339(alert.at), alert.severity, alert.rule, format_alert(alert))
     return table
 

@@ -93,7 +93,7 @@ def route(
 
 
 def explained(model_name: str, user: str, assignment: "Assignment") -> list[str]:
-    """PURE. An assignment in words, the version first."""
+    """PURE. Format an assignment as lines of text, the version first."""
     from schemas.events import rfc3339
 
     at = f"{model_name} at revision {assignment.revision}"

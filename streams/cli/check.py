@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streams.checking.findings import Findings
     from streams.config.settings import Settings
 
-# Of an example or its predictions, for people; --json has all of them.
+# Limit of an example and of its predictions in the text; --json has them whole.
 SHOWN_CHARACTERS = 400
 
 
@@ -56,7 +56,7 @@ def check(
     if as_json:
         print_json(findings.document())
     else:
-        _tell(findings)
+        _print_findings(findings)
     for refusal in findings.refusals:
         print(f"headrace: {refusal.code}: {refusal.message}", file=sys.stderr)
     if findings.unreachable:
@@ -66,13 +66,13 @@ def check(
 
 
 async def _check(event: "PromotionEvent", settings: "Settings") -> "Findings":
-    from streams.checking.version_check import check as find_out
+    from streams.checking.version_check import check_version
 
     with _progress() as progress:
-        return await find_out(event, settings, _Bars(progress))
+        return await check_version(event, settings, _Bars(progress))
 
 
-def _tell(findings: "Findings") -> None:
+def _print_findings(findings: "Findings") -> None:
     from streams.cli.output import console
 
     out = console()
@@ -80,7 +80,7 @@ def _tell(findings: "Findings") -> None:
     if findings.description is not None:
         print()
         out.print(_declared(findings))
-        # As they are, so that they can be copied from any terminal.
+        # Printed without rich, so that they can be copied from any terminal.
         print(f"\ninput_schema, as the model declares it:\n{_json(findings.description.input_schema())}")
         print(f"output_schema, as the model declares it:\n{_json(findings.description.output_schema())}")
     if findings.example is not None:
@@ -91,16 +91,16 @@ def _tell(findings: "Findings") -> None:
     if findings.latency:
         print()
         out.print(_latency(findings))
-    _tell_verdict(findings, out)
+    _print_conclusion(findings, out)
 
 
-def _tell_verdict(findings: "Findings", out: "Console") -> None:
+def _print_conclusion(findings: "Findings", out: "Console") -> None:
     if findings.warnings or findings.accepted:
         print()
     for warning in findings.warnings:
         out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if findings.accepted:
-        out.print("production would take it", style="green")
+        out.print("production would accept it", style="green")
 
 
 def _declared(findings: "Findings") -> "Table":
@@ -168,7 +168,7 @@ def _progress() -> "Progress":
 
 
 class _Bars:
-    """A bar for the model file, and one for each size of call."""
+    """Progress bars: one for the model file, one for each batch size."""
 
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress

@@ -38,7 +38,7 @@ def dashboard(
     try:
         asyncio.run(_serve(settings, host, port))
     except KeyboardInterrupt:
-        # The usual way to end it.
+        # Ctrl-C is the usual end.
         raise typer.Exit(0) from None
 
 

@@ -1,4 +1,4 @@
-"""How an error of `schemas.errors` is told: to people, to scripts, by exit code."""
+"""How a verb reports an error of `schemas.errors`: text, JSON and exit code."""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NOT_REACHABLE = 3
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What the caller of a verb is told: `code` is for programs, `next_step` is "" or a sentence."""
+    """The report of an error. `code` is for programs, `next_step` is a sentence or ""."""
 
     exit_code: int
     code: str
@@ -38,13 +38,13 @@ def classify(error: HeadraceError) -> Failure:
 
 
 def report(error: HeadraceError, *, as_json: bool) -> int:
-    """Tell `error` and return the exit code."""
+    """Print `error`, with `as_json` as JSON too, and return the exit code."""
     failure = classify(error)
     if as_json:
         from streams.cli.output import print_json
 
         print_json({"error": {"code": failure.code, "message": failure.message}})
-    told = f"{failure.code}: {failure.message}" if failure.exit_code == REFUSED else failure.message
-    lines = f"headrace: {told}" + (f"\n{failure.next_step}" if failure.next_step else "")
+    text = f"{failure.code}: {failure.message}" if failure.exit_code == REFUSED else failure.message
+    lines = f"headrace: {text}" + (f"\n{failure.next_step}" if failure.next_step else "")
     print(lines, file=sys.stderr)
     return failure.exit_code

@@ -22,13 +22,11 @@ def import_(
     *,
     model_name: Annotated[
         str | None,
-        typer.Option(
-            "--model-name", help="Its model here; by default its name in MLflow.", show_default=False
-        ),
+        typer.Option("--model-name", help="The model; by default its name in MLflow.", show_default=False),
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option("--version", help="Its version here; by default that of MLflow.", show_default=False),
+        typer.Option("--version", help="The version; by default its number in MLflow.", show_default=False),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be registered, as a file for `register`.")
@@ -66,7 +64,7 @@ def import_(
 
 
 def _refuse_name(model_name: str) -> None:
-    """Raises PromotionRejectedError, before anything is fetched, for a name that only MLflow takes."""
+    """Raise PromotionRejectedError for a name that is valid in MLflow only, before anything is fetched."""
     from pydantic import TypeAdapter, ValidationError
 
     from schemas.errors import PromotionRejectedError, RejectionCode
@@ -84,7 +82,7 @@ def _refuse_name(model_name: str) -> None:
 
 @contextmanager
 def _bar() -> "Iterator[Progress]":
-    """What shows on a terminal how far the file is."""
+    """A progress bar of the download, on a terminal; the value is the callback that advances it."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from streams.cli.output import console

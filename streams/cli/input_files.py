@@ -1,25 +1,34 @@
-"""The file that describes a version as it is registered."""
+"""Files that a verb reads: `-f FILE`, or "-" for standard input."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+InputFile = Annotated[
+    Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
+]
+
+
+def read_input(file: Path) -> bytes:
+    """The content of a file, or of standard input for "-". Raises BadParameter when the file cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+
 
 def read_registration(file: Path) -> dict[str, Any]:
-    """The fields `model_name` and `model` of an event, as the file has them; "-" is standard input.
+    """The fields `model_name` and `model` of a promotion event, unchecked; None where the file has none.
 
-    Raises PromotionRejectedError for what is no JSON object.
+    Raises PromotionRejectedError when the content is not a JSON object, BadParameter as `read_input` does.
     """
     from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
     from schemas.wire import read_object
 
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        document = read_object(content)
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+        document = read_object(read_input(file))
     except MalformedRecordError as error:
         raise PromotionRejectedError(RejectionCode.INVALID_EVENT, f"{file}: {error}") from None
     return {"model_name": document.get("model_name"), "model": document.get("model")}

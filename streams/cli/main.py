@@ -20,14 +20,13 @@ from streams.cli.check import check
 from streams.cli.config import config
 from streams.cli.dashboard import dashboard
 from streams.cli.import_verb import import_
-from streams.cli.init import init
 from streams.cli.metrics import metrics
 from streams.cli.predict import predict
 from streams.cli.promotion_verbs import archive, canary, promote, register, reshuffle, rollback, split
 from streams.cli.registry_views import status, versions
 from streams.cli.schemas import schemas
 from streams.cli.top import top
-from streams.cli.up import up
+from streams.cli.up import init, up
 from streams.cli.worker_verb import worker
 
 

@@ -1,4 +1,4 @@
-"""`headrace metrics`: what each version of a model did in the last hours."""
+"""`headrace metrics`: the stored metrics of each version of a model."""
 
 import re
 from datetime import timedelta
@@ -94,7 +94,7 @@ def metrics(
 
 
 def read_span(text: str) -> timedelta:
-    """The span of `--since`; raises BadParameter."""
+    """Parse the span of `--since`; raises BadParameter."""
     match = re.fullmatch(r"(\d{1,5})([smhd])", text.strip())
     if match is None or not int(match[1]):
         raise typer.BadParameter("write a number and a unit, like 90s, 15m, 24h or 30d", param_hint="--since")
@@ -102,7 +102,7 @@ def read_span(text: str) -> timedelta:
 
 
 def table_of(shown: "Mapping[str, Figures]", differences: "Mapping[str, float] | None") -> "Table":
-    """A column for each version, and one for the difference where there are two."""
+    """A column for each version; for two versions, one more for the difference."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -136,7 +136,7 @@ _ROWS: "Sequence[tuple[str, str, str]]" = (
     ("cache hits", "cache_hit_share", ".1%"),
     ("failed", "error_share", ".2%"),
     ("load failures", "load_failures", ",.0f"),
-    ("server spared", "breaker_opened", ",.0f"),
+    ("breaker opened", "breaker_opened", ",.0f"),
 )
 
 
@@ -145,7 +145,7 @@ def _cell(value: float | None, form: str, sign: str = "") -> str:
 
 
 def _times(each: "Figures", code: str) -> str:
-    """How often a code was answered, and how often production answered in its place."""
+    """The number of responses with an error code, and of those that production answered instead."""
     fallen = each.fallbacks.get(code)
     return f"{each.errors.get(code, 0):,}" + (f" + {fallen:,} by production" if fallen else "")
 
@@ -163,7 +163,7 @@ async def _read(
         windows = MetricWindows(database)
         found = await windows.read(model_name, resolution_seconds, since, until)
         if not found:
-            # A name that nobody has registered is told from a model without requests.
+            # Tell an unknown model from a model without requests.
             await registered(database, model_name)
         return found, sum((await windows.missing_deltas(settings.topic_metrics)).values())
 

@@ -1,4 +1,4 @@
-"""Options that many verbs share, and the settings that follow from them.
+"""Options that several verbs share, and the settings that follow from them.
 
 A verb that needs settings takes `env_file: EnvFile = None` and `flags: SetFlags = None`, and calls
 `command_settings(env_file, flags)`.
@@ -18,7 +18,7 @@ EnvFile = Annotated[
     Path | None,
     typer.Option(
         "--env-file",
-        help="File of NAME=value lines; $HEADRACE_ENV_FILE, else data/env if there is one.",
+        help="File of NAME=value lines; by default $HEADRACE_ENV_FILE, else data/env if it exists.",
         show_default=False,
     ),
 ]
@@ -27,8 +27,8 @@ SetFlags = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A setting of `headrace config`, over all other sources; repeatable. No secrets here: "
-        "other users of this machine can read command lines.",
+        help="A setting of `headrace config`, stronger than all other sources; repeatable. Not for "
+        "secrets: other users of this machine can read command lines.",
         show_default=False,
     ),
 ]
@@ -41,14 +41,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 def command_settings(env_file: Path | None, flags: list[str] | None) -> "Settings":
-    """The settings of this command, as `loaded_settings` finds them."""
+    """The settings of this command; as `loaded_settings`."""
     return loaded_settings(env_file, flags).settings
 
 
 def loaded_settings(env_file: Path | None, flags: list[str] | None) -> "LoadedSettings":
-    """The settings of this command with their origins; doubtful names are told on standard error.
+    """The settings of this command with their origins; prints a warning for each unknown name.
 
-    Raises SetupError with one readable line for each wrong value.
+    Raises SetupError with one line for each wrong value.
     """
     from streams.config.sources import load_settings
 

@@ -1,4 +1,4 @@
-"""Results on standard output: tables for people, one JSON document a line for programs."""
+"""How verbs write: results as tables or as JSON lines, and the warnings of libraries."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ PIPED_COLUMNS = 240
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document as one line, at once, so that a pipe gets it while the verb runs on.
+    """Print one JSON document as one line, and flush, so that a pipe receives it while the verb runs on.
 
-    Takes what orjson takes, and pydantic models.
+    `document` may hold pydantic models.
     """
     import orjson
 
@@ -23,7 +23,7 @@ def print_json(document: Any) -> None:
 
 
 def console(*, to_stderr: bool = False) -> "Console":
-    """A rich console: colours only on a terminal, full width elsewhere, no markup in users' names."""
+    """A rich console: colours on a terminal only, `PIPED_COLUMNS` elsewhere, no markup in users' names."""
     import sys
 
     from rich.console import Console
@@ -35,7 +35,7 @@ def console(*, to_stderr: bool = False) -> "Console":
 
 
 def quiet_libraries(settings: "Settings") -> None:
-    """Keep what libraries log off the terminal of a verb that tells its own errors, unless debugging."""
+    """Hide the log of libraries, because the verb reports its errors itself; log_level=debug shows it."""
     import logging
 
     if settings.log_level == "debug":
@@ -47,9 +47,9 @@ def quiet_libraries(settings: "Settings") -> None:
 
 
 def plain_warnings(settings: "Settings") -> None:
-    """Tell what our own modules warn of in a line on standard error, unless debugging tells it already.
+    """Print the warnings of Headrace's own modules as lines on standard error; log_level=debug logs them anyway.
 
-    To be called before what logs is used; it imports structlog, which would write to standard output.
+    Call it before the first log line: structlog writes to standard output otherwise.
     """
     import logging
     import sys

@@ -114,7 +114,7 @@ async def _predict_one(
     elif response.error is None:
         print_json(response.predictions)
     if sys.stderr.isatty() or response.error is not None:
-        print("\n".join(_told(response)), file=sys.stderr)
+        print("\n".join(_summary(response)), file=sys.stderr)
     return Counts(predictions=response.error is None, errors=response.error is not None)
 
 
@@ -155,11 +155,11 @@ def _line(answer: "Answer", counts: Counts) -> "JsonObject":
 
 
 def _document(response: "PredictResponse") -> "JsonObject":
-    # As it was received: a response has either predictions or an error.
+    # Unset fields stay absent: a response has either predictions or an error.
     return response.model_dump(mode="json", exclude_unset=True)
 
 
-def _told(response: "PredictResponse") -> list[str]:
+def _summary(response: "PredictResponse") -> list[str]:
     version = response.model_version or "no version"
     stale = ", from a route that may be old" if response.stale else ""
     answered = f"{version}, revision {response.revision}{stale}: {response.latency_ms:g} ms in the worker"
@@ -180,10 +180,10 @@ def _progress() -> "Progress":
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console(to_stderr=True),
-        # Where the responses go to the same terminal, they are the progress.
+        # Responses on the same terminal show the progress themselves.
         disable=not sys.stderr.isatty() or sys.stdout.isatty(),
         transient=True,
-        # Else it would take the responses for messages and print them above the bar.
+        # Otherwise rich prints the responses above the bar, as if they were messages.
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -29,7 +29,7 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # A container's user may have no name.
+        # The user of a container may have no name.
         return ""
 
 
@@ -110,10 +110,10 @@ def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> 
         "expected_revision": options.expected_revision,
     }
     event = make_event({"event_id": str(uuid.uuid4()), **fields, **why})
-    asyncio.run(_decide_and_tell(settings, event, options))
+    asyncio.run(_decide_and_print(settings, event, options))
 
 
-async def _decide_and_tell(settings: "Settings", event: "PromotionEvent", options: Options) -> None:
+async def _decide_and_print(settings: "Settings", event: "PromotionEvent", options: Options) -> None:
     from streams.cli.failures import REFUSED
     from streams.cli.output import print_json
 
@@ -126,7 +126,7 @@ async def _decide_and_tell(settings: "Settings", event: "PromotionEvent", option
         print(f"headrace: {result.error.code}: {result.error.message}", file=sys.stderr)
         raise typer.Exit(REFUSED)
     if not options.as_json:
-        print(f"applied: {_told(result)}", flush=True)
+        print(f"applied: {_summary(result)}", flush=True)
     if options.wait:
         from streams.cli.wait_option import wait_for_workers
 
@@ -144,21 +144,21 @@ async def _decided(settings: "Settings", event: "PromotionEvent", options: Optio
     from streams.cli.output import plain_warnings
     from streams.clients.promotion_client import Decision, PromotionClient, apply_directly, send_hint
 
-    def tell_fallback(reason: str) -> None:
+    def print_fallback(reason: str) -> None:
         print(f"headrace: {reason}; the event goes to PostgreSQL too", file=sys.stderr, flush=True)
         plain_warnings(settings)
 
     if options.direct:
         result = await apply_directly(settings, event, timeout_seconds=options.timeout_seconds)
-        # Not before: PostgreSQL can be asked without what logs, and sooner.
+        # After the decision: structlog is imported late, so that PostgreSQL decides sooner.
         plain_warnings(settings)
         await send_hint(settings, result)
         return Decision(result, "postgresql")
-    async with PromotionClient(settings, on_fallback=tell_fallback) as client:
+    async with PromotionClient(settings, on_fallback=print_fallback) as client:
         return await client.decide(event, timeout_seconds=options.timeout_seconds)
 
 
-def _told(result: "PromotionResult") -> str:
+def _summary(result: "PromotionResult") -> str:
     from registry.routing import weights_of
 
     weights = weights_of(result.route) if result.route else {}

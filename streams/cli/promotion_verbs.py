@@ -1,14 +1,13 @@
-"""`headrace register`, `canary`, `split`, `promote`, `rollback`, `archive`, `reshuffle`: what changes a model.
+"""`headrace register`, `canary`, `split`, `promote`, `rollback`, `archive`, `reshuffle`: the changes of a model.
 
-Each function says in what its event differs from the others'; `promotion` makes a verb of it.
+Each function returns the fields of its own event; the decorator `promotion` makes a verb of it.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.input_files import read_registration
+from streams.cli.input_files import InputFile, read_registration
 from streams.cli.promotion_execution import promotion
 from streams.cli.registry_access import Model
 
@@ -21,9 +20,7 @@ Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered ve
 @promotion
 def register(
     *,
-    file: Annotated[
-        Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
-    ],
+    file: InputFile,
 ) -> dict[str, Any]:
     """Add a version to a model, without traffic.
 
@@ -106,7 +103,7 @@ def archive(model_name: Model, version: Version) -> dict[str, Any]:
 @promotion
 def reshuffle(
     model_name: Model,
-    salt: Annotated[str, typer.Argument(metavar="SALT", help="A word of your choice, not used before.")],
+    salt: Annotated[str, typer.Argument(metavar="SALT", help="Any word that this model did not use before.")],
 ) -> dict[str, Any]:
     """Assign all users anew, with the same weights.
 

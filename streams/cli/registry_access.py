@@ -1,4 +1,4 @@
-"""What the verbs that read the registry share."""
+"""Reading the registry: connections for one call, and the error for an unknown model."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -17,7 +17,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")
 
 
 async def with_database(settings: "Settings", call: "Callable[[Database], Awaitable[T]]") -> T:
-    """Call with connections of this call's own."""
+    """Open the database, call, and close it. Raises RegistryUnavailableError."""
     from registry.postgres import Database
 
     database = await Database.connect(settings.postgres_dsn.get_secret_value())
@@ -28,7 +28,7 @@ async def with_database(settings: "Settings", call: "Callable[[Database], Awaita
 
 
 async def registered(database: "Database", model_name: str) -> "RegisteredModel":
-    """The model as it is now; raises UnknownModelError."""
+    """The current state of a model; raises UnknownModelError."""
     from registry.store import RegistryStore
 
     model = await RegistryStore(database).find(model_name)
@@ -38,7 +38,7 @@ async def registered(database: "Database", model_name: str) -> "RegisteredModel"
 
 
 def unknown_model(model_name: str) -> "UnknownModelError":
-    """The error that says what to do about a name that nobody has registered."""
+    """The error for a name that is not registered."""
     from schemas.errors import UnknownModelError
 
     return UnknownModelError(

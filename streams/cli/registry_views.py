@@ -126,7 +126,7 @@ def versions(
 
 
 def bar(percent: float) -> str:
-    """PURE. A percentage as a bar of at most `BAR_CELLS` cells, exact to an eighth of one."""
+    """PURE. Draw a percentage as a bar of at most `BAR_CELLS` cells, exact to an eighth of a cell."""
     eighths = round(percent / 100 * BAR_CELLS * 8)
     if percent > 0:
         eighths = max(1, eighths)

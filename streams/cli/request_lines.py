@@ -1,4 +1,4 @@
-"""Requests as JSON lines: `{"user_id": …, "input": {…}}`, with `deadline_ms` and `request_id` if wanted."""
+"""Requests as JSON lines: `{"user_id": …, "input": {…}}`, optionally with `deadline_ms` and `request_id`."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ _CHUNKS_AHEAD = 4
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for lines that do not say it themselves."""
+    """The fields of a line that does not have them itself."""
 
     model_name: str
     user_id: str | None
@@ -44,7 +44,7 @@ def parse_line(line: bytes, number: int, defaults: Defaults) -> PredictRequest:
 
 
 async def parse_lines(lines: AsyncIterator[bytes], defaults: Defaults) -> AsyncIterator[PredictRequest]:
-    """The requests of all lines that are not blank; raises as `parse_line` does."""
+    """Yield the request of each line that is not blank; raises as `parse_line` does."""
     number = 0
     async for line in lines:
         number += 1
@@ -53,18 +53,18 @@ async def parse_lines(lines: AsyncIterator[bytes], defaults: Defaults) -> AsyncI
 
 
 async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
-    """The lines of a file, pipe or terminal, each as soon as it is there."""
+    """Yield the lines of a file, pipe or terminal, each as soon as it is complete."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue(_CHUNKS_AHEAD)
 
     def read() -> None:
         chunk = b"start"
         while chunk:
-            # Not through a buffered reader: its lock, held in a blocked read, stops the interpreter's exit.
+            # A buffered reader would hold its lock during a blocked read, and block the interpreter's exit.
             chunk = os.read(descriptor, _CHUNK_BYTES)
             asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
 
-    # A daemon, because nothing can wake it from a read of an idle pipe.
+    # A daemon thread, because nothing can interrupt its read of an idle pipe.
     threading.Thread(target=read, name="read-lines", daemon=True).start()
     rest = b""
     while chunk := await chunks.get():
@@ -76,7 +76,7 @@ async def read_lines(descriptor: int) -> AsyncIterator[bytes]:
 
 
 def count_lines(descriptor: int) -> int | None:
-    """How many lines are left in a regular file; None for what cannot be read twice."""
+    """The number of lines left in a regular file; None for a pipe or terminal, which cannot be read twice."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     position = os.lseek(descriptor, 0, os.SEEK_CUR)

@@ -43,7 +43,7 @@ def top(
     try:
         asyncio.run(_watch(settings, seconds=seconds, once=once, as_json=as_json))
     except KeyboardInterrupt:
-        # The usual way to end it.
+        # Ctrl-C is the usual end.
         raise typer.Exit(0) from None
 
 
@@ -77,7 +77,7 @@ def _document(figures: "LiveFigures") -> dict[str, Any]:
 
 
 def figures_table(figures: "LiveFigures", settings: "Settings") -> Any:
-    """The table that `headrace top` shows, with notes on what is missing from it."""
+    """The table of `headrace top`, with a note on lost and unreadable records."""
     from rich.console import Group
 
     if not figures.versions and not figures.unreadable_records:

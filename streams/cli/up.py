@@ -1,4 +1,4 @@
-"""`headrace up`: the local stack in the foreground."""
+"""`headrace up` and `headrace init`: start the local services, prepare services for workers."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
-from streams.cli.options import DEFAULT_PARTITIONS, Partitions
+from streams.cli.options import DEFAULT_PARTITIONS, EnvFile, Partitions, SetFlags, command_settings
 
 if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
@@ -39,7 +39,7 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
         raise SetupError(f"{error.name} is not installed; install headrace with its extra `local`") from None
 
     for number in _STOP_SIGNALS:
-        # `nohup` ignores the end of the terminal for us.
+        # Under `nohup` SIGHUP is ignored already, and stays so.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt_once)
     env_file = data_dir / "env"
@@ -57,23 +57,39 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
         with _progress() as report:
             asyncio.run(prepare_services(settings, partitions, report))
         _write_whole(env_file, env_text(addresses, settings))
-        _tell_next_step(env_file)
+        _print_next_step(env_file)
         print("ready", flush=True)
-        _wait_for_an_end(stack)
+        _wait_until_a_server_ends(stack)
     except KeyboardInterrupt:
-        # The usual way to end it, and no failure.
+        # Ctrl-C is the usual end, not a failure.
         return
     finally:
         env_file.unlink(missing_ok=True)
         with _progress() as report:
-            # Whoever read the messages may be gone; the servers must go too.
+            # The terminal may be closed; the servers must end all the same.
             with suppress(OSError):
                 report("stopping Kafka, PostgreSQL and Redis")
             stack.stop()
 
 
+def init(
+    *, partitions: Partitions = DEFAULT_PARTITIONS, env_file: EnvFile = None, flags: SetFlags = None
+) -> None:
+    """Create the topics and the registry's tables.
+
+    Needs running services. Safe to repeat: what exists stays as it is.
+    """
+    import asyncio
+
+    from streams.setup import prepare_services
+
+    settings = command_settings(env_file, flags)
+    asyncio.run(prepare_services(settings, partitions, print))
+    print("ready")
+
+
 def env_text(addresses: Mapping[str, str], settings: "Settings") -> str:
-    """PURE. The env file: the addresses, and the topics' names where they are not the defaults."""
+    """PURE. The text of the env file: the addresses, and the names of topics that differ from the defaults."""
     topics = {
         name: value
         for name, value in settings.model_dump(exclude_defaults=True).items()
@@ -83,7 +99,7 @@ def env_text(addresses: Mapping[str, str], settings: "Settings") -> str:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """Write for this user only (it has a password), and so that no reader sees a part of it."""
+    """Write with access for this user only (the text has a password), and replace the file at once."""
     new = file.with_suffix(".new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -91,7 +107,7 @@ def _write_whole(file: Path, text: str) -> None:
     new.replace(file)
 
 
-def _tell_next_step(env_file: Path) -> None:
+def _print_next_step(env_file: Path) -> None:
     from streams.config.sources import DEFAULT_ENV_FILE
 
     option = "" if env_file == DEFAULT_ENV_FILE else f" --env-file {env_file}"
@@ -102,8 +118,8 @@ def _tell_next_step(env_file: Path) -> None:
     )
 
 
-def _wait_for_an_end(stack: "LocalStack") -> Never:
-    """Return never: a signal interrupts, and a server that ends by itself is a SetupError."""
+def _wait_until_a_server_ends(stack: "LocalStack") -> Never:
+    """Poll the servers. Raises SetupError when one ends by itself; a signal raises KeyboardInterrupt."""
     from schemas.errors import SetupError
 
     while True:
@@ -114,7 +130,7 @@ def _wait_for_an_end(stack: "LocalStack") -> Never:
 
 
 def _interrupt_once(*_: object) -> Never:
-    """Interrupt as Ctrl-C does; later signals wait for the end of the clean-up, which is bounded."""
+    """Raise KeyboardInterrupt at the first signal; ignore later ones, since the clean-up has a limit."""
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -122,7 +138,7 @@ def _interrupt_once(*_: object) -> Never:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """What is told each step: a spinner on a terminal, lines elsewhere."""
+    """Report steps: on a terminal with a spinner, elsewhere as lines."""
     from streams.cli.output import console
 
     terminal = console(to_stderr=True)

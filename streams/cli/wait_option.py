@@ -1,4 +1,4 @@
-"""`--wait`: which workers answer by a result, drawn while it is awaited."""
+"""The option `--wait`: wait until all live workers serve a result, and show which do."""
 
 import sys
 from contextlib import nullcontext
@@ -22,9 +22,9 @@ async def wait_for_workers(
     timeout_seconds: float,
     document: dict[str, Any] | None,
 ) -> None:
-    """Wait until all live workers answer by a result and tell it; exit code 3 when some do not in time.
+    """Wait until all live workers serve a result, and print which do; exit code 3 when some do not in time.
 
-    `document` is what to print with the workers in it; None for words instead.
+    With `document`, print it as JSON with the workers added; with None, print text.
     """
     from schemas.errors import RegistryUnavailableError
     from streams.cli.failures import NOT_REACHABLE
@@ -68,14 +68,14 @@ async def _follow(database: "Database", result: "PromotionResult", timeout_secon
     readings = wait_for_epoch(
         Heartbeats(database), result.model_name, result.epoch, timeout_seconds=timeout_seconds
     )
-    with _screen() as screen:
+    with _live_display() as screen:
         async for seen in readings:
             if screen is not None:
-                screen.update(_drawn(seen), refresh=True)
+                screen.update(_progress_of(seen), refresh=True)
     return seen
 
 
-def _screen() -> Any:
+def _live_display() -> Any:
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.live import Live
@@ -85,8 +85,8 @@ def _screen() -> Any:
     return Live(console=console(to_stderr=True), auto_refresh=False, transient=True)
 
 
-def _drawn(seen: "Convergence") -> Any:
-    """A bar with the workers below it, those that are behind with their reason."""
+def _progress_of(seen: "Convergence") -> Any:
+    """A progress bar, and below it each worker, with the reason where it does not serve the result."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -1,1 +1,1 @@
-"""From a registered version to a backend: which hosts may be called, and how a model of MLflow is imported."""
+"""Load a registered version as a backend, with the hosts that it may call; import versions from MLflow."""

@@ -1,4 +1,4 @@
-"""From a registered version to a backend that can predict."""
+"""Load a registered version as a backend that predicts."""
 
 from schemas.models import Framework, ModelSpec
 from streams.config.settings import Settings
@@ -10,9 +10,9 @@ from workers.backends.port import DescribedBackend
 
 
 class BackendLoader:
-    """Loads by a version's framework, and nothing else: a file decides nothing about itself.
+    """Chooses the backend by the version's framework alone; the content of a model file decides nothing.
 
-    `on_progress` is told how far a model file has come that is fetched.
+    `on_progress` receives the progress of fetching a model file.
     """
 
     def __init__(self, settings: Settings, on_progress: Progress | None = None) -> None:
@@ -21,7 +21,7 @@ class BackendLoader:
         self._artifacts = artifact_store(settings)
         self._on_progress = on_progress
 
-    async def __call__(self, model_name: str, spec: ModelSpec) -> DescribedBackend:  # noqa: ARG002  # a loader's signature
+    async def __call__(self, model_name: str, spec: ModelSpec) -> DescribedBackend:  # noqa: ARG002  # the signature of a loader
         """Raises ArtifactError, or UnavailableError when a server does not answer."""
         if spec.framework is Framework.ONNX:
             assert spec.artifact_uri is not None

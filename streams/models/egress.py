@@ -1,4 +1,4 @@
-"""From the settings to whom a worker may call, and to where model files come from and are kept."""
+"""Outbound hosts by the settings: model servers, and sources and cache of model files."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from workers.network.endpoints import Outbound
 
 
 def backend_outbound(settings: Settings) -> Outbound:
-    """Which model servers versions may name."""
+    """The model servers that versions may name."""
     return Outbound(
         hosts=listed(settings.backend_hosts),
         networks=listed(settings.backend_networks),
@@ -24,7 +24,7 @@ def backend_outbound(settings: Settings) -> Outbound:
 
 
 def artifact_sources(settings: Settings) -> ArtifactSources:
-    """Which model files versions may name."""
+    """The sources of model files that versions may name."""
     web = Outbound(
         hosts=listed(settings.artifact_hosts),
         networks=listed(settings.backend_networks),
@@ -52,7 +52,7 @@ def artifact_sources(settings: Settings) -> ArtifactSources:
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:
-    """The model files of this process; processes with the same folder share what is in it."""
+    """The cache of fetched model files; processes with the same folder share it."""
     folder = settings.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts"
     return ArtifactStore(
         Path(folder),

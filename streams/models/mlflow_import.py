@@ -1,4 +1,4 @@
-"""From a model version of MLflow to what is registered."""
+"""Import a model version from MLflow: fetch it, and derive what is registered."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from workers.backends.onnx import OnnxBackend
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What follows from a version: fields of `ModelSpec`, and sentences for people."""
+    """The fields of `ModelSpec` that follow from a version, and notes for its operator."""
 
     model: JsonObject
     notes: tuple[str, ...]
@@ -27,10 +27,11 @@ class Imported:
 async def import_version(
     version: MlflowVersion, settings: Settings, on_progress: Progress | None = None
 ) -> Imported:
-    """What is registered for a model version, whose file is fetched and loaded.
+    """Fetch and load the file of a model version, and return what to register.
 
-    Raises ArtifactError when it has no ONNX file that would be served, or MLflow does not hand it
-    out; UnavailableError when MLflow, or who keeps the file, does not answer; SetupError.
+    Raises ArtifactError when the version has no ONNX file that a worker would serve, or MLflow refuses to send
+    it; UnavailableError when MLflow or the store of the file does not answer; SetupError when the settings are
+    wrong.
     """
     entry, mlmodel = await version.details(), await version.mlmodel()
     run, notes = await _run_of(version, entry.get("run_id"))
@@ -38,7 +39,7 @@ async def import_version(
         try:
             described = await _describe(await OnnxBackend.load(artifact.path, threads=settings.onnx_threads))
         except ArtifactError as error:
-            raise ArtifactError(_told(version, error)) from None
+            raise ArtifactError(_explained(version, error)) from None
     schemas = schemas_of(described, mlmodel)
     model = {
         "version": version.number,
@@ -54,7 +55,7 @@ async def import_version(
 
 
 async def _run_of(version: MlflowVersion, run_id: Any) -> tuple[JsonObject, tuple[str, ...]]:
-    """The run that made a version, without which a model is none the worse, or a note on why there is none."""
+    """The run that made a version, or {} and a note on why it is missing; a model works without it."""
     if not isinstance(run_id, str) or not run_id:
         return {}, ("MLflow knows no run that made this version; metrics are left empty",)
     try:
@@ -71,7 +72,7 @@ async def _describe(backend: OnnxBackend) -> ModelDescription:
         await backend.close()
 
 
-def _told(version: MlflowVersion, error: ArtifactError) -> str:
+def _explained(version: MlflowVersion, error: ArtifactError) -> str:
     if "external data" in str(error).lower():
         return (
             f"{version.uri} keeps tensors in a second file, and a model is one file; log it with "
@@ -81,7 +82,7 @@ def _told(version: MlflowVersion, error: ArtifactError) -> str:
 
 
 def metrics_of(run: Mapping[str, Any]) -> JsonObject:
-    """The last value of each metric of a run; NaN and Infinity, which JSON has not, are left out."""
+    """The last value of each metric of a run, without NaN and Infinity, which JSON cannot hold."""
     logged = _field(run, "data").get("metrics")
     return {
         metric["key"]: metric["value"]
@@ -91,7 +92,7 @@ def metrics_of(run: Mapping[str, Any]) -> JsonObject:
 
 
 def user_of(run: Mapping[str, Any]) -> str:
-    """Who made a run; empty when it does not say."""
+    """The user that made a run, or ""."""
     tags = _field(run, "data").get("tags")
     named = {tag.get("key"): tag.get("value") for tag in (tags if isinstance(tags, list) else [])}
     return str(named.get("mlflow.user") or _field(run, "info").get("user_id") or "")

@@ -87,7 +87,7 @@ async def test_a_good_version_is_taken(tmp_path: Path) -> None:
     assert (told.code, told.stderr) == (0, "")
     assert told.stdout.startswith("fraud v1, onnx\n")
     assert f"input_schema, as the model declares it:\n{AS_DECLARED}\n" in told.stdout
-    assert told.stdout.endswith("\nproduction would take it\n")
+    assert told.stdout.endswith("\nproduction would accept it\n")
     assert "\x1b" not in told.stdout
     ended = await check(tmp_path, registration, "--json")
     (document,) = ended.documents
@@ -419,7 +419,7 @@ async def test_bars_and_colours_are_for_a_terminal(tmp_path: Path) -> None:
     def read() -> None:
         # A terminal holds few bytes; were they not read, the command would stop.
         shown.extend(os.read(terminal, 65536))
-        if b"production would take it" in shown:
+        if b"production would accept it" in shown:
             told.set()
 
     asyncio.get_running_loop().add_reader(terminal, read)
@@ -442,4 +442,4 @@ async def test_bars_and_colours_are_for_a_terminal(tmp_path: Path) -> None:
         os.close(other_end)
     assert b"model file" in shown
     assert b"latency, 32 in a call" in shown
-    assert b"\x1b[32mproduction would take it" in shown
+    assert b"\x1b[32mproduction would accept it" in shown

@@ -11,7 +11,7 @@ from schemas.histogram import SCALE, HistogramBuilder
 from streams.monitoring.engine import AlertEngine
 
 START = datetime(2026, 11, 25, tzinfo=UTC).timestamp()
-EMPTY = HistogramBuilder().taken()
+EMPTY = HistogramBuilder().drain()
 HOUR = 3600
 _BUCKETS = 1024
 _OFFSET = 512

@@ -16,7 +16,7 @@ def delta(
     latency = HistogramBuilder()
     for value in latencies:
         latency.add(value)
-    empty = HistogramBuilder().taken()
+    empty = HistogramBuilder().drain()
     count = len(latencies)
     return MetricsDelta.model_validate(
         {
@@ -33,7 +33,7 @@ def delta(
             "errors": {},
             "cache_hits": 0,
             "cache_misses": count,
-            "latency_ms": latency.taken(),
+            "latency_ms": latency.drain(),
             "end_to_end_ms": empty,
             "backend_ms": empty,
             "batch_size": empty,

@@ -16,7 +16,7 @@ def of(values: list[float]) -> Histogram:
     builder = HistogramBuilder()
     for value in values:
         builder.add(value)
-    return builder.taken()
+    return builder.drain()
 
 
 @given(VALUES, st.floats(min_value=0, max_value=1))
@@ -54,8 +54,8 @@ def test_taking_starts_anew() -> None:
     """What was taken is not counted again."""
     builder = HistogramBuilder()
     builder.add(3.0, times=4)
-    assert builder.taken().count == 4
-    assert builder.taken() == merge([])
+    assert builder.drain().count == 4
+    assert builder.drain() == merge([])
 
 
 def test_scales_do_not_mix() -> None:

@@ -159,8 +159,8 @@ def test_other_types_are_found_without_an_input() -> None:
             "minProperties": 9,
         }
     )
-    (format_alert,) = misfits("input_schema", NEEDED, schema)
-    assert format_alert.startswith(
+    (sentence,) = misfits("input_schema", NEEDED, schema)
+    assert sentence.startswith(
         "input_schema does not fit what the model declares, at /user: 0 is not of type"
     )
     assert (
@@ -232,7 +232,7 @@ def test_what_agrees(expected: Any, actual: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "actual", "format_alert"),
+    ("expected", "actual", "sentence"),
     [
         (0.81, 0.82, " is 0.82, not 0.81"),
         # Ids that are near each other are no nearer for it.
@@ -246,6 +246,6 @@ def test_what_agrees(expected: Any, actual: Any) -> None:
         ("a" * 1000, "b", f' is "b", not "{"a" * 58}…'),
     ],
 )
-def test_what_differs_is_told_with_its_place(expected: Any, actual: Any, format_alert: str) -> None:
+def test_what_differs_is_told_with_its_place(expected: Any, actual: Any, sentence: str) -> None:
     """In few characters."""
-    assert told(expected, actual) == [format_alert]
+    assert told(expected, actual) == [sentence]

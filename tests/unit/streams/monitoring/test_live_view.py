@@ -17,7 +17,7 @@ def histogram(*values: float) -> Histogram:
     builder = HistogramBuilder()
     for value in values:
         builder.add(value)
-    return builder.taken()
+    return builder.drain()
 
 
 def delta(
