@@ -41,7 +41,7 @@ class Totals(WireModel):
 
     @property
     def failed(self) -> int:
-        """Requests whose own version did not answer them well: errors, and what production answered instead."""
+        """Errors, and requests that the production version answered instead."""
         return sum(self.errors.values()) + sum(self.fallbacks.values())
 
     @property
@@ -55,7 +55,7 @@ class Totals(WireModel):
 
     @property
     def cache_hit_share(self) -> float | None:
-        """None when the cache was not asked."""
+        """None when there was no cache lookup."""
         lookups = self.cache_hits + self.cache_misses
         return self.cache_hits / lookups if lookups else None
 
@@ -84,10 +84,10 @@ class Window(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class SequenceWatermark:
-    """How far the deltas of one worker's boot were read in one partition, where they are in order.
+    """How far the deltas of one worker boot were read in one partition, where they are in order.
 
-    `seen` deltas from `first_seq` to `last_seq`: what is between and was not seen is in other partitions,
-    or lost.
+    `seen` deltas were read from `first_seq` to `last_seq`. The others of that range are in other partitions, or
+    missing.
     """
 
     first_seq: int
@@ -96,11 +96,11 @@ class SequenceWatermark:
 
 
 WorkerBoot = tuple[str, str]
-"""A worker and its boot_id."""
+"""A worker's name and its boot_id."""
 
 
 def total(parts: Iterable[Totals | MetricsDelta]) -> Totals:
-    """The sum of all; raises ValueError when histograms of different scales meet."""
+    """The sum of all parts; raises ValueError when their histograms have different scales."""
     parts = list(parts)
     summed: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in _COUNTS}
     summed |= {name: _sum_by_code(getattr(part, name) for part in parts) for name in _BY_CODE}
@@ -109,7 +109,7 @@ def total(parts: Iterable[Totals | MetricsDelta]) -> Totals:
 
 
 def read_delta(value: bytes | None) -> MetricsDelta:
-    """A record's delta; raises ValueError for what is none, or does not merge with the others."""
+    """Parse a record; raises ValueError when it is not a delta, or its histograms have another scale."""
     delta = MetricsDelta.model_validate_json(value or b"")
     for name in _HISTOGRAMS:
         histogram: Histogram = getattr(delta, name)
@@ -121,9 +121,9 @@ def read_delta(value: bytes | None) -> MetricsDelta:
 def drop_duplicates(
     deltas: Iterable[MetricsDelta], watermarks: Mapping[WorkerBoot, SequenceWatermark]
 ) -> tuple[list[MetricsDelta], dict[WorkerBoot, SequenceWatermark]]:
-    """The deltas of one partition that were not read before, and the watermarks that change by them.
+    """The deltas of one partition that were not read before, and the watermarks that they advance.
 
-    Within a partition the deltas of a worker's boot are in order, so what is not beyond its watermark is a repeat.
+    Within a partition the deltas of a worker boot are in order, so a delta at or below its watermark is a repeat.
     """
     advanced: dict[WorkerBoot, SequenceWatermark] = {}
     new: list[MetricsDelta] = []
@@ -141,9 +141,9 @@ def drop_duplicates(
 
 
 def count_missing(watermarks: Iterable[SequenceWatermark]) -> int:
-    """How many deltas of one worker's boot were in no partition, by its watermarks in all of them.
+    """The number of deltas of one worker boot that were read in no partition, from its watermarks in all of them.
 
-    A boot begins with seq 0; deltas that are still on their way count until they come.
+    A boot begins with seq 0. Deltas that are still on their way count as missing until they are read.
     """
     watermarks = list(watermarks)
     if not watermarks:
@@ -153,7 +153,7 @@ def count_missing(watermarks: Iterable[SequenceWatermark]) -> int:
 
 
 def windows_of(deltas: Iterable[MetricsDelta]) -> dict[WindowKey, list[MetricsDelta]]:
-    """The deltas by the windows of each resolution that they belong to."""
+    """The deltas, grouped by the window of each resolution that they belong to."""
     windows: dict[WindowKey, list[MetricsDelta]] = {}
     for delta in deltas:
         for resolution in RESOLUTIONS_SECONDS:
@@ -168,7 +168,7 @@ def windows_of(deltas: Iterable[MetricsDelta]) -> dict[WindowKey, list[MetricsDe
 
 
 def window_start(at: datetime, resolution_seconds: int) -> datetime:
-    """The beginning of the window that a moment is in: whole multiples since 1970, UTC."""
+    """The start of the window that contains `at`: a multiple of the resolution since 1970, UTC."""
     seconds = int(at.timestamp())
     return datetime.fromtimestamp(seconds - seconds % resolution_seconds, UTC)
 

@@ -1,6 +1,6 @@
-"""A whole day as days are, second by second: load that comes and goes, noise, deployments, quiet nights.
+"""A simulated ordinary day, second by second: changing load, noise, deployments, quiet nights.
 
-None of it is anybody's to look at, so no alert may come of it.
+Nobody needs to act on any of it, so no alert may fire.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def daily(low: float, high: float) -> np.ndarray:
-    """A figure for each second of a day that is lowest at four in the morning, with slow noise upon it."""
+    """A value for each second of a day, lowest at four in the morning, with slow noise."""
     at = np.arange(DAY)
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * (at - 4 * HOUR) / DAY)
     chance = np.random.default_rng(11)
@@ -22,7 +22,7 @@ def daily(low: float, high: float) -> np.ndarray:
 
 
 def now_and_then(times: int, seconds: int, usual: float, unusual: float) -> np.ndarray:
-    """What is unusual for some seconds, so many times in the day."""
+    """An unusual value for some seconds, `times` times in the day."""
     figures = np.full(DAY, usual)
     for start in np.random.default_rng(times).integers(0, DAY - seconds, times):
         figures[start : start + seconds] = unusual
@@ -30,12 +30,12 @@ def now_and_then(times: int, seconds: int, usual: float, unusual: float) -> np.n
 
 
 def filling(start: int, share: float) -> np.ndarray:
-    """The hit share of a cache that is empty at `start` and fills in some minutes."""
+    """The hit share of a cache that is empty at `start` and fills within some minutes."""
     at = np.arange(DAY) - start
     return np.where(at < 0, 0.0, share * (1.0 - np.exp(-np.maximum(at, 0) / 200.0)))
 
 
-# When a change of the route is made, to which weights, and which is production then.
+# The changes of the route: the second, the weights, and the production version.
 DEPLOYMENTS: tuple[tuple[int, dict[str, float], str], ...] = (
     (0, {"v1": 1.0}, "v1"),
     (10 * HOUR, {"v1": 0.95, "v2": 0.05}, "v1"),
@@ -60,7 +60,7 @@ def test_a_normal_day_of_a_busy_model_raises_no_alert() -> None:
     # A quarter of a backend's time depends on the load.
     slow = (0.75 + 0.25 * load / 500.0) * now_and_then(60, 1, 1.0, 8.0)
     errors = now_and_then(30, 2, 0.0005, 0.1)
-    # By when each version's cache has to fill anew, as other users come to it.
+    # Each version's cache fills again whenever it gets other users.
     filled = {
         "v1": np.full(DAY, 0.6),
         "v2": np.where(
@@ -91,7 +91,7 @@ def test_a_normal_day_of_a_busy_model_raises_no_alert() -> None:
 
 
 def test_a_normal_day_of_quiet_models_raises_no_alert() -> None:
-    """One that nobody asks at night, one with its single nightly batch, and errors that are the senders'."""
+    """A model without requests at night, one with a single nightly batch, and errors caused by the senders."""
     rate = np.maximum(daily(-1.5, 4.0), 0.0)
     batch = np.zeros(DAY)
     batch[2 * HOUR : 2 * HOUR + 1200] = 80.0

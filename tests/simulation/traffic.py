@@ -1,4 +1,4 @@
-"""Deltas as workers would count them, of traffic that follows a plan, an hour made at once."""
+"""Simulated traffic: the metrics deltas of workers whose requests follow a plan. An hour is generated at once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _BUCKETS = 1024
 _OFFSET = 512
 
 Plan = Callable[[np.ndarray], np.ndarray]
-"""From seconds since START to a figure for each."""
+"""Maps an array of seconds since START to an array of values."""
 
 
 def always(value: float) -> Plan:
@@ -26,7 +26,7 @@ def always(value: float) -> Plan:
 
 @dataclass
 class SimulatedVersion:
-    """Requests arrive by chance at `rate` a second; `slow` multiplies what the backend takes."""
+    """Requests arrive as a Poisson process of `rate` per second; `slow` multiplies the backend's time."""
 
     model_name: str
     version: str
@@ -38,7 +38,7 @@ class SimulatedVersion:
     sigma: float = 0.4
 
     def deltas(self, chance: np.random.Generator, first: int, seconds: int) -> Iterator[MetricsDelta | None]:
-        """One for each second that had requests."""
+        """One delta for each second, None for a second without requests."""
         at = np.arange(first, first + seconds)
         asked = chance.poisson(self.rate(at))
         hits = chance.binomial(asked, self.hit_share(at))
@@ -97,12 +97,12 @@ class SimulatedVersion:
 
 
 Routes = Callable[[int], dict[str, tuple[dict[str, float], str]]]
-"""From a second to each model's weights and production."""
+"""Maps a second to the weights and the production version of each model."""
 
 
 @dataclass
 class Simulation:
-    """An engine that is given, second by second, what versions did: deltas come half a second late."""
+    """An engine that gets the deltas of the versions second by second, half a second late."""
 
     versions: list[SimulatedVersion]
     routes: Routes
@@ -117,7 +117,7 @@ class Simulation:
             self.engine.begin(model_name, [])
 
     def run(self, seconds: int) -> list[Alert]:
-        """Let time go on; the alerts of this time."""
+        """Advance the time; returns the events of this span."""
         before = len(self.alerts)
         end = self.now + seconds
         while self.now < end:
@@ -137,5 +137,5 @@ class Simulation:
             self.alerts += self.engine.evaluate(model_name, now)
 
     def seconds_of(self, alert: Alert) -> float:
-        """When an alert was, in seconds since START."""
+        """The time of an event, in seconds since START."""
         return alert.at.timestamp() - START
