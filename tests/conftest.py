@@ -1,7 +1,7 @@
-"""One real stack for the whole run, and for each test its own corner of it.
+"""One real stack for the whole run; each test has topics, a database and a consumer group of its own.
 
 The stack starts when a collected test needs it and ends with the run. Under xdist the controlling
-process holds it and the workers learn its addresses from a file, so no worker's end takes it away.
+process starts it and the workers read its addresses from a file, so it outlives each of them.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ RUN = pytest.StashKey[RunStack]()
 # As long as a test that a day matters to may take.
 ONE_TEST_SECONDS = 60.0
 
-# How long an example takes says how busy the machine is. In CI the examples are always the same;
+# The time of an example depends on the machine's load. In CI the examples are always the same;
 # elsewhere each run looks for new ones.
 settings.register_profile(
     "headrace",
@@ -90,7 +90,7 @@ def no_leaks_of_a_module() -> Iterator[None]:
     gc.collect()
 
 
-# First, because the worker's own hook then tells the controller that it has collected.
+# It runs before xdist's hook, which reports to the controller that this worker has collected.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if any("stack" in getattr(item, "fixturenames", ()) for item in session.items):
@@ -143,7 +143,7 @@ async def database(stack: StackAddresses) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
-    """What creates topics of the test's own: call it with `partitions=` and any further settings.
+    """A function that creates topics of the test's own: call it with `partitions=` and any further settings.
 
     It returns Settings with the topics' names, a group of their own and the stack's addresses.
     """
@@ -187,7 +187,7 @@ def own_redis(in_containers: bool, tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture
 def redis_url(own_redis: Redis) -> str:
-    """The address of an empty Redis of the test's own: keys and channels are shared with nobody."""
+    """The address of an empty Redis of the test's own: no other test uses its keys and channels."""
     return own_redis.url
 
 

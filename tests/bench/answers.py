@@ -1,4 +1,4 @@
-"""PURE. Whether what a competitor wrote is what it was asked: one that answers wrongly gets no figure."""
+"""PURE. Checks the outputs of a competitor: one that answers wrongly gets no figure."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from .competitors import Answers, Cache, Competitor
 from .recommender import Recommender
 from .workload import MODEL_NAME, message, number_of, user_id
 
-# Every output is counted and tied to its request; one in so many is looked at whole.
+# Every output is counted and matched with its request; one in this many is compared in full.
 SAMPLE = 97
 # A busy machine may delay Redis until a competitor goes on without it, which costs only its own rate.
 LEAST_WARM_SHARE = 0.95
@@ -23,12 +23,12 @@ _DIGEST = re.compile(rb"^[0-9a-f]{32}$")
 
 
 class WrongAnswerError(Exception):
-    """A competitor did not do what it is compared by."""
+    """A competitor did not do the work that is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the right predictions are: by `route`, by version."""
+    """The model's route and, by version, what predicts its right answers."""
 
     route: Route
     revision: int
@@ -40,7 +40,7 @@ class Model:
 
 @dataclass(slots=True)
 class Sheet:
-    """What came out of one round: feed it every output, then call `check`."""
+    """The outputs of one round: add every output, then call `check`."""
 
     competitor: Competitor
     model: Model

@@ -34,7 +34,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A stack with the topics of `settings` and nobody's models; `figures` are those that are wanted."""
+    """A stack with the topics of `settings` and an empty registry; `figures` are the ones to measure."""
 
     settings: Settings
     folder: Path
@@ -125,7 +125,7 @@ async def measuring_harness(site: Site) -> AsyncIterator[Harness]:
 
 @contextmanager
 def _as_in_a_worker() -> Iterator[None]:
-    """With the collector set as the role `predict` sets it, for who asks directly too."""
+    """Set the garbage collector as the role `predict` does, for direct calls too."""
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()

@@ -106,7 +106,7 @@ class Loads:
         return await self._per_second(asks, way.group, seconds)
 
     async def by_headrace(self, waiting: int, seconds: float) -> float:
-        """Examples a second through a version's dispatcher, with so many waiting in all."""
+        """Examples a second through a version's dispatcher, with this many waiting at once."""
         assert self._served is not None
         examples, infer = self._target.examples, self._served.dispatcher.infer
         # With more than one example in a group, calls stand idle while the group waits for its last answer.
@@ -153,7 +153,7 @@ def per_second(answered: Sequence[float], start: float, end: float) -> float:
     """PURE. Answers a second, given when each came, in order; at least one after the end.
 
     From the first after `start` to the first after `end`, so that none that was under way is half counted. When
-    these are one and the same, a second is not enough to tell, and 0 is returned.
+    these are the same, a second is too short to measure, and 0 is returned.
     """
     first = answered[bisect_left(answered, start)]
     last = answered[bisect_left(answered, end)]

@@ -66,7 +66,7 @@ class Requests:
         self._waiting: dict[int, tuple[float, asyncio.Future[Answer]]] = {}
 
     async def send(self, model: str, target: Target, due: float) -> tuple[int, asyncio.Future[Answer]]:
-        """Ask for an example that nobody has asked for; `due` is when, in the loop's time."""
+        """Request a prediction of a new example at `due`, in the time of the event loop."""
         number = next(self._numbers)
         answered = asyncio.get_running_loop().create_future()
         self._waiting[number] = due, answered
@@ -80,7 +80,7 @@ class Requests:
         return number, answered
 
     def take(self, value: bytes) -> None:
-        """Hand a response to who waits for it."""
+        """Give a response to the task that waits for it."""
         now = asyncio.get_running_loop().time()
         document = orjson.loads(value)
         due, answered = self._waiting.pop(number_of(document["request_id"]), (now, None))
@@ -90,7 +90,7 @@ class Requests:
 
 @asynccontextmanager
 async def requests(settings: Settings) -> AsyncIterator[Requests]:
-    """Requests on the topics of `settings`; nobody else reads or writes there."""
+    """Requests on the topics of `settings`, which only this benchmark uses."""
     async with (
         AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer,
         open_tail(settings, settings.topic_responses) as responses,

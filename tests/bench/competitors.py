@@ -1,4 +1,4 @@
-"""Who takes part: what each is started with, how many records it gets, and what it answers."""
+"""The competitors: the command of each, how many records it gets, and how its outputs are checked."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ MLSERVER = Competitor(
     "mlserver",
     dialect=Dialect.OPEN_INFERENCE,
     answers=Answers.CONSTANT,
-    # It makes a task of every record at hand: it is fastest with about so many, and at a twentieth of
+    # It makes a task of every record at hand: it is fastest with about this many, and runs at a twentieth of
     # that with 20,000.
     window=512,
 )

@@ -24,7 +24,7 @@ def entry(main: Callable[[], int | None]) -> int:
     """Run `main`; returns its exit code, or 0. A SIGTERM ends it as Ctrl-C does, with all that it started."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    # It tells of every topic that the broker makes a moment after it has promised to.
+    # It logs every topic that the broker creates a moment after it has answered.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     BUILD.mkdir(parents=True, exist_ok=True)
     try:

@@ -96,7 +96,7 @@ async def _answer(environment: Environment, broker: Broker, rows: int) -> None:
 
 
 async def _until(count: Callable[[], Any], wanted: int, running: Running) -> None:
-    """Wait for so many as long as they come."""
+    """Wait until `count` is at least `wanted`, as long as it grows."""
     before, moved = 0, time.monotonic()
     while (now := await count()) < wanted:
         if now != before:
@@ -160,7 +160,7 @@ class _Logging:
             await _until(written, self._rows, running)
             counted = self._rows - first
             if not counted:
-                # PostgreSQL tells what was written a second later.
+                # PostgreSQL's statistics lag a second behind.
                 raise WrongAnswerError(
                     f"{competitor} was too quick for {self._rows} rows; set BENCH_LOG_ROWS"
                 )

@@ -32,7 +32,7 @@ _STRIDE = 7919
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The resident set when so many requests were answered."""
+    """The resident set at the time at which `answered` requests were answered."""
 
     seconds: float
     answered: int

@@ -41,7 +41,7 @@ def model_name(number: int) -> str:
 
 
 async def fill(dsn: str, endpoint: str, models: int = MODELS) -> None:
-    """Register so many models: v1 in production, v2 its canary, v0 the rollback target, the others waiting."""
+    """Register this many models: v1 in production, v2 its canary, v0 the rollback target, the others idle."""
     store = await RegistryStore.connect(dsn)
     try:
         for version in range(VERSIONS):

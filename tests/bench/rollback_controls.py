@@ -1,4 +1,4 @@
-"""The control workers around a rollback: which of them decides, and who comes in its place when it dies."""
+"""The two control workers of the benchmark: find the one that decides, and replace one that was killed."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ StartWorker = Callable[[str, Settings], WorkerProcess]
 
 
 class Controls:
-    """Two, of which one decides; those that start from now on get `settings`."""
+    """Two control workers, one of which decides; workers that start later get the current `settings`."""
 
     def __init__(self, settings: Settings, start_worker: StartWorker) -> None:
         self.settings = settings
@@ -29,7 +29,7 @@ class Controls:
         self._workers: list[WorkerProcess] = []
 
     async def start(self) -> None:
-        """Start what is missing, and wait until both take part."""
+        """Start the missing workers, and wait until both are members of the group."""
         missing = CONTROL_WORKERS - len(self._workers)
         started = [self._start_worker("control", self.settings) for _ in range(missing)]
         self._workers += started
@@ -49,7 +49,7 @@ class Controls:
                         return worker
 
     async def replace(self, dead: WorkerProcess) -> None:
-        """Start another one for one that was killed; returns when the group knows that."""
+        """Start a worker in place of one that was killed; return when the group has rebalanced."""
         self._workers.remove(dead)
         await self.start()
 

@@ -88,7 +88,7 @@ class Operator:
             ("rollback", "v1", {}) if self._on_v2 else ("promote", "v2", {"version": "v2"})
         )
         wanted = event(action, MODEL_NAME, **named)
-        # The next one, because nobody else changes anything.
+        # The next one, because only this operator changes anything.
         epoch = self._epoch + 1
         called = time.time()
         confirming = asyncio.create_task(self._confirmed(epoch))

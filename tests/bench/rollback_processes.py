@@ -45,7 +45,7 @@ class WorkerProcess:
         return [orjson.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
 
     async def logged(self, event: str, *, times: int = 1) -> None:
-        """Wait until it has logged an event so often."""
+        """Wait until it has logged an event `times` times."""
         try:
             async with asyncio.timeout(_LOG_SECONDS):
                 while True:

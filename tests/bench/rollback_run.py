@@ -211,7 +211,7 @@ class _Scenes:
         )
 
     async def _lose_hints(self) -> None:
-        """Control workers and operator send their hints to a Redis where nobody listens."""
+        """Control workers and operator send their hints to a Redis without listeners."""
         elsewhere = self.site.settings.model_copy(update={"redis_url": SecretStr(self.site.other_redis.url)})
         await self.controls.end()
         self.controls.settings = elsewhere

@@ -24,7 +24,7 @@ from .workload import PARTITIONS, message, number_of
 SAMPLE = 997
 MAX_ERRORS = 5
 _TICK_SECONDS = 0.01
-# After a stall it catches up by so many at once, which fit a batch for each partition.
+# The most requests that it sends at once to catch up after a stall: they fit a batch for each partition.
 _MOST_AT_ONCE = 4000
 _BATCH_BYTES = 512 * 1024
 _WAIT_MS = 200

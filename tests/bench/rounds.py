@@ -34,7 +34,7 @@ _HEADERS = {Dialect.PREDICT: (), Dialect.OPEN_INFERENCE: (("mlserver-model", MOD
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one run of a competitor came to; its start is in neither rate nor `cpu_us_per_record`."""
+    """The figures of one run of a competitor; neither the rate nor `cpu_us_per_record` includes its start."""
 
     competitor: str
     records: int
@@ -72,7 +72,7 @@ class RoundRunner:
         self._numbers = itertools.count()
 
     async def prepare(self) -> None:
-        """Make the topics that Headrace wants beside requests and responses."""
+        """Create the topics that Headrace needs beside requests and responses."""
         await self.broker.create(DEAD_LETTERS, METRICS)
 
     async def round(self, competitor: Competitor) -> Round:
@@ -153,7 +153,7 @@ class RoundRunner:
         return self._inputs[wanted]
 
     async def _until(self, sink: str, wanted: int, running: Running, competitor: Competitor) -> float:
-        """Wait for so many outputs, as long as they come; returns processor seconds a record, after the start."""
+        """Wait for `wanted` outputs, as long as they keep coming; return processor seconds a record, after the start."""
         start_cpu_seconds, start_answered = 0.0, 0
         answered, moved = 0, time.monotonic()
         while answered < wanted:

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 async def measure(models: int = MODELS, requests: int = REQUESTS, scrapes: int = SCRAPES) -> dict[str, float]:
-    """Figures of so many scrapes, of so many models whose versions have counted so many requests."""
+    """The figures of `scrapes` scrapes of a worker whose versions have counted `requests` requests each."""
     page = MetricsPage()
     page.add(_predicting(models, requests).read)
     took_ms, longest_ms, size = [], [], 0

@@ -17,7 +17,7 @@ from schemas.errors import SetupError
 # The newest Python that every set of pins supports; MLServer has none for 3.13.
 _NEWEST = (3, 12)
 _UV = str(Path(sys.executable).with_name("uv"))
-# What uv says when the cause is where it runs, and not what it is told to install.
+# What uv prints when the cause is the machine, and not the requirements.
 _LACKING = {
     "Failed to fetch": "no package index is reachable",
     "the network was disabled": "no package index is reachable",

@@ -1,7 +1,7 @@
 """PURE. The records that competitors are given, made from their numbers alone.
 
 Every record of a topic has an input of its own, so that a cold cache misses each and a warm one hits
-each: nobody gains from repeats inside a run.
+each: repeats inside a run speed up no competitor.
 """
 
 from collections.abc import Iterable, Iterator

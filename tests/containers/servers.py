@@ -15,13 +15,13 @@ from deploy.local.kafka import MAX_MESSAGE_BYTES
 from deploy.local.service import HOST, free_ports
 from schemas.errors import SetupError
 
-# It would take an image of its own away at the end; here each container is taken away by who started it.
+# Ryuk needs an image of its own; here the code that starts a container removes it.
 testcontainers.core.config.testcontainers_config.ryuk_disabled = True
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10
 _POLL_SECONDS = 0.05
-# Any will do: nobody else reads this node's data.
+# Any identifier will do: no other node reads this data.
 _CLUSTER_ID = "hFJm4M1rSlKmtqCSuWkLZA"
 
 
@@ -38,7 +38,7 @@ class ContainerServer(ABC):
         (self.port,) = free_ports(1)
         self._starts = 0
         container: Any = DockerContainer(os.environ.get(self.variable, self.official))
-        # For this machine only, which the library cannot be told by its own method.
+        # For this machine only: the library's own method has no parameter for the address.
         container.ports[f"{self.inner_port}/tcp"] = (HOST, self.port)
         container.with_envs(**self.environment())
         command = self.command()
@@ -48,7 +48,7 @@ class ContainerServer(ABC):
         return {}
 
     def command(self) -> Sequence[str]:
-        """In the place of the image's own."""
+        """Replaces the image's own; empty keeps that."""
         return ()
 
     @abstractmethod
@@ -102,7 +102,7 @@ class ContainerServer(ABC):
             self._wrapped.unpause()
 
     def remove(self) -> None:
-        """Take it away with its data, whatever state it is in."""
+        """Remove it with its data, whatever state it is in."""
         self._container.stop()
 
     @property

@@ -134,7 +134,7 @@ async def test_a_worker_is_killed(composed: Composed) -> None:
 
 
 async def test_redis_hangs(composed: Composed) -> None:
-    """Answers go on without the cache, and nobody waits for it."""
+    """Answers continue without the cache."""
     model = await ship(composed)
     redis = composed.container("redis")
     async with traffic_to(composed, model) as traffic:

@@ -31,7 +31,7 @@ def test_it_adds_little_to_its_python(image: str) -> None:
 
 
 def test_it_runs_as_nobody_in_particular(image: str) -> None:
-    """A user without a name elsewhere, to whom nothing belongs but the folder of model files."""
+    """A user that owns nothing but the folder of model files."""
     assert run_shell(image, "id -u").strip() == "10001"
     owned = "find / -xdev -user 10001 -not -path '/proc/*' 2>/dev/null || true"
     assert run_shell(image, owned).split() == ["/var/cache/headrace"]

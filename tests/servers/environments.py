@@ -1,6 +1,6 @@
 """`python -m tests.servers.environments`: makes what the servers run in, before the tests need it.
 
-What cannot be made here is told; the tests say again what did not run, and fail for what should have.
+It prints what cannot be installed here; the tests report what did not run, and fail for what should have.
 """
 
 from rich.console import Console

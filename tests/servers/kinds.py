@@ -103,7 +103,7 @@ class Triton(_OpenInference):
         self.pause()
         shared = _shared_memory(self._family())
         super().kill()
-        # Nobody else would: those who share it remove it when they end in order.
+        # Its processes remove it only when they end in order.
         for path in shared:
             path.unlink(missing_ok=True)
 

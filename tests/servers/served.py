@@ -44,7 +44,7 @@ class Served:
     def backend(
         self, model: str = "doubler", version: str | None = None, *, calls_in_flight: int = CALLS_IN_FLIGHT
     ) -> Backend:
-        """A backend that nobody has warmed yet."""
+        """A backend that is not warmed up yet."""
         made = self._make(model, self.server.model_url(self.api, model, version), calls_in_flight)
         self._made.append(made)
         return made

@@ -70,7 +70,7 @@ class Mlflow(_Store):
         return {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
-            # Eight processes for work that nobody gives it.
+            # Eight processes that would have no work.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             # It imports so much that it takes half a minute wherever nothing is compiled beforehand.
             "PYTHONDONTWRITEBYTECODE": "",

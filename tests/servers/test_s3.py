@@ -79,7 +79,7 @@ async def test_what_is_not_there_is_told(filled: FilledStore, tmp_path: Path) ->
 
 
 async def test_a_store_that_is_gone_may_be_back(filled: FilledStore, tmp_path: Path) -> None:
-    """At the same address, which nobody listens on."""
+    """At the same address, where no server listens."""
     server = S3Server("http://127.0.0.1:1", access_key_id="id", secret_access_key=SecretStr("secret"))
     with pytest.raises(UnavailableError, match="does not answer"):
         await fetch(tmp_path, server)

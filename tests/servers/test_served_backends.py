@@ -100,7 +100,7 @@ async def test_what_a_model_says_of_itself(served: Served) -> None:
     assert takes.is_valid(user)
     assert not takes.is_valid({"user_idx": "no number"})
     assert gives.is_valid(recommended)
-    # MLServer describes what its settings tell, here the inputs.
+    # MLServer describes what its settings name, here the inputs.
     assert gives.is_valid({}) == (served.server.requirements == "mlserver")
 
 
@@ -122,7 +122,7 @@ async def test_an_unknown_version_is_refused_when_it_is_loaded(served: Served) -
 
 @pytest.mark.parametrize("served", [_NO_VERSIONS], ids=str, indirect=True)
 async def test_a_server_that_has_no_versions(served: Served) -> None:
-    """It answers 501, as others do who have no metadata: it shows with the first prediction."""
+    """It answers 501, as servers without metadata do: the error comes with the first prediction."""
     backend = await served.warm_backend(version="1")
     with pytest.raises(BackendFailedError, match="answered 501: Model versioning not supported"):
         await backend.infer([served.example(1)], timeout_seconds=DEADLINE_SECONDS)
@@ -215,7 +215,7 @@ class Load:
                 predictions = await self._backend.infer(inputs, timeout_seconds=2)
             except (BackendUnavailableError, BackendFailedError) as failure:
                 self.failures.append(failure)
-                # A refused connection is told at once, and a server that starts needs the processor.
+                # A refused connection fails at once, and a server that starts needs the processor.
                 await asyncio.sleep(0.05)
             else:
                 self.answered += 1
@@ -224,7 +224,7 @@ class Load:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something has come about that nobody tells."""
+    """Poll a condition that no signal reports."""
 
     async def holds() -> bool:
         return condition()

@@ -35,7 +35,7 @@ MakeBackend = Callable[..., TensorflowBackend]
 
 
 async def replay(request: HttpRequest, writer: StreamWriter) -> None:
-    """The answer to exactly this request; a status that nobody expects where there is none."""
+    """The answer to exactly this request; an unexpected status where there is none."""
     body = request.json() if request.body else None
     asked = f"{request.method} {request.path}"
     for exchange in EXCHANGES:

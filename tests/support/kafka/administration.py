@@ -1,4 +1,4 @@
-"""What tests change on the broker: the members of a group, and what topics take."""
+"""Changes on the broker: remove the members of a group, limit the size of a topic's batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ DEFAULT_MESSAGE_BYTES = 1_048_588
 
 
 async def expire_members(settings: Settings, group_id: str) -> int:
-    """Have the broker forget all members, as it does by itself 8 s after the last sign of life; how many there were."""
+    """Remove all members from the group, as the broker does 8 s after their last heartbeat; return their number."""
     async with administration(settings) as admin:
         coordinator = await admin.find_coordinator(group_id)
         (described,) = await admin.describe_consumer_groups([group_id], coordinator)
@@ -29,7 +29,7 @@ async def expire_members(settings: Settings, group_id: str) -> int:
 
 
 async def set_message_limits(settings: Settings, limits: Mapping[str, int]) -> None:
-    """Let topics take batches of so many bytes."""
+    """Set the largest batch, in bytes, that each topic accepts."""
     resources = [
         ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(limit)})
         for topic, limit in limits.items()

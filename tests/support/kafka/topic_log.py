@@ -1,4 +1,4 @@
-"""What stands in topics: all their records from the beginning, as they come, and what a group has of them."""
+"""All records of topics from the beginning, as they arrive, and how many of them a group has not committed."""
 
 import asyncio
 from collections import defaultdict

@@ -29,7 +29,7 @@ def record_of(value: bytes | None, **fields: Any) -> FakeRecord:
 
 
 class RecordingBackend:
-    """Predicts by a function of the input and remembers each call."""
+    """Predicts by a function of the input and records each call."""
 
     def __init__(self, predict: Callable[[JsonObject], Any] = lambda value: [value]) -> None:
         self._predict = predict
@@ -50,7 +50,7 @@ class RecordingBackend:
 
 @dataclass
 class RecordingMeter:
-    """Remembers what it is told."""
+    """Records the calls it gets."""
 
     batches: list[int] = field(default_factory=list)
     opened: int = 0

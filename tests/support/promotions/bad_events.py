@@ -75,7 +75,7 @@ def raw(text: str | bytes, *, name: str = "reason") -> bytes:
 
 
 def padded(size: int) -> bytes:
-    """A good event of exactly so many bytes."""
+    """A valid event of exactly this many bytes."""
     short = encoded(document("rollback", reason=""))
     return short.replace(b'"reason": ""', b'"reason": "%b"' % (b"x" * (size - len(short))))
 

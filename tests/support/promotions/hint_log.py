@@ -1,4 +1,4 @@
-"""What a listener on the channel of hints tells and logs, as it comes."""
+"""The hints, connections and log events of a listener on the channel of hints, as they arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from tests.support.deadline import Signal
 
 
 class HintLog:
-    """All so far; `connections` counts how often hints could be heard (again)."""
+    """Everything so far; `connections` counts how often the listener has subscribed."""
 
     def __init__(self) -> None:
         self.hints: list[RouteHint] = []
@@ -36,7 +36,7 @@ class HintLog:
         raise structlog.DropEvent
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds` is true; it is asked whenever something was told or logged."""
+        """Wait until `holds` is true; it is evaluated after each hint, connection and log event."""
         await self._news.until(
             holds,
             lambda: f"more than {self.hints} on {self.connections} connections, logged {self.logged}",
@@ -46,13 +46,13 @@ class HintLog:
 @asynccontextmanager
 async def hint_log(redis_url: str) -> AsyncIterator[HintLog]:
     """Of a listener that runs until the block ends."""
-    told = HintLog()
+    heard = HintLog()
     before = structlog.get_config()
-    structlog.configure(processors=[told.on_log])
-    listener = HintListener(redis_url, on_hint=told.on_hint, on_connected=told.on_connected)
+    structlog.configure(processors=[heard.on_log])
+    listener = HintListener(redis_url, on_hint=heard.on_hint, on_connected=heard.on_connected)
     listening = asyncio.create_task(listener.run())
     try:
-        yield told
+        yield heard
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)

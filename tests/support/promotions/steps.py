@@ -1,4 +1,4 @@
-"""Holding a promotion's transaction at one of its steps: by a lock that it needs, and by triggers that wait for one."""
+"""Hold the transaction of a promotion at one of its steps, by a lock that it needs or by a trigger that waits for one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -27,7 +27,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make them by the `openssl` command; a test that needs them is skipped where there is none."""
+    """Make them with the `openssl` command; skip the test where it is not installed."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is not installed")
 

@@ -70,7 +70,7 @@ def raw(text: str | bytes, *, field: str = "input") -> bytes:
 
 
 def padded(size: int) -> bytes:
-    """A good request of exactly so many bytes."""
+    """A valid request of exactly this many bytes."""
     short = body(padding="")
     return short.replace(b'"padding": ""', b'"padding": "%b"' % (b"x" * (size - len(short))))
 
@@ -85,7 +85,7 @@ def fine(name: str, value: bytes, **fields: Any) -> Case:
 
 
 def wrong_field(field: str, value: Any) -> Case:
-    """`request_id` can be read, so its sender is told what is wrong; what is wrong is not echoed."""
+    """`request_id` can be read, so the sender gets an error; the error does not echo the wrong value."""
     shown = "absent" if value is ... else json.dumps(value)[:20]
     return Case(
         f"{field} {shown}",

@@ -84,7 +84,7 @@ async def events(url: str, *models: str) -> AsyncGenerator[tuple[str, JsonObject
 
 
 async def until(url: str, holds: Callable[[JsonObject], Any], *models: str) -> JsonObject:
-    """The first state of the page of which something holds."""
+    """The first state of the page for which `holds` is true."""
     state: JsonObject = {}
     async with deadline(lambda: f"another state than {state}"), aclosing(events(url, *models)) as stream:
         async for name, state in stream:

@@ -1,4 +1,4 @@
-"""`headrace worker` as a process of its own: to start, to watch by its log, and to harm."""
+"""`headrace worker` as a process of its own: start it, read its log, kill or pause it."""
 
 import asyncio
 import json
@@ -45,11 +45,11 @@ class WorkerProcess:
             return "".join(self._lines)
 
     async def ready(self) -> None:
-        """Wait until it serves; its partitions come a moment later."""
+        """Wait until it serves; its partitions are assigned a moment later."""
         await self.logged("worker ready")
 
     async def logged(self, event: str, *, times: int = 1) -> JsonObject:
-        """Wait until it has logged an event so often; the last one's line."""
+        """Wait until it has logged an event `times` times; return the line of the last one."""
         return await asyncio.to_thread(self._wait_for, event, times)
 
     def logged_again(self, event: str) -> Awaitable[JsonObject]:
@@ -74,11 +74,11 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash of its machine would: it has no say."""
+        """End it with SIGKILL, as a crash of its machine would."""
         self._process.kill()
 
     def pause(self) -> None:
-        """Let it run no more; it holds its connections and partitions."""
+        """Stop it with SIGSTOP; it keeps its connections and partitions."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:

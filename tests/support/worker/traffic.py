@@ -18,7 +18,7 @@ from tests.support.models.served_model import predictions_of
 
 PARTITIONS = 4
 REQUESTS_A_SECOND = 250
-# For longer than any test may take: who waits for answers to new requests must not wait for the last of them.
+# More than any test sends: a test that waits for answers to new requests must not run out of them.
 MAX_REQUESTS = 150_000
 _TICK_SECONDS = 0.02
 
