@@ -65,7 +65,7 @@ async def test_a_call_that_was_taken_over_leaves_nothing_behind() -> None:
         assert early is not late
         for call in [early, late][::order]:
             await calls.end(call)
-        (again,) = calls.start(a_request(1), a_request(2))
+        (again,) = calls.start(a_request(1, deadline_unix_ms=1000.0), a_request(2, deadline_unix_ms=1000.0))
         assert again not in (early, late)
         assert again.digests == [b"1", b"2"]
         await calls.coalescer.close()
