@@ -1,5 +1,5 @@
-"""Spans of slices and of calls to backends, exported by OTLP; only with the extra `otel`, and only when asked for.
+"""Spans of slices and of backend calls, exported over OTLP, where `otlp_endpoint` is set (extra `otel`).
 
-Nothing outside this package knows of OpenTelemetry, and nothing imports it while `otlp_endpoint` is unset.
-A span has neither inputs nor predictions, user ids or the words of an error.
+Only this package imports OpenTelemetry, and only while `otlp_endpoint` is set. A span contains no inputs, no
+predictions, no user ids and no error messages.
 """

@@ -10,13 +10,13 @@ MAX_TRACESTATE_BYTES = 512
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _SAMPLED = 1
-# The last digit of the flags, in every version, and what it is when they do not say sampled.
+# The position of the last digit of the flags, in every version, and its values without the sampled flag.
 _FLAGS_END = 54
 _NOT_SAMPLED = frozenset(b"02468ace")
 
 
 class SampledContext(NamedTuple):
-    """The span that a request belongs to, which its sender sampled; `flags` and `state` as they came."""
+    """The sampled span that a request belongs to; `flags` and `state` as received."""
 
     trace_id: int
     span_id: int
@@ -25,12 +25,12 @@ class SampledContext(NamedTuple):
 
 
 def sampled_contexts(records: Iterable[Record], limit: int) -> list[SampledContext]:
-    """The sampled contexts of records, each once, in order; the first `limit` of them."""
+    """The first `limit` distinct sampled contexts of records, in order."""
     found: dict[bytes, SampledContext] = {}
     for record in records:
         for name, value in record.headers:
             if name == "traceparent":
-                # A sender samples few of its requests: of most this is all that is looked at.
+                # Senders sample few requests: most records need no more than this check.
                 if value and not (len(value) > _FLAGS_END and value[_FLAGS_END] in _NOT_SAMPLED):
                     context = None if value in found else sampled_context(record.headers)
                     if context is not None:
@@ -42,7 +42,7 @@ def sampled_contexts(records: Iterable[Record], limit: int) -> list[SampledConte
 
 
 def sampled_context(headers: Sequence[tuple[str, bytes]]) -> SampledContext | None:
-    """The context of one record; None when it has none that can be read, or is not sampled."""
+    """The context of one record; None without a valid one, and when it is not sampled."""
     parent = state = None
     for name, value in headers:
         if name == "traceparent":
@@ -53,7 +53,7 @@ def sampled_context(headers: Sequence[tuple[str, bytes]]) -> SampledContext | No
     if parent is None or (match := _TRACEPARENT.fullmatch(parent)) is None:
         return None
     version, trace_id, span_id, flags, more = match.groups()
-    # A later version may have more; this one has not, and ff is none.
+    # Later versions may have more fields; version 00 has none, and version ff is invalid.
     if version == b"ff" or (version == b"00" and more is not None):
         return None
     context = SampledContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), _text(state))
@@ -63,7 +63,7 @@ def sampled_context(headers: Sequence[tuple[str, bytes]]) -> SampledContext | No
 
 
 def traceparent(trace_id: int, span_id: int, flags: int) -> str:
-    """The header that hands a context on."""
+    """The value of the `traceparent` header of a context."""
     return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
 
 

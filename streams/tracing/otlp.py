@@ -1,7 +1,7 @@
-"""Spans out: posted to a receiver of OTLP/HTTP from a thread of their own.
+"""Export of spans: posts to an OTLP/HTTP receiver, from the thread of the span processor.
 
-OpenTelemetry's own exporter takes a redirect for success, trusts other authorities than the system's, and
-tells of a receiver that is away at each try; so this one posts by httpx, as everything else here.
+OpenTelemetry's own exporter treats a redirect as success, trusts other authorities than the system's, and logs
+each failed attempt. This one posts with httpx, like the other clients of Headrace.
 """
 
 import random
@@ -23,12 +23,12 @@ log = structlog.get_logger()
 EXPORT_SECONDS = 10.0
 CALL_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.5
-# By which the protocol says that the same spans may be sent again.
+# The statuses after which the protocol allows the same spans to be sent again.
 RETRIED = frozenset({429, 502, 503, 504})
 
 
 class OtlpExporter(SpanExporter):
-    """Posts to one URL; what the receiver does not take within `EXPORT_SECONDS` is dropped."""
+    """Posts to one URL; drops spans that the receiver does not accept within `EXPORT_SECONDS`."""
 
     def __init__(self, url: str, *, headers: Mapping[str, str], tls: ssl.SSLContext) -> None:
         self._url = url
@@ -43,7 +43,7 @@ class OtlpExporter(SpanExporter):
         self._failing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Called by the processor's thread; never raises."""
+        """Post spans, with retries; called in the processor's thread. Never raises."""
         body = encode_spans(spans).SerializeToString()
         ends_at = time.monotonic() + EXPORT_SECONDS
         tries = 0
@@ -51,7 +51,7 @@ class OtlpExporter(SpanExporter):
             tries += 1
             reason, may_retry = self._post(body)
             if not reason:
-                self._tell(failing=False)
+                self._log_change(failing=False)
                 return SpanExportResult.SUCCESS
             pause = backoff_seconds(
                 tries,
@@ -61,29 +61,29 @@ class OtlpExporter(SpanExporter):
             )
             if not may_retry or time.monotonic() + pause >= ends_at or self._closed.wait(pause):
                 if self._closed.is_set():
-                    # What a connection says that is closed while it is used explains nothing.
-                    reason = "not taken by the end of the process"
-                self._tell(failing=True, reason=reason, dropped=len(spans))
+                    # The error of a connection that `shutdown` closed does not explain anything.
+                    reason = "not accepted before the process ended"
+                self._log_change(failing=True, reason=reason, dropped=len(spans))
                 return SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
-        """Try no more. Idempotent."""
+        """Stop retrying and close the client. Idempotent."""
         self._closed.set()
         self._client.close()
 
     def _post(self, body: bytes) -> tuple[str, bool]:
-        """Why the receiver has not taken it, if it has not, and whether it may be asked again."""
+        """Post once; returns the reason of a failure, "" on success, and whether a retry is allowed."""
         try:
             status = self._client.post(self._url, content=body).status_code
         except httpx.HTTPError as error:
             return str(error) or type(error).__name__, True
         except RuntimeError as error:
-            # The client is closed.
+            # httpx raises it when the client is closed.
             return str(error), False
         return ("" if status < httpx.codes.MULTIPLE_CHOICES else f"status {status}"), status in RETRIED
 
-    def _tell(self, *, failing: bool, **more: object) -> None:
-        """Once when it begins to fail, and once when it is well again."""
+    def _log_change(self, *, failing: bool, **more: object) -> None:
+        """Log once when exports begin to fail, and once when they succeed again."""
         if failing and not self._failing:
             log.warning("spans are not exported and are dropped", **more)
         elif self._failing and not failing:

@@ -1,4 +1,4 @@
-"""From the settings to the spans of a process."""
+"""The tracer of a process, from its settings."""
 
 import asyncio
 import re
@@ -18,11 +18,11 @@ from streams.config.tls import client_context
 if TYPE_CHECKING:
     from streams.tracing.spans import Spans
 
-# What waits to be exported; of more the oldest goes. Some 30 MB at most.
+# The longest queue of spans, some 30 MB; when it is full, the processor drops the oldest.
 MAX_SPANS = 1024
 SPANS_A_CALL = 256
 EXPORT_EACH_SECONDS = 1.0
-# At the end; what is not taken by then is lost.
+# At the end of the process; spans that are not accepted by then are lost.
 FLUSH_SECONDS = 2.0
 _TRACES_PATH = "/v1/traces"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -31,9 +31,9 @@ _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 @asynccontextmanager
 async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Spans | None]":
-    """Trace while the block runs; yields None where `otlp_endpoint` is unset, and imports nothing then.
+    """Trace while the block runs. While `otlp_endpoint` is unset, yields None and does not import OpenTelemetry.
 
-    Raises SetupError when the extra is not installed or a setting cannot be used.
+    Raises SetupError when the extra `otel` is not installed, or a setting is invalid.
     """
     if settings.otlp_endpoint is None:
         yield None
@@ -42,11 +42,11 @@ async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Span
     tls = (
         client_context("HEADRACE_OTLP_SSL", cafile=settings.otlp_ssl_cafile, certfile=None, keyfile=None)
         if settings.otlp_endpoint.startswith("https:")
-        # httpx makes one for http too, which takes 60 ms; this one trusts nobody.
+        # Without one, httpx makes a context for http too, which takes 60 ms; this one trusts no authority.
         else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     )
     try:
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # only when it is asked for
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # only while tracing is on
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
@@ -55,14 +55,14 @@ async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Span
         from streams.tracing.spans import Spans  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"HEADRACE_OTLP_ENDPOINT needs what is not installed ({error.name}): pip install 'headrace[otel]'"
+            f"HEADRACE_OTLP_ENDPOINT needs the package {error.name}, which is not installed: pip install 'headrace[otel]'"
         ) from None
     version = metadata.version("headrace")
     exporter = OtlpExporter(
         settings.otlp_endpoint.rstrip("/").removesuffix(_TRACES_PATH) + _TRACES_PATH, headers=headers, tls=tls
     )
     provider = TracerProvider(
-        # The sender of a request has decided; without a sampled one no span begins.
+        # The senders of requests sample: without a sampled request no span begins.
         sampler=ALWAYS_ON,
         resource=Resource.create(
             {
@@ -88,7 +88,7 @@ async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Span
             client_id=identity.client_id("predict"),
         )
     finally:
-        # The end of the process must not wait for a receiver that does not answer.
+        # The process must not wait for a receiver that does not answer.
         ending = threading.Thread(target=provider.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, min(FLUSH_SECONDS, settings.shutdown_seconds / 4))
@@ -96,7 +96,7 @@ async def tracing(settings: Settings, identity: Identity) -> "AsyncIterator[Span
 
 
 def read_headers(text: str) -> dict[str, str]:
-    """PURE. `NAME=VALUE,…`, the values percent-encoded; raises SetupError, which quotes no value."""
+    """PURE. Parse `NAME=VALUE,…` with percent-encoded values; raises SetupError, which never quotes a value."""
     headers: dict[str, str] = {}
     for place, entry in enumerate(text.split(",") if text else (), start=1):
         name, equals, value = (part.strip() for part in entry.partition("="))

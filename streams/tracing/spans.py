@@ -1,11 +1,11 @@
-"""The spans, with the names and attributes of OpenTelemetry's conventions for messaging.
+"""Spans with the names and attributes of OpenTelemetry's semantic conventions for messaging.
 
-A slice has a span when one of its requests is sampled, with links to the spans of up to `MAX_LINKS` such
-requests. A slice of one request goes on in that request's trace. A call to a backend has a span when it is made
-for a slice that has one: it is the child of the first, with links to the others that share its batch.
+A slice gets a span when at least one of its requests is sampled. The span links to the spans of up to
+`MAX_LINKS` such requests; the span of a slice with one request continues that request's trace. A backend call
+gets a span when a slice with a span takes part in it: a child of the first such slice, linked to the others.
 
-A span is an error when something was at fault, here or at the model: what makes dead letters of answered
-requests. What was wrong with a request is counted only.
+A span has the status ERROR when Headrace or the model was at fault, which are the errors that keep a dead
+letter. Errors of requests are only counted.
 """
 
 import time
@@ -40,7 +40,7 @@ from workers.calls.dispatch import Outcome
 
 MAX_LINKS = 32
 
-# The slice that the running task works for, if it has a span.
+# The span of the slice that the running task works for; None without one.
 _slice: ContextVar[SpanContext | None] = ContextVar("slice", default=None)
 _new_id = RandomIdGenerator()
 
@@ -60,7 +60,7 @@ class Spans:
 
     @contextmanager
     def slice(self, handled: Slice) -> Iterator[OnFailure | None]:
-        """A span for the block, where a request is sampled; what it yields is told of each failure."""
+        """A span for the block, where a request is sampled; yields the callback for failed records."""
         contexts = sampled_contexts(handled.records, MAX_LINKS)
         if not contexts:
             yield None
@@ -68,10 +68,10 @@ class Spans:
         span = self._begin(handled, [_remote(context) for context in contexts])
         failures = _Failures()
         context = span.get_span_context()
-        # OTEL_SDK_DISABLED makes spans that are none.
+        # With OTEL_SDK_DISABLED the SDK makes spans with an invalid context.
         token = _slice.set(context if context.is_valid else None)
         try:
-            yield failures.note
+            yield failures.record
         except BaseException as error:
             failures.fault = type(error).__name__
             raise
@@ -80,7 +80,7 @@ class Spans:
             failures.end(span)
 
     def calls_of(self, model_name: str, spec: ModelSpec) -> "CallSpans":
-        """What traces the calls to the backend of one version."""
+        """The tracer of the backend calls of one version."""
         return CallSpans(self._tracer, model_name, spec)
 
     def _begin(self, handled: Slice, requests: Sequence[SpanContext]) -> Span:
@@ -92,7 +92,7 @@ class Spans:
             context=_within(requests[0]) if len(records) == 1 else Context(),
             kind=SpanKind.CONSUMER,
             links=[Link(request) for request in requests],
-            # From the same moment as the latency in the answers.
+            # The latency in the responses starts at the same moment.
             start_time=time.time_ns() - int(waited_seconds * 1e9),
             attributes={
                 **self._common,
@@ -106,12 +106,12 @@ class Spans:
 
 
 class CallSpans:
-    """Begins and ends the spans of calls to one version's backend."""
+    """Begins and ends the spans of the backend calls of one version."""
 
     def __init__(self, tracer: Tracer, model_name: str, spec: ModelSpec) -> None:
         self._tracer = tracer
         self._name = f"infer {model_name}"
-        # In the worker's own process nothing is called.
+        # An ONNX model runs in the worker's process: no server is called.
         self._kind = SpanKind.INTERNAL if spec.framework is Framework.ONNX else SpanKind.CLIENT
         self._common: dict[str, str | int] = {
             "headrace.model.name": model_name,
@@ -121,16 +121,16 @@ class CallSpans:
         }
 
     def current(self) -> SpanContext | None:
-        """The slice that the running task works for."""
+        """The span of the slice that the running task works for."""
         return _slice.get()
 
     @contextmanager
     def call(
         self, callers: Sequence[SpanContext | None], batch_size: int
     ) -> Iterator[Callable[[Sequence[Outcome]], None]]:
-        """A span for the block, where a caller has one; what it yields is told what became of the inputs.
+        """A span for the block, where a caller has one; yields the callback for the outcomes.
 
-        HTTP calls in the block hand its context on, or that there is nothing to trace.
+        HTTP calls in the block send the context of the span, or a context that is not sampled.
         """
         slices = {context.span_id: context for context in callers if context is not None}
         if not slices:
@@ -152,7 +152,7 @@ class CallSpans:
         failures = _Failures()
         token = TRACE_HEADERS.set(_headers(span.get_span_context()))
         try:
-            yield failures.note_all
+            yield failures.record_all
         except BaseException as error:
             failures.fault = type(error).__name__
             raise
@@ -162,22 +162,22 @@ class CallSpans:
 
 
 class _Failures:
-    """What went wrong in a span."""
+    """The failures within a span."""
 
     def __init__(self) -> None:
         self._codes: Counter[str] = Counter()
         self._serious: Counter[str] = Counter()
         self.fault = ""
 
-    def note(self, error: AnswerError | MalformedRecordError) -> None:
+    def record(self, error: AnswerError | MalformedRecordError) -> None:
         self._codes[error.code] += 1
         if isinstance(error, AnswerError) and error.dead_letter:
             self._serious[error.code] += 1
 
-    def note_all(self, outcomes: Sequence[Outcome]) -> None:
+    def record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, AnswerError):
-                self.note(outcome)
+                self.record(outcome)
 
     def end(self, span: Span) -> None:
         if self._codes:
@@ -197,7 +197,7 @@ def _headers(context: SpanContext) -> Mapping[str, str]:
 
 
 def _ignore(_: Sequence[Outcome]) -> None:
-    """There is no span to tell of it."""
+    """There is no span to record the outcomes in."""
 
 
 def _remote(request: SampledContext) -> SpanContext:
@@ -215,7 +215,7 @@ def _within(context: SpanContext) -> Context:
 
 
 def _server_of(spec: ModelSpec) -> dict[str, str | int]:
-    """Host and port; the rest of an endpoint may be anything."""
+    """Host and port only: the rest of an endpoint may contain secrets."""
     if spec.endpoint is None:
         return {}
     parts = urlsplit(spec.endpoint)

@@ -1,4 +1,4 @@
-"""Copies of the request path, with its hooks for tracing and without: the same source, less each `if` on a tracer."""
+"""Copies of the request path with its tracing hooks and without: each `if` on a tracer is removed from the source."""
 
 import ast
 import importlib.util
@@ -18,9 +18,9 @@ _HOOKED = (
 
 
 def copied(mark: str, *, hooks: bool) -> dict[str, ModuleType]:
-    """A copy of the modules on the request path that have hooks, each using the others of it.
+    """A copy of the modules with hooks and of those between them; they import each other's copies.
 
-    Competitors that take turns each have one: code that several shared would be the warmer in the processor's cache.
+    Each competitor has its own copy: shared code would stay warm in the processor's cache.
     """
     modules: dict[str, ModuleType] = {}
     for name in _HOOKED:
@@ -34,7 +34,7 @@ def copied(mark: str, *, hooks: bool) -> dict[str, ModuleType]:
 
 
 def without_hooks(source: str) -> tuple[ast.Module, int]:
-    """PURE. The syntax tree of a module without its hooks, and how many there were."""
+    """The syntax tree of a module without its hooks, and the number of hooks."""
     stripping = _Stripping()
     tree = stripping.visit(ast.parse(source))
     assert isinstance(tree, ast.Module)
@@ -42,7 +42,7 @@ def without_hooks(source: str) -> tuple[ast.Module, int]:
 
 
 class _Stripping(ast.NodeTransformer):
-    """Leaves of `if self._tracer is None` and `is not None` what is done without one."""
+    """Replaces `if self._tracer is None` and `is not None` by the branch without a tracer."""
 
     def __init__(self) -> None:
         self.found = 0

@@ -1,7 +1,7 @@
-"""`python -m tests.bench.tracing`: what tracing costs the request path, off and on, beside the path without it.
+"""`python -m tests.bench.tracing`: the cost of tracing on the request path, off and on, against no tracing.
 
-Writes `build/bench/tracing.json`. BENCH_REPEATS is the number of rounds (100). Ends with 1 when the target is
-missed. The path runs in memory, without Kafka and Redis, so that nothing hides the difference.
+Writes `build/bench/tracing.json`. BENCH_REPEATS is the number of rounds (100). Exits with 1 when the target is
+missed. The path runs in memory: without Kafka and Redis the difference is large enough to measure.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ MODEL = "m"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """So many slices of so many records; `warm` when the cache has every answer."""
+    """`slices` of `records` each; `warm` when the cache has predictions for every input."""
 
     name: str
     slices: int
@@ -54,7 +54,7 @@ class Workload:
 
 
 WORKLOADS = (Workload("warm-500", 20, 500, warm=True), Workload("cold-1", 200, 1, warm=False))
-# Of a hundred requests, how many their senders sampled.
+# The percentage of requests that their senders sampled.
 SAMPLED = {WITHOUT: 0, OFF: 0, "on, none sampled": 0, "on, 1% sampled": 1, "on, all sampled": 100}
 
 
@@ -74,7 +74,7 @@ def main() -> int:
 
 @contextmanager
 def sink() -> Iterator[str]:
-    """The URL of a receiver that is a process of its own, and whose time does not count."""
+    """The URL of a receiver in a process of its own, whose processor time is not measured."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.bench.otlp_sink"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -88,7 +88,7 @@ def sink() -> Iterator[str]:
 async def measure(
     url: str, *, repeats: int, workloads: Sequence[Workload], report: Callable[[str], None]
 ) -> list[Measured]:
-    """So many rounds; in each every competitor answers the same slices, one slice after the other in turns."""
+    """Run the rounds; in each, the competitors answer the same slices and take turns after each slice."""
     measured: list[Measured] = []
     for workload in workloads:
         paths = {
@@ -101,9 +101,9 @@ async def measure(
             for name in COMPETITORS
         }
         gc.collect()
-        # What is there already need not be looked through before each round.
+        # The collections before each round then skip the objects that exist already.
         gc.freeze()
-        # The first round is a rehearsal.
+        # The first round warms up and is not measured.
         for number in range(repeats + 1):
             costs = await _round(paths, random.Random(number))
             if number:
@@ -116,13 +116,13 @@ async def measure(
 
 
 async def _round(paths: Mapping[str, "_Path"], chance: random.Random) -> dict[str, float]:
-    """CPU µs a record of each. So close together, whatever disturbs one disturbs the others."""
+    """CPU µs a record of each competitor. They take turns after each slice, so a disturbance affects all of them."""
     gc.collect()
     gc.disable()
     seconds = dict.fromkeys(paths, 0.0)
     slices, records = next((path.workload.slices, path.workload.records) for path in paths.values())
     for number in range(slices):
-        # In another order each time: what one leaves behind must not always meet the same other.
+        # In a new order each time: the state of the processor's cache must not favour one of them.
         for name in chance.sample(list(paths), len(paths)):
             seconds[name] += await paths[name].answer(number)
     for name, path in paths.items():
@@ -132,7 +132,7 @@ async def _round(paths: Mapping[str, "_Path"], chance: random.Random) -> dict[st
 
 
 class _Path:
-    """A pipeline in memory with its slices; it exports to `url`, if to any. Times are of all threads."""
+    """A pipeline in memory with its slices; it exports to `url`, if given. Times cover all threads."""
 
     def __init__(
         self,
@@ -170,17 +170,17 @@ class _Path:
         ]
 
     async def answer(self, number: int) -> float:
-        """Answer one slice; the seconds of processor time that it took."""
+        """Answer one slice; returns the processor time in seconds."""
         began = time.process_time()
         await self._pipeline.process(
             Slice(Partition("t", 0), self._slices[number], 1, received_at=time.monotonic())
         )
-        # What a call does after its callers have their answers.
+        # Lets the tasks of the calls end, which they do after the responses.
         await asyncio.sleep(0)
         return time.process_time() - began
 
     def flush(self) -> float:
-        """Export what there is; the seconds of processor time that it took."""
+        """Export the spans; returns the processor time in seconds."""
         began = time.process_time()
         if self._provider is not None:
             self._provider.force_flush()
@@ -194,7 +194,7 @@ class _Path:
 def _provider(url: str) -> TracerProvider:
     exporter = OtlpExporter(url, headers={}, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     provider = TracerProvider(shutdown_on_exit=False)
-    # Spans are exported where their time is measured, and not some time later.
+    # The schedule never exports: `flush` does, and measures it.
     provider.add_span_processor(BatchSpanProcessor(exporter, MAX_SPANS, 3_600_000, MAX_SPANS))
     return provider
 
@@ -204,7 +204,7 @@ def _record(number: int, sampled_percent: int) -> FakeRecord:
     value = (
         f'{{"request_id":"r{number}","model_name":"{MODEL}","user_id":"u{number}","input":{{"x":{number}}}}}'
     )
-    # Every request is traced by its sender, which samples few of them.
+    # Every request has a trace context; the senders sample few of them.
     parent = f"00-{number + 1:032x}-{number + 1:016x}-{flags:02x}"
     return FakeRecord(value.encode(), offset=number, headers=[("traceparent", parent.encode())])
 
@@ -223,7 +223,7 @@ class _Backend:
 
 
 class _Cache:
-    """Has all, or nothing."""
+    """Has an entry for every key, or for none."""
 
     def __init__(self, *, warm: bool) -> None:
         self._value = b"1" if warm else None
@@ -232,7 +232,7 @@ class _Cache:
         return [self._value] * len(keys)
 
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
-        """It keeps nothing."""
+        """Keeps nothing."""
 
 
 class _Output:

@@ -154,7 +154,7 @@ async def test_what_is_under_way_at_the_end_is_given_up(
             await arrived.wait()
             exporter.shutdown()
             assert await exporting is SpanExportResult.FAILURE
-    assert [line["reason"] for line in logs] == ["not taken by the end of the process"]
+    assert [line["reason"] for line in logs] == ["not accepted before the process ended"]
 
 
 async def test_memory_is_bounded_and_the_end_waits_for_nobody() -> None:

@@ -1,4 +1,4 @@
-"""The request path with everything around it in memory, for tests that control time and order."""
+"""The request path with its ports in memory, for tests that control time and order."""
 
 import asyncio
 import itertools
@@ -74,7 +74,7 @@ class MemoryCache:
         return [self.held.get(key) for key in keys]
 
     async def until_read(self, times: int) -> None:
-        """Wait until it was read so often."""
+        """Wait for that many reads."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while len(self.reads) < times:
                 self._news.clear()
@@ -86,7 +86,7 @@ class MemoryCache:
 
 
 class GatedBackend(RecordingBackend):
-    """Answers when its gate is opened."""
+    """Answers once its gate is open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class FailingBackend(RecordingBackend):
 
 
 class Harness:
-    """A pipeline and what is around it."""
+    """A pipeline with its ports in memory."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Harness:
         tracer: SliceTracer | None = None,
     ) -> None:
         self.output, self.cache = MemoryOutput(), MemoryCache()
-        self.book = MetricsRegistry("w", "boot", datetime.now(UTC))
+        self.metrics = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.model = served_model("m", 4, *versions, production=production)
         self.tables = ActiveTables()
         self.tables.swap(ServingTable(epoch=1, models={"m": self.model}))
@@ -136,7 +136,7 @@ class Harness:
             is_stale=lambda: stale,
             cache=self.cache,
             output=self.output,
-            metrics=self.book,
+            metrics=self.metrics,
             options=PipelineOptions(
                 responses=OutputTopic("responses", RESPONSE_ROOM_BYTES + 1000),
                 dead_letters=OutputTopic("dead", 50_000),
@@ -147,7 +147,7 @@ class Harness:
         )
 
     def user_of(self, version: ServedVersion) -> str:
-        """A user whose version this is."""
+        """A user whom the route sends to this version."""
         users = map(str, itertools.count())
         return next(user for user in users if self.model.version_for(user) is version)
 
@@ -170,7 +170,7 @@ def request(request_id: str, value: Any = 1, user_id: str = "u", **more: Any) ->
 
 
 class Canary:
-    """v1 in production and the canary v2, which falls back, with half of the users each."""
+    """v1 in production and the canary v2 with fallback; each has half of the users."""
 
     def __init__(
         self, production: RecordingBackend, canary: RecordingBackend, of_canary: JsonObject | None = None
@@ -184,7 +184,7 @@ class Canary:
         return request(request_id, value, self.harness.user_of(of), **more)
 
     def deltas(self) -> dict[str, MetricsDelta]:
-        return {delta.model_version: delta for delta in self.harness.book.close_window(datetime.now(UTC))}
+        return {delta.model_version: delta for delta in self.harness.metrics.close_window(datetime.now(UTC))}
 
     def begin(self, *values: JsonObject) -> asyncio.Task[None]:
         return asyncio.create_task(self.harness.pipeline.process(slice_of(*values)))

@@ -32,25 +32,25 @@ class Producer:
         self.taken.append(delta.seq)
 
 
-def counted(book: MetricsRegistry, *versions: str) -> None:
+def counted(metrics: MetricsRegistry, *versions: str) -> None:
     for version in versions:
-        book.counters_for("m", version, 1).ok += 1
+        metrics.counters_for("m", version, 1).ok += 1
 
 
 def sender() -> tuple[MetricsRegistry, DeltaSender, Any]:
-    book = MetricsRegistry("w", "boot", datetime.now(UTC))
-    return book, DeltaSender(book, "metrics"), Producer()
+    metrics = MetricsRegistry("w", "boot", datetime.now(UTC))
+    return metrics, DeltaSender(metrics, "metrics"), Producer()
 
 
 async def test_a_cancelled_sending_is_finished_by_the_next() -> None:
     """As at a worker's end, when its first deltas still wait for the topic's metadata."""
-    book, deltas, producer = sender()
-    counted(book, "v1", "v2")
+    metrics, deltas, producer = sender()
+    counted(metrics, "v1", "v2")
     sending = asyncio.create_task(deltas.send(cast("AIOKafkaProducer", producer)))
     await producer.asked.wait()
     sending.cancel()
     await asyncio.wait([sending])
-    counted(book, "v1")
+    counted(metrics, "v1")
     producer.gate.set()
     await deltas.send(cast("AIOKafkaProducer", producer))
     assert producer.taken == [0, 1, 2]
@@ -58,9 +58,9 @@ async def test_a_cancelled_sending_is_finished_by_the_next() -> None:
 
 async def test_what_the_producer_refuses_is_a_gap() -> None:
     """It holds back nothing behind it."""
-    book, deltas, producer = sender()
+    metrics, deltas, producer = sender()
     producer.gate.set()
     producer.refuse = {0}
-    counted(book, "v1", "v2")
+    counted(metrics, "v1", "v2")
     await deltas.send(cast("AIOKafkaProducer", producer))
     assert producer.taken == [1]

@@ -164,10 +164,10 @@ async def test_counts_what_it_answers() -> None:
         request("e", deadline_ms=0),
     )
     assert all(answer["stale"] for answer in answers.values())
-    deltas = {delta.model_version: delta for delta in harness.book.close_window(datetime.now(UTC))}
+    deltas = {delta.model_version: delta for delta in harness.metrics.close_window(datetime.now(UTC))}
     served, unserved = deltas["v1"], deltas[""]
     assert (served.requests, served.ok, served.cache_hits, served.cache_misses) == (3, 3, 1, 2)
     assert served.latency_ms.count == served.end_to_end_ms.count == 3
     assert unserved.errors == {"UNKNOWN_MODEL": 1, "INVALID_REQUEST": 1, "MALFORMED_RECORD": 1}
     assert (unserved.model_name, unserved.requests) == ("", 3)
-    assert list(harness.book.close_window(datetime.now(UTC))) == []
+    assert list(harness.metrics.close_window(datetime.now(UTC))) == []
