@@ -1,7 +1,7 @@
-"""When to alert: the rules of a model, those of the whole installation, and their defaults.
+"""Alert rules: the rules of a model, those of the whole installation, and their defaults.
 
-A file of rules holds what is to differ from the defaults; what it does not know is an error, so that a
-misspelt threshold is told and not ignored. `docs/monitoring.md` says why each default is as it is.
+A file of rules holds what differs from the defaults. An unknown name is an error, so that a misspelt threshold
+is not ignored. `docs/monitoring.md` gives the reason for each default.
 """
 
 from typing import Annotated, Literal, Self
@@ -13,20 +13,20 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Factor = Annotated[float, Field(gt=1, le=1000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Times = Annotated[int, Field(ge=1)]
-# Of these lengths what a version did is kept, see streams/monitoring/series.py.
+# The lengths of the windows that streams/monitoring/series.py keeps of each version.
 WindowSeconds = Literal[1, 10, 60, 300]
 
 
 class _Strict(BaseModel):
-    # Defaults are checked too: they are the rules of almost everybody.
+    # Defaults are validated too: most installations use them.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 class Rule(_Strict):
-    """What all rules have.
+    """The fields of every rule.
 
-    A condition fires when it was seen for `hold_seconds`, and resolves when it was clear, by a lower
-    threshold than that at which it fires, for `clear_seconds`.
+    An alert fires when its condition is breached for `hold_seconds`. It resolves when the condition is cleared,
+    by a lower threshold than that of firing, for `clear_seconds`.
     """
 
     enabled: bool = True
@@ -36,7 +36,7 @@ class Rule(_Strict):
 
 
 class Burn(_Strict):
-    """Fires when errors use the budget up `factor` times as fast as it is there, over both windows."""
+    """Fires when errors spend the budget `factor` times as fast as the objective allows, in both windows."""
 
     long_seconds: Annotated[float, Field(ge=10, le=21_600)]
     short_seconds: Annotated[float, Field(ge=5, le=21_600)]
@@ -50,7 +50,7 @@ class Burn(_Strict):
 
 
 class ErrorRate(Rule):
-    """Errors, and what production answered in a version's place, against an objective over 30 days."""
+    """Errors, and requests that production answered instead, against an objective over 30 days."""
 
     severity: Severity = "critical"
     objective_percent: Annotated[float, Field(ge=50, lt=100)] = 99.5
@@ -67,7 +67,7 @@ class ErrorRate(Rule):
         if any(burn.factor * budget >= 1 for burn in self.burns):
             raise ValueError(
                 f"with an objective of {self.objective_percent:g}% a factor must be less than {1 / budget:g}: "
-                "more errors than requests there are never"
+                "there are never more errors than requests"
             )
         return self
 
@@ -78,7 +78,7 @@ class ErrorRate(Rule):
 
 
 class LatencyStep(_Strict):
-    """p99 is too high when it is over `factor` times the baseline in three windows one after the other."""
+    """p99 is too high when it exceeds `factor` times the baseline in three consecutive windows."""
 
     window_seconds: WindowSeconds
     factor: Factor
@@ -88,7 +88,7 @@ LatencySteps = Annotated[tuple[LatencyStep, ...], Field(min_length=1, strict=Fal
 
 
 class LatencyBaseline(Rule):
-    """p99 against that of the same version in the last hour."""
+    """p99 against the p99 of the same version in the last hour."""
 
     min_requests: Times = 300
     min_difference_ms: Annotated[float, Field(ge=0)] = 5.0
@@ -101,7 +101,7 @@ class LatencyBaseline(Rule):
 
 
 class LatencyProduction(Rule):
-    """p99 of a canary against that of production in the same windows."""
+    """p99 of a canary against the p99 of production in the same windows."""
 
     min_requests: Times = 100
     min_difference_ms: Annotated[float, Field(ge=0)] = 5.0
@@ -114,14 +114,14 @@ class LatencyProduction(Rule):
 
 
 class ShareStep(_Strict):
-    """Hits are too few when they are under `factor` of the baseline in three windows one after the other."""
+    """The hit rate is too low when it is below `factor` of the baseline in three consecutive windows."""
 
     window_seconds: WindowSeconds
     factor: Share
 
 
 class CacheHits(Rule):
-    """The share of cache hits against that of the same version in the last hour."""
+    """The hit rate of the cache against that of the same version in the last hour."""
 
     min_lookups: Times = 100
     min_baseline: Share = 0.2
@@ -133,7 +133,7 @@ class CacheHits(Rule):
 
 
 class NoTraffic(Rule):
-    """A version with weight gets nothing, while by what its model had before it should have got much."""
+    """A version with weight gets no requests, although its model's earlier traffic predicts many."""
 
     severity: Severity = "critical"
     silent_seconds: Annotated[float, Field(ge=10, le=21_600)] = 60.0
@@ -141,14 +141,14 @@ class NoTraffic(Rule):
 
 
 class Occurrences(Rule):
-    """Something happened `times` times within `window_seconds`."""
+    """An event occurred `times` times within `window_seconds`."""
 
     window_seconds: Annotated[float, Field(ge=10, le=21_600)] = 60.0
     times: Times = 1
 
 
 class ConsumerLag(Rule):
-    """The oldest request that no worker has answered waits for so long, and the wait grows."""
+    """The oldest unanswered request is older than `age_seconds`, and its age grows."""
 
     severity: Severity = "critical"
     hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
@@ -167,7 +167,7 @@ class StaleWorkers(Rule):
 
 
 class DeltaLoss(Rule):
-    """Metrics deltas that were sent and never came: what the other rules see is too low by them."""
+    """Lost metrics deltas, by which the figures of the other rules are too low."""
 
     deltas: Times = 1
     settle_seconds: Annotated[float, Field(ge=10, le=300)] = 60.0
@@ -175,7 +175,7 @@ class DeltaLoss(Rule):
 
 
 class ModelRules(_Strict):
-    """The rules of one model, which hold for each of its versions."""
+    """The rules of one model, applied to each of its versions."""
 
     error_rate: ErrorRate = ErrorRate()
     latency_baseline: LatencyBaseline = LatencyBaseline()

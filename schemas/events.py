@@ -1,6 +1,6 @@
 """Wire models of the topics, as published in `docs/schemas/` and `docs/asyncapi.json`.
 
-Readers ignore fields that they do not know; a field may be added, never renamed or repurposed.
+Readers ignore unknown fields. A field may be added, but never renamed or repurposed.
 Times are RFC 3339 UTC with milliseconds; durations carry their unit in the name.
 """
 
@@ -29,7 +29,7 @@ UserId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 def rfc3339(moment: datetime) -> str:
-    """The contract's form of a time: UTC, milliseconds, `Z`."""
+    """Format a time as the wire contract does: UTC, milliseconds, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
@@ -42,22 +42,23 @@ UtcTime = Annotated[
 
 
 class WireModel(BaseModel):
-    """Strict about types, indifferent to unknown fields, immutable."""
+    """Strict about types, ignores unknown fields, immutable."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, protected_namespaces=())
 
 
 class PredictRequest(WireModel):
-    """One prediction asked for; topic `predict-requests`, key `user_id`."""
+    """A request for one prediction; topic `predict-requests`, key `user_id`."""
 
     request_id: RequestId
     model_name: ModelName
     user_id: UserId
     input: JsonObject = Field(
-        description="Checked against the chosen version's input_schema; the model sees nothing else."
+        description="Validated by the input_schema of the user's version; the model receives nothing else."
     )
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
-        default=None, description="Counted from the record's Kafka timestamp; absent = never expires."
+        default=None,
+        description="Time until the request expires, from the record's Kafka timestamp; absent = never.",
     )
 
 
@@ -78,14 +79,14 @@ class ErrorCode(StrEnum):
 
 
 class ErrorDetail(WireModel):
-    """One thing that is wrong, and where: `path` is a JSON pointer (RFC 6901)."""
+    """One wrong value: `path` is its JSON pointer (RFC 6901)."""
 
     path: str
     message: str
 
 
 class PredictError(WireModel):
-    """What a response carries instead of predictions."""
+    """The error of a response without predictions."""
 
     code: Annotated[ErrorCode, Field(strict=False)]
     message: str
@@ -93,7 +94,7 @@ class PredictError(WireModel):
 
 
 class PredictResponse(WireModel):
-    """The answer to one request; topic `predict-responses`, same key and partition number.
+    """The response to one request; topic `predict-responses`, same key and partition number.
 
     Exactly one of `predictions` and `error` is present.
     """
@@ -103,20 +104,22 @@ class PredictResponse(WireModel):
     )
 
     request_id: RequestId
-    model_name: str = Field(description='As requested; "" when the request named none that can be read.')
-    model_version: str = Field(description='"" when no version was reached.')
-    user_id: str = Field(description='As requested; "" when the request named none that can be read.')
+    model_name: str = Field(description='As in the request; "" when the request has none that can be read.')
+    model_version: str = Field(description='"" when the request was not routed to a version.')
+    user_id: str = Field(description='As in the request; "" when the request has none that can be read.')
     predictions: Any = None
     error: PredictError | None = None
     latency_ms: Annotated[float, Field(ge=0)] = Field(
-        description="From the record's arrival in the worker to its answer."
+        description="From the record's arrival in the worker to its response."
     )
     cached: bool
     revision: Annotated[int, Field(ge=0)]
-    stale: bool = Field(description="The worker has not read the registry for over 5 seconds.")
+    stale: bool = Field(
+        description="The worker could not read the registry for longer than STALE_AFTER_SECONDS (5)."
+    )
     fallback: bool = Field(
         default=False,
-        description="The user's own version failed to answer; `model_version` is production's, which did.",
+        description="The user's version failed, and production answered; `model_version` is that of production.",
     )
 
 
@@ -137,9 +140,9 @@ class Histogram(WireModel):
 
 
 class MetricsDelta(WireModel):
-    """What one worker counted for one version in one window; topic `predict-metrics`.
+    """The counts of one worker for one version in one window; topic `predict-metrics`.
 
-    Readers drop repeats by (worker, boot_id, seq); a gap in `seq` shows loss.
+    Readers drop duplicates by (worker, boot_id, seq); a gap in `seq` shows loss.
     """
 
     worker: str
@@ -148,7 +151,7 @@ class MetricsDelta(WireModel):
     window_start: UtcTime
     window_end: UtcTime
     model_name: str
-    model_version: str = Field(description='"" for requests that reached no version.')
+    model_version: str = Field(description='"" for requests that were not routed to a version.')
     revision: Annotated[int, Field(ge=0)]
     requests: Annotated[int, Field(ge=0)]
     ok: Annotated[int, Field(ge=0)]
@@ -160,20 +163,21 @@ class MetricsDelta(WireModel):
     backend_ms: Histogram
     batch_size: Histogram
     load_failures: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="How often this version could not be loaded; its model kept its older route."
+        default=0, description="How often loading this version failed; its model kept the older route."
     )
     fallbacks: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default={},
-        description="Requests of this version that production answered in its place, by the code of what "
-        "failed. They count in `requests` of production, not here.",
+        description="Requests of this version that production answered instead, by the error code of this version. "
+        "They count in `requests` of production, not here.",
     )
     breaker_opened: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="How often the worker began to spare the model server its calls."
+        default=0,
+        description="How often the circuit breaker opened, and the worker stopped calling the model server.",
     )
 
 
 class Outcome(WireModel):
-    """Something a user did; topic `predict-outcomes`, key `user_id`. An `outcome_id` counts once."""
+    """What a user did after a prediction; topic `predict-outcomes`, key `user_id`. An `outcome_id` counts once."""
 
     outcome_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     model_name: ModelName
@@ -202,9 +206,9 @@ class Alert(WireModel):
 
 
 class RouteHint(WireModel):
-    """Redis channel `headrace:routes`: a hint that a route changed, never the truth.
+    """A hint that a route changed, on the Redis channel `headrace:routes`; the registry alone is authoritative.
 
-    A reader that has seen everything up to `epoch` has nothing to do.
+    A reader that has read the registry at `epoch` or later ignores the hint.
     """
 
     model_name: str

@@ -1,4 +1,4 @@
-"""JSON Schema 2020-12 as versions declare it: compiled once, never fetched from elsewhere."""
+"""JSON Schema 2020-12 as versions declare it: compiled once, and never fetched from another place."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -23,7 +23,7 @@ class Validator(Protocol):
 def compile_schema(schema: JsonObject) -> Validator:
     """Compile a schema; a `$ref` must point into the schema itself.
 
-    Raises ValueError, with a message for the one who wrote the schema.
+    Raises ValueError, whose message is for the author of the schema.
     """
     try:
         validator: Validator = jsonschema_rs.Draft202012Validator(schema, retriever=_refuse)
@@ -33,12 +33,12 @@ def compile_schema(schema: JsonObject) -> Validator:
 
 
 def details(validator: Validator, value: Any) -> list[ErrorDetail]:
-    """Up to ten things that are wrong with a value, each with its JSON pointer (RFC 6901)."""
+    """At most ten faults of a value, each with its JSON pointer (RFC 6901)."""
     return [_detail(error) for error in islice(validator.iter_errors(value), MAX_DETAILS)]
 
 
 def type_errors(validator: Validator, value: Any) -> list[ErrorDetail]:
-    """`details`, but only of what is of another type than is demanded, whatever its size or content."""
+    """As `details`, but only values of a wrong type; sizes and contents do not count."""
     wrong = (error for error in validator.iter_errors(value) if error.schema_path[-1:] == ["type"])
     return [_detail(error) for error in islice(wrong, MAX_DETAILS)]
 

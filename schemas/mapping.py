@@ -1,7 +1,7 @@
-"""How a version's JSON becomes tensors, where the names alone do not say it.
+"""PURE. Declared tensors of a version: how the JSON of an input becomes tensors.
 
-PURE. A declared tensor is a JSON Schema of one example's value, so that whoever registers a version
-learns whether its example fits before any model server is asked.
+A declared tensor is a JSON Schema of one example's value. So the registration of a version can validate its
+example without calling a model server.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 from schemas.events import JsonObject, WireModel
 
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-# Any size is -1, as in the metadata of model servers.
+# -1 is any size, as in the metadata of model servers.
 Size = Annotated[int, Field(ge=-1)]
 
 
@@ -38,23 +38,25 @@ class Datatype(StrEnum):
 class TensorMapping(WireModel):
     """The tensor that the value at one key of `input` becomes."""
 
-    tensor: TensorName | None = Field(default=None, description="Its name at the model; absent = the key.")
+    tensor: TensorName | None = Field(
+        default=None, description="The tensor's name in the model; absent = the key."
+    )
     datatype: Annotated[Datatype, Field(strict=False)]
     shape: Annotated[tuple[Size, ...], Field(strict=False, max_length=8)] = Field(
-        default=(), description="Of one example, without the batch dimension; -1 = any size."
+        default=(), description="Shape of one example, without the batch dimension; -1 = any size."
     )
 
 
 class Mapping(WireModel):
-    """The tensors of a version, declared; without it they are the model's own, by their names."""
+    """The declared tensors of a version; without a mapping, the model's own tensors by their names."""
 
     inputs: Annotated[dict[str, TensorMapping], Field(min_length=1)] = Field(
-        description="By key of `input`; other keys are not sent."
+        description="Tensors by key of `input`; other keys are not sent."
     )
     outputs: dict[str, TensorName] = Field(
         default={},
-        description="Key of `predictions` to the model's output; one alone is the prediction itself. "
-        "Empty = all outputs, by their names.",
+        description="Outputs of the model by key of `predictions`; a single output is the prediction itself. "
+        "Empty = all outputs by their names.",
     )
 
 
@@ -72,8 +74,8 @@ def schema_of(mapping: Mapping) -> JsonObject:
 def value_schema(datatype: Datatype, shape: Sequence[int], *, bounded: bool = True) -> JsonObject:
     """The JSON Schema of one example's value for a tensor.
 
-    `shape` is without the batch dimension, -1 is any size. `bounded` schemas say what an integer's type
-    holds, which is worth saying of what goes in.
+    `shape` has no batch dimension; -1 is any size. A `bounded` schema has the minimum and maximum of the integer
+    type: inputs need them, predictions do not.
     """
     schema = _element_schema(datatype, bounded=bounded)
     for size in reversed(shape):

@@ -1,4 +1,4 @@
-"""What a model is: versions, their states, routes; and the events that change them."""
+"""Models, versions, their states and routes, and the promotion events that change them."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -24,7 +24,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Status(StrEnum):
-    """Where a version is in its life; `registry/lifecycle.py` has the legal moves."""
+    """The state of a version; `registry/lifecycle.py` has the legal moves."""
 
     STAGING = "staging"
     CANARY = "canary"
@@ -42,14 +42,14 @@ class Framework(StrEnum):
 
 
 class StalePolicy(StrEnum):
-    """What a worker answers that has not been able to read the registry for a while."""
+    """What a worker answers while it cannot read the registry."""
 
     SERVE_STALE = "serve_stale"
     FAIL = "fail"
 
 
 class RequestForm(StrEnum):
-    """How a batch is written for a server with TensorFlow Serving's REST.
+    """How a batch is written for a server with TensorFlow Serving's REST API.
 
     `row` makes each input an object of `instances`; `value` makes the one value in it an instance, for
     models with one unnamed input; `column` writes `inputs`, each tensor with its whole batch.
@@ -60,15 +60,15 @@ class RequestForm(StrEnum):
     COLUMN = "column"
 
 
-# A part of a path: nothing in it leads elsewhere.
+# One segment of a URL's path; it cannot contain a slash or dots that climb.
 ServerSideName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 
 
 class ServerOptions(WireModel):
-    """How a model server is asked.
+    """How a model server is called.
 
-    With `model`, `endpoint` is the server's address and the model's path is put together from both
-    names; without it, `endpoint` is the model's own URL.
+    With `model`, `endpoint` is the server's address, and the model's path is built from `model` and `version`.
+    Without `model`, `endpoint` is the model's own URL.
     """
 
     model: ServerSideName | None = Field(default=None, description="The model's name at the server.")
@@ -76,10 +76,10 @@ class ServerOptions(WireModel):
         default=None, description="Its version at the server; absent = the server chooses."
     )
     max_calls: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=32, description="Calls in flight at most; each worker finds how many of them serve best."
+        default=32, description="Limit of concurrent calls; each worker finds its own limit below it."
     )
     connect_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        default=500, description="Limit of making a connection, within timeout_ms."
+        default=500, description="Limit of connecting, within timeout_ms."
     )
     form: Annotated[RequestForm, Field(strict=False)] = Field(
         default=RequestForm.ROW,
@@ -98,14 +98,14 @@ class ServerOptions(WireModel):
 
 
 class Example(WireModel):
-    """One input, and where they are known its predictions."""
+    """One input, and its predictions where they are known."""
 
     input: JsonObject
     predictions: Any = None
 
 
 class Fallback(StrEnum):
-    """Who answers when a version's backend fails."""
+    """Which version answers when a version's backend fails."""
 
     PRODUCTION = "production"
 
@@ -127,31 +127,31 @@ class ModelSpec(WireModel):
     )
     example: Example | None = Field(
         default=None,
-        description="Checked against both schemas and the mapping when the version is registered.",
+        description="Validated by both schemas and the mapping when the version is registered.",
     )
     input_schema: JsonObject = Field(description="JSON Schema 2020-12 of a request's input.")
     output_schema: JsonObject = Field(description="JSON Schema 2020-12 of a response's predictions.")
     metrics: dict[str, Any] = Field(default={}, description="Offline figures: accuracy, latency_p50_ms, …")
     cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
-        default=300, description="How long a prediction may be answered from the cache; 0 = never."
+        default=300, description="How long a prediction may be served from the cache; 0 = never."
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         default=2000, description="Limit of one call to the backend."
     )
     max_batch: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
-        description="Examples in one call at most; absent = 2048 for `onnx` and 256 for model servers. "
-        "A `torchserve` call has always one: that server makes batches of calls.",
+        description="Limit of examples in one call; absent = 2048 for `onnx` and 256 for model servers. "
+        "A `torchserve` call always has one example: that server batches calls itself.",
     )
     fallback: Annotated[Fallback, Field(strict=False)] | None = Field(
         default=None,
-        description="`production`: what this version's backend fails to answer is answered by the version "
-        "in production, and marked `fallback`.",
+        description="`production`: when this version's backend fails, the version in production answers, and the "
+        "response is marked `fallback`.",
     )
     stale_policy: Annotated[StalePolicy, Field(strict=False)] = Field(
         default=StalePolicy.SERVE_STALE,
-        description="While the worker cannot read the registry: answer by the last known route, marked "
-        "`stale`, or with the error STALE_ROUTE.",
+        description="While the worker cannot read the registry: `serve_stale` answers by the last known route, marked "
+        "`stale`; `fail` answers with the error STALE_ROUTE.",
     )
     created_by: str = ""
 
@@ -178,7 +178,7 @@ class BucketRange(WireModel):
 class Route(WireModel):
     """Which version each of the 10,000 buckets gets.
 
-    `ranges` are in order and cover 0 to 9999 exactly, or are empty while nothing takes traffic.
+    `ranges` are ordered and cover 0 to 9999 exactly, or are empty while no version takes traffic.
     """
 
     salt: str
@@ -197,7 +197,7 @@ class Route(WireModel):
 
 
 class Action(StrEnum):
-    """What a promotion event asks for."""
+    """The change that a promotion event requests."""
 
     REGISTER = "register"
     CANARY = "canary"
@@ -262,7 +262,7 @@ class PromotionError(WireModel):
 
 
 class PromotionResult(WireModel):
-    """What became of a promotion event; topic `model-promotion-results`, key `model_name`."""
+    """The result of a promotion event; topic `model-promotion-results`, key `model_name`."""
 
     event_id: str
     model_name: str
@@ -271,7 +271,7 @@ class PromotionResult(WireModel):
     revision: Annotated[int, Field(ge=0)]
     epoch: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Counts the changes of all models. A worker that has seen this epoch serves the result.",
+        description="Number of the change among those of all models. A worker that has read this epoch serves the result.",
     )
     route: Route | None
     error: PromotionError | None

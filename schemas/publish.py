@@ -1,7 +1,6 @@
 """PURE. The wire contract as documents: JSON Schema 2020-12 for each model, and AsyncAPI 3.0.
 
-`docs/schemas/*.json` and `docs/asyncapi.json` are what these functions return; a test holds them
-together. Topic names are the defaults: a deployment may set others.
+`docs/schemas/*.json` and `docs/asyncapi.json` are what these functions return, which a test holds. Topic names are the defaults: a deployment may set others.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from schemas.events import (
 )
 from schemas.models import PromotionEvent, PromotionResult
 
-# Of the contract, not of the program: fields may be added (minor), nothing is renamed or repurposed.
+# The version of the contract, not of the program: a minor version adds fields; nothing is renamed or repurposed.
 CONTRACT_VERSION = "1.0.0"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: tuple[type[WireModel], ...] = (
@@ -36,25 +35,25 @@ MODELS: tuple[type[WireModel], ...] = (
 )
 
 _CARRIED = {
-    "traceparent": "W3C Trace Context of the request, when it had one.",
-    "tracestate": "W3C Trace Context of the request, when it had one.",
-    "kafka_correlationId": "That of the request, when it had one (Spring Kafka's ReplyingKafkaTemplate).",
+    "traceparent": "W3C Trace Context of the request, if it has one.",
+    "tracestate": "W3C Trace Context of the request, if it has one.",
+    "kafka_correlationId": "The correlation id of the request, if it has one (Spring Kafka's ReplyingKafkaTemplate).",
 }
-_SOURCE = "TOPIC/PARTITION/OFFSET of the request: recognises a response that was written twice."
+_SOURCE = "TOPIC/PARTITION/OFFSET of the request; equal for a response that was written twice."
 RESPONSE_HEADERS = {
     "headrace-source": _SOURCE,
-    "headrace-input-digest": "Hex digest of the canonical input, when the input was valid.",
+    "headrace-input-digest": "Hexadecimal digest of the canonical input, if the input is valid.",
     "content-type": "application/json",
-    "headrace-omitted": "`key` when the request's key was too big for the topic.",
+    "headrace-omitted": "`key` when the request's key is too large for the topic.",
     **_CARRIED,
 }
 DEAD_LETTER_HEADERS = {
     "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
-    "headrace-error-code": "A code of PredictResponse's error, or MALFORMED_RECORD when none was answered.",
-    "headrace-error-message": "What is wrong, in words.",
-    "headrace-model-version": "The version, when one was chosen.",
-    "headrace-attempts": "How often it was tried.",
-    "headrace-omitted": "`key, value, headers` when the record is too big for the topic; it stays where it was.",
+    "headrace-error-code": "The error code of the response, or MALFORMED_RECORD when there was no response.",
+    "headrace-error-message": "The error in words.",
+    "headrace-model-version": "The version, if the request was routed to one.",
+    "headrace-attempts": "Number of tries.",
+    "headrace-omitted": "`key, value, headers` when the record is too large for the topic; the record stays in its own topic.",
     "__connect.errors.topic": "As Kafka Connect writes it.",
     "__connect.errors.partition": "As Kafka Connect writes it.",
     "__connect.errors.offset": "As Kafka Connect writes it.",
@@ -65,7 +64,7 @@ DEAD_LETTER_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A topic as it is published. `receives` is from Headrace's side; `reply` names another channel."""
+    """A topic in the published contract. Headrace receives from it, or sends; `reply` names another channel."""
 
     address: str
     receives: bool
@@ -82,7 +81,7 @@ CHANNELS = {
     "topic_requests": Channel(
         "predict-requests",
         receives=True,
-        summary="Predictions asked for. As many partitions as predict-responses.",
+        summary="Requests for predictions. As many partitions as predict-responses.",
         key="user_id; any key is accepted.",
         model=PredictRequest,
         correlated_by="request_id",
@@ -91,7 +90,7 @@ CHANNELS = {
     "topic_responses": Channel(
         "predict-responses",
         receives=False,
-        summary="One answer for each request, in the request's partition; at least once.",
+        summary="One response for each request, in the request's partition; at least once.",
         key="The request's key.",
         model=PredictResponse,
         headers=RESPONSE_HEADERS,
@@ -100,7 +99,7 @@ CHANNELS = {
     "topic_dead_letters": Channel(
         "predict-dead-letters",
         receives=False,
-        summary="Requests that could not be read or served: their own bytes and headers, and why.",
+        summary="Requests that could not be read or served: their bytes and headers, and the error.",
         key="The record's key.",
         model=None,
         headers=DEAD_LETTER_HEADERS,
@@ -108,28 +107,28 @@ CHANNELS = {
     "topic_outcomes": Channel(
         "predict-outcomes",
         receives=True,
-        summary="What users did; an outcome_id counts once.",
+        summary="What users did after a prediction; an outcome_id counts once.",
         key="user_id",
         model=Outcome,
     ),
     "topic_metrics": Channel(
         "predict-metrics",
         receives=False,
-        summary="What each worker counted, each second, for each version; mergeable.",
+        summary="The counts of each worker for each version, each second; mergeable.",
         key="model_name",
         model=MetricsDelta,
     ),
     "topic_alerts": Channel(
         "predict-alerts",
         receives=False,
-        summary="Rules that began or ceased to hold.",
+        summary="Alerts that fire or resolve.",
         key="model_name",
         model=Alert,
     ),
     "topic_promotions": Channel(
         "model-promotions",
         receives=True,
-        summary="What operators want of a model's versions; an event_id is applied once.",
+        summary="Changes of a model that operators request; an event_id is applied once.",
         key="model_name",
         model=PromotionEvent,
         correlated_by="event_id",
@@ -138,7 +137,7 @@ CHANNELS = {
     "topic_promotion_results": Channel(
         "model-promotion-results",
         receives=False,
-        summary="What became of each promotion event.",
+        summary="The result of each promotion event.",
         key="model_name",
         model=PromotionResult,
         correlated_by="event_id",
@@ -182,7 +181,7 @@ def asyncapi() -> JsonObject:
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """Field titles would only repeat the fields' names."""
+    """A generator without field titles, which would repeat the fields' names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # the signature is pydantic's
         return False
@@ -246,7 +245,7 @@ def _message(channel: Channel) -> JsonObject:
         message["payload"] = {"$ref": f"#/components/schemas/{channel.model.__name__}"}
     else:
         message["contentType"] = "application/octet-stream"
-        message["payload"] = {"description": "The record's original bytes, whatever they are."}
+        message["payload"] = {"description": "The record's original bytes, unchecked."}
     if channel.headers:
         message["headers"] = {
             "type": "object",

@@ -1,7 +1,7 @@
 """PURE. Metrics of a version over windows of time, merged from the deltas of all workers.
 
-Everything in a window adds up, so windows of any length are exact sums of what the workers counted.
-A delta belongs to the windows in which it began; it is a second long, so a window is at most that blurred.
+All values of a window add up, so windows of any length are exact sums of the workers' counts. A delta belongs
+to the windows in which it began. It covers one second, so the edges of a window are exact to a second.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ _HISTOGRAMS = ("latency_ms", "end_to_end_ms", "backend_ms", "batch_size")
 
 
 class Totals(WireModel):
-    """What was counted for one version, as in a MetricsDelta, by any number of workers."""
+    """The counts of one version, as in a MetricsDelta, over any number of workers."""
 
     requests: Count = 0
     ok: Count = 0
@@ -46,7 +46,7 @@ class Totals(WireModel):
 
     @property
     def asked(self) -> int:
-        """Requests that were routed to this version, whoever answered."""
+        """Requests that were routed to this version, including those that production answered."""
         return self.requests + sum(self.fallbacks.values())
 
     @property
@@ -64,7 +64,7 @@ class Totals(WireModel):
 
 
 class WindowKey(NamedTuple):
-    """A window of a version; `model_version` is "" for requests that reached none."""
+    """A window of a version; `model_version` is "" for requests that were not routed to a version."""
 
     resolution_seconds: int
     start: datetime
@@ -73,7 +73,7 @@ class WindowKey(NamedTuple):
 
 
 class Window(WireModel):
-    """A window with what was counted in it."""
+    """A window with its counts."""
 
     resolution_seconds: int
     start: UtcTime
