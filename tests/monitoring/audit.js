@@ -2,7 +2,7 @@
 () => {
   const problems = [];
   const shown = (node) => node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
-  const told = (node) => {
+  const describe = (node) => {
     const { id, className } = node;
     const name = typeof className === "string" ? className : className.baseVal;
     return `${node.tagName.toLowerCase()}${id ? `#${id}` : ""}${name ? `.${name}` : ""} "${node.textContent.trim().slice(0, 40)}"`;
@@ -16,7 +16,7 @@
   const ids = all("[id]").map((node) => node.id);
   for (const id of new Set(ids)) if (ids.filter((each) => each === id).length > 1) problems.push(`id ${id} is there twice`);
   for (const node of all("[aria-labelledby]").filter(shown))
-    if (!document.getElementById(node.getAttribute("aria-labelledby"))?.textContent) problems.push(`${told(node)} is labelled by nothing`);
+    if (!document.getElementById(node.getAttribute("aria-labelledby"))?.textContent) problems.push(`${describe(node)} is labelled by nothing`);
 
   const levels = all("h1, h2, h3, h4").filter(shown).map((node) => Number(node.tagName[1]));
   if (levels.filter((level) => level === 1).length !== 1) problems.push("not one h1");
@@ -26,15 +26,15 @@
 
   for (const node of all("button, a[href], input, select, summary").filter(shown)) {
     const name = node.getAttribute("aria-label") || node.labels?.[0]?.textContent || node.textContent;
-    if (!name.trim()) problems.push(`${told(node)} has no name`);
+    if (!name.trim()) problems.push(`${describe(node)} has no name`);
     const { width, height } = node.getBoundingClientRect();
-    if (node.matches("button, input:not([type=range])") && Math.min(width, height) < 24) problems.push(`${told(node)} is small`);
+    if (node.matches("button, input:not([type=range])") && Math.min(width, height) < 24) problems.push(`${describe(node)} is small`);
   }
-  for (const node of all("img")) if (!node.hasAttribute("alt")) problems.push(`${told(node)} has no text`);
-  for (const node of all("svg, [role=img]")) if (shown(node) && !node.getAttribute("aria-label")) problems.push(`${told(node)} has no text`);
+  for (const node of all("img")) if (!node.hasAttribute("alt")) problems.push(`${describe(node)} has no text`);
+  for (const node of all("svg, [role=img]")) if (shown(node) && !node.getAttribute("aria-label")) problems.push(`${describe(node)} has no text`);
   for (const table of all("table")) {
-    if (!table.caption?.textContent) problems.push(`${told(table)} has no caption`);
-    for (const cell of table.querySelectorAll("th")) if (!cell.scope) problems.push(`${told(cell)} has no scope`);
+    if (!table.caption?.textContent) problems.push(`${describe(table)} has no caption`);
+    for (const cell of table.querySelectorAll("th")) if (!cell.scope) problems.push(`${describe(cell)} has no scope`);
   }
 
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -72,14 +72,14 @@
     const [light, dark] = [luminance(seen), luminance(back)].sort((one, other) => other - one);
     const contrast = (light + 0.05) / (dark + 0.05);
     measured += 1;
-    if (contrast < 4.5) problems.push(`${told(node)} has a contrast of ${contrast.toFixed(2)}`);
+    if (contrast < 4.5) problems.push(`${describe(node)} has a contrast of ${contrast.toFixed(2)}`);
   }
   if (measured < 5) problems.push(`only ${measured} texts were measured`);
 
   const width = document.documentElement.scrollWidth;
   if (width > window.innerWidth) {
     const beyond = all("body *").filter((node) => node.getBoundingClientRect().right > window.innerWidth);
-    problems.push(`it is ${width} pixels wide: ${beyond.map(told).join("; ")}`);
+    problems.push(`it is ${width} pixels wide: ${beyond.map(describe).join("; ")}`);
   }
   return problems;
 }

@@ -1,4 +1,4 @@
-"""`python -m tests.monitoring.binaries`: brings the programs that the tests of this folder run.
+"""`python -m tests.monitoring.binaries`: fetches the programs that the tests of this folder run.
 
 What is on PATH is taken. The rest comes from Debian's packages, unpacked below `build/` and not installed; where there is no
 apt, it says what to install.
@@ -22,13 +22,13 @@ BUILD = Path("build/monitoring").absolute()
 
 @dataclass(frozen=True)
 class Program:
-    """A program by the names that it may have, the first of which is Debian's in `package`."""
+    """A program with its possible names; the first is the name in Debian's `package`."""
 
     package: str
     names: Sequence[str]
 
     def find(self) -> Path:
-        """Where it is; raises SetupError when nobody has brought it."""
+        """The path; raises SetupError when the program was not fetched."""
         found = next(filter(None, map(shutil.which, self.names)), None)
         path = Path(found) if found else self.unpacked
         if not path.exists():
@@ -53,7 +53,7 @@ ALL = PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL
 
 
 def bring(report: Callable[[str], None]) -> None:
-    """Have every program there; raises SetupError when one cannot be had. Of several processes one brings it."""
+    """Fetch every missing program, in one of several processes; raises SetupError when that fails."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -67,7 +67,7 @@ def bring(report: Callable[[str], None]) -> None:
 
 
 def _unpack(package: str) -> None:
-    """Fetch a package and unpack it; an interrupted one is not taken for whole."""
+    """Download and unpack a package; an interrupted run leaves no partial package."""
     fetched, new = BUILD / f"{package}.fetched", BUILD / f"{package}.new"
     for folder in (fetched, new):
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +94,7 @@ def _unpack(package: str) -> None:
 
 
 def _let_run_where_it_lies(alertmanager: Path) -> None:
-    """Have it look for its own files below the folder that it runs in: nothing is installed in /usr."""
+    """Make it read its files below its working directory, because nothing is installed in /usr."""
     installed = bytes(_ALERTMANAGER_FILES)
     # A text of the same length, or everything behind it would move.
     beside = b"." + ALERTMANAGER_FILES.encode().rjust(len(installed) - 1, b"/")
@@ -107,7 +107,7 @@ def _let_run_where_it_lies(alertmanager: Path) -> None:
 
 
 def alertmanager_files() -> Path:
-    """What it looks for beside its configuration, if it is not installed."""
+    """The files that it reads from its working directory when it is not installed."""
     return BUILD / ALERTMANAGER.package / _ALERTMANAGER_FILES.relative_to("/")
 
 

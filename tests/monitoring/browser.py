@@ -1,4 +1,4 @@
-"""`python -m tests.monitoring.browser`: brings Debian's Chromium, with a font, below `build/`; nothing is installed.
+"""`python -m tests.monitoring.browser`: fetches Debian's Chromium and a font into `build/`; installs nothing.
 
 Where there is no apt, a Chromium that is on PATH is taken.
 """
@@ -27,14 +27,14 @@ _FONTS = """<?xml version="1.0"?>
 
 @dataclass(frozen=True)
 class Chromium:
-    """Where it is, and the variables that it needs."""
+    """The executable, and the environment variables that it needs."""
 
     executable: Path
     variables: Mapping[str, str]
 
 
 def find() -> Chromium:
-    """The Chromium that was brought, else one on PATH; raises SetupError when there is neither."""
+    """The fetched Chromium, else one on PATH; raises SetupError when there is neither."""
     executable = ROOT / "usr" / "lib" / "chromium" / "chromium"
     if executable.exists():
         libraries = {each.parent for each in (ROOT / "usr" / "lib").rglob("*.so*")} - {executable.parent}
@@ -52,7 +52,7 @@ def find() -> Chromium:
 
 
 def bring(report: Callable[[str], None]) -> None:
-    """Have one there; raises SetupError when it cannot be had. Of several processes one brings it."""
+    """Fetch Chromium if it is missing, in one of several processes; raises SetupError when that fails."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -97,7 +97,7 @@ def _run(*command: str) -> None:
 
 def main() -> None:
     try:
-        bring(lambda step: print(f"browser: {step}", file=sys.stderr, flush=True))  # noqa: T201 - it tells what it does
+        bring(lambda step: print(f"browser: {step}", file=sys.stderr, flush=True))  # noqa: T201 - progress for the user
     except SetupError as error:
         sys.exit(f"browser: {error}")
 

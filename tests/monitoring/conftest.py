@@ -1,4 +1,4 @@
-"""Collected only when it is asked for by its path: it needs programs that `make test-monitoring` brings."""
+"""Collects this folder only when its path is given: it needs programs that `make test-monitoring` fetches."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboards" / "headrace.json")
 
 
 def queries(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each with the title of what shows it, its variables replaced."""
+    """Each query with its variables replaced, and the title of its panel."""
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], _replaced(target["expr"], variables)
@@ -20,7 +20,7 @@ def queries(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def variables_of_labels() -> Iterator[tuple[str, str, str]]:
-    """The variables that are chosen from a label's values: name, metric, label."""
+    """The variables that take their values from a label: name, metric, label."""
     for variable in DASHBOARD["templating"]["list"]:
         found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
         assert found is not None

@@ -15,7 +15,7 @@ SCRAPE_SECONDS = 1
 
 
 class Alertmanager(Service):
-    """With the example's routes, whose messages go to `receiver`."""
+    """Alertmanager with the example's routes; its messages go to `receiver`."""
 
     name = "Alertmanager"
     ready_line = b"Listening on"
@@ -31,7 +31,7 @@ class Alertmanager(Service):
     def prepare(self) -> None:
         self.directory.mkdir(parents=True)
         (self.directory / ALERTMANAGER_FILES).symlink_to(alertmanager_files())
-        # Who tests cannot wait for the others of a group.
+        # A test does not wait for other alerts of a group.
         write_changed(
             FILES / "alertmanager.yml",
             self.directory / "alertmanager.yml",
@@ -49,13 +49,13 @@ class Alertmanager(Service):
         ]
 
     async def alerts(self) -> list[dict[str, Any]]:
-        """What it has, whether it tells it or not."""
+        """All alerts that it has, suppressed ones too."""
         alerts: list[dict[str, Any]] = await _get(f"{self.url}/api/v2/alerts", {})
         return alerts
 
 
 class Prometheus(Service):
-    """Scrapes these processes each second, and tells an Alertmanager what fires."""
+    """Scrapes these processes each second, and sends alerts to an Alertmanager."""
 
     name = "Prometheus"
     ready_line = b"Server is ready to receive web requests"
@@ -72,11 +72,11 @@ class Prometheus(Service):
         targets = self.directory / "targets"
         targets.mkdir(parents=True)
         for name, addresses in self._targets.items():
-            # As in the file of that name, which says who is where.
-            told = (FILES / "targets" / f"{name}.yml").read_text()
-            (line,) = [line for line in told.splitlines() if "127.0.0.1" in line]
+            # The file of that name, with other addresses.
+            text = (FILES / "targets" / f"{name}.yml").read_text()
+            (line,) = [line for line in text.splitlines() if "127.0.0.1" in line]
             (targets / f"{name}.yml").write_text(
-                told.replace(line, "\n".join(f"    - {address}" for address in addresses))
+                text.replace(line, "\n".join(f"    - {address}" for address in addresses))
             )
         write_changed(FILES / "alerts.yml", self.directory / "alerts.yml", {"for: 1m": "for: 1s"})
         write_changed(
@@ -94,17 +94,17 @@ class Prometheus(Service):
         ]
 
     async def now(self, query: str) -> list[dict[str, Any]]:
-        """What a query gives at this moment."""
+        """The result of a query now."""
         return await self._query("query", query=query)
 
     async def over_since(self, query: str, start: float) -> list[dict[str, Any]]:
-        """What a query gives in each second from a Unix time until now, series by series."""
+        """The result of a query for each second from a Unix time until now, series by series."""
         return await self._query(
             "query_range", query=query, start=start, end=time.time(), step=SCRAPE_SECONDS
         )
 
     async def label_values(self, label: str, metric: str) -> list[str]:
-        """As a variable of a dashboard has it."""
+        """The values of a label, as a dashboard's variable lists them."""
         values: list[str] = await self._data(f"label/{label}/values", {"match[]": metric})
         return values
 
@@ -117,7 +117,7 @@ class Prometheus(Service):
 
 
 def write_changed(source: Path, target: Path, changes: Mapping[str, str]) -> None:
-    """Write a file that was delivered with these changes, each of which must be one."""
+    """Write a copy of a file with these replacements; each of them must apply."""
     text = source.read_text()
     for before, after in changes.items():
         assert before in text

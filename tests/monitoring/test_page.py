@@ -30,7 +30,7 @@ WIDE, NARROW = (1280, 900), (390, 844)
 WAIT_MS = 30_000
 SCREENSHOTS = Path("build/screenshots")
 AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
-# What stands in an audit trail is anybody's.
+# Reasons in the audit trail are untrusted input.
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 _CLOCK = re.compile(r"^\d\d:\d\d:\d\d$")
@@ -43,7 +43,7 @@ expect.set_options(timeout=WAIT_MS)
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium without a window; raises SetupError where nobody has brought it."""
+    """Headless Chromium; raises SetupError when it was not fetched."""
     chromium = find()
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(
@@ -55,7 +55,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @dataclass
 class Opened:
-    """A page with what it complained of."""
+    """A page with its console errors and failed requests."""
 
     page: Page
     complaints: list[str]
@@ -72,7 +72,7 @@ class Opened:
 async def opened(
     browser: Browser, url: str, size: tuple[int, int] = WIDE, scheme: str = "light"
 ) -> AsyncIterator[Opened]:
-    """The page in a window of its own."""
+    """The page in a browser context of its own."""
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -89,7 +89,7 @@ async def opened(
 
 
 @dataclass
-class Installation:
+class System:
     """A worker with all roles that serves a model with a canary, and a page beside it."""
 
     settings: Settings
@@ -97,19 +97,19 @@ class Installation:
     page: PageProcess
     client: PredictClient
     bad: bool = False
-    """Whether a part of the requests asks for what breaks the output schema."""
+    """Whether half of the requests violate the output schema."""
 
     async def ask(self) -> None:
-        """Ask without an end, by many users, some of them for the same."""
+        """Send requests without end, by many users, with repeated inputs."""
         for number in itertools.count():
             x = LARGEST_OUTPUT // 3 + 1 + number % 1000 if self.bad and number % 2 else number % 40
             await self.client.predict(self.model, user_id=f"u{number % 100}", input={"x": x})
 
 
 @pytest.fixture
-async def installation(
+async def system(
     topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
-) -> AsyncIterator[Installation]:
+) -> AsyncIterator[System]:
     model = await serve_model(database, tmp_path, canary_percent=25)
     settings = await topics(
         2,
@@ -123,7 +123,7 @@ async def installation(
     async with AsyncExitStack() as running:
         client = await running.enter_async_context(PredictClient(settings))
         page = await running.enter_async_context(live_page(settings))
-        served = Installation(settings, model, page, client)
+        served = System(settings, model, page, client)
         asking = asyncio.create_task(served.ask())
         await until(page.url, _both_are_counted)
         yield served
@@ -136,9 +136,9 @@ def _both_are_counted(state: JsonObject) -> bool:
     return sum(any(version["lines"]["p99_ms"]) for version in model["versions"]) == 2
 
 
-async def test_it_shows_what_is_served_and_promotes(browser: Browser, installation: Installation) -> None:
-    """Both versions with their lines; a promotion from the page, by keyboard, is followed on it."""
-    async with opened(browser, installation.page.url) as shown:
+async def test_it_shows_what_is_served_and_promotes(browser: Browser, system: System) -> None:
+    """Both versions with their lines; a promotion from the page, by keyboard, appears on it."""
+    async with opened(browser, system.page.url) as shown:
         page = shown.page
         rows = page.locator(".versions tbody tr")
         await expect(rows).to_have_count(2)
@@ -170,7 +170,7 @@ async def test_it_shows_what_is_served_and_promotes(browser: Browser, installati
         await page.get_by_text("Figures of the last 15 minutes as tables").click()
 
         await page.get_by_role("button", name="Promote v2").press("Enter")
-        dialog = page.get_by_role("dialog", name=f"Promote v2 of {installation.model}")
+        dialog = page.get_by_role("dialog", name=f"Promote v2 of {system.model}")
         await expect(dialog).to_contain_text("v2 gets 100% of the users. v1 is archived")
         await shown.shot("dialog-1280-light")
         assert await shown.audited() == []
@@ -178,7 +178,7 @@ async def test_it_shows_what_is_served_and_promotes(browser: Browser, installati
             await dialog.get_by_label(label).fill(text)
         await page.keyboard.press("Enter")
         await expect(dialog.get_by_role("alert")).to_have_text("The token is wrong.")
-        # The browser tells of the answer 401 itself.
+        # The browser logs the response 401 itself.
         assert [each for each in shown.complaints if "401" not in each] == []
         shown.complaints.clear()
         await dialog.get_by_label("Token").fill(TOKEN)
@@ -204,15 +204,15 @@ async def test_it_shows_what_is_served_and_promotes(browser: Browser, installati
         assert shown.complaints == []
 
 
-async def test_an_alert_is_shown_when_it_fires(browser: Browser, installation: Installation) -> None:
-    """The monitor's own, by requests that fail; it is announced, told in words, and counted in the title."""
-    database = await Database.connect(installation.settings.postgres_dsn.get_secret_value())
+async def test_an_alert_is_shown_when_it_fires(browser: Browser, system: System) -> None:
+    """An alert of the monitor, caused by failing requests, is announced, described, and counted in the title."""
+    database = await Database.connect(system.settings.postgres_dsn.get_secret_value())
     quick = ModelRules.model_validate({"error_rate": {"min_requests": 20, "hold_seconds": 0}})
-    await AlertRules(database).set(installation.model, quick, actor="op", reason="")
+    await AlertRules(database).set(system.model, quick, actor="op", reason="")
     await database.close()
-    async with opened(browser, installation.page.url) as shown:
+    async with opened(browser, system.page.url) as shown:
         await expect(shown.page.locator("#alerts-none")).to_have_text("Nothing fires.")
-        installation.bad = True
+        system.bad = True
         alert = shown.page.locator("[aria-live=polite] #alerts li").first
         await expect(alert).to_contain_text("critical error_rate since")
         await expect(alert).to_contain_text("of the requests of the last 30 s failed")
@@ -224,21 +224,19 @@ async def test_an_alert_is_shown_when_it_fires(browser: Browser, installation: I
         assert shown.complaints == []
 
 
-async def test_a_server_that_is_gone_is_told_and_comes_back(
-    browser: Browser, installation: Installation
-) -> None:
-    """One that stands still too; what is shown meanwhile is grey, and nobody has to reload."""
-    port = installation.page.port
-    async with opened(browser, installation.page.url) as shown:
+async def test_a_server_that_is_gone_is_told_and_comes_back(browser: Browser, system: System) -> None:
+    """A server that hangs too. The page turns grey meanwhile, and recovers without a reload."""
+    port = system.page.port
+    async with opened(browser, system.page.url) as shown:
         page = shown.page
         connection = page.locator("#connection")
         await expect(connection).to_have_text("Live")
-        installation.page.pause()
+        system.page.pause()
         await expect(connection).to_contain_text("Disconnected; reconnecting. Showing")
-        installation.page.resume()
+        system.page.resume()
         await expect(connection).to_have_text("Live")
 
-        await installation.page.killed()
+        await system.page.killed()
         await expect(connection).to_contain_text("Disconnected; reconnecting. Showing")
         assert await page.locator("main").evaluate("node => getComputedStyle(node).filter") == "grayscale(1)"
         assert await shown.audited() == []
@@ -246,15 +244,15 @@ async def test_a_server_that_is_gone_is_told_and_comes_back(
         await page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
         assert await shown.audited() == []
         await shown.shot("disconnected-390-light")
-        async with live_page(installation.settings, port=port):
+        async with live_page(system.settings, port=port):
             await expect(connection).to_have_text("Live")
             assert await page.locator("main").evaluate("node => getComputedStyle(node).filter") == "none"
         assert [each for each in shown.complaints if "net::ERR_" not in each] == []
 
 
-async def test_it_can_be_read_at_any_width_and_light(browser: Browser, installation: Installation) -> None:
-    """Contrast, labels, headings and no scrolling sideways, with names as long as they may be."""
-    dsn = installation.settings.postgres_dsn.get_secret_value()
+async def test_it_can_be_read_at_any_width_and_light(browser: Browser, system: System) -> None:
+    """Contrast, labels, headings and no horizontal scrolling, with names of the maximum length."""
+    dsn = system.settings.postgres_dsn.get_secret_value()
     long_name, long_version = "m" + "x" * 62, "v" + "9" * 63
     await apply(
         dsn,
@@ -265,14 +263,14 @@ async def test_it_can_be_read_at_any_width_and_light(browser: Browser, installat
     )
     for size in (WIDE, (800, 900), NARROW):
         for scheme in ("light", "dark"):
-            async with opened(browser, installation.page.url, size, scheme) as shown:
+            async with opened(browser, system.page.url, size, scheme) as shown:
                 await expect(shown.page.locator(".model")).to_have_count(2)
                 await expect(shown.page.locator(".lines path").first).to_be_visible()
                 assert (size, scheme, await shown.audited()) == (size, scheme, [])
                 if size != (800, 900):
                     await shown.shot(f"page-{size[0]}-{scheme}")
                 assert shown.complaints == []
-    async with opened(browser, f"{installation.page.url}?model={installation.model}", NARROW) as shown:
+    async with opened(browser, f"{system.page.url}?model={system.model}", NARROW) as shown:
         await expect(shown.page.locator(".model")).to_have_count(1)
         await expect(shown.page.get_by_label("1 of 2 models")).to_be_visible()
         assert await shown.audited() == []

@@ -1,4 +1,4 @@
-"""Real requests to a real worker, which a real Prometheus scrapes: to the dashboard's queries and a real Alertmanager."""
+"""From requests to a real worker, by a real Prometheus and Alertmanager, to the dashboard and the messages."""
 
 import asyncio
 import math
@@ -77,18 +77,18 @@ class Traffic:
 
 
 class Servers:
-    """Starts what ends with the test."""
+    """Starts servers, and stops them at the end of the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._started: list[Service] = []
 
     def alertmanager(self, receiver: str) -> Alertmanager:
-        """One that tells a receiver, at this address."""
+        """Start an Alertmanager that notifies this receiver."""
         return self._start(Alertmanager(self._folder / "alertmanager", receiver))
 
     def prometheus(self, processes: Sequence[str], alertmanager: Alertmanager) -> Prometheus:
-        """One that scrapes processes."""
+        """Start a Prometheus that scrapes these processes."""
         address = f"{HOST}:{alertmanager.port}"
         return self._start(Prometheus(self._folder / "prometheus", processes, address))
 
@@ -276,7 +276,7 @@ async def the_dashboard_has_data(prometheus: Prometheus, model: str, began: floa
             partial(prometheus.over_since, query, began), has_points, f"data of {title}: {query}"
         )
     assert len(answered) > 20
-    # The promotion is a mark of its own, with its revision; the versions were served side by side.
+    # The promotion is an annotation with its revision; both versions were served at the same time.
     assert {"5"} <= {each["metric"]["revision"] for each in answered["Promotions"]}
     assert {each["metric"]["model_version"] for each in answered["Traffic split"]} == {"v1", "v2"}
     assert len(answered["Latency in the worker: p50 and p99"]) == 2

@@ -1,4 +1,4 @@
-"""deploy/prometheus as its own tools read it, and each of its alerts held to when it fires."""
+"""deploy/prometheus, checked by Prometheus's own tools, and each alert tested for when it fires."""
 
 import subprocess
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_its_tools_take_the_files(program: Program, arguments: list[str | Path])
 
 
 def test_every_alert_is_seen_firing_and_seen_silent() -> None:
-    """In the tests that promtool runs."""
+    """In alerts_test.yml, which promtool runs."""
     cases = [
         case for test in yaml.safe_load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]
     ]

@@ -1,4 +1,4 @@
-"""streams/dashboard/feed.py: one reading for all who look, and none while nobody does."""
+"""streams/dashboard/feed.py: one reading for all open pages, and none while no page is open."""
 
 import asyncio
 from collections.abc import Iterable
@@ -89,7 +89,7 @@ async def test_all_who_look_share_a_reading_that_has_what_each_of_them_needs(rea
     [RegistryUnavailableError("PostgreSQL does not answer"), TimeoutError(), ValueError("a newer release's")],
 )
 async def test_an_outage_is_told_and_ends(reader: CountingReader, failure: Exception) -> None:
-    """What cannot be read neither: the monitor goes on, whatever its page meets."""
+    """Nor does an unexpected error: the monitor goes on when its page fails."""
     async with running(reader) as feed, aclosing(feed.documents(())) as documents:
         assert await anext(documents) is not None
         reader.failure = failure

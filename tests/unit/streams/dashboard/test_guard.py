@@ -1,4 +1,4 @@
-"""streams/dashboard/guard.py: names that lead here from elsewhere, other sites' pages, and the token."""
+"""streams/dashboard/guard.py: rebound host names, other sites' pages, and the token."""
 
 import pytest
 

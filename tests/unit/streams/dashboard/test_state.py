@@ -52,7 +52,7 @@ CANARY = (
 
 
 def window(number: int, version: str = "v1", **fields: Any) -> Window:
-    """What was counted of a version in a window: one delta."""
+    """The window of a version with one delta."""
     start = datetime.fromtimestamp(number * WINDOW_SECONDS, UTC)
     return Window(
         resolution_seconds=WINDOW_SECONDS,
@@ -72,7 +72,7 @@ def change(revision: int, at: datetime) -> Change:
 def shown(
     of: RegisteredModel, *windows: Window, changes: tuple[Change, ...] = (), at: datetime = NOW
 ) -> JsonObject:
-    """The part of the document that is about one model, as a page gets it."""
+    """The part of the document about one model, as a page gets it."""
     points = {(window_number(one.start), one.model_version): point_of(one) for one in windows}
     newest = [one for one in windows if window_number(one.start) >= last_whole_window(at)]
     document = whole(models={"m": SeenModel(of, changes, points, newest)}, at=at)
@@ -112,7 +112,7 @@ def test_an_empty_registry_has_a_document_too() -> None:
 
 
 def test_a_version_is_shown_with_its_share_and_its_lines() -> None:
-    """A line has a place for each window of the span, the last one whole, and None where nothing was counted."""
+    """A line has a value for each complete window of the span, and None where nothing was counted."""
     found = shown(
         model(*CANARY),
         window(LAST - 1, latencies=(1.0, 2.0, 4.0), cache_hits=2, cache_misses=1),
@@ -141,7 +141,7 @@ def test_a_version_is_shown_with_its_share_and_its_lines() -> None:
 
 
 def test_now_is_the_last_whole_window_and_what_has_come_since() -> None:
-    """But for the rate: of a window that is not over nobody knows how much of it is counted."""
+    """Except the rate: how much of an incomplete window is counted is unknown."""
     found = shown(
         model(*CANARY),
         window(LAST - 1, latencies=(1.0,) * 50),
@@ -170,7 +170,7 @@ def test_requests_without_a_version_are_shown_last_in_a_colour_of_their_own() ->
 
 
 def test_old_versions_are_shown_while_they_are_on_the_time_axis() -> None:
-    """Of what is archived the rollback target is shown always; of what waits in staging the last few."""
+    """The rollback target is always shown, and the last few versions in staging."""
     events = [event("register", model=spec(f"v{number}")) for number in range(1, 10)]
     life = model(
         *events,
@@ -198,10 +198,10 @@ def test_changes_are_marked_while_they_are_on_the_time_axis_and_the_last_ones_ar
     old = [change(revision, NOW - timedelta(days=1)) for revision in range(1, 8)]
     assert [each["revision"] for each in shown(model(*CANARY), changes=tuple(old))["changes"]] == [7, 6, 5, 4]
     new = [change(revision, NOW - timedelta(minutes=1)) for revision in range(8, 14)]
-    told = shown(model(*CANARY), changes=(*old, *new))["changes"]
-    assert [each["revision"] for each in told] == [13, 12, 11, 10, 9, 8]
-    assert len(told) > CHANGES_LISTED
-    assert told[0] == {
+    listed = shown(model(*CANARY), changes=(*old, *new))["changes"]
+    assert [each["revision"] for each in listed] == [13, 12, 11, 10, 9, 8]
+    assert len(listed) > CHANGES_LISTED
+    assert listed[0] == {
         "revision": 13,
         "at_ms": int((NOW - timedelta(minutes=1)).timestamp() * 1000),
         "action": "promote",
@@ -235,7 +235,7 @@ def test_alerts_are_in_the_order_of_their_urgency() -> None:
 
 
 def test_workers_tell_how_fresh_they_are() -> None:
-    """Those that are silent are shown for a while; what a worker could not load is told with the reason."""
+    """Silent workers are shown for a while; a model that a worker could not load is listed with the reason."""
     workers = whole(
         heartbeats=[
             (WorkerHeartbeat("w1", "b1", 9), 0.21),

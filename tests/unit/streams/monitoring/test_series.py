@@ -19,7 +19,7 @@ def counted_at(seconds: float, **fields: Any) -> Any:
 
 
 def minutes(series: VersionSeries, count: int, latencies: tuple[float, ...], **fields: Any) -> float:
-    """Let each of `count` minutes from noon have these; the end of the last one."""
+    """Add one delta for each of `count` minutes from noon; returns the end of the last one."""
     for minute in range(count):
         series.add(counted_at(60 * minute, latencies=latencies, **fields), NOW + 60 * minute + 1)
     return NOW + 60 * count
@@ -43,7 +43,7 @@ def test_what_is_counted_in_the_last_seconds_is_the_sum() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 900), st.integers(1, 5)), min_size=1, max_size=80))
 def test_sums_that_are_remembered_are_those_of_what_is_there(arrivals: list[tuple[int, int]]) -> None:
-    """However late a delta comes, and whenever is asked."""
+    """In whatever order deltas arrive and sums are read."""
     asking, fresh = VersionSeries(), VersionSeries()
     latest = 0
     for second, requests in arrivals:
@@ -59,7 +59,7 @@ def test_sums_that_are_remembered_are_those_of_what_is_there(arrivals: list[tupl
 
 
 def test_old_windows_are_dropped() -> None:
-    """What is kept does not grow."""
+    """Memory is bounded."""
     series = VersionSeries()
     for second in range(0, 9 * 3600, 7):
         series.add(counted_at(second), NOW + second)
@@ -72,7 +72,7 @@ def test_old_windows_are_dropped() -> None:
 
 
 def test_the_p99_is_right_within_its_bound_and_stays_when_latencies_go() -> None:
-    """Of 100 values it is the 99th."""
+    """The 99th of 100 values."""
     series = VersionSeries()
     series.add(counted_at(0, latencies=(*(1.0,) * 98, 50.0, 400.0)), NOW)
     ((number, found),) = series.newest(60, NOW, 3)
@@ -86,7 +86,7 @@ def test_the_p99_is_right_within_its_bound_and_stays_when_latencies_go() -> None
 
 
 def test_a_baseline_is_the_usual_minute_of_the_hour_before() -> None:
-    """A bad quarter of an hour does not become the measure, nor do the last five minutes."""
+    """A bad quarter of an hour does not become the baseline, nor do the last five minutes."""
     series = VersionSeries()
     minutes(series, 50, (10.0,) * 60, cache_hits=40, cache_misses=20)
     for minute in range(50, 65):
@@ -99,14 +99,14 @@ def test_a_baseline_is_the_usual_minute_of_the_hour_before() -> None:
 
 @pytest.mark.parametrize(("count", "requests", "known"), [(14, 60, False), (20, 60, True), (20, 49, False)])
 def test_there_is_no_baseline_of_little(count: int, requests: int, known: bool) -> None:
-    """Ten minutes with fifty requests each, of those before the last five."""
+    """Ten minutes with fifty requests each are needed, before the last five minutes."""
     series = VersionSeries()
     now = minutes(series, count, (10.0,) * requests)
     assert (series.baseline_p99_ms(now) is not None) == known
 
 
 def test_what_was_added_up_before_is_restored() -> None:
-    """Windows from PostgreSQL and the same deltas make the same minutes."""
+    """Windows from PostgreSQL and the deltas in them give the same minutes."""
     deltas = [counted_at(second, latencies=(5.0,) * 4) for second in range(1800)]
     lived, restored = VersionSeries(), VersionSeries()
     for each in deltas:
@@ -134,7 +134,7 @@ def test_what_was_added_up_before_is_restored() -> None:
 
 
 def test_a_clock_that_is_ahead_counts_now() -> None:
-    """Else what it counted would be in windows that nobody looks at yet."""
+    """Otherwise its counts would be in future windows, which no rule reads yet."""
     series = VersionSeries()
     series.add(counted_at(3600), NOW)
     assert series.counted(NOW, 10).asked == 1

@@ -1,4 +1,4 @@
-"""streams/prediction_log/rows.py: what of a response is kept, and what is no response."""
+"""streams/prediction_log/rows.py: which fields of a response are kept, and what is not a response."""
 
 import hashlib
 import hmac
@@ -55,7 +55,7 @@ def test_a_row_has_what_the_response_says() -> None:
 
 
 def test_an_error_has_its_code() -> None:
-    """And no more of it; where the input was not valid there is no digest."""
+    """Only the digest of the input is kept; an invalid input has none."""
     error = {"code": "INVALID_INPUT", "message": "secret input", "details": [{"path": "/x", "message": "3"}]}
     row = row_of(
         response(predictions=None, error=error),
@@ -67,7 +67,7 @@ def test_an_error_has_its_code() -> None:
 
 
 def test_predictions_are_kept_as_written() -> None:
-    """Byte for byte, also `null`, which some model may predict."""
+    """Byte for byte, also `null`, which a model may predict."""
     body = orjson.dumps(response())[:-1].replace(b'"predictions":[0,1.5],', b"")
     for predictions in (b'{"a": 1.0, "\\u0000": [1e3]}', b"null", b'"\xc3\xa9"'):
         row = row_of(body + b',"predictions":' + predictions + b"}", predictions=True)
@@ -75,18 +75,18 @@ def test_predictions_are_kept_as_written() -> None:
 
 
 def test_responses_of_older_and_newer_workers_are_read() -> None:
-    """The ones have no `fallback`, the others fields that nobody knows yet."""
+    """Earlier releases send no `fallback`, later ones send unknown fields."""
     assert row_of(response(fallback=None)).fallback is False
     assert row_of(response(fallback=True, unheard_of={"x": [1]})).fallback is True
 
 
 def test_a_character_that_postgresql_has_not_is_replaced() -> None:
-    """Users may be named with it."""
+    """User ids may contain it."""
     assert row_of(response(user_id="a\0b")).user_id == "a\ufffdb"
 
 
 def test_a_hashed_user_is_told_by_who_has_the_key() -> None:
-    """HMAC-SHA-256 in hexadecimal; a request that named no user has none by hash either."""
+    """HMAC-SHA-256 in hexadecimal; an empty user id stays empty."""
     key = b"k" * 32
     assert (
         row_of(response(user_id="ü1"), hash_key=key).user_id
@@ -118,7 +118,7 @@ def test_a_hashed_user_is_told_by_who_has_the_key() -> None:
     ],
 )
 def test_what_is_no_response_is_refused(value: Any) -> None:
-    """By a ValueError, whatever it is."""
+    """With a ValueError, whatever is wrong."""
     reader = RowReader(str, keeps_predictions=True)
     encoded = value if value is None or isinstance(value, bytes) else orjson.dumps(value)
     with pytest.raises(ValueError):
@@ -129,7 +129,7 @@ def test_what_is_no_response_is_refused(value: Any) -> None:
     "source", ["", "t/1", "t/1/2/3", "/1/2", "t/x/2", "t/1/-2", f"t/{2**31}/2", f"t/1/{2**63}", "t\0/1/2"]
 )
 def test_a_response_that_names_no_request_is_refused(source: str) -> None:
-    """Nobody could say whether it is a repeat."""
+    """Without it a repeat cannot be recognised."""
     with pytest.raises(ValueError, match="headrace-source"):
         row_of(response(), headers=headers_of(source))
 
@@ -148,7 +148,7 @@ def test_a_time_that_is_none_is_refused(timestamp: int) -> None:
 
 @given(st.builds(dict, request_id=st.text(min_size=1, max_size=128), user_id=st.text(max_size=256)))
 def test_every_response_of_the_contract_is_read(names: dict[str, Any]) -> None:
-    """What the contract takes for a response has a row, and its texts are of PostgreSQL's."""
+    """Every response that the contract allows has a row that PostgreSQL can store."""
     try:
         PredictResponse.model_validate(response(**names))
     except ValueError:
@@ -165,7 +165,7 @@ def test_kept_days_are_those_before_today_and_some_ahead() -> None:
 
 @pytest.mark.parametrize("key", [None, "too short"])
 def test_hashes_want_a_key(key: str | None) -> None:
-    """One that cannot be guessed; and no message quotes it."""
+    """A long random one; and no message quotes it."""
     with pytest.raises(ValidationError, match="HEADRACE_LOG_HASH_KEY") as refused:
         Settings.model_validate({"log_user_ids": "hashed", "log_hash_key": key})
     assert "too short" not in refused.value.errors(include_input=False)[0]["msg"]

@@ -1,4 +1,4 @@
-"""streams/prometheus: what is counted comes out as Prometheus reads it, and nothing waits for the page."""
+"""streams/prometheus: counters appear in Prometheus's format, and other tasks run while a page is written."""
 
 import asyncio
 import re
@@ -140,7 +140,7 @@ async def test_what_is_served_is_shown_before_its_first_request() -> None:
 
 
 async def test_a_version_that_is_over_is_shown_for_an_hour_more() -> None:
-    """Versions come and go for years; whoever scrapes has seen its last requests by then."""
+    """Versions come and go for years; by then the last requests are scraped."""
     book = MetricsRegistry("w", "boot", START)
     now = datetime.now(UTC)
     for version, ended in (("v1", KEPT * 2), ("old", KEPT * 2), ("ended", KEPT / 2)):
@@ -189,7 +189,7 @@ async def test_others_have_their_turn_while_a_page_is_written(monkeypatch: pytes
 
 
 async def test_a_sample_tells_of_each_worker_once() -> None:
-    """Of one that was started anew under its name the living one; who is gone for long is none."""
+    """Of a restarted worker the newest boot; a worker that is gone for long is left out."""
     sample = Sample(
         at=1000.0,
         offsets={0: Offsets(committed=5, end=12), 1: Offsets(committed=3, end=3)},

@@ -1,4 +1,4 @@
-"""streams/monitoring/rules/global_rules.py: lag, workers and lost metrics, by samples over time."""
+"""streams/monitoring/rules/global_rules.py: lag, workers and missing metrics, from samples over time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def sample(
     return Sample(at, {0: Offsets(committed, end), 1: Offsets(end, end)}, workers, epoch, missing_deltas)
 
 
-def sign(
+def status(
     age_seconds: float = 1.0,
     *,
     worker: str = "w",
@@ -36,7 +36,7 @@ def sign(
 
 
 def watched(seconds: float, seen: Callable[[float], dict[str, Any]]) -> list[Alert]:
-    """The alerts of a time in which a sample is taken each five seconds."""
+    """The events of a span with a sample every five seconds."""
     engine = AlertEngine()
     alerts = []
     at = 0.0
@@ -46,13 +46,13 @@ def watched(seconds: float, seen: Callable[[float], dict[str, Any]]) -> list[Ale
     return alerts
 
 
-def told(alerts: Sequence[Alert]) -> list[tuple[str, str, float]]:
+def events_of(alerts: Sequence[Alert]) -> list[tuple[str, str, float]]:
     assert all((alert.model_name, alert.model_version) == ("", "") for alert in alerts)
     return [(alert.rule, alert.state, alert.at.timestamp()) for alert in alerts]
 
 
 def test_the_lag_is_the_age_of_the_oldest_request_that_is_not_answered() -> None:
-    """A hundred a second come, of which ever fewer are answered."""
+    """A hundred requests arrive each second, and ever fewer are answered."""
     view = GlobalView()
     for second in range(0, 305, 5):
         view.add(sample(second, committed=50 * second, end=100 * second))
@@ -62,14 +62,14 @@ def test_the_lag_is_the_age_of_the_oldest_request_that_is_not_answered() -> None
 
 
 def test_a_lag_that_is_old_and_grows_fires_and_resolves_when_it_is_worked_off() -> None:
-    """The workers stand still from 100 to 300 seconds, and then need a minute."""
+    """The workers stop from second 100 to 300, and then need a minute."""
 
     def seen(at: float) -> dict[str, Any]:
         end = int(100 * at)
         done = end if at < 100 else 10_000 if at < 300 else min(end, 10_000 + int((at - 300) * 500))
         return {"committed": done, "end": end}
 
-    fired, resolved = told(watched(500, seen))
+    fired, resolved = events_of(watched(500, seen))
     assert fired[:2] == ("consumer_lag", "firing")
     assert 130 <= fired[2] <= 150
     assert resolved[:2] == ("consumer_lag", "resolved")
@@ -77,7 +77,7 @@ def test_a_lag_that_is_old_and_grows_fires_and_resolves_when_it_is_worked_off() 
 
 
 def test_a_backlog_that_shrinks_does_not_fire() -> None:
-    """Somebody sent what was collected in an hour; it is being answered."""
+    """Somebody sent the requests of an hour at once; they are being answered."""
 
     def seen(at: float) -> dict[str, Any]:
         return {"committed": int(1000 * at), "end": 200_000 + int(10 * at)}
@@ -86,67 +86,67 @@ def test_a_backlog_that_shrinks_does_not_fire() -> None:
 
 
 def test_nothing_to_do_is_no_lag() -> None:
-    """All is answered and nothing comes."""
+    """Everything is answered, and no request arrives."""
     assert watched(1000, lambda _: {"committed": 7, "end": 7}) == []
 
 
 def test_a_worker_that_died_fires_until_it_is_replaced_or_forgotten() -> None:
-    """It sends no more heartbeats; a worker that ended in order has none."""
-    alive = sign(worker="other")
+    """It sends no heartbeats any more; a worker that stopped cleanly has removed its row."""
+    alive = status(worker="other")
 
     def dies(at: float) -> dict[str, Any]:
-        return {"workers": [alive, sign(max(1.0, at - 100))]}
+        return {"workers": [alive, status(max(1.0, at - 100))]}
 
-    fired, resolved = told(watched(1000, dies))
+    fired, resolved = events_of(watched(1000, dies))
     assert fired == ("stale_workers", "firing", 125.0)
     assert resolved[1:] == ("resolved", 100 + 600 + 60)
 
     def restarts(at: float) -> dict[str, Any]:
-        anew = [sign(1.0, boot_id="c")] if at >= 110 else []
-        return {"workers": [alive, sign(max(1.0, at - 100)), *anew]}
+        anew = [status(1.0, boot_id="c")] if at >= 110 else []
+        return {"workers": [alive, status(max(1.0, at - 100)), *anew]}
 
     assert watched(1000, restarts) == []
 
 
 def test_a_worker_that_does_not_follow_the_registry_fires() -> None:
-    """One that stays behind; not one that is a little later than a promotion a minute."""
+    """A worker that stays behind; not one that is a little late with a promotion each minute."""
 
     def stuck(at: float) -> dict[str, Any]:
-        return {"epoch": 1 if at < 100 else 2, "workers": [sign()]}
+        return {"epoch": 1 if at < 100 else 2, "workers": [status()]}
 
-    assert told(watched(200, stuck)) == [("stale_workers", "firing", 170.0)]
+    assert events_of(watched(200, stuck)) == [("stale_workers", "firing", 170.0)]
 
     def busy(at: float) -> dict[str, Any]:
         epoch = int(at // 60)
-        return {"epoch": epoch, "workers": [sign(epoch=int(max(0, at - 20) // 60))]}
+        return {"epoch": epoch, "workers": [status(epoch=int(max(0, at - 20) // 60))]}
 
     assert watched(1000, busy) == []
 
     def restored(at: float) -> dict[str, Any]:
         epoch = 90 if at < 300 else 3
-        return {"epoch": epoch, "workers": [sign(epoch=epoch)]}
+        return {"epoch": epoch, "workers": [status(epoch=epoch)]}
 
     assert watched(1000, restored) == []
 
 
 def test_a_worker_that_loads_for_ten_minutes_fires() -> None:
-    """A model of some gigabytes takes a while, but not so long."""
+    """A model of some gigabytes takes a while to load, but not ten minutes."""
 
     def loads(at: float) -> dict[str, Any]:
-        return {"workers": [sign(behind=("m",) if at >= 100 else ())]}
+        return {"workers": [status(behind=("m",) if at >= 100 else ())]}
 
-    assert told(watched(800, loads)) == [("stale_workers", "firing", 710.0)]
-    assert watched(800, lambda at: {"workers": [sign(behind=("m",) if at % 300 > 5 else ())]}) == []
+    assert events_of(watched(800, loads)) == [("stale_workers", "firing", 710.0)]
+    assert watched(800, lambda at: {"workers": [status(behind=("m",) if at % 300 > 5 else ())]}) == []
 
 
 def test_deltas_that_never_come_fire_and_those_on_their_way_do_not() -> None:
-    """What was lost before a monitor looked is not told again; ten minutes later it is over."""
+    """Deltas that were missing before the monitor started do not count; ten minutes later the alert resolves."""
 
     def seen(at: float) -> dict[str, Any]:
         on_their_way = 3 if at % 20 == 0 else 0
         return {"missing_deltas": 40 + on_their_way + (5 if at >= 200 else 0)}
 
-    fired, resolved = told(watched(1200, seen))
+    fired, resolved = events_of(watched(1200, seen))
     assert fired[:2] == ("delta_loss", "firing")
     assert 255 <= fired[2] <= 265
     assert resolved[:2] == ("delta_loss", "resolved")

@@ -1,4 +1,4 @@
-"""streams/monitoring/rules/model_rules.py with the engine over it: what each rule of a model sees, and how soon."""
+"""streams/monitoring/rules/model_rules.py with the engine: which changes each rule detects, and how soon."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +21,7 @@ ALONE = {"m": ({"v1": 1.0}, "v1")}
 
 
 def since(start: int, usual: float, then: float, until: int = 10**9) -> Plan:
-    """One figure, and another one from `start` to `until`."""
+    """One value, and another one from `start` to `until`."""
     return lambda at: np.where((at >= start) & (at < until), then, usual)
 
 
@@ -41,7 +41,7 @@ def two(canary: dict[str, Any], share: float = 0.1, begins: int = WARM) -> Simul
     return Simulation(versions, lambda second: ALONE if second < begins else canaried)
 
 
-def told(alerts: list[Alert]) -> list[tuple[str, str, str]]:
+def events_of(alerts: list[Alert]) -> list[tuple[str, str, str]]:
     return [(alert.model_version, alert.rule, alert.state) for alert in alerts]
 
 
@@ -52,7 +52,7 @@ def test_five_times_the_latency_at_500_requests_a_second_fires_within_five_secon
     simulation = one(slow=since(start, 1.0, 5.0, start + 200), seed=seed)
     assert simulation.run(start) == []
     (fired,) = simulation.run(200)
-    assert told([fired]) == [("v1", "latency_baseline", "firing")]
+    assert events_of([fired]) == [("v1", "latency_baseline", "firing")]
     assert simulation.seconds_of(fired) - start <= 5.0
     assert fired.baseline is not None
     assert fired.value > fired.threshold == pytest.approx(3 * fired.baseline)
@@ -62,16 +62,16 @@ def test_five_times_the_latency_at_500_requests_a_second_fires_within_five_secon
 
 
 def test_a_slow_model_is_not_taken_for_the_usual_one_while_it_fires() -> None:
-    """It fires for as long as it is slow, against what was usual before."""
+    """It fires for as long as the version is slow, against the baseline of before."""
     simulation = one(60.0, slow=since(WARM, 1.0, 5.0))
-    assert told(simulation.run(WARM + 5000)) == [("v1", "latency_baseline", "firing")]
+    assert events_of(simulation.run(WARM + 5000)) == [("v1", "latency_baseline", "firing")]
 
 
 @pytest.mark.parametrize(
     ("rate", "times", "within"), [(500.0, 5.0, 5), (100.0, 5.0, 31), (20.0, 2.7, 200), (2.0, 2.7, 1000)]
 )
 def test_fewer_requests_need_longer_windows(rate: float, times: float, within: int) -> None:
-    """What a second cannot tell, a minute can."""
+    """A long window detects a change that a short one cannot."""
     start = 1020 if rate > 10 else 3900
     simulation = one(rate, slow=since(start, 1.0, times), hit_share=always(0.0))
     assert simulation.run(start) == []
@@ -81,7 +81,7 @@ def test_fewer_requests_need_longer_windows(rate: float, times: float, within: i
 
 @pytest.mark.parametrize("stall_seconds", [1, 2])
 def test_a_stall_of_a_second_is_no_alert(stall_seconds: int) -> None:
-    """Every request of it is ten times as slow."""
+    """Every request of that second is ten times as slow."""
     simulation = one(slow=since(WARM, 1.0, 10.0, WARM + stall_seconds))
     assert simulation.run(WARM + 120) == []
 
@@ -93,16 +93,16 @@ def test_a_difference_that_nobody_feels_is_no_alert() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.02])
 def test_a_canary_that_is_slower_than_production_fires(share: float) -> None:
-    """It has no hour of its own yet to be held against."""
+    """A canary has no baseline of its own yet."""
     simulation = two({"median_ms": 30.0}, share)
     assert simulation.run(WARM + 120) == []
     (fired,) = simulation.run(300)
-    assert told([fired]) == [("v2", "latency_production", "firing")]
+    assert events_of([fired]) == [("v2", "latency_production", "firing")]
     assert fired.value > fired.threshold > (fired.baseline or 0.0)
 
 
 def test_a_canary_like_production_does_not_fire() -> None:
-    """Nor do both, when both are slow: that is for the other rule."""
+    """When both are slow, the other rule fires."""
     assert two({}).run(WARM + 600) == []
 
 
@@ -119,7 +119,7 @@ def test_an_outage_fires_within_seconds(share: float, within: int) -> None:
 def minute_by_minute(
     requests: int, errors: Callable[[int], int], minutes: int
 ) -> tuple[int, Evaluation] | None:
-    """When the rule of errors first says that it is bad, and what it says then."""
+    """The minute in which the rule is breached first, and its evaluation."""
     series = VersionSeries()
     view = ModelView("m", {"v1": series}, {"v1": 1.0})
     for minute in range(minutes):
@@ -135,7 +135,7 @@ def minute_by_minute(
 
 @pytest.mark.parametrize(("percent", "window", "within"), [(12, 3600, 40), (5, 21_600, 230)])
 def test_the_faster_the_budget_goes_the_sooner_errors_fire(percent: int, window: int, within: int) -> None:
-    """After six good hours, 7.2% within the last one, or 3% within all."""
+    """After six good hours: 7.2% within the last hour, or 3% within all six."""
     found = minute_by_minute(100, lambda minute: 6 * percent if minute >= 360 else 0, 720)
     assert found is not None
     minute, evaluation = found
@@ -144,7 +144,7 @@ def test_the_faster_the_budget_goes_the_sooner_errors_fire(percent: int, window:
 
 
 def test_errors_within_the_budget_do_not_fire() -> None:
-    """The objective is 99.5%, over thirty days: a day with five times as many errors is still none."""
+    """The objective is 99.5% over thirty days: a day with five times as many errors does not alert."""
     assert minute_by_minute(100, lambda _: 15, 720) is None
 
 
@@ -154,7 +154,7 @@ def test_few_requests_are_no_rate() -> None:
 
 
 def test_requests_that_reach_no_version_count_against_all_of_the_model() -> None:
-    """One sender of what nobody can read is no outage; everybody is."""
+    """One sender of unreadable requests is not an outage; unreadable requests of all senders are."""
 
     def simulation(refused: float) -> Simulation:
         nowhere = SimulatedVersion("m", "", since(WARM, 0.0, refused), error_share=always(1.0))
@@ -162,23 +162,23 @@ def test_requests_that_reach_no_version_count_against_all_of_the_model() -> None
 
     assert simulation(1.0).run(WARM + 300) == []
     fired = simulation(50.0).run(WARM + 60)
-    assert told(fired) == [("", "error_rate", "firing")]
+    assert events_of(fired) == [("", "error_rate", "firing")]
 
 
 def test_hits_that_collapse_fire_and_resolve() -> None:
-    """Redis is gone for some minutes; the backend takes its part of the time."""
+    """Redis is unavailable for some minutes; the backend infers instead."""
     start = 1300
     hits = since(start, 0.6, 0.0, start + 300)
     simulation = one(hit_share=hits)
     assert simulation.run(start) == []
     fired = simulation.run(60)
-    assert told(fired) == [("v1", "cache_hits", "firing")]
+    assert events_of(fired) == [("v1", "cache_hits", "firing")]
     assert fired[0].baseline == pytest.approx(0.6, abs=0.02)
-    assert told(simulation.run(500)) == [("v1", "cache_hits", "resolved")]
+    assert events_of(simulation.run(500)) == [("v1", "cache_hits", "resolved")]
 
 
 def test_a_version_that_gets_other_users_may_fill_its_cache_first() -> None:
-    """Its share of hits falls to nothing at the promotion, and nothing is wrong."""
+    """Its share of hits falls to zero at the promotion, as it should."""
     promoted = WARM + 1500
 
     def hits(at: np.ndarray) -> np.ndarray:
@@ -191,26 +191,26 @@ def test_a_version_that_gets_other_users_may_fill_its_cache_first() -> None:
 
 
 def test_a_version_with_weight_that_gets_nothing_fires_until_it_gets_something() -> None:
-    """The others still get theirs."""
+    """The other versions still get their requests."""
     start, end = 3700, 4000
     simulation = two({"rate": since(start, 50.0, 0.0, end)}, begins=0)
     simulation.routes = lambda _: {"m": ({"v1": 0.9, "v2": 0.1}, "v1")}
     assert simulation.run(start) == []
     (fired,) = simulation.run(end - start)
-    assert told([fired]) == [("v2", "no_traffic", "firing")]
+    assert events_of([fired]) == [("v2", "no_traffic", "firing")]
     assert 60 <= simulation.seconds_of(fired) - start <= 65
     (resolved,) = simulation.run(200)
     assert (resolved.alert_id, resolved.state) == (fired.alert_id, "resolved")
 
 
 def test_a_version_whose_weight_is_taken_is_not_missed() -> None:
-    """After a rollback it gets nothing, as it should; what fired of it resolves."""
+    """After a rollback it gets no requests, as it should; its alerts resolve."""
     start = 3700
     simulation = two({"rate": since(start, 50.0, 0.0)}, begins=0)
     simulation.routes = lambda second: (
         {"m": ({"v1": 0.9, "v2": 0.1}, "v1")} if second < start + 100 else ALONE
     )
-    assert told(simulation.run(start + 600)) == [
+    assert events_of(simulation.run(start + 600)) == [
         ("v2", "no_traffic", "firing"),
         ("v2", "no_traffic", "resolved"),
     ]
@@ -230,38 +230,38 @@ def test_a_model_that_falls_silent_at_once_fires() -> None:
     ("count", "rule"), [("load_failures", "load_failure"), ("breaker_opened", "breaker_opened")]
 )
 def test_what_happened_once_fires_at_once_and_resolves_two_minutes_later(count: str, rule: str) -> None:
-    """A version that cannot be loaded is tried again each ten seconds, so it fires on."""
+    """A worker retries a failed load each ten seconds, so the alert keeps firing."""
     simulation = one(5.0)
     simulation.run(10)
     happened = next(iter(SimulatedVersion("m", "v1", always(5.0)).deltas(np.random.default_rng(1), 10, 1)))
     assert happened is not None
     for second in range(0, 60, 10):
         simulation.engine.observe([happened.model_copy(update={count: 1})], START + 10 + second)
-        told_now = simulation.run(10)
-        assert told(told_now) == ([] if second else [("v1", rule, "firing")])
-    assert told(simulation.run(200)) == [("v1", rule, "resolved")]
+        events = simulation.run(10)
+        assert events_of(events) == ([] if second else [("v1", rule, "firing")])
+    assert events_of(simulation.run(200)) == [("v1", rule, "resolved")]
 
 
 def test_rules_of_a_model_are_its_own() -> None:
-    """What is switched off does not fire, and what fired resolves."""
+    """A disabled rule does not fire, and its alert resolves."""
     simulation = one(slow=since(WARM, 1.0, 5.0))
     simulation.engine.model_rules = {"other": ModelRules(latency_baseline=LatencyBaseline(enabled=False))}
-    assert told(simulation.run(WARM + 60)) == [("v1", "latency_baseline", "firing")]
+    assert events_of(simulation.run(WARM + 60)) == [("v1", "latency_baseline", "firing")]
     simulation.engine.model_rules = {"m": ModelRules(latency_baseline=LatencyBaseline(enabled=False))}
-    assert told(simulation.run(1)) == [("v1", "latency_baseline", "resolved")]
+    assert events_of(simulation.run(1)) == [("v1", "latency_baseline", "resolved")]
     simulation.engine.model_rules = {"m": ModelRules(latency_baseline=LatencyBaseline(severity="info"))}
     simulation.versions[0].slow = always(5.0)
     assert [alert.severity for alert in simulation.run(60)] == ["info"]
 
 
 def test_a_version_without_requests_has_no_verdicts_that_fire() -> None:
-    """An empty series is nobody's alarm."""
+    """An empty series has nothing to evaluate."""
     simulation = one(0.0)
     simulation.engine._views["m"].series["v1"] = VersionSeries()
     assert simulation.run(100) == []
 
 
 def test_an_objective_that_no_errors_can_miss_is_refused() -> None:
-    """With 80% a fifth may fail, and more than five times that there is not."""
+    """With an objective of 80% the budget is a fifth, and the share of errors cannot exceed five times that."""
     with pytest.raises(ValueError, match="a factor must be less than 5"):
         ErrorRate(objective_percent=80)
