@@ -44,20 +44,21 @@ class CoalescedCall:
 
     def joins(self, request: RequestContext) -> bool:
         """Let a request share the call; False when the call has started and may end before its deadline."""
-        deadline = math.inf if request.deadline_unix_ms is None else request.deadline_unix_ms / 1000
+        own_unix_ms = request.deadline_unix_ms
+        own_unix_seconds = math.inf if own_unix_ms is None else own_unix_ms / 1000
         if self.is_open:
-            self.deadline_unix_seconds = max(self.deadline_unix_seconds, deadline)
-        return deadline <= self.deadline_unix_seconds
+            self.deadline_unix_seconds = max(self.deadline_unix_seconds, own_unix_seconds)
+        return own_unix_seconds <= self.deadline_unix_seconds
 
 
 RunCall = Callable[[CoalescedCall], Awaitable[None]]
 
 
 class Coalescer:
-    """The calls in flight.
+    """Starts the calls and keeps those in flight.
 
-    `infer` fills the results of a call; digests that it leaves out get INTERNAL. `store` then keeps the
-    results; until it returns, requests with equal inputs still join the call.
+    `infer` fills the results of a call; digests without a result then get INTERNAL. After it, `store` puts the
+    results into the cache; until it returns, requests with equal inputs join the call.
     """
 
     def __init__(self, infer: RunCall, store: RunCall) -> None:
@@ -115,7 +116,7 @@ class Coalescer:
         version = call.version
         try:
             await self._infer(call)
-        except Exception:  # a fault of ours; the requests still need a response
+        except Exception:  # an internal fault; the requests still need a response
             log.exception("internal fault", model_name=version.model_name, version=version.spec.version)
         finally:
             if len(call.results) < len(call.digests):
@@ -139,6 +140,8 @@ class Coalescer:
 
 async def await_call(call: CoalescedCall, requests: Sequence[RequestContext]) -> None:
     """Wait until the call is done, or the first deadline of these requests has passed."""
-    deadlines = [request.deadline_unix_ms for request in requests if request.deadline_unix_ms is not None]
-    timeout = max(0.0, min(deadlines) / 1000 - time.time()) if deadlines else None
-    await asyncio.wait([call.done], timeout=timeout)
+    deadlines_unix_ms = [
+        request.deadline_unix_ms for request in requests if request.deadline_unix_ms is not None
+    ]
+    timeout_seconds = max(0.0, min(deadlines_unix_ms) / 1000 - time.time()) if deadlines_unix_ms else None
+    await asyncio.wait([call.done], timeout=timeout_seconds)

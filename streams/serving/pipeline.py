@@ -19,8 +19,8 @@ path has one loop: a request whose call failed may go back to the cache step, on
 version (`fallback.py`).
 
 Every record ends in a response, a dead letter, or both. An exception outside the tree of `schemas/errors.py`
-is a fault of ours. Where it concerns one record, that record gets INTERNAL; elsewhere it leaves `process`, the
-process ends, and the slice is fetched again.
+is an internal fault. Where it concerns one record, that record gets INTERNAL; elsewhere it leaves `process`,
+the worker ends, and the slice is fetched again.
 """
 
 import asyncio

@@ -95,7 +95,7 @@ class Responder:
             self._on_failure(error)
 
     def respond_internal(self, request: RequestContext) -> None:
-        """Respond to a request that a fault of ours has stopped, as far as it was parsed."""
+        """Respond with INTERNAL; a record that was not parsed as far as its request id becomes a dead letter only."""
         error = InternalError(INTERNAL_FAULT)
         if request.request_id:
             self.respond_error(request, error)

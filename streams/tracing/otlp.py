@@ -45,7 +45,7 @@ class OtlpExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Post spans, with retries; called in the processor's thread. Never raises."""
         body = encode_spans(spans).SerializeToString()
-        ends_at = time.monotonic() + EXPORT_SECONDS
+        deadline_monotonic_seconds = time.monotonic() + EXPORT_SECONDS
         tries = 0
         while True:
             tries += 1
@@ -53,13 +53,14 @@ class OtlpExporter(SpanExporter):
             if not reason:
                 self._log_change(failing=False)
                 return SpanExportResult.SUCCESS
-            pause = backoff_seconds(
+            pause_seconds = backoff_seconds(
                 tries,
                 first_seconds=FIRST_PAUSE_SECONDS,
                 longest_seconds=EXPORT_SECONDS,
                 chance=random.uniform(0.5, 1.0),  # noqa: S311  # no secret
             )
-            if not may_retry or time.monotonic() + pause >= ends_at or self._closed.wait(pause):
+            too_late = time.monotonic() + pause_seconds >= deadline_monotonic_seconds
+            if not may_retry or too_late or self._closed.wait(pause_seconds):
                 if self._closed.is_set():
                     # The error of a connection that `shutdown` closed does not explain anything.
                     reason = "not accepted before the process ended"
