@@ -1,4 +1,4 @@
-"""A group of workers for each test, and a PostgreSQL of its own to harm and heal on the same address."""
+"""A group of workers for each test, and a PostgreSQL that a test may stop and start on the same address."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Model servers that fail in every way there is, behind a real worker: who is told what, and who never notices."""
+"""Model servers that fail in every way, behind a real worker: the error of each, and requests that are not affected."""
 
 import asyncio
 import ssl
@@ -27,7 +27,7 @@ from workers.network.retry import MAX_TRIES
 MIB = 1024 * 1024
 SPARED = "the model server is not called for now: "
 CLOSING = "connection: close\r\n"
-# Longer than a busy machine stands still: what a server that is well answers must not fail by it.
+# Long enough that a healthy server does not reach it on a busy machine.
 TIMEOUT_MS = 2000
 PATHS = {"open-inference": "/v2/models/m", "tensorflow": "/v1/models/m", "torchserve": "/predictions/m"}
 
@@ -51,7 +51,7 @@ CODES = {
     Fault.REDIRECTS: UNAVAILABLE,
     Fault.NO_HTTP: ERROR,
 }
-# How long it takes to read as much as is read at all depends on the machine: it has a test of its own.
+# Reading up to the limit takes time that depends on the machine: BIG_UNTOLD has a test of its own.
 QUICK = [fault for fault in Fault if fault is not Fault.BIG_UNTOLD]
 HANG = Fault.HANGS, Fault.HANGS_AFTER_HEADERS, Fault.DRIPS
 
@@ -115,7 +115,7 @@ async def test_each_fault_is_told_and_harms_nobody_else(
                     (response,) = await asker.ask(model, [300 + hang])
                     assert response.predictions == 2 * (300 + hang)
 
-            # What failed was not kept, and nobody is spared for it.
+            # Failed predictions are not cached, and the breaker stays closed.
             server.well = True
             for framework, model in models.items():
                 for fault, response in zip(QUICK, await asker.ask(model, QUICK), strict=True):
@@ -180,7 +180,7 @@ async def test_a_bad_answer_in_a_batch_is_its_own(
 async def test_a_server_that_is_down_is_spared_until_it_is_back(
     topics: MakeTopics, database: str, start_worker: StartWorker, fault: Fault
 ) -> None:
-    """After failures in a row it sees a probe now and then; users are told at once, and served when it is back."""
+    """After failures in a row it gets probes only; users get an error at once, and predictions when it is back."""
     settings = await topics(PARTITIONS, postgres_dsn=database, metrics_interval_seconds=0.25)
     server = BrokenServer()
     async with http_server(server.handle) as url, asking(settings) as asker:
@@ -223,7 +223,7 @@ async def test_a_server_that_is_down_is_spared_until_it_is_back(
 async def test_big_answers_take_bounded_memory(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """What is told too big is not read, and the rest to the limit only; its memory is given back."""
+    """A body with a length above the limit is not read, others are read up to the limit; the memory is released."""
     settings = await topics(PARTITIONS, postgres_dsn=database)
     server = BrokenServer()
     async with http_server(server.handle) as url, asking(settings) as asker:

@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 3
 
 
 async def test_a_backend_hangs(topics: MakeTopics, database: str, start_worker: StartWorker) -> None:
-    """Each such request is told so at its timeout and kept as a dead letter; its partition goes on."""
+    """Each such request gets an error at its timeout and a dead letter; its partition continues."""
     settings = await topics(PARTITIONS, postgres_dsn=database, slice_max_records=20)
     async with (
         http_server(serve_doubler) as url,
@@ -80,7 +80,7 @@ async def send(producer: AIOKafkaProducer, settings: Settings, first: int, input
 
 
 async def answers_to(count: int, log: TopicLog, settings: Settings) -> dict[int, PredictResponse]:
-    """The responses by the request's number, when there are so many."""
+    """Wait for `count` responses; return them by the number of their request."""
     records = log.of(settings.topic_responses)
     await log.until(lambda: len(records) >= count, f"{count} responses")
     responses = [PredictResponse.model_validate(orjson.loads(record.value)) for record in records]

@@ -45,7 +45,7 @@ LIFE = (
 
 
 class Plane:
-    """A registry, the topics of promotions, and what was written to them."""
+    """A registry, the topics of promotions, and the results in them."""
 
     def __init__(self, settings: Settings, redis: Redis, log: TopicLog) -> None:
         self.settings = settings
@@ -55,7 +55,7 @@ class Plane:
 
     @property
     def results(self) -> dict[str, list[PromotionResult]]:
-        """What was written so far, by event."""
+        """The results so far, by event."""
         results = defaultdict(list)
         for record in self.log.of(self.settings.topic_promotion_results):
             result = PromotionResult.model_validate_json(record.value)
@@ -94,7 +94,7 @@ Go = Callable[[], Awaitable[WorkerProcess]]
 
 
 async def kill_in_transaction(plane: Plane, step: str, go: Go) -> None:
-    """Kill it while PostgreSQL is at a step of the next promotion, and let PostgreSQL end what it had begun."""
+    """Kill it while PostgreSQL is at a step of the next promotion, and let PostgreSQL finish the transaction."""
     async with held(plane.dsn, step) as hold:
         worker = await go()
         backend = await hold.backend()
@@ -195,7 +195,7 @@ async def test_a_control_worker_is_killed(
 
 
 async def check_state(plane: Plane, moment: str, victim: int) -> None:
-    """What the dead worker has left behind is what the moment says."""
+    """Check the results, the epoch and the offset that the killed worker has left behind."""
     await plane.log.to_end()
     decided = LIFE[victim].event_id in plane.results
     epoch = await plane.epoch()
@@ -211,7 +211,7 @@ async def check_state(plane: Plane, moment: str, victim: int) -> None:
 
 async def check_end(plane: Plane, survivor: WorkerProcess) -> None:
     """Results, registry, audit trail and committed offset agree: each event is applied once, in its order."""
-    # Where the dead worker had gone on to the end, nothing else tells that the survivor runs.
+    # Where the killed worker had finished everything, only this shows that the survivor runs.
     await survivor.ready()
     survivor.terminate()
     assert await survivor.ended() == 0
@@ -269,7 +269,7 @@ async def test_a_control_worker_is_killed_with_a_result_on_its_way(
 async def test_a_result_that_cannot_be_written_is_not_lost(
     topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker
 ) -> None:
-    """Its event is not acknowledged: the worker ends, and the next one tells what was decided."""
+    """Its event is not acknowledged: the worker ends, and the next one publishes the result."""
     settings = await topics(1, postgres_dsn=database, redis_url=own_redis.url)
     await set_message_limits(settings, {settings.topic_promotion_results: 100})
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:

@@ -22,7 +22,7 @@ from tests.support.worker.process import StartWorker
 PATH = "/v2/models/m"
 USERS = [f"u{number}" for number in range(100)]
 LEAST_OF_A_HALF = 25
-# Longer than a busy machine stands still: what a server that is well answers must not fail by it.
+# Long enough that a healthy server does not reach it on a busy machine.
 TIMEOUT_MS = 2000
 FAILURES = {ErrorCode.BACKEND_ERROR, ErrorCode.BACKEND_UNAVAILABLE}
 PRODUCTIONS_INPUT: JsonObject = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}}
@@ -135,7 +135,7 @@ async def test_without_fallback_its_users_are_told(
 async def test_what_production_does_not_answer_either(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """An input that it refuses, or a server of its own that fails: the canary's error, with a dead letter."""
+    """An input that production refuses, or a failing server of production: the canary's error, with a dead letter."""
     settings = await topics(PARTITIONS, postgres_dsn=database, metrics_interval_seconds=0.25)
     production, broken = BrokenServer(), BrokenServer()
     broken.down = Fault.ANSWERS_500

@@ -1,4 +1,4 @@
-"""The broker stops, is killed, hangs, and comes back each time: the same worker goes on."""
+"""The broker stops, is killed or hangs, and starts again each time: the same worker continues."""
 
 import asyncio
 import uuid

@@ -29,7 +29,7 @@ class Told(logging.Handler):
 async def test_a_consumer_whose_fetch_has_failed_stops_as_any_other(
     topics: MakeTopics, own_kafka: Kafka, cancelled: bool
 ) -> None:
-    """Who stops it is cancelled only if somebody cancels him, and no connection is left."""
+    """The task that stops it is cancelled only if the test cancels it, and no connection is left."""
     settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap)
     consumer = AIOKafkaConsumer(settings.topic_responses, bootstrap_servers=own_kafka.bootstrap)
     await consumer.start()

@@ -18,7 +18,7 @@ from tests.support.worker.process import StartWorker
 async def test_a_late_acknowledgement_commits_nothing(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """The slice is answered by both, and what the other one has committed since stays committed."""
+    """Both answer the slice, and the offset that the other one has committed since stays committed."""
     settings = await topics(1, postgres_dsn=database)
     called, released = asyncio.Event(), asyncio.Event()
 
@@ -56,7 +56,7 @@ async def test_a_late_acknowledgement_commits_nothing(
         assert await uncommitted_requests(settings, 1) == 0
 
         released.set()
-        # What it answers before it is a member again cannot be committed.
+        # It cannot commit offsets before it is a member again.
         rejoined = one.logged_again("partitions assigned")
         one.resume()
         await rejoined
@@ -66,7 +66,7 @@ async def test_a_late_acknowledgement_commits_nothing(
         assert await one.ended() == 0
         assert await uncommitted_requests(settings, 1) == 0
         await log.to_end()
-        # What it had fetched before its pause it may answer again, once, before it learns of its exclusion.
+        # It may answer again, once, what it had fetched before its pause and before it learns of its exclusion.
         assert max(Counter(answered(log, settings.topic_responses)).values()) == 2
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL stops or hangs under load: answers go on with what the worker holds, and say when it is old."""
+"""PostgreSQL stops or hangs under load: answers continue from the worker's routes, and say when these are stale."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,7 +35,7 @@ async def test_postgres_fails(
     async with group.traffic() as traffic:
         await traffic.until_answered(lambda response: not response.stale, "fresh")
         await asyncio.to_thread(harm, own_postgres)
-        # No request waits for PostgreSQL: what is sent while it is away is answered while it is away.
+        # No request waits for PostgreSQL: requests that are sent while it is away are answered while it is away.
         await traffic.until_answered(lambda response: response.stale, "stale")
         conditions = (await readiness(port))["conditions"]
         assert [name for name, holds in conditions.items() if not holds] == [READ_LATELY]

@@ -25,7 +25,7 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 
 
 async def results_of(log: TopicLog, settings: Settings, count: int) -> list[PromotionResult]:
-    """Wait until there are so many results, and no more."""
+    """Wait for `count` results; fail if there are more."""
     records = log.of(settings.topic_promotion_results)
     await log.until(lambda: len(records) >= count, f"{count} results")
     await log.to_end()
@@ -35,7 +35,7 @@ async def results_of(log: TopicLog, settings: Settings, count: int) -> list[Prom
 async def test_promotions_wait_and_predictions_do_not(
     make_group: MakeGroup, own_postgres: Postgres, start_worker: StartWorker
 ) -> None:
-    """No request is lost or waits for PostgreSQL; what was published meanwhile is applied once, in its order, and followed."""
+    """No request is lost or waits for PostgreSQL; promotions that were published meanwhile are applied once, in order."""
     group = await make_group(
         postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0
     )
@@ -106,7 +106,7 @@ async def test_a_version_says_what_is_answered_by_an_old_route(
     async with PredictClient(settings) as client:
 
         async def answers(*, stale: bool) -> None:
-            """Wait for answers that are stale or not, and hold them against what the versions promise."""
+            """Wait for answers that are stale or not, and check their predictions."""
             while True:
                 kept = await client.predict(lenient, user_id="u", input={"x": 3})
                 assert kept.predictions == predictions_of("v1", 3)

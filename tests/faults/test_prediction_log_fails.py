@@ -18,7 +18,7 @@ async def until_rows(dsn: str, count: int) -> None:
 
 
 async def check_rows(dsn: str, traffic: Traffic) -> None:
-    """There is one row for each request, and it says what was answered."""
+    """There is one row for each request, with the values of its answer."""
     rows = await logged(dsn)
     by_source = {
         f"{row['source_topic']}/{row['source_partition']}/{row['source_offset']}": row for row in rows
@@ -83,7 +83,7 @@ async def test_postgres_is_stopped(
         await until_rows(own_postgres.dsn, 100)
         await asyncio.to_thread(own_postgres.stop)
         await log.logged("registry not reachable; responses to be logged wait")
-        # No request waits for PostgreSQL: what is sent while it is away is answered while it is away.
+        # No request waits for PostgreSQL: requests that are sent while it is away are answered while it is away.
         await traffic.until_answered()
         await asyncio.to_thread(own_postgres.start)
         await traffic.until_answered()

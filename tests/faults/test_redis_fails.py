@@ -1,4 +1,4 @@
-"""Redis stops or hangs under load: answers go on at once, and caching comes back by itself."""
+"""Redis stops or hangs under load: answers continue without the cache, which is used again when Redis is back."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ async def test_redis_fails(
         await traffic.until_answered(lambda response: response.cached, "cached")
         await asyncio.to_thread(harm, own_redis)
         await worker.logged(LOST)
-        # Redis still hangs or is away: what is sent from now on does not wait for it.
+        # Redis still hangs or is away: requests that are sent from now on do not wait for it.
         await traffic.until_answered(lambda response: not response.cached, "not cached")
         assert worker.count(LOST) == 1
         await asyncio.to_thread(heal, own_redis)

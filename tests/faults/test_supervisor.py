@@ -44,12 +44,12 @@ async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker
 
 
 async def test_none_outlives_its_supervisor(make_group: MakeGroup, start_worker: StartWorker) -> None:
-    """It is killed, and has no say."""
+    """The supervisor is killed; its workers end."""
     workers = await make_group()
     settings = workers.settings.model_copy(update={"worker_name": "w", "http_port": 0})
     supervisor = start_worker(settings, "predict", processes=2)
     await until_ready((await supervisor.logged("http served"))["port"])
-    # A file that can be read once the process has ended, also while nobody has waited for it.
+    # A descriptor that is readable once the process has ended, also before it is reaped.
     ends = [os.pidfd_open(await pid_of(supervisor, name)) for name in ("w-1", "w-2")]
     supervisor.kill()
     try:

@@ -12,12 +12,12 @@ from tests.support.worker.traffic import PARTITIONS
 
 BACKLOG = 40_000
 
-# What a worker answers between two commits, a second apart, can come again when it dies.
+# A killed worker's answers since its last commit, at most a second ago, are repeated.
 UNCOMMITTED_MS = 3000
 
 
 async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
-    """After kill -9 the other one takes all partitions; what was not committed yet may be repeated."""
+    """After kill -9 the other one takes all partitions; answers that were not committed may be repeated."""
     group = await make_group()
     one, two = await group.start("one", "two")
     async with group.traffic() as traffic:
@@ -32,7 +32,7 @@ async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
 
 
 async def test_a_worker_ends_in_the_middle_of_a_backlog(make_group: MakeGroup) -> None:
-    """What it has answered is what it has committed: the next one goes on there, and repeats nothing."""
+    """It commits everything that it has answered: the next one continues there, and repeats nothing."""
     group = await make_group()
     async with topic_log(group.settings.kafka_bootstrap, group.settings.topic_responses) as log:
         responses = log.of(group.settings.topic_responses)
@@ -68,14 +68,14 @@ async def test_workers_end_and_join(make_group: MakeGroup) -> None:
 
 async def test_a_worker_hangs_and_comes_back(make_group: MakeGroup) -> None:
     """Paused for longer than its session, then resumed: the other serves its partitions, and gives some back."""
-    # A call outlasts the pause of its worker: what is answered late is the same, not an error.
+    # A call outlasts the pause of its worker, so that a late answer is not an error.
     group = await make_group(timeout_ms=60_000)
     one, two = await group.start("one", "two")
     async with group.traffic() as traffic:
         await traffic.until_served_by("one", "two")
         one.pause()
         await traffic.until_answered()
-        # What it answers before it is a member again cannot be committed, and would come again.
+        # It cannot commit offsets before it is a member again; those answers would be repeated.
         rejoined = [worker.logged_again("partitions assigned") for worker in (one, two)]
         one.resume()
         await asyncio.gather(*rejoined)

@@ -1,4 +1,4 @@
-"""streams/monitoring/watch.py over PostgreSQL: what a monitor does that begins, falls behind or loses its models."""
+"""streams/monitoring/watch.py over PostgreSQL: a monitor that starts, falls behind or loses its models."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -41,7 +41,7 @@ class Followed:
 
 @dataclass
 class Assigned:
-    """What a test says; `asked` has the models that were about to be judged, each time."""
+    """The models that a test assigns; `asked` records them before each evaluation."""
 
     read: bool = True
     mine: frozenset[str] = frozenset({"m"})
@@ -62,7 +62,7 @@ class Assigned:
         return {"m": 0}[model_name]
 
     async def judged(self, times: int) -> None:
-        """Wait until models were judged so often from now on."""
+        """Wait for this many further evaluations."""
         until = len(self.asked) + times
         async with asyncio.timeout(DEADLINE_SECONDS):
             while len(self.asked) < until:
@@ -117,7 +117,7 @@ async def watching(opened: Database, assigned: Assigned, broker: Broker) -> Asyn
 
 
 async def failing(opened: Database) -> None:
-    """A model of which everything fails for the last minutes."""
+    """A model whose requests of the last minutes all failed."""
     now = datetime.now(UTC)
     await MetricWindows(opened).add(
         "earlier",
@@ -132,7 +132,7 @@ async def failing(opened: Database) -> None:
 
 
 async def test_what_is_not_read_yet_is_not_judged(opened: Database) -> None:
-    """The deltas that wait after a restart must not seem to be silence, nor hide what is over."""
+    """Deltas that wait after a restart are no silence, and do not hide that a fault is over."""
     await failing(opened)
     assigned, broker = Assigned(read=False), Broker()
     async with watching(opened, assigned, broker):
@@ -151,7 +151,7 @@ async def test_what_fires_is_not_told_again_by_who_comes_next(opened: Database) 
     assigned = Assigned()
     async with watching(opened, assigned, broker) as watch:
         await broker.until(1)
-        # Who goes before that is noted leaves it to the next, who publishes it again.
+        # A monitor that ends before this is recorded leaves the event to the next one, which publishes it again.
         await until_all_is_published(AlertEvents(opened))
         assigned.generation += 1
         await assigned.judged(2)

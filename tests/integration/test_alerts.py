@@ -53,11 +53,11 @@ class Receiver:
         self._news = Signal()
 
     def told_of(self, model: str) -> list[dict[str, Any]]:
-        """What it was told of a model so far."""
+        """The alerts of a model so far."""
         return [each for each in self._told if each["labels"].get("model_name") == model]
 
     async def until(self, done: Callable[[], object]) -> None:
-        """Wait until `done` is true of what it was told."""
+        """Wait until `done` is true of the alerts so far."""
         await self._news.until(done, lambda: f"another alert than {self._told}")
 
     async def serve(self, request: HttpRequest, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ async def steady_deltas(settings: Settings, model: str) -> AsyncIterator[Deltas]
 
 
 async def until_counted(settings: Settings, deltas: Deltas, count: int) -> None:
-    """Wait until so many more deltas are published, and the monitors have committed all but the newest of them."""
+    """Wait until `count` more deltas are published, and the monitors have committed all but the newest of them."""
     enough = deltas.published + count
 
     async def counted() -> bool:
@@ -171,7 +171,7 @@ async def until_counted(settings: Settings, deltas: Deltas, count: int) -> None:
 async def test_a_model_that_becomes_slow_is_told_once_and_through_a_restart(
     topics: MakeTopics, database: str, opened: Database, start_worker: StartWorker
 ) -> None:
-    """Five times the latency; the monitor that told it is killed, another one resolves it.
+    """Five times the latency; the monitor that fired the alert is killed, another one resolves it.
 
     After how many windows it fires is held by the tests of the rules, whose clock is simulated.
     """
@@ -253,7 +253,7 @@ async def test_a_worker_that_dies_and_requests_that_wait_are_told(
         worker = start_worker(settings, "predict")
         monitors = [start_worker(settings, "monitor") for _ in range(2)]
         await asyncio.gather(worker.ready(), *(monitor.ready() for monitor in monitors))
-        # Of whom there is no sign of life nobody misses one.
+        # The rule can miss the heartbeats only of a worker that has sent one.
         await until_so_many_live(Heartbeats(opened), 1)
         worker.kill()
         async with steady_requests(settings, name):
@@ -268,8 +268,8 @@ async def test_a_worker_that_dies_and_requests_that_wait_are_told(
     assert len(await AlertEvents(opened).firing()) == len(told) == 2
 
 
-async def test_of_two_monitors_one_tells(opened: Database) -> None:
-    """Whoever is first; a resolved event is of the alert that fires, or it is none."""
+async def test_one_of_two_monitors_records_an_alert(opened: Database) -> None:
+    """The first one; a resolved event counts only for the alert that fires."""
     alert_events = AlertEvents(opened)
     first, second = (alert() for _ in range(2))
     noted = await asyncio.gather(alert_events.record(first), alert_events.record(second))
@@ -304,7 +304,7 @@ def alert() -> Alert:
 
 
 async def test_rules_are_kept_with_who_set_them_and_never_change(opened: Database) -> None:
-    """The last ones are in force; what was left out is not kept, so that it follows the defaults."""
+    """The last rules are in force; fields that were left out are not stored, so that they follow the defaults."""
     rules = AlertRules(opened)
     await rules.set(
         "m", ModelRules.model_validate_json('{"no_traffic": {"enabled": false}}'), actor="a", reason=""

@@ -81,7 +81,7 @@ async def test_none_that_is_in_use_goes(models: list[Path], folder: Path) -> Non
 
 
 def test_what_a_dead_process_left_goes(folder: Path) -> None:
-    """After an hour without a change; what is being fetched now stays."""
+    """After an hour without a change; a download in progress stays."""
     folder.mkdir()
     old, new = folder / "incoming-old", folder / "incoming-new"
     for path in (old, new):

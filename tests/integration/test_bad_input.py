@@ -37,7 +37,7 @@ PUBLISHED = jsonschema_rs.Draft202012Validator(
 
 
 class Harness:
-    """The worker, its topics, and what was sent so far."""
+    """The worker, its topics, and the records that were sent so far."""
 
     def __init__(
         self, settings: Settings, model: str, log: TopicLog, producer: AIOKafkaProducer, worker: WorkerProcess

@@ -1,4 +1,4 @@
-"""workers/cache/redis_cache.py on a real Redis: what it keeps, and what happens when it stops, hangs or refuses."""
+"""workers/cache/redis_cache.py on a real Redis: reads and writes, and a Redis that stops, hangs or refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -84,7 +84,7 @@ async def test_a_value_that_is_too_big_is_left_out(cache: PredictionCache) -> No
 
 
 async def test_a_key_of_another_type_is_a_miss(cache: PredictionCache, client: "redis.Redis") -> None:
-    """A foreign list under our key is None and costs nobody else's value."""
+    """A foreign list under our key reads as None; other values are returned."""
     await client.rpush(KEYS[0], "foreign")
     await cache.set_many(ITEMS[1:2], ttl_seconds=60)
     assert await cache.get_many(KEYS[:2]) == [None, b'[1, "x"]']

@@ -1,4 +1,4 @@
-"""What was done to a model, and which version a user has and had, on the command line."""
+"""The history of a model, and the version of a user now and earlier, on the command line."""
 
 import orjson
 import pytest
@@ -15,7 +15,7 @@ USER = "u1"
 
 @pytest.fixture
 async def settings(database: str) -> Settings:
-    """Model `m` with seven revisions, of which the last but one reshuffles its users."""
+    """Model `m` with seven revisions; the last but one reshuffles its users."""
     await apply(
         database,
         event("register", model=spec("v1")),
@@ -30,7 +30,7 @@ async def settings(database: str) -> Settings:
 
 
 async def test_history_is_a_line_for_each_change(settings: Settings) -> None:
-    """For people what changed, by whom and why; for programs the whole state before and after."""
+    """For people the change, the actor and the reason; for programs the whole state before and after."""
     listed = (await headrace("history", "m", settings=settings)).stdout.splitlines()
     assert listed[0].split() == ["time", "rev", "action", "changed", "actor", "reason"]
     assert [line.split()[1:3] for line in listed[1:]] == [
@@ -84,7 +84,7 @@ async def test_route_says_why_in_words(settings: Settings) -> None:
 
 
 async def test_what_is_not_there_is_refused_with_what_is(settings: Settings) -> None:
-    """A revision that never was, a model that nobody registered, a user that no request can name."""
+    """A revision that does not exist, an unknown model, a user id that no request can have."""
     for revision in ("0", "8"):
         arguments = ("route", "m", "--user", USER, "--at-revision", revision)
         ended = await headrace(*arguments, "--json", settings=settings)

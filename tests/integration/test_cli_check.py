@@ -25,7 +25,7 @@ NUMBER: JsonObject = {"type": "number"}
 AMOUNT: JsonObject = {"type": "object", "required": ["amount"], "properties": {"amount": NUMBER}}
 AS_DECLARED = '{"type":"object","required":["amount"],"properties":{"amount":{"type":"number"}}}'
 X: JsonObject = {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}}}
-# Nobody listens on this reserved port.
+# No server listens on this reserved port.
 NOWHERE = "http://127.0.0.1:1"
 
 
@@ -70,7 +70,7 @@ async def check(folder: Path, registration: Any, *arguments: str) -> Ended:
 
 
 async def refused(folder: Path, registration: Any, code: str) -> tuple[str, JsonObject]:
-    """What is told of a version that is refused, to people and to programs."""
+    """The output for a version that is refused, to people and to programs."""
     ended = await check(folder, registration, "--json")
     (document,) = ended.documents
     assert (ended.code, document["accepted"], document["error"]["code"]) == (2, False, code)
@@ -119,7 +119,7 @@ async def test_a_good_version_is_taken(tmp_path: Path) -> None:
 
 
 async def test_standard_input_is_a_file_too(tmp_path: Path) -> None:
-    """And an example is made up where there is none, when the schema is simple."""
+    """Where no example is given, one is made from a simple schema."""
     positive = {"type": "object", "required": ["amount"], "properties": {"amount": {"minimum": 1, **NUMBER}}}
     registration = onnx(save_logarithm(tmp_path), example=None, input_schema=positive)
     settings = Settings(artifact_dir=str(tmp_path / "artifacts"))
@@ -173,7 +173,7 @@ async def test_what_production_would_refuse(
 
 
 async def test_a_wrong_example_leaves_the_model_to_be_looked_at(tmp_path: Path) -> None:
-    """What it declares is what mends the example."""
+    """The error names what the server declares, which corrects the example."""
     registration = onnx(save_logarithm(tmp_path), example={"input": {}})
     _, document = await refused(tmp_path, registration, "INVALID_EVENT")
     assert document["input_schema"] == AMOUNT
@@ -261,7 +261,7 @@ async def test_without_an_example_the_types_are_compared(tmp_path: Path) -> None
 
 
 async def test_several_outputs_and_a_mapping_of_one(tmp_path: Path) -> None:
-    """The schema that follows has them all, or what the mapping chooses; what is not declared is anything."""
+    """The derived schema has all outputs, or those that the mapping chooses; undeclared ones may be anything."""
     path = save_model(
         tmp_path / "m.onnx",
         [
@@ -337,13 +337,13 @@ async def serve_tensorflow(request: HttpRequest, writer: StreamWriter) -> None:
     else:
         instances = request.json()["instances"]
         if len(instances) > 8:
-            # It never comes back from a batch that large.
+            # It never answers a batch of this size.
             await asyncio.Event().wait()
         writer.write(answer({"predictions": [2 * instance["x"] for instance in instances]}))
 
 
 async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
-    """By its signature; what is not answered in time is refused, and larger batches than max_batch not tried."""
+    """By its signature; a batch without an answer in time is refused, and none above max_batch is tried."""
     async with http_server(serve_tensorflow) as url:
         large = served("tensorflow", url, server={"model": "doubler"}, timeout_ms=3000)
         late = await check(tmp_path, large, "--json")
@@ -392,7 +392,7 @@ async def test_a_server_that_is_not_listed_is_not_called(tmp_path: Path) -> None
 
 
 async def test_a_model_that_answers_by_its_batch_is_a_warning(tmp_path: Path) -> None:
-    """What a user gets would depend on who else asks."""
+    """The prediction of a user would depend on the other users of the batch."""
 
     async def serve(request: HttpRequest, writer: StreamWriter) -> None:
         if request.method == "GET":

@@ -140,7 +140,7 @@ async def test_a_name_that_only_mlflow_takes_needs_another(mlflow: ScriptedMlflo
 
 
 async def test_what_mlflow_does_not_know_is_told(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """Without a signature and a run the file still says what it takes; who registered it made it."""
+    """Without a signature and a run the file still says its inputs; the actor is the one who registered it."""
     mlflow.hold(mlflow.files["model.onnx"])
     mlflow.version = {"user_id": "registrar", "run_id": ""}
     ended = await imported(mlflow, tmp_path)
@@ -167,7 +167,7 @@ async def test_a_version_of_pickles_is_refused_by_the_command(mlflow: ScriptedMl
 
 
 async def test_a_model_in_two_files_is_refused(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """As MLflow logs models unless it is told otherwise, which is what the message says."""
+    """MLflow logs models so by default; the message says how to change that."""
     path = save_sum(tmp_path / "two.onnx")
     onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0, convert_attribute=True)
     mlflow.hold(path.read_bytes(), inputs=INPUTS, outputs=OUTPUTS)

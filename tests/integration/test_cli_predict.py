@@ -33,7 +33,7 @@ async def test_one_prediction(topics: MakeTopics) -> None:
 
 
 async def test_an_answered_error_has_a_code_of_its_own(topics: MakeTopics) -> None:
-    """Scripts tell an answered error (4) from no answer; people read the error's code."""
+    """Exit code 4 separates an answered error from no answer; people read the error's code."""
     settings = await topics(1)
     async with responder(settings, failing):
         ended = await headrace("predict", "m", "--user", "u", "--input", '{"fail": true}', settings=settings)
@@ -56,7 +56,7 @@ async def test_lines_are_answered_in_order(topics: MakeTopics) -> None:
 
 
 async def test_unanswered_and_failed_lines_are_told(topics: MakeTopics) -> None:
-    """What is not answered gets its own error on its line, and the exit code says so."""
+    """A request without an answer gets an error on its line and an exit code."""
 
     def silent_on_two(request: JsonObject) -> JsonObject | None:
         return None if request["input"].get("n") == 2 else failing(request)
@@ -68,7 +68,7 @@ async def test_unanswered_and_failed_lines_are_told(topics: MakeTopics) -> None:
         {"user_id": "u", "input": {"fail": True}},
     )
     async with responder(settings, silent_on_two):
-        # For the one that nobody answers; the others are answered by then on a busy machine too.
+        # For the one that gets no answer; on a busy machine too the others are answered by then.
         ended = await headrace("predict", "m", "--timeout-seconds", "8", stdin=requests, settings=settings)
     assert ended.code == 3
     codes = [document.get("error", {}).get("code") for document in ended.documents]

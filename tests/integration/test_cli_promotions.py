@@ -21,7 +21,7 @@ from tests.support.worker.registry_waits import until_so_many_live
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
 NOBODY = "no worker lives"
-# Nobody listens on this reserved port.
+# No server listens on this reserved port.
 NOWHERE = "127.0.0.1:1"
 
 
@@ -75,7 +75,7 @@ async def test_a_split_names_each_version_once_with_a_weight(settings: Settings)
 
 
 async def test_without_a_control_worker_the_fallback_is_told(settings: Settings) -> None:
-    """The result is the same, and standard error says that nobody decided it over Kafka."""
+    """The result is the same, and standard error says that no control worker decided it."""
     ended = await headrace("rollback", "m", "--json", settings=settings)
     assert ended.stderr.startswith(f"headrace: {FALLBACK}\n")
     assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "ILLEGAL_TRANSITION")
@@ -89,7 +89,7 @@ async def test_without_a_control_worker_the_fallback_is_told(settings: Settings)
 
 
 async def test_what_cannot_be_reached_has_exit_code_3(settings: Settings) -> None:
-    """Neither Kafka nor PostgreSQL: what is known of the event's fate is told."""
+    """Neither Kafka nor PostgreSQL: the message says that the event may have been applied."""
     away = Settings.model_validate(
         settings.model_dump()
         | {"kafka_bootstrap": NOWHERE, "postgres_dsn": f"postgresql://{NOWHERE}/headrace"}
@@ -103,7 +103,7 @@ async def test_what_cannot_be_reached_has_exit_code_3(settings: Settings) -> Non
 async def test_applied_but_not_to_be_seen_has_exit_code_3(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    """PostgreSQL is out of reach from here: the promotion stands, and that is what is told."""
+    """PostgreSQL is out of reach from here: the message says that the promotion is applied."""
     await start_worker(settings, roles="control").ready()
     away = Settings.model_validate(
         settings.model_dump() | {"postgres_dsn": f"postgresql://{NOWHERE}/headrace"}
@@ -157,13 +157,13 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
 
 
 async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
-    """Who has it and who is behind, in place; the end stays on the screen in words."""
+    """Workers that serve it and workers behind are drawn in place; the outcome stays on the screen in words."""
     await apply(database, event("register", model=spec("v1")))
     registry = await Database.connect(database)
     await Heartbeats(registry).record(WorkerHeartbeat("w-ready", "boot", epoch=10**6))
     await Heartbeats(registry).record(WorkerHeartbeat("w-slow", "boot", epoch=1))
     async with registry.connection() as connection:
-        # Nobody renews them, however long the command takes to begin.
+        # No worker renews them, however long the command takes to start.
         await connection.execute("UPDATE worker_heartbeats SET sent_at = now() + interval '1 hour'")
     await registry.close()
     settings = Settings.model_validate({"postgres_dsn": database})
@@ -186,7 +186,7 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
 
 def _all_of(terminal: int) -> str:
     written = b""
-    # A terminal that nobody has open any more is an error to read.
+    # Reading a terminal that no process has open any more fails.
     try:
         while chunk := os.read(terminal, 4096):
             written += chunk

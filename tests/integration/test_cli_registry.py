@@ -46,7 +46,7 @@ def refused(ended: Ended, code: str) -> None:
 
 
 async def test_a_version_is_registered_and_goes_live(settings: Settings, tmp_path: Path) -> None:
-    """From a file or standard input; each answer says the revision and who has the traffic."""
+    """From a file or standard input; each answer says the revision and the traffic of each version."""
     document = {"model_name": "m", "model": spec("v1")}
     file = tmp_path / "v1.json"
     file.write_bytes(orjson.dumps(document))
@@ -88,7 +88,7 @@ async def test_a_refusal_has_exit_code_2_its_code_and_a_sentence(live: Settings)
 
 
 async def test_a_registry_that_is_not_there_has_exit_code_3() -> None:
-    """A script can tell it from a refusal and try again."""
+    """The exit code differs from that of a refusal, so that a script can try again."""
     nowhere = Settings.model_validate({"postgres_dsn": "postgresql://127.0.0.1:1/headrace"})
     ended = await direct("promote", "m", "v1", settings=nowhere)
     assert ended.code == 3
@@ -119,7 +119,7 @@ async def test_status_draws_the_split(live: Settings) -> None:
 
 
 async def test_versions_lists_what_was_registered(live: Settings) -> None:
-    """For people a line each, for programs the whole spec; an unknown model is told as such."""
+    """For people a line each, for programs the whole spec; an unknown model is an error."""
     listed = (await headrace("versions", "m", settings=live)).stdout.splitlines()
     assert listed[1].split() == ["v1", "production", "100%", "open-inference", "http://127.0.0.1:9"]
     assert listed[2].split() == ["v2", "staging", "open-inference", "http://127.0.0.1:9", "ann"]

@@ -18,7 +18,7 @@ from tests.support.stack.services import MakeTopics
 
 @asynccontextmanager
 async def metrics(settings: Settings) -> AsyncIterator[None]:
-    """Deltas every 50 ms, each written twice, and now and then something that is none."""
+    """Deltas every 50 ms, each written twice and followed by a record that is not a delta."""
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
     await producer.start()
 

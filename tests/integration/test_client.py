@@ -93,7 +93,7 @@ async def test_predict_many_goes_on_past_what_is_not_answered(topics: MakeTopics
     settings = await topics()
     async with responder(settings, all_but_seven), PredictClient(settings) as client:
         requests = [request_of(number) for number in range(20)]
-        # For the one that nobody answers; the others are answered by then on a busy machine too.
+        # For the one that gets no answer; on a busy machine too the others are answered by then.
         answers = [answer async for answer in client.predict_many(requests, timeout_seconds=5.0)]
     assert [isinstance(answer, PredictResponse) for answer in answers] == [
         number != 7 for number in range(20)
@@ -124,7 +124,7 @@ async def test_predict_many_answers_while_the_source_is_idle(topics: MakeTopics)
 async def test_predict_many_raises_what_the_source_raises_after_the_answers_before(
     topics: MakeTopics,
 ) -> None:
-    """An unreadable source ends the stream, but what was sent is still answered."""
+    """An unreadable source ends the stream, but the requests that were sent are still answered."""
     settings = await topics()
 
     def source() -> Iterator[PredictRequest]:
@@ -158,7 +158,7 @@ async def test_what_breaks_the_contract_is_not_sent(
 
 
 async def test_a_request_id_in_flight_is_refused(topics: MakeTopics) -> None:
-    """Two requests with one id could not be told apart."""
+    """The responses to two requests with one id could not be matched."""
     settings = await topics(1)
     request = request_of(1)
     async with PredictClient(settings) as client:
@@ -170,7 +170,7 @@ async def test_a_request_id_in_flight_is_refused(topics: MakeTopics) -> None:
 
 async def test_an_unreachable_broker_and_a_missing_topic_are_told_apart(topics: MakeTopics) -> None:
     """One is a matter of waiting or of the address, the other of creating the topic."""
-    # Port 1 is reserved and nobody listens on it.
+    # Port 1 is reserved and no server listens on it.
     with pytest.raises(BrokerUnavailableError, match=r"127.0.0.1:1"):
         await PredictClient(Settings(kafka_bootstrap="127.0.0.1:1")).__aenter__()
     settings = await topics(1)
@@ -180,7 +180,7 @@ async def test_an_unreachable_broker_and_a_missing_topic_are_told_apart(topics: 
 
 
 async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
-    """Whoever still awaits a response when the client closes is told so at once."""
+    """A call that awaits a response when the client closes gets an error at once."""
     settings = await topics(1)
     received = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Requests in every compression that Kafka has; who chooses it is the producer or the topic, not us."""
+"""Requests in every compression of Kafka, which the producer or the topic chooses."""
 
 from functools import partial
 from pathlib import Path

@@ -102,7 +102,7 @@ async def harness(stack: StackAddresses) -> AsyncIterator[Harness]:
     async with own_database(stack) as dsn, own_topics(stack) as make_topics:
         await apply(dsn, *LIFE, event("register", "busy", model=spec("v1")))
         settings = await make_topics(1, postgres_dsn=dsn)
-        # The events' topic takes what the worker does not, that of the results what Kafka takes by default.
+        # The topic of events accepts larger records than the worker; that of results has Kafka's default limit.
         limits = {
             settings.topic_promotions: LARGEST_EVENT_BYTES,
             settings.topic_promotion_results: DEFAULT_MESSAGE_BYTES,
@@ -153,7 +153,7 @@ def check_record(record: ConsumerRecord, key: bytes | None) -> None:
 
 
 async def test_a_refusal_tells_where_the_model_is(harness: Harness) -> None:
-    """Revision, epoch and route, so that the operator need not ask; of an unknown model there are none."""
+    """It has revision, epoch and route; for an unknown model these are absent."""
     known, unknown = await harness.decide(document("promote", version="old"), document("rollback", "nobody"))
     model = await harness.store.find("m")
     assert model is not None
@@ -166,7 +166,7 @@ async def test_a_refusal_tells_where_the_model_is(harness: Harness) -> None:
 
 
 async def test_events_are_decided_in_their_order_and_once_each(harness: Harness) -> None:
-    """A whole life in one go, each event three times: what comes too early is refused, also when it comes again."""
+    """A whole life, each event three times: an event that comes too early is refused, and again when repeated."""
     life = [
         document("promote", "life", version="v1"),
         document("register", "life", model=spec("v1")),
@@ -209,7 +209,7 @@ async def test_events_are_decided_in_their_order_and_once_each(harness: Harness)
 
 
 async def test_the_first_body_has_the_id(harness: Harness) -> None:
-    """Applied or refused, another body under its id is a conflict; what was no event has taken no id."""
+    """Another body under the id of a decided event is a conflict; a malformed event has taken no id."""
     good = harness.good()
     refused = document("promote", version="v9")
     malformed = {**harness.good(), "salt": 7}
@@ -217,7 +217,7 @@ async def test_the_first_body_has_the_id(harness: Harness) -> None:
         good,
         {**good, "reason": "another"},
         good,
-        # What nobody reads, and how the same is written, makes no other body.
+        # Unknown fields and another spelling of the same JSON do not make another body.
         dict(reversed({**good, "unknown": [1]}.items())),
         refused,
         {**refused, "version": "v3"},

@@ -42,7 +42,7 @@ class Demo:
         self._stdout, self._stderr = self.process.stdout, self.process.stderr
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read what is told until a line matches; fails with all of it if the demo ends before."""
+        """Read standard error until a line matches; fail with all of it if the demo ends before."""
         for line in self._stderr:
             self.told.append(line)
             if found := re.search(pattern, line):
@@ -95,7 +95,7 @@ def assert_nothing_left(folder: Path) -> None:
 
 
 def test_a_bounded_demo_ends_by_itself(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
-    """It tells what it trained, answers all requests from both versions, and leaves nothing behind."""
+    """It prints what it trained, answers all requests from both versions, and leaves no files or processes."""
     demo = start_demo("--seconds", "3")
     demo.wait_for(r"v1: .*hit rate at 10: 56\.2%")
     assert float(demo.wait_for(r"v2: .*hit rate at 10: ([\d.]+)%")[1]) > 70

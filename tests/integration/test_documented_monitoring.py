@@ -34,7 +34,7 @@ def commands() -> list[list[str]]:
 async def test_every_command_does_what_the_page_says(
     topics: MakeTopics, database: str, tmp_path: Path
 ) -> None:
-    """Two versions, of which one is five times as slow, and the rules of the page's own example."""
+    """Two versions, one of them five times as slow, and the rules of the page's example."""
     events = [event("register", "fraud", model=spec(version)) for version in ("v1", "v2")]
     await apply(database, *events, event("promote", "fraud", version="v1"))
     settings = await topics(1, postgres_dsn=database)

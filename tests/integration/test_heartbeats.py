@@ -50,7 +50,7 @@ async def heartbeats(registry: Database) -> Heartbeats:
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """What a person with psql would have."""
+    """A plain connection, as psql has."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()

@@ -26,9 +26,9 @@ from tests.support.worker.process import StartWorker
 
 LOST = "hints are not received; the registry is polled"
 SEND_TIMEOUT_SECONDS = 0.3
-# A hint that is lost on a busy machine is no fault; what is about hints that come must not lose one.
+# On a busy machine a hint may miss its timeout; tests of hints that arrive must not lose one.
 SURELY = {"redis_timeout_seconds": DEADLINE_SECONDS}
-# Far beyond every deadline: who follows within one has not waited for a poll.
+# Far beyond the deadline: a worker that follows before it has not waited for a poll.
 NO_POLLS = {"registry_poll_seconds": 600.0, "stale_after_seconds": 1000.0}
 
 
@@ -112,7 +112,7 @@ async def test_a_redis_that_hangs_is_noticed_by_its_silence(
 async def test_a_redis_that_comes_back_is_heard_again(
     heard: HintLog, sender: HintSender, own_redis: Redis
 ) -> None:
-    """Stopped in order or killed: its loss is told once, and each return with what it may have cost."""
+    """Stopped in order or killed: the loss is logged once, and each return causes a read of the registry."""
     for returns, end in enumerate((methodcaller("stop"), methodcaller("kill")), 1):
         await asyncio.to_thread(end, own_redis)
         await heard.until(partial(lambda times: heard.logged.count(LOST) == times, returns))
@@ -166,7 +166,7 @@ async def test_a_sender_waits_for_its_timeout_at_most(
 
 
 async def versions_served(settings: Settings, model: str) -> set[str]:
-    """Who answers twenty users."""
+    """The versions that answer twenty users."""
     async with PredictClient(settings) as client:
         responses = await asyncio.gather(
             *(client.predict(model, user_id=f"u{number}", input={"x": number}) for number in range(20))
@@ -177,7 +177,7 @@ async def versions_served(settings: Settings, model: str) -> set[str]:
 async def test_a_promotion_is_followed_at_once(
     topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Through the control worker and its hint, and back again; nobody waits for a poll."""
+    """By the control worker's hint, and back again, without a poll."""
     model = await serve_model(database, tmp_path, canary_percent=20)
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
     settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS, **SURELY)
@@ -192,7 +192,7 @@ async def test_a_promotion_is_followed_at_once(
 async def test_without_hints_a_promotion_is_followed_by_the_poll(
     topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """The control worker's go to another Redis, and nobody is told that they are lost."""
+    """The control worker sends its hints to another Redis, so the worker does not know that they are lost."""
     model = await serve_model(database, tmp_path, canary_percent=20)
     settings = await topics(
         1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"), registry_poll_seconds=0.5

@@ -46,7 +46,7 @@ async def decided(store: RegistryStore) -> list[PromotionResult]:
 
 
 async def test_a_life_is_told_from_its_first_change(store: RegistryStore) -> None:
-    """What was applied, once each and in its order, with who, why and the route of that time."""
+    """Each applied event once, in order, with actor, reason and the route of that time."""
     results = await decided(store)
     changes = await history(store.database, "m")
     assert [
@@ -72,7 +72,7 @@ async def test_the_last_changes_are_the_end_of_all(store: RegistryStore) -> None
 
 
 async def test_each_change_tells_the_state_before_and_after(store: RegistryStore) -> None:
-    """What was after one change is what was before the next; the first has nothing before it."""
+    """The state after a change is the state before the next one; the first change has none before it."""
     await decided(store)
     changes = await history(store.database, "m")
     assert changes[0].before is None
@@ -95,7 +95,7 @@ async def test_each_change_tells_the_state_before_and_after(store: RegistryStore
 
 
 async def test_a_model_has_its_own_history(store: RegistryStore) -> None:
-    """Nothing of the others' is in it; a model that nobody registered has none."""
+    """It has no changes of other models; an unknown model has no history."""
     await decided(store)
     assert [change.revision for change in await history(store.database, "other")] == [1, 2]
     assert await history(store.database, "nobody") == []

@@ -13,7 +13,7 @@ from deploy.local.redis import Redis
 
 
 async def test_a_paused_postgres_hangs_until_it_is_resumed(tmp_path: Path) -> None:
-    """It answers nobody while it is paused, then its open connections again, and it stops though paused."""
+    """While paused it does not answer; resumed it answers its open connections; paused it can be stopped."""
     server = Postgres(tmp_path / "postgres")
     server.prepare()
     server.start()
@@ -34,7 +34,7 @@ async def test_a_paused_postgres_hangs_until_it_is_resumed(tmp_path: Path) -> No
 async def test_a_port_that_is_taken_is_left_to_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the choice of a port and its use somebody may take it: the server gets another."""
+    """Another process may take a port between its choice and its use: the server gets another one."""
     with socket.socket() as other:
         other.bind((service.HOST, 0))
         other.listen()

@@ -1,4 +1,4 @@
-"""`/metrics` of a real worker against what it was sent and has answered."""
+"""`/metrics` of a real worker, compared with its requests and responses."""
 
 import asyncio
 from collections import Counter

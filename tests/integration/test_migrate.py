@@ -32,7 +32,7 @@ async def test_migrations_are_applied_once(empty_database: str) -> None:
 
 
 async def test_runners_that_start_together_apply_each_file_once(empty_database: str) -> None:
-    """Eight runners on an empty database: every file has one runner, and nobody fails."""
+    """Eight runners on an empty database: each file is applied by one of them, and none fails."""
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(8)))
     assert sorted(name for names in applied for name in names) == NAMES
 
@@ -63,6 +63,6 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 
 async def test_a_wrong_password_is_a_matter_of_setup(stack: StackAddresses) -> None:
-    """Trying again would not help, so it is not told as unavailable."""
+    """A retry would not help, so the error is not `unavailable`."""
     with pytest.raises(SetupError, match="HEADRACE_POSTGRES_DSN"):
         await migrate(stack.postgres_dsn.replace("://headrace:", "://headrace:wrong"))

@@ -1,4 +1,4 @@
-"""The role `monitor` on the real stack: what it adds up is what was answered, through restarts and outages."""
+"""The role `monitor` on the real stack: its totals are those of the answers, through restarts and outages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,14 +35,14 @@ async def windows(database: str) -> AsyncIterator[MetricWindows]:
 
 
 async def counted(windows: MetricWindows, model: str, resolution_seconds: int = 10) -> dict[str, Totals]:
-    """What the windows of today have of a model, by version."""
+    """The totals of a model in today's windows, by version."""
     now = datetime.now(UTC)
     read = await windows.read(model, resolution_seconds, now - timedelta(hours=25), now + timedelta(hours=1))
     return by_version(read)
 
 
 async def until_counted(windows: MetricWindows, model: str, requests: int) -> dict[str, Totals]:
-    """The totals when they have so many requests."""
+    """Wait for totals of this many requests; return them by version."""
 
     async def enough() -> dict[str, Totals] | None:
         found = await counted(windows, model)
@@ -100,7 +100,7 @@ async def test_totals_are_what_was_answered(
         worker.terminate()
         second.terminate()
         assert [await worker.ended(), await second.ended()] == [0, 0]
-        # In a group of its own, it reads every delta again.
+        # In another group, it reads every delta again.
         again = settings.model_copy(update={"monitor_group_id": f"again-{settings.monitor_group_id}"})
         third = start_worker(again, "monitor")
         await third.ready()
@@ -168,7 +168,7 @@ async def test_old_windows_are_forgotten_by_their_resolution(windows: MetricWind
 async def test_a_record_that_is_no_delta_holds_up_none(
     topics: MakeTopics, database: str, windows: MetricWindows, start_worker: StartWorker
 ) -> None:
-    """It is told and left out."""
+    """It is logged and left out."""
     settings = await topics(1, postgres_dsn=database)
     monitor = start_worker(settings, "monitor")
     await monitor.ready()
@@ -184,7 +184,7 @@ async def test_a_record_that_is_no_delta_holds_up_none(
 async def test_a_model_without_metrics_and_one_that_is_none(
     topics: MakeTopics, database: str, tmp_path: Path
 ) -> None:
-    """The one is told what may be missing, the other that there is no such model; a wrong span is refused."""
+    """Each message says what may be missing or that the model does not exist; a wrong span is refused."""
     settings = await topics(1, postgres_dsn=database)
     model = await serve_model(database, tmp_path)
     ended = await headrace("metrics", model, settings=settings)

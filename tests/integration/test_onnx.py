@@ -1,4 +1,4 @@
-"""workers/backends/onnx.py on real models: what is loaded, what is answered, what is refused."""
+"""workers/backends/onnx.py on real models: loading, answering and refusing."""
 
 import asyncio
 import hashlib
@@ -98,7 +98,7 @@ async def test_open_sizes_may_differ_in_a_batch(load: Load, tmp_path: Path) -> N
 
 
 async def test_an_index_out_of_range_fails_alone(load: Load, tmp_path: Path) -> None:
-    """The model's own error is told shortly, and only for the example that caused it."""
+    """The model's error is short, and only the example that caused it gets it."""
     backend = await load(
         save_model(
             tmp_path / "m.onnx",
@@ -135,7 +135,7 @@ async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: floa
 
 
 async def test_the_event_loop_goes_on_while_a_model_runs(load: Load, tmp_path: Path) -> None:
-    """A run that is far from done keeps nobody else from running."""
+    """A long run does not keep other runs waiting."""
     backend = await load(save_doubler(tmp_path / "m.onnx"))
     running = asyncio.create_task(backend.infer([{"x": 10**15}], timeout_seconds=60))
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""The live page on the real stack: what its stream says, who may have it, and promoting by it."""
+"""The live page on the real stack: its stream, access to it, and promotions by it."""
 
 import asyncio
 import socket
@@ -64,7 +64,7 @@ async def page(settings: Settings) -> AsyncIterator[PageProcess]:
 
 
 async def answered(settings: Settings, model: str, count: int) -> Counter[str]:
-    """Ask so often; how many answers came by each version."""
+    """Send `count` requests; return the number of answers by version."""
     requests = [make_request(model, user_id=f"u{number}", input={"x": number}) for number in range(count)]
     versions: Counter[str] = Counter()
     async with PredictClient(settings) as client:
@@ -88,7 +88,7 @@ def counted(state: JsonObject) -> Counter[str]:
 async def test_its_lines_add_up_to_what_was_answered(
     settings: Settings, model: str, worker: WorkerProcess, page: PageProcess, database: str
 ) -> None:
-    """Served by a process of its own and by the monitor, it is the same; a promotion and its mark show at once."""
+    """The dashboard's process and the monitor serve the same page; a promotion shows at once."""
     versions = await answered(settings, model, REQUESTS)
     state = await until(page.url, lambda state: sum(counted(state).values()) >= REQUESTS)
     assert counted(state) == versions
@@ -115,7 +115,7 @@ async def test_its_lines_add_up_to_what_was_answered(
 
 
 async def test_its_files_load_nothing_of_elsewhere(page: PageProcess) -> None:
-    """And are told to; whoever names another host in their request, gets nothing."""
+    """Its policy forbids it; a request with another host name is refused."""
     async with httpx.AsyncClient(trust_env=False, base_url=page.url) as client:
         index = await client.get("/")
         assert index.headers["content-type"].startswith("text/html")
@@ -137,7 +137,7 @@ async def test_its_files_load_nothing_of_elsewhere(page: PageProcess) -> None:
 async def test_promoting_takes_the_token_and_the_page_itself(
     model: str, worker: WorkerProcess, page: PageProcess, database: str
 ) -> None:
-    """As the command line's, an event goes by Kafka to a control worker, and the audit trail has who and why."""
+    """Its event goes by Kafka to a control worker, and the audit trail has actor and reason."""
     wish = {
         "action": "promote",
         "model_name": model,

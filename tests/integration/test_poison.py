@@ -34,7 +34,7 @@ def with_header_name(batch: Any, name: bytes) -> Any:
 async def test_a_poison_record_does_not_stop_its_partition(
     topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path, poison: str
 ) -> None:
-    """The record behind it is answered, and the poison itself is kept or told of."""
+    """The record behind it is answered, and the poison record gets a dead letter or a log line."""
     settings = await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
     model = await serve_model(database, tmp_path)
     worker = start_worker(settings)

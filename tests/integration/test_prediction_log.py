@@ -111,7 +111,7 @@ async def test_what_is_asked_is_logged(
 async def test_a_repeat_counts_once_also_after_midnight(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """Within a slice and long after, on the same day and on the next; what was logged first stays."""
+    """Within a slice and long after, on the same day and on the next; the first row stays."""
     settings = await topics(1, postgres_dsn=database)
     before, after = ms(midnight()) - 1, ms(midnight())
     worker = start_worker(settings, "log")
@@ -140,7 +140,7 @@ async def test_a_repeat_counts_once_also_after_midnight(
     counts = await worker.logged("predictions logged")
     assert (counts["written"], counts["repeats"]) == (4, 4)
 
-    # In a group of its own, from the first response on.
+    # In another group, from the first response on.
     again = settings.model_copy(update={"log_group_id": f"again-{settings.log_group_id}"})
     second = start_worker(again, "log")
     await until_logged(again, 1)
@@ -168,7 +168,7 @@ async def test_a_topic_made_anew_has_no_repeats_of_the_old_one(rows: PredictionL
 async def test_users_are_hashed_where_asked(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """Who has the key finds a user; the table has nothing of the name."""
+    """With the key a user can be found; the table does not have the name."""
     key = "0123456789abcdef0123456789abcdef"
     settings = await topics(1, postgres_dsn=database, log_user_ids="hashed", log_hash_key=key)
     worker = start_worker(settings, "log")
@@ -219,7 +219,7 @@ async def test_days_come_ahead_and_go_when_they_are_not_kept(
 async def test_what_is_no_response_holds_up_none(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """It is counted, told once and left out; responses of older workers and odd names are kept."""
+    """It is counted, logged once and left out; responses of older workers and odd names are kept."""
     settings = await topics(1, postgres_dsn=database)
     at_ms = ms(midnight())
     worker = start_worker(settings, "log")
@@ -258,7 +258,7 @@ async def test_a_long_read_holds_up_no_writer(rows: PredictionLog, database: str
 
 
 async def test_a_day_taken_out_by_hand_is_not_written_over(rows: PredictionLog, database: str) -> None:
-    """Somebody keeps it elsewhere; it is told what to do."""
+    """A table of a day that was detached elsewhere: the message says what to do."""
     name = named(midnight(5).date())
     await rows.add(0, [row(1, midnight(5))])
     await fetch(database, f"ALTER TABLE prediction_log DETACH PARTITION {name}")

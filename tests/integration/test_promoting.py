@@ -1,4 +1,4 @@
-"""streams/clients/promotion_client.py: by Kafka when somebody decides there, by PostgreSQL when nobody does, once in any case."""
+"""streams/clients/promotion_client.py: by a control worker over Kafka, or else by PostgreSQL, and once in any case."""
 
 import asyncio
 import itertools
@@ -30,14 +30,14 @@ from tests.support.promotions.events import event, spec
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
-# Nobody listens on this reserved port.
+# No server listens on this reserved port.
 NOWHERE = "127.0.0.1:1"
 NO_REGISTRY = f"postgresql://{NOWHERE}/headrace"
 
 
 @pytest.fixture
 async def settings(topics: MakeTopics, database: str) -> Settings:
-    """Topics and a registry of the test's own, and nobody who decides."""
+    """Topics and a registry of the test's own, without a control worker."""
     return await topics(1, postgres_dsn=database)
 
 
@@ -48,7 +48,7 @@ def at(settings: Settings, **others: object) -> Settings:
 
 @asynccontextmanager
 async def held_registry(dsn: str) -> AsyncIterator[None]:
-    """Let nobody decide a promotion until the block ends."""
+    """Hold the lock of all promotions until the block ends."""
     connection = await asyncpg.connect(dsn)
     async with connection.transaction():
         await connection.execute("SELECT epoch FROM control_epoch FOR UPDATE")
@@ -152,7 +152,7 @@ async def test_without_kafka_postgresql_decides(database: str, own_redis: Redis,
 
 
 async def test_without_redis_only_the_hint_is_lost(database: str) -> None:
-    """Whether it refuses connections or its certificates cannot be read: what is applied is told."""
+    """Whether Redis refuses connections or its certificates cannot be read: the result is returned."""
     plain = Settings.model_validate({"postgres_dsn": database, "redis_url": f"redis://{NOWHERE}/0"})
     secure = at(plain, redis_url=f"rediss://{NOWHERE}/0", redis_ssl_cafile="/absent.pem")
     for number, settings in enumerate((plain, secure)):
@@ -181,7 +181,7 @@ async def test_without_postgresql_the_client_waits_for_kafka(
 
 
 async def test_without_either_the_operator_is_told_where_to_look(settings: Settings) -> None:
-    """Both fail, or one says nothing: the event may have been applied, as far as anybody can tell."""
+    """Both fail, or one does not answer: the error says that the event may have been applied."""
     where = "may have been applied.*headrace status m"
     one = event("register", model=spec("v1"))
     async with PromotionClient(at(settings, kafka_bootstrap=NOWHERE, postgres_dsn=NO_REGISTRY)) as client:
@@ -248,7 +248,7 @@ async def test_closing_the_client_gives_the_event_to_postgresql(settings: Settin
 async def test_one_client_outlives_an_absence_of_kafka(
     own_kafka: Kafka, database: str, topics: MakeTopics, start_worker: StartWorker
 ) -> None:
-    """Kafka is away when the client is made, comes, hangs and comes back: the same client decides each time."""
+    """Kafka is away when the client is made, starts, hangs and resumes: the same client decides each time."""
     settings = await topics(1, kafka_bootstrap=own_kafka.bootstrap, postgres_dsn=database)
     kafka = own_kafka
     await asyncio.to_thread(kafka.stop)

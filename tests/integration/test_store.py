@@ -26,7 +26,7 @@ async def store(database: str) -> AsyncIterator[RegistryStore]:
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """What a person with psql would have."""
+    """A plain connection, as psql has."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
@@ -111,7 +111,7 @@ async def test_an_event_is_applied_once_and_its_result_repeated(store: RegistryS
 
 
 async def test_a_refusal_is_repeated_too(store: RegistryStore) -> None:
-    """What was refused does not slip through on its replay because the state has changed since."""
+    """A refused event stays refused when it is repeated, also if the state has changed since."""
     early = event("promote", version="v3")
     await applied(store, *LIVE)
     refused = await store.apply(early)
@@ -121,7 +121,7 @@ async def test_a_refusal_is_repeated_too(store: RegistryStore) -> None:
 
 
 async def test_one_id_with_two_bodies_is_a_conflict(store: RegistryStore) -> None:
-    """The first body has the id; the result tells the state as it is."""
+    """The id belongs to the first body; the result has the current state."""
     await applied(store, *LIVE)
     other = LIVE[-1].model_copy(update={"version": "v2"})
     result = await store.apply(other)
@@ -228,7 +228,7 @@ async def test_what_changed_since_an_epoch_is_read_alone(store: RegistryStore) -
 async def test_the_audit_trail_tells_before_and_after(
     store: RegistryStore, connection: asyncpg.Connection
 ) -> None:
-    """Who, what, why, from which state to which; refusals are not in it."""
+    """Actor, action, reason, and the states before and after; it has no refusals."""
     await applied(store, *LIVE, event("canary", version="v2", weight=5, reason="offline AUC +1.2%"))
     await store.apply(event("canary", version="v2", weight=0))
     rows = await connection.fetch(
@@ -336,7 +336,7 @@ async def test_a_thousand_models_of_ten_versions_are_loaded_in_pieces(
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    """A worker can tell it from a wrong address by the message."""
+    """The message differs from that for a wrong address."""
     with pytest.raises(RegistryUnavailableError, match=r"127\.0\.0\.1"):
         await RegistryStore.connect("postgresql://127.0.0.1:1/headrace")
 

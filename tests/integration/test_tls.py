@@ -30,7 +30,7 @@ from tests.support.stack.services import StackAddresses
 
 USER, PASSWORD = "someone", "hunter2"
 
-# One Kafka of its own for the whole module, not one for each process of the run.
+# One Kafka for the whole module, not one for each process of the run.
 pytestmark = [pytest.mark.xdist_group("tls"), pytest.mark.usefixtures("fast_java")]
 
 

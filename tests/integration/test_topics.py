@@ -39,7 +39,7 @@ async def test_records_over_the_limit_reach_us_and_their_dead_letters_fit(topics
 
 
 async def test_creation_is_safe_to_repeat(topics: MakeTopics) -> None:
-    """Topics that are there keep their partitions, and the counts that are told are the real ones."""
+    """Existing topics keep their partitions, and the printed counts are the real ones."""
     settings = await topics(partitions=2)
     counts = await create_topics(settings, 3)
     assert counts[settings.topic_requests] == counts[settings.topic_responses] == 2

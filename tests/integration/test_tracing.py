@@ -61,7 +61,7 @@ async def register(database: str, url: str) -> None:
 async def test_a_request_is_followed_to_the_model_server(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """Its span, the slice's, the call's and what the model server is told are one trace."""
+    """Its span, the slice's, the call's and the context that the model server gets are one trace."""
     parents: list[str | None] = []
 
     async def serve(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +100,7 @@ async def test_a_request_is_followed_to_the_model_server(
     assert handled.links == [(TRACE, f"{7:016x}")]
     assert call.parent_id == handled.span_id
     assert handled.seconds >= call.seconds > 0
-    # Within what the answer says it took, and the delivery of the answer.
+    # Within the latency that the answer reports, plus its delivery.
     assert handled.seconds * 1000 >= orjson.loads(answered.value)["latency_ms"]
     for name, value in {
         "messaging.system": "kafka",

@@ -1,4 +1,4 @@
-"""streams/kafka/transport.py on a real broker: what is handed out, held back, and committed."""
+"""streams/kafka/transport.py on a real broker: slices that are dispatched, held back, and committed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -128,7 +128,7 @@ async def test_an_open_slice_holds_back_the_commit(topics: MakeTopics) -> None:
         consumer = app.consumer
         assert isinstance(consumer, SliceConsumer)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            # An acknowledgement gives no signal of its own; each turn of the loop lets it come.
+            # An acknowledgement sends no signal; each turn of the event loop lets it arrive.
             while consumer.offsets.outstanding > first.weight:  # noqa: ASYNC110  # see above
                 await asyncio.sleep(0)
         await consumer.commit()
@@ -211,7 +211,7 @@ async def test_batches_arrive_as_they_were_built(topics: MakeTopics) -> None:
 
 
 async def test_without_active_partitions_nothing_is_taken(topics: MakeTopics) -> None:
-    """Between a revocation and the next assignment none is active; what was taken then would be thrown away."""
+    """Between a revocation and the next assignment no partition is active; records fetched then would be lost."""
     settings = await topics(partitions=1)
     handled = Handled()
     async with running(settings, handled) as app:
@@ -227,7 +227,7 @@ async def test_without_active_partitions_nothing_is_taken(topics: MakeTopics) ->
 
 
 async def test_rebalances_lose_nothing(topics: MakeTopics) -> None:
-    """While others join and leave again and again, every record is handed out to somebody."""
+    """While others join and leave again and again, every record is dispatched."""
     settings = await topics(partitions=4)
     mine, theirs = Handled(), Handled()
     producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)

@@ -85,7 +85,7 @@ def start_up(tmp_path: Path) -> Iterator[Callable[[], Up]]:
 
 
 def assert_nothing_left(data_dir: Path, family: list[psutil.Process]) -> None:
-    """Wait until nobody holds the folder's lock, which every process of a stack inherits."""
+    """Wait until no process holds the folder's lock, which every process of a stack inherits."""
     with (data_dir / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
     _, alive = psutil.wait_procs(family, timeout=DEADLINE_SECONDS)
@@ -179,7 +179,7 @@ def test_ended_half_way_it_leaves_no_process(
 
 
 def children_of(up: Up) -> list[psutil.Process]:
-    """The processes that `up` has started; the step was told just before one of them."""
+    """The processes that `up` has started; it prints the step just before it starts one of them."""
     while up.process.poll() is None:
         family = up.family()
         if family:

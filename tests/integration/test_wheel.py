@@ -34,7 +34,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(BIN / "uv", "pip", "install", "--offline", "--no-deps", "--python", python, wheel)
     (site,) = (venv / "lib").glob("python*/site-packages")
     # A path in a .pth file is added without reading the .pth files in it, so the checkout, which is
-    # installed there as editable, is not found: what is imported comes from the wheel.
+    # installed there as editable, is not found: imports come from the wheel.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python.parent
 

@@ -1,4 +1,4 @@
-"""`headrace worker` from its start to its end: what it needs, what it counts, how it ends."""
+"""`headrace worker` from its start to its end: its requirements, its counts, its exit."""
 
 import pytest
 from aiokafka.admin import NewPartitions
@@ -44,7 +44,7 @@ async def test_a_missing_topic_is_named(topics: MakeTopics, database: str, setti
 
 
 async def test_without_postgres_it_does_not_start(topics: MakeTopics) -> None:
-    """It has nothing to serve by: exit code 3 tells a script to try again."""
+    """It cannot load a route: exit code 3 says to try again."""
     (port,) = free_ports(1)
     settings = await topics(1, postgres_dsn=f"postgresql://u:secret@127.0.0.1:{port}/d")
     ended = await headrace("worker", settings=settings)
