@@ -1,0 +1,51 @@
+"""streams/cli/failures.py: exit codes, text and JSON of an error."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import (
+    BrokerUnavailableError,
+    HeadraceError,
+    InvalidRequestError,
+    PromotionRejectedError,
+    RejectionCode,
+    ResponseTimeoutError,
+    SetupError,
+)
+from streams.cli.failures import classify
+from tests.support.stack.command import headrace
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "code"),
+    [
+        (SetupError("x"), 1, "SETUP"),
+        (HeadraceError("x"), 1, "FAILED"),
+        (PromotionRejectedError(RejectionCode.BAD_WEIGHT, "x"), 2, "BAD_WEIGHT"),
+        (InvalidRequestError("x"), 2, "INVALID_REQUEST"),
+        (BrokerUnavailableError("x"), 3, "UNAVAILABLE"),
+        (ResponseTimeoutError("r", 1), 3, "UNAVAILABLE"),
+    ],
+)
+def test_exit_codes_follow_the_error_tree(error: HeadraceError, exit_code: int, code: str) -> None:
+    """Scripts branch on these."""
+    failure = classify(error)
+    assert (failure.exit_code, failure.code) == (exit_code, code)
+
+
+async def test_an_error_is_told_to_people_and_with_json_to_programs(tmp_path: Path) -> None:
+    """Words on standard error always, one JSON object on standard output when asked for."""
+    plain = await headrace("config", "--env-file", "absent", cwd=tmp_path)
+    assert (plain.code, plain.stdout) == (1, "")
+    assert plain.stderr == "headrace: the env file absent cannot be read: No such file or directory\n"
+    asked = await headrace("config", "--env-file", "absent", "--json", cwd=tmp_path)
+    assert (asked.code, asked.stderr) == (1, plain.stderr)
+    assert asked.documents == [
+        {
+            "error": {
+                "code": "SETUP",
+                "message": "the env file absent cannot be read: No such file or directory",
+            }
+        }
+    ]
