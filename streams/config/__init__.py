@@ -1,4 +1,4 @@
-"""What a process is told: its settings and where each came from, secrets and TLS, and which process it is.
+"""The configuration of a process: settings and their sources, TLS, credentials, and the process's identity.
 
 Imports no other package of `streams`.
 """

@@ -1,6 +1,6 @@
-"""What Kafka and Redis clients are told about TLS and passwords, in their words.
+"""TLS and credentials as keyword arguments of the Kafka and Redis clients.
 
-PostgreSQL takes the same from its DSN; `streams/config/settings.py` refuses a DSN that would not check.
+PostgreSQL reads its own from the DSN; `storage_settings.py` refuses a DSN that checks no certificate.
 """
 
 from typing import Any, TypedDict
@@ -10,7 +10,7 @@ from streams.config.tls import client_context
 
 
 def kafka_security(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments for every aiokafka client, beside the address.
+    """The keyword arguments of every aiokafka client, except the address.
 
     Raises SetupError when a certificate file cannot be used.
     """
@@ -25,7 +25,7 @@ def kafka_security(settings: Settings) -> dict[str, Any]:
             keyfile_password=settings.kafka_ssl_keyfile_password,
         )
     if protocol.startswith("SASL"):
-        assert settings.kafka_sasl_password is not None  # the settings were checked to be whole
+        assert settings.kafka_sasl_password is not None  # the settings refuse SASL without a password
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,
             "sasl_plain_username": settings.kafka_sasl_username,
@@ -35,16 +35,16 @@ def kafka_security(settings: Settings) -> dict[str, Any]:
 
 
 class RedisOptions(TypedDict):
-    """The keyword arguments by which all of Headrace's Redis clients are made."""
+    """The keyword arguments of every Redis client of Headrace."""
 
     redis_url: str
     timeout_seconds: float
     connection_options: dict[str, Any]
-    """Options of redis-py's connections beside the URL: those of TLS."""
+    """The TLS options of redis-py's connections."""
 
 
 def redis_options(settings: Settings) -> RedisOptions:
-    """Where Redis is, how long a call may take, and TLS; raises SetupError when a certificate file cannot be used."""
+    """Address, time limit and TLS of Redis; raises SetupError when a certificate file cannot be used."""
     return RedisOptions(
         redis_url=settings.redis_url.get_secret_value(),
         timeout_seconds=settings.redis_timeout_seconds,

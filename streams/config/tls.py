@@ -1,7 +1,4 @@
-"""TLS for the services that we call. Certificates and host names are always checked.
-
-PostgreSQL takes the same from its DSN; `streams/config/settings.py` refuses a DSN that would not check.
-"""
+"""TLS contexts for the services that Headrace calls. Certificates and host names are always checked."""
 
 import ssl
 
@@ -18,7 +15,7 @@ def client_context(
     keyfile: str | None,
     keyfile_password: SecretStr | None = None,
 ) -> ssl.SSLContext:
-    """Trust `cafile`, else the system's CAs; show a client certificate if there is one.
+    """A context that trusts `cafile`, else the system's authorities, and sends the client certificate, if any.
 
     Raises SetupError that names the setting (`prefix` and `_CAFILE` …) when a file cannot be used.
     """
@@ -27,7 +24,7 @@ def client_context(
     except OSError as error:
         raise SetupError(f"{prefix}_CAFILE={cafile}: {_reason(error)}") from None
     if certfile:
-        # With None in its place OpenSSL would ask for the password on the terminal.
+        # Without a password OpenSSL would ask for one on the terminal.
         password = keyfile_password.get_secret_value() if keyfile_password else ""
         try:
             context.load_cert_chain(certfile, keyfile, password)
