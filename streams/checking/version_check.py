@@ -85,7 +85,7 @@ async def _look_at_model(
     await backend.warm()
     findings.description = described = await backend.describe()
     if findings.refusals:
-        # The schemas or the example are wrong; the model's declaration is shown to help with mending them.
+        # The schemas or the example are wrong; the declaration of the model helps to correct them.
         return
     accepts, promises = compile_schema(spec.input_schema), compile_schema(spec.output_schema)
     needed = _needed(spec, findings)
@@ -165,10 +165,10 @@ async def _predict(
 
 def _remedy(findings: Findings, inputs: Sequence[JsonObject]) -> str:
     if len(inputs) > 1:
-        return "mend the model, or lower max_batch"
+        return "correct the model, or lower max_batch"
     if findings.example_made:
-        return "have input_schema refuse what the model cannot take, or give the version an `example` that it can"
-    return "mend the model, or give it an example that it can take"
+        return "make input_schema refuse what the model cannot take, or give the version an `example` that the model can"
+    return "correct the model, or give the version an example that the model can take"
 
 
 def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings) -> None:

@@ -92,7 +92,7 @@ def _draw_status(
         if not worker["serves"]:
             terminal.print(f"not yet by {worker['worker']}: {worker['reason']}", style="yellow")
     if not workers:
-        terminal.print("no worker lives: `headrace worker`")
+        terminal.print("no live worker: start one by `headrace worker`")
 
 
 def versions(

@@ -40,7 +40,7 @@ async def wait_for_workers(
         if document is not None:
             print_json(document)
         raise RegistryUnavailableError(
-            f"{error}; revision {result.revision} is applied, but which workers answer by it cannot be seen"
+            f"{error}; revision {result.revision} is applied, but which workers serve it is unknown"
         ) from error
     if document is not None:
         print_json(document | {"workers": {"serving": list(seen.serving), "behind": dict(seen.behind)}})
@@ -48,14 +48,14 @@ async def wait_for_workers(
         count = len(seen.behind)
         message = (
             f"applied, but {count} of {count + len(seen.serving)} live workers "
-            f"{'does' if count == 1 else 'do'} not answer by it after {timeout_seconds:g} s"
+            f"{'does' if count == 1 else 'do'} not serve it after {timeout_seconds:g} s"
         )
         if document is not None:
             print_json({"error": {"code": "WORKERS_BEHIND", "message": message}})
         print(f"headrace: {message}:", *_reasons(seen), sep="\n", file=sys.stderr)
         raise typer.Exit(NOT_REACHABLE)
     if not seen.serving:
-        print("headrace: no worker lives; the next to start will serve it", file=sys.stderr)
+        print("headrace: no live worker; the next to start will serve it", file=sys.stderr)
     elif document is None:
         print(f"served by every live worker: {', '.join(seen.serving)}")
 

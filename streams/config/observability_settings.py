@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streams.config.setting_types import Days, Hours, Section, check_base_url, split_url
 
-# With a shorter key, whoever has the hashes can find it by trying.
+# A shorter key could be found from the hashes by trial.
 HASH_KEY_CHARACTERS = 32
 
 

@@ -20,7 +20,7 @@ from tests.support.worker.process import StartWorker
 from tests.support.worker.registry_waits import until_so_many_live
 
 FALLBACK = "no result from Kafka within 0.5 s; the event goes to PostgreSQL too"
-NOBODY = "no worker lives"
+NOBODY = "no live worker"
 # No server listens on this reserved port.
 NOWHERE = "127.0.0.1:1"
 
@@ -145,7 +145,7 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
     assert (ended.code, failure["error"]["code"]) == (3, "WORKERS_BEHIND")
     assert (result["status"], result["workers"]["serving"]) == ("applied", [])
     assert "bad cannot be loaded" in result["workers"]["behind"]["w-1"]
-    assert "2 of 2 live workers do not answer by it after 8 s:" in ended.stderr
+    assert "2 of 2 live workers do not serve it after 8 s:" in ended.stderr
     assert "\n  w-2: bad cannot be loaded" in ended.stderr
     status = await headrace("status", model, settings=settings)
     assert "not yet by w-1: bad cannot be loaded" in status.stdout
@@ -181,7 +181,7 @@ async def test_the_wait_is_drawn_on_a_terminal(database: str) -> None:
     assert "1/2" in drawn
     assert "w-ready: serves it" in drawn
     assert "w-slow: it serves epoch 1 of the registry, and not yet epoch 2" in drawn
-    assert "applied, but 1 of 2 live workers does not answer by it after 5 s:" in drawn
+    assert "applied, but 1 of 2 live workers does not serve it after 5 s:" in drawn
 
 
 def _all_of(terminal: int) -> str:
