@@ -147,7 +147,7 @@ async def test_standard_input_is_a_file_too(tmp_path: Path) -> None:
         ),
         ({"example": {"input": {"amount": -1}}}, "BACKEND_ERROR", "'score' has NaN or Infinity"),
         # Made up: zero has no logarithm.
-        ({"example": None}, "BACKEND_ERROR", "have input_schema refuse what the model cannot take"),
+        ({"example": None}, "BACKEND_ERROR", "make input_schema refuse what the model cannot take"),
         (
             {"example": {"input": {"amount": 2}, "predictions": 0.7}},
             "WRONG_PREDICTIONS",
@@ -160,7 +160,7 @@ async def test_standard_input_is_a_file_too(tmp_path: Path) -> None:
             "NOT_LOADED",
             "the mapping of 'amount' is no input of the model",
         ),
-        ({"input_schema": {"type": "nothing"}}, "INVALID_EVENT", "input_schema is no JSON Schema"),
+        ({"input_schema": {"type": "nothing"}}, "INVALID_EVENT", "input_schema is not a JSON Schema"),
     ],
 )
 async def test_what_production_would_refuse(
