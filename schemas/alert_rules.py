@@ -1,4 +1,4 @@
-"""Alert rules: the rules of a model, those of the whole installation, and their defaults.
+"""Alert rules: the rules of a model, those of the whole system, and their defaults.
 
 A file of rules holds what differs from the defaults. An unknown name is an error, so that a misspelt threshold
 is not ignored. `docs/monitoring.md` gives the reason for each default.

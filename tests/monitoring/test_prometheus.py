@@ -50,7 +50,7 @@ class Receiver:
 
 
 class Traffic:
-    """Sends requests until it ends. A fifth has an invalid input.
+    """Sends requests until it ends. A third has an invalid input, which the rule `error_rate` detects within seconds.
 
     Half of the valid inputs are new, so that the backend is called for as long as the traffic runs: an input that
     was asked before is answered from the cache, and `rate()` of a counter that stands still has no quantile.
@@ -71,7 +71,7 @@ class Traffic:
         begin = 0
         while not self._ending.is_set():
             valid = range(begin, begin + 40)
-            self.answers += await self._asker.ask(self._model, [*valid, *([-1] * 10)], users=USERS)
+            self.answers += await self._asker.ask(self._model, [*valid, *([-1] * 20)], users=USERS)
             self.answers += await self._asker.ask("nobody-knows-it", [1], users=USERS)
             begin += 20
 
