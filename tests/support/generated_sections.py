@@ -12,6 +12,7 @@ from streams.config.reference import settings_tables
 from streams.prometheus.catalogue import markdown_table
 from streams.serving import load_state
 from tests.support.cli_reference import cli_sections
+from tests.support.error_reference import response_errors
 from tests.support.state_diagrams import (
     alert_diagram,
     diagram_of,
@@ -36,6 +37,7 @@ SECTIONS: Mapping[tuple[str, str], Callable[[], str]] = {
     ),
     ("docs/states.md", "alerts"): alert_diagram,
     ("docs/reference/cli.md", "verbs"): cli_sections,
+    ("docs/reference/errors.md", "errors"): response_errors,
     ("docs/reference/settings.md", "settings"): settings_tables,
 }
 """(page, name of the part) -> what writes it: Markdown that ends in a newline."""
