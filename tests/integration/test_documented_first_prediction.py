@@ -30,11 +30,18 @@ _PARTITIONS = 4
 
 
 async def test_from_the_model_to_the_rollback(
-    topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
+    topics: MakeTopics, database: str, redis_url: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Every block that a reader types, in its order; the records are those that Kafka has."""
+    """Every block that a reader types, in its order; the records are those that Kafka has.
+
+    The Redis is the test's own: other tests ask the same version for the same input, which must not be cached.
+    """
     settings = await topics(
-        _PARTITIONS, postgres_dsn=database, worker_name="vm-6763", artifact_dir=str(tmp_path / "artifacts")
+        _PARTITIONS,
+        postgres_dsn=database,
+        redis_url=redis_url,
+        worker_name="vm-6763",
+        artifact_dir=str(tmp_path / "artifacts"),
     )
     (tmp_path / "data").mkdir()
     await start_worker(settings).ready()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from tests.support.docs.markdown import PAGES, ROOT, anchors, blocks, prose
 FOLDERS = "streams|registry|workers|schemas|deploy|tests|docs"
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 every_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
-# Variables that the program does not read as settings.
-OTHER_VARIABLES = {"HEADRACE_ENV_FILE"}
+# Variables that are no settings: one names the env file, the others belong to Compose.
+OTHER_VARIABLES = {
+    "HEADRACE_ENV_FILE",
+    *re.findall(r"HEADRACE_[A-Z_]+", (ROOT / "docker-compose.yml").read_text()),
+}
 
 
 @every_page
@@ -25,7 +29,7 @@ def test_named_files_exist(page: Path) -> None:
     """A path that begins with a folder of the project, in prose or in a picture."""
     text = page.read_text(encoding="utf-8")
     named = re.findall(rf"(?<![\w/.:-])(?<!\]\()((?:{FOLDERS})/[\w./-]*\w)", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [name for name in named if not (ROOT / name).exists() and name not in examples(page)] == []
 
 
 @every_page
@@ -42,6 +46,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     """Every verb of `headrace` with its options, in blocks and in prose."""
     for line in command_lines(page):
+        if line[0] in examples(page) or line[0].isupper():
+            continue
         command, words = verb(line)
         options = {
             option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
@@ -63,7 +69,7 @@ def test_targets_exist(page: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     """Every variable with our prefix; one that ends in an ellipsis stands for several."""
     named = set(re.findall(r"HEADRACE_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_]|…)", page.read_text(encoding="utf-8")))
-    assert named <= {*VARIABLES, *OTHER_VARIABLES}
+    assert named <= {*VARIABLES, *OTHER_VARIABLES, *examples(page)}
 
 
 @every_page
@@ -88,6 +94,12 @@ def test_the_index_lists_every_page() -> None:
         (index.parent / target).resolve() for target in re.findall(r"\]\(([^)#:]+)\)", index.read_text())
     }
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index} <= linked
+
+
+def examples(page: Path) -> set[str]:
+    """Names of what a page shows how to add: listed in its comment `<!-- added by this page: NAME … -->`."""
+    found = re.findall(r"<!-- added by this page: (.*) -->", page.read_text(encoding="utf-8"))
+    return set(" ".join(found).split())
 
 
 def verb(words: list[str]) -> tuple[Any, list[str]]:
@@ -122,3 +134,16 @@ def command_lines(page: Path) -> Iterator[list[str]]:
             )
             if found:
                 yield shlex.split(re.sub(r"[\[\]]|(?<!\S)>.*", "", found[1]), comments=True)
+
+
+def test_the_floors_are_those_of_the_contracts() -> None:
+    """docs/architecture.md draws each layers contract as import-linter holds it."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    for contract in contracts:
+        if "containers" in contract:
+            (name,) = contract["containers"]
+            (drawn,) = re.findall(rf"<!-- floors of {name} -->\n```\n(.*?)```", text, re.DOTALL)
+            assert [line.split() for line in drawn.splitlines()] == [
+                layer.split(" | ") for layer in contract["layers"]
+            ]
