@@ -106,8 +106,8 @@ def verb(words: list[str]) -> tuple[Any, list[str]]:
     """The verb that a command line names, and the words after it."""
     command: Any = get_command(app)
     while verbs := getattr(command, "commands", None):
-        name = next((word for word in words if not word.startswith("-")), None)
-        if name not in verbs and (name is None or command.invoke_without_command):
+        name = next((word for word in words if not word.startswith("-")), "")
+        if name not in verbs and (not name or command.invoke_without_command):
             break
         assert name in verbs, words
         command, words = verbs[name], words[words.index(name) + 1 :]
