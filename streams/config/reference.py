@@ -1,6 +1,5 @@
-"""PURE. The reference of the settings, read from their fields: for `headrace config` and its page in docs/."""
+"""PURE. The reference of the settings, read from their fields: for `headrace config` and docs/reference/."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,28 +44,6 @@ def settings_reference() -> list[SettingReference]:
     ]
 
 
-def settings_tables(references: Iterable[SettingReference] = ()) -> str:
-    """The settings as Markdown, a table for each section; without an argument, all settings."""
-    lines: list[str] = []
-    section = ""
-    for reference in references or settings_reference():
-        if reference.section != section:
-            section = reference.section
-            lines += [
-                f"\n## {section}\n",
-                "| Setting | Type | Default | What it does |",
-                "| --- | --- | --- | --- |",
-            ]
-        cells = (
-            f"`{reference.variable}`",
-            ", ".join(filter(None, (reference.type, reference.unit, "secret" if reference.secret else ""))),
-            "" if reference.default in (None, "") else f"`{_text(reference.default)}`",
-            reference.description,
-        )
-        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
-    return "\n".join(lines).lstrip() + "\n"
-
-
 def _alternatives(schema: JsonObject) -> list[JsonObject]:
     """The JSON Schemas of a setting's values, without that of null, which means unset."""
     return [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
@@ -83,7 +60,3 @@ def _type(alternatives: list[JsonObject]) -> str:
     if "maximum" in schema:
         return f"{schema['type']} from {schema['minimum']} to {schema['maximum']}"
     return f"{schema['type']} > {schema['exclusiveMinimum']}"
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

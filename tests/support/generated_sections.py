@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from streams.config.reference import settings_tables
 from streams.prometheus.catalogue import markdown_table
 from streams.serving import load_state
 from tests.support.cli_reference import cli_sections
 from tests.support.error_reference import response_errors
+from tests.support.settings_reference import settings_tables
 from tests.support.state_diagrams import (
     alert_diagram,
     diagram_of,

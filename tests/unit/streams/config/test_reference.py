@@ -2,8 +2,9 @@
 
 from pydantic import SecretStr
 
-from streams.config.reference import SettingReference, settings_reference, settings_tables
+from streams.config.reference import SettingReference, settings_reference
 from streams.config.settings import Settings
+from tests.support.settings_reference import settings_tables
 
 BY_NAME = {setting.name: setting for setting in settings_reference()}
 UNITS = {"bytes": "bytes", "seconds": "seconds", "hours": "hours", "days": "days"}
