@@ -20,8 +20,7 @@ import structlog
 from streams.config.identity import Identity, default_worker_name
 from streams.config.settings import Settings
 from streams.process.http import Web
-from streams.prometheus.page import MetricsPage
-from streams.prometheus.process_families import process_metrics
+from streams.prometheus.page import MetricsPage, process_metrics
 from streams.roles.control_role import control_role
 from streams.roles.log_role import log_role
 from streams.roles.monitor_role import monitor_role

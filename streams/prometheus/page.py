@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from http import HTTPStatus
+from importlib.metadata import version
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from streams.prometheus.text_format import Part
+from streams.prometheus import catalogue
+from streams.prometheus.text_format import Part, labels, simple
 
 # A page of many models takes longer than a request may wait, so it yields to other tasks after this time.
 STEP_SECONDS = 0.001
@@ -59,3 +62,14 @@ class MetricsPage:
     def _parts(self) -> Iterator[Part]:
         for read in self._reads:
             yield from read()
+
+
+def process_metrics(worker: str, roles: Sequence[str]) -> Iterator[Part]:
+    """The metric that identifies a process: its name, its roles and its release."""
+    known = labels(worker=worker, roles=",".join(roles), version=_release())
+    yield simple(catalogue.WORKER_INFO, [(known, 1)])
+
+
+@cache
+def _release() -> str:
+    return version("headrace")
