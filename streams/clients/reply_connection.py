@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
 
-from aiokafka import AIOKafkaProducer
-
 from schemas.errors import BrokerUnavailableError, HeadraceError
 from schemas.events import JsonObject
 from streams.clients.pending_replies import PendingReplies, Reply
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_errors
-from streams.kafka.producer import open_producer
+from streams.kafka.producer import Producer, open_producer
 from streams.kafka.tail import open_tail
 
 
@@ -41,7 +39,7 @@ class ReplyConnection(Generic[Reply]):
         self._protocol = protocol
         self._close_seconds = close_seconds
         self._pending = PendingReplies(protocol.id_field, protocol.parse)
-        self._connected: asyncio.Future[AIOKafkaProducer] = asyncio.get_running_loop().create_future()
+        self._connected: asyncio.Future[Producer] = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run())
         self._running.add_done_callback(retrieve_exception)
 
@@ -50,7 +48,7 @@ class ReplyConnection(Generic[Reply]):
         """True when the connection has failed or is closed; it does not connect again."""
         return self._running.done()
 
-    async def connected(self) -> AIOKafkaProducer:
+    async def connected(self) -> Producer:
         """Wait for the connection; raises BrokerUnavailableError within 10 s, SetupError when a topic is missing."""
         await asyncio.wait([self._connected, self._running], return_when=asyncio.FIRST_COMPLETED)
         if self._connected.done():
@@ -71,7 +69,7 @@ class ReplyConnection(Generic[Reply]):
         reply = self._pending.expect(correlation_id, key)
         topic = self._protocol.request_topic
         try:
-            with kafka_errors(self._settings, topic):
+            with kafka_errors(self._settings.kafka_bootstrap, topic):
                 delivery = await producer.send(topic, value, key=key)
         except BaseException:  # the caller's cancellation must not leave a future behind either
             reply.cancel()
@@ -114,7 +112,7 @@ class ReplyConnection(Generic[Reply]):
         if delivery.cancelled() or (error := delivery.exception()) is None or reply.done():
             return
         try:
-            with kafka_errors(self._settings, self._protocol.request_topic):
+            with kafka_errors(self._settings.kafka_bootstrap, self._protocol.request_topic):
                 raise error
         except HeadraceError as translated:
             reply.set_exception(translated)

@@ -9,6 +9,8 @@ from typing import Any
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
+from streams.kafka.errors import kafka_errors
+
 # Timestamp in ms, key, value, headers.
 Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 
@@ -77,6 +79,37 @@ class BatchProducer(driver.Producer):
     def kafka(self) -> Any:
         """The aiokafka producer."""
         return self._ensure_producer()
+
+    async def send_record(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> asyncio.Future[Any]:
+        """Hand one record to the sender; the returned future is done when the broker has it.
+
+        Raises the errors of `kafka_errors`.
+        """
+        with kafka_errors(self.transport.options.bootstrap, topic):
+            delivery: asyncio.Future[Any] = await self.kafka.send(
+                topic, value=value, key=key, headers=list(headers)
+            )
+        return delivery
+
+    async def deliver_record(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Send one record and wait until the broker has it; raises the errors of `kafka_errors`."""
+        delivery = await self.send_record(topic, value, key=key, headers=headers)
+        with kafka_errors(self.transport.options.bootstrap, topic):
+            await delivery
 
     def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
         """Add rows to the batch that waits to be sent, if there is one; returns how many, and their delivery.

@@ -1,4 +1,4 @@
-"""aiokafka's exceptions, in the words of `schemas.errors`."""
+"""Translates aiokafka's exceptions into those of `schemas.errors`."""
 
 import logging
 from collections.abc import Iterator
@@ -13,54 +13,52 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import BrokerUnavailableError, InvalidRequestError, SetupError
-from streams.config.settings import Settings
 
 
 @contextmanager
-def kafka_errors(settings: Settings, topic: str) -> Iterator[None]:
-    """Around calls that concern `topic`; a TimeoutError of the block is Kafka's silence.
+def kafka_errors(bootstrap: str, topic: str) -> Iterator[None]:
+    """Translate the errors of calls that concern `topic`; a TimeoutError means that the broker does not answer.
 
-    Raises SetupError (no such topic, or none for us), InvalidRequestError (the broker takes no record
-    so big), BrokerUnavailableError (everything else).
+    Raises SetupError (the topic is missing or not permitted), InvalidRequestError (the record is too large),
+    BrokerUnavailableError (all others).
     """
     try:
         yield
     except UnknownTopicOrPartitionError as error:
         raise SetupError(
-            f"Kafka at {settings.kafka_bootstrap} has no topic {topic}; create it, or name another by "
-            "HEADRACE_TOPIC_…"
+            f"Kafka at {bootstrap} has no topic {topic}; create it, or name another by HEADRACE_TOPIC_…"
         ) from error
     except TopicAuthorizationFailedError as error:
-        raise SetupError(f"Kafka at {settings.kafka_bootstrap} does not let us use {topic}") from error
+        raise SetupError(f"Kafka at {bootstrap} does not authorize us for {topic}") from error
     except MessageSizeTooLargeError as error:
-        raise InvalidRequestError(f"{topic} takes no record so big: {error}") from error
+        raise InvalidRequestError(f"{topic} does not accept a record of this size: {error}") from error
     except TimeoutError as error:
-        raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap} does not answer") from error
+        raise BrokerUnavailableError(f"Kafka at {bootstrap} does not answer") from error
     except KafkaConnectionError as error:
-        raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap} cannot be reached") from error
+        raise BrokerUnavailableError(f"Kafka at {bootstrap} cannot be reached") from error
     except (KafkaError, OSError) as error:
         reason = str(error) or type(error).__name__
-        raise BrokerUnavailableError(f"Kafka at {settings.kafka_bootstrap}: {reason}") from error
+        raise BrokerUnavailableError(f"Kafka at {bootstrap}: {reason}") from error
 
 
 @contextmanager
-def kafka_connection_errors(settings: Settings, topic: str) -> Iterator[None]:
-    """As `kafka_errors`, around the start of a client: it also says why there is no connection.
+def kafka_connection_errors(bootstrap: str, topic: str) -> Iterator[None]:
+    """Like `kafka_errors`, for the start of a client: the message includes why the connection failed.
 
-    aiokafka logs the reason (refused, wrong password, unknown authority) and raises without it.
+    aiokafka logs the reason (refused, wrong password, unknown authority) but raises without it.
     """
-    heard = _LastMessage(logging.ERROR)
+    last = _LastMessage(logging.ERROR)
     logger = logging.getLogger("aiokafka")
-    logger.addHandler(heard)
+    logger.addHandler(last)
     try:
-        with kafka_errors(settings, topic):
+        with kafka_errors(bootstrap, topic):
             yield
     except BrokerUnavailableError as error:
-        if heard.message and isinstance(error.__cause__, KafkaConnectionError):
-            raise BrokerUnavailableError(f"{error}: {heard.message}") from error.__cause__
+        if last.message and isinstance(error.__cause__, KafkaConnectionError):
+            raise BrokerUnavailableError(f"{error}: {last.message}") from error.__cause__
         raise
     finally:
-        logger.removeHandler(heard)
+        logger.removeHandler(last)
 
 
 class _LastMessage(logging.Handler):

@@ -63,6 +63,19 @@ def weight_of(records: Sequence[Record], whole_records: int, whole_bytes: int) -
     return max(1, min(FULL_SLICE_WEIGHT, math.ceil(FULL_SLICE_WEIGHT * part)))
 
 
+@dataclass(frozen=True, slots=True)
+class GroupOffsets:
+    """The committed offset of a consumer group in one partition, and the partition's end offset."""
+
+    committed: int
+    end: int
+
+    @property
+    def lag(self) -> int:
+        """The number of records that the group has not committed yet."""
+        return self.end - self.committed
+
+
 class OffsetTracker:
     """One queue of slices per partition, ordered by offset."""
 

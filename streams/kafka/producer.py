@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from aiokafka import AIOKafkaProducer
 
@@ -11,6 +12,8 @@ from streams.config.settings import Settings
 from streams.kafka.errors import kafka_connection_errors
 from streams.kafka.tail import CONNECT_SECONDS
 
+Producer: TypeAlias = AIOKafkaProducer
+
 # Kafka counts the key and the headers too.
 _RECORD_OVERHEAD_BYTES = 16 * 1024
 # The loop itself holds its tasks only weakly.
@@ -18,9 +21,7 @@ _STOPPING: set[asyncio.Task[None]] = set()
 
 
 @asynccontextmanager
-async def open_producer(
-    settings: Settings, topic: str, *, close_seconds: float
-) -> AsyncIterator[AIOKafkaProducer]:
+async def open_producer(settings: Settings, topic: str, *, close_seconds: float) -> AsyncIterator[Producer]:
     """A producer that is connected and knows `topic`.
 
     At the end it waits at most `close_seconds` for what is not delivered yet; a broker that is gone would
@@ -36,7 +37,7 @@ async def open_producer(
         **kafka_security(settings),
     )
     try:
-        with kafka_connection_errors(settings, topic):
+        with kafka_connection_errors(settings.kafka_bootstrap, topic):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await producer.start()
                 await producer.partitions_for(topic)

@@ -29,7 +29,7 @@ class Tail:
 
         Raises what `kafka_errors` says.
         """
-        with kafka_errors(self._settings, self._topic):
+        with kafka_errors(self._settings.kafka_bootstrap, self._topic):
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
         return [record for records in batches.values() for record in records]
 
@@ -50,7 +50,7 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         **kafka_security(settings),
     )
     try:
-        with kafka_connection_errors(settings, topic):
+        with kafka_connection_errors(settings.kafka_bootstrap, topic):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await consumer.start()
                 if not await consumer.seek_to_end():

@@ -68,7 +68,7 @@ async def partition_counts(settings: Settings, topics: list[str]) -> dict[str, i
     async with administration(settings) as admin:
         described = await admin.describe_topics(topics)
     for topic in described:
-        with kafka_errors(settings, topic["topic"]):
+        with kafka_errors(settings.kafka_bootstrap, topic["topic"]):
             if topic["error_code"] != 0:
                 raise for_code(topic["error_code"])
     return {topic["topic"]: len(topic["partitions"]) for topic in described}
@@ -106,7 +106,7 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
     """A connected admin client; what it raises becomes BrokerUnavailableError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, **kafka_security(settings))
     try:
-        with kafka_connection_errors(settings, settings.topic_requests):
+        with kafka_connection_errors(settings.kafka_bootstrap, settings.topic_requests):
             await admin.start()
         yield admin
     except (KafkaError, TimeoutError) as error:

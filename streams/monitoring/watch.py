@@ -52,7 +52,7 @@ class RulesAndRoutes(Protocol):
 
 
 class OwnedModels(Protocol):
-    """The models whose deltas this monitor reads; see streams/monitoring/assignment.py."""
+    """The models whose deltas this monitor reads; `streams/kafka/assignment.py` implements it for keys."""
 
     @property
     def settled(self) -> bool: ...

@@ -18,11 +18,10 @@ from streams.config.settings import Settings
 from streams.dashboard.feed import Feed
 from streams.dashboard.http_routes import show_page
 from streams.dashboard.registry_reader import PageReader
-from streams.kafka.errors import kafka_errors
+from streams.kafka.assignment import Assignment
+from streams.kafka.group_lag import GroupLag
 from streams.kafka.topics import partition_counts
-from streams.monitoring.assignment import Assignment
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
-from streams.monitoring.group_lag import GroupLag
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import AlertWatch, repeated
@@ -53,7 +52,7 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
     async with AsyncExitStack() as opened:
         database = await Database.connect(settings.postgres_dsn.get_secret_value())
         opened.push_async_callback(database.close)
-        lag = GroupLag(settings)
+        lag = GroupLag(settings, group_id=settings.group_id, topic=settings.topic_requests)
         opened.push_async_callback(lag.close)
         windows, alert_events = MetricWindows(database), AlertEvents(database)
         store, heartbeats = RegistryStore(database), Heartbeats(database)
@@ -127,10 +126,9 @@ def _drop_alert(_: Alert) -> None:
 
 
 async def _publish(consumer: RoleConsumer, settings: Settings, alert: Alert) -> None:
-    with kafka_errors(settings, settings.topic_alerts):
-        await consumer.send(
-            settings.topic_alerts, alert.model_dump_json().encode(), key=alert.model_name.encode(), headers=[]
-        )
+    await consumer.send(
+        settings.topic_alerts, alert.model_dump_json().encode(), key=alert.model_name.encode(), headers=[]
+    )
 
 
 async def _forget(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:

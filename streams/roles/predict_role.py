@@ -80,7 +80,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
         deltas = DeltaSender(metrics, settings.topic_metrics)
 
         async def send_last_deltas(*_: object, **__: object) -> None:
-            await deltas.send(output_of(consumer.app).kafka)
+            await deltas.send(output_of(consumer.app))
 
         # At this signal every slice is answered, and the producer still runs.
         consumer.app.on_before_shutdown.connect(send_last_deltas)
@@ -136,7 +136,7 @@ async def _pipeline_options(settings: Settings) -> PipelineOptions:
 async def _publish(settings: Settings, app: WorkerApp, deltas: DeltaSender) -> None:
     while True:
         await asyncio.sleep(settings.metrics_interval_seconds)
-        await deltas.send(output_of(app).kafka)
+        await deltas.send(output_of(app))
 
 
 @asynccontextmanager

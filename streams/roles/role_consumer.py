@@ -123,7 +123,7 @@ class RoleConsumer:
     async def send(
         self, topic: str, value: bytes, *, key: bytes | None, headers: list[tuple[str, bytes]]
     ) -> None:
-        """Write one JSON record with the app's producer; returns when the broker has it."""
-        await output_of(self.app).kafka.send_and_wait(
-            topic, value=value, key=key, headers=[*headers, ("content-type", b"application/json")]
+        """Write one JSON record; returns when the broker has it. Raises the errors of `kafka_errors`."""
+        await output_of(self.app).deliver_record(
+            topic, value, key=key, headers=[*headers, ("content-type", b"application/json")]
         )

@@ -4,10 +4,10 @@ from collections import deque
 from datetime import UTC, datetime
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
+from schemas.errors import HeadraceError
 from schemas.events import MetricsDelta
+from streams.kafka.batch_producer import BatchProducer
 from streams.serving.request_metrics import MetricsRegistry
 
 log = structlog.get_logger()
@@ -25,16 +25,16 @@ class DeltaSender:
         self._topic = topic
         self._unsent: deque[MetricsDelta] = deque()
 
-    async def send(self, producer: AIOKafkaProducer) -> None:
+    async def send(self, producer: BatchProducer) -> None:
         """Close the window and give its deltas to the producer; logs a failure and drops that delta."""
         self._unsent += self._metrics.close_window(datetime.now(UTC))
         while self._unsent:
             delta = self._unsent[0]
             try:
                 # Nothing waits for the delivery: readers see a lost delta as a gap in `seq`.
-                await producer.send(
-                    self._topic, value=delta.model_dump_json().encode(), key=delta.model_name.encode()
+                await producer.send_record(
+                    self._topic, delta.model_dump_json().encode(), key=delta.model_name.encode()
                 )
-            except KafkaError as error:
-                log.warning("metrics not sent", reason=repr(error))
+            except HeadraceError as error:
+                log.warning("metrics not sent", reason=str(error))
             self._unsent.popleft()

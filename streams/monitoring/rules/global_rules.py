@@ -8,24 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.alert_rules import GLOBAL, ConsumerLag, DeltaLoss, GlobalRules, StaleWorkers
+from streams.kafka.offset_tracker import GroupOffsets
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
 
 SAMPLES_SECONDS = 900.0
 """Samples are kept this long, so it is also the longest lag that can be measured."""
 _SHRINKS_OVER_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Offsets:
-    """A partition of `predict-requests`: the group's committed offset and the end offset."""
-
-    committed: int
-    end: int
-
-    @property
-    def lag(self) -> int:
-        """Records that are not answered and committed yet."""
-        return self.end - self.committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ class Sample:
     """
 
     at: float
-    offsets: Mapping[int, Offsets]
+    offsets: Mapping[int, GroupOffsets]
     workers: Sequence[WorkerStatus]
     epoch: int
     missing_deltas: int
@@ -104,7 +92,7 @@ class GlobalView:
             cleared=oldest <= RESOLVE_SHARE * rule.age_seconds,
         )
 
-    def _age_seconds(self, partition: int, offsets: Offsets) -> float:
+    def _age_seconds(self, partition: int, offsets: GroupOffsets) -> float:
         """A lower bound of the age of the first unanswered request, in seconds."""
         if offsets.committed >= offsets.end:
             return 0.0

@@ -10,7 +10,8 @@ import pytest
 
 from registry.follower import EpochFollower
 from registry.snapshot import RegisteredModel
-from streams.monitoring.rules.global_rules import Offsets, Sample, WorkerStatus
+from streams.kafka.offset_tracker import GroupOffsets
+from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.prometheus import page as page_module
 from streams.prometheus.catalogue import CACHE_HITS, METRICS, WORKER_HEARTBEAT_AGE, sample_names
 from streams.prometheus.monitor_families import global_families
@@ -192,7 +193,7 @@ async def test_a_sample_tells_of_each_worker_once() -> None:
     """Of a restarted worker the newest boot; a worker that is gone for long is left out."""
     sample = Sample(
         at=1000.0,
-        offsets={0: Offsets(committed=5, end=12), 1: Offsets(committed=3, end=3)},
+        offsets={0: GroupOffsets(committed=5, end=12), 1: GroupOffsets(committed=3, end=3)},
         workers=[
             WorkerStatus("one", "a", 300.0, 3),
             WorkerStatus("one", "b", 0.5, 8, ("m",)),

@@ -4,10 +4,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaTimeoutError
-
+from schemas.errors import BrokerUnavailableError
 from schemas.events import MetricsDelta
+from streams.kafka.batch_producer import BatchProducer
 from streams.serving.deltas import DeltaSender
 from streams.serving.request_metrics import MetricsRegistry
 
@@ -21,14 +20,14 @@ class Producer:
         self.refuse: set[int] = set()
         self.taken: list[int] = []
 
-    async def send(self, topic: str, value: bytes, key: bytes) -> None:
+    async def send_record(self, topic: str, value: bytes, *, key: bytes) -> None:
         assert topic == "metrics"
         self.asked.set()
         await self.gate.wait()
         delta = MetricsDelta.model_validate_json(value)
         assert key == delta.model_name.encode()
         if delta.seq in self.refuse:
-            raise KafkaTimeoutError
+            raise BrokerUnavailableError("Kafka does not answer")
         self.taken.append(delta.seq)
 
 
@@ -46,13 +45,13 @@ async def test_a_cancelled_sending_is_finished_by_the_next() -> None:
     """As at a worker's end, when its first deltas still wait for the topic's metadata."""
     metrics, deltas, producer = sender()
     counted(metrics, "v1", "v2")
-    sending = asyncio.create_task(deltas.send(cast("AIOKafkaProducer", producer)))
+    sending = asyncio.create_task(deltas.send(cast("BatchProducer", producer)))
     await producer.asked.wait()
     sending.cancel()
     await asyncio.wait([sending])
     counted(metrics, "v1")
     producer.gate.set()
-    await deltas.send(cast("AIOKafkaProducer", producer))
+    await deltas.send(cast("BatchProducer", producer))
     assert producer.taken == [0, 1, 2]
 
 
@@ -62,5 +61,5 @@ async def test_what_the_producer_refuses_is_a_gap() -> None:
     producer.gate.set()
     producer.refuse = {0}
     counted(metrics, "v1", "v2")
-    await deltas.send(cast("AIOKafkaProducer", producer))
+    await deltas.send(cast("BatchProducer", producer))
     assert producer.taken == [1]

@@ -5,9 +5,10 @@ from typing import Any
 
 from schemas.alert_rules import GLOBAL, GlobalRules
 from schemas.events import Alert
+from streams.kafka.offset_tracker import GroupOffsets
 from streams.monitoring.engine import AlertEngine
 from streams.monitoring.rules.evaluation import AlertKey
-from streams.monitoring.rules.global_rules import GlobalView, Offsets, Sample, WorkerStatus
+from streams.monitoring.rules.global_rules import GlobalView, Sample, WorkerStatus
 
 EACH_SECONDS = 5.0
 
@@ -21,7 +22,9 @@ def sample(
     epoch: int = 1,
     missing_deltas: int = 0,
 ) -> Sample:
-    return Sample(at, {0: Offsets(committed, end), 1: Offsets(end, end)}, workers, epoch, missing_deltas)
+    return Sample(
+        at, {0: GroupOffsets(committed, end), 1: GroupOffsets(end, end)}, workers, epoch, missing_deltas
+    )
 
 
 def status(

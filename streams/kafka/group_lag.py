@@ -1,4 +1,4 @@
-"""Reads the offsets of the predict workers' consumer group from the broker."""
+"""Reads from the broker how far a consumer group lags behind the end of a topic."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,21 +10,23 @@ from aiokafka.errors import KafkaError
 from schemas.errors import BrokerUnavailableError
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
+from streams.kafka.offset_tracker import GroupOffsets
 from streams.kafka.topics import administration
-from streams.monitoring.rules.global_rules import Offsets
 
 
 class GroupLag:
-    """Keeps its connections open between readings; closes them when a reading fails."""
+    """Keeps its connections open between readings, and connects again after a failure."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, group_id: str, topic: str) -> None:
         self._settings = settings
+        self._group_id = group_id
+        self._topic = topic
         self._opened: AsyncExitStack | None = None
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: Any = None
 
-    async def read(self) -> dict[int, Offsets]:
-        """The offsets of each partition of the requests; raises BrokerUnavailableError and SetupError."""
+    async def read(self) -> dict[int, GroupOffsets]:
+        """The offsets by partition number; raises BrokerUnavailableError and SetupError."""
         try:
             if self._opened is None:
                 await self._open()
@@ -37,7 +39,7 @@ class GroupLag:
             raise
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Idempotent."""
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.aclose()
@@ -51,17 +53,16 @@ class GroupLag:
         self._opened.push_async_callback(self._consumer.stop)
         await self._consumer.start()
 
-    async def _read(self) -> dict[int, Offsets]:
-        topic = self._settings.topic_requests
+    async def _read(self) -> dict[int, GroupOffsets]:
         assert self._admin is not None
-        (described,) = await self._admin.describe_topics([topic])
-        partitions = [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
-        known = await self._admin.list_consumer_group_offsets(self._settings.group_id)
-        # A partition without a committed offset is read from its beginning.
+        (described,) = await self._admin.describe_topics([self._topic])
+        partitions = [TopicPartition(self._topic, each["partition"]) for each in described["partitions"]]
+        known = await self._admin.list_consumer_group_offsets(self._group_id)
+        # A group without a committed offset reads a partition from its first record.
         begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         return {
-            partition.partition: Offsets(
+            partition.partition: GroupOffsets(
                 committed=max(known[partition].offset if partition in known else 0, begins[partition]),
                 end=ends[partition],
             )
