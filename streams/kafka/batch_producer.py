@@ -1,5 +1,7 @@
-# part of the batched transport, which rests on private names
-"""The producing side of the batched transport: whole batches, idempotently, to all in-sync replicas."""
+"""The producer of the batched transport: idempotent, with whole batches, acknowledged by all in-sync replicas.
+
+Part of `streams/kafka/transport.py`; it overrides private methods of Faust and aiokafka.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -15,15 +17,15 @@ from streams.kafka.errors import kafka_errors
 Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 REQUEST_TIMEOUT_SECONDS = 30
-# Below what a topic takes by default, 1,048,588 bytes.
+# Below a topic's default limit of 1,048,588 bytes.
 MAX_BATCH_BYTES = 960 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """Records for one partition, built into the bytes that are sent.
+    """The records of one partition, encoded as they are appended.
 
-    It is full at `max_bytes`; its first record is taken whatever its size.
+    The batch is full at `max_bytes`; it accepts a first record of any size.
     """
 
     def __init__(self, max_bytes: int = MAX_BATCH_BYTES) -> None:
@@ -32,9 +34,9 @@ class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
     def add(
         self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> bool:
-        """Append a record; False when the batch is full, which it never is for its first record.
+        """Append a record; returns False when the batch is full, but never for its first record.
 
-        `append` does the same, with serializers and keyword arguments that cost as much again.
+        aiokafka's `append` does the same at twice the cost, because of its serializers and keyword arguments.
         """
         if self._closed:
             return False
@@ -45,7 +47,7 @@ class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
         return True
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        # The batch is on its way, and its records are counted: a late one would break the sequence.
+        # The sender has counted the batch's records, so a later record would break the sequence numbers.
         self.close()
         super()._set_producer_state(producer_id, producer_epoch, base_sequence)
 
@@ -59,7 +61,7 @@ class BatchProducer(driver.Producer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
-        # The last that was handed over for each partition, until it is delivered.
+        # The last batch of each partition, until it is delivered.
         self._last: dict[tuple[str, int], tuple[OutputBatch, asyncio.Future[Any]]] = {}
 
     def _settings_extra(self) -> Mapping[str, Any]:
@@ -112,10 +114,10 @@ class BatchProducer(driver.Producer):
             await delivery
 
     def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
-        """Add rows to the batch that waits to be sent, if there is one; returns how many, and their delivery.
+        """Append rows to the partition's last batch, while it is still open; returns their number and their delivery.
 
-        A batch for each small slice would be a request for each: a partition has one at a time, so that
-        what comes after many of them would be late.
+        A batch per small slice would mean a request per slice. A partition sends one request at a time, so the
+        rows after many small batches would be late.
         """
         last = self._last.get((topic, partition))
         if last is None:
@@ -129,16 +131,15 @@ class BatchProducer(driver.Producer):
         return count, asyncio.shield(delivered) if count else None
 
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
-        """Hand a batch to the sender; the future is done when the broker has it."""
+        """Hand a batch to the sender; the returned future is done when the broker has it."""
         place = topic, partition
-        # One at a time for each partition: aiokafka takes off the timeout of a batch the time since its
-        # beginning again for each one that went before it, so that a stall of seconds would seem to be
-        # longer than the timeout.
+        # One at a time per partition: for each batch queued before it, aiokafka subtracts the elapsed time from a
+        # batch's timeout once more, so a stall of seconds would exceed the timeout.
         async with self._turns[place]:
             delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
             self._last[place] = batch, delivered
             delivered.add_done_callback(lambda _: self._forget(place, batch))
-        # Who gives up waiting must not do so for those who join.
+        # A caller that is cancelled must not cancel the delivery for the callers of `join`.
         return asyncio.shield(delivered)
 
     def _forget(self, place: tuple[str, int], batch: OutputBatch) -> None:

@@ -1,10 +1,9 @@
-# ruff: noqa: SLF001  # part of the batched transport, which rests on private names
-"""Taking records out of what aiokafka fetched, a Kafka batch at a time.
+# ruff: noqa: SLF001  # part of the batched transport, which uses private names
+"""Takes records from aiokafka's fetched buffers, one Kafka batch at a time.
 
-aiokafka's own way hands them on one by one, makes a second object of eleven fields for each, and
-lets a header whose name is not UTF-8 (other clients can write one) raise out of the fetcher for
-ever. Here the parsed records are taken as they are, and a batch with such a name is parsed again
-with U+FFFD in its place.
+aiokafka itself copies each record into a second object with eleven fields, and a header whose name is not UTF-8
+(other clients can write one) makes its fetcher raise for ever. This reader returns the parsed records without a
+copy, and parses a batch with such a name again with U+FFFD in its place.
 """
 
 from typing import Any
@@ -21,19 +20,19 @@ _LENGTH_AT, _LENGTH_BYTES, _LOG_OVERHEAD_BYTES = 8, 4, 12
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """Fetched batches that keep the bytes which they are parsed from."""
+    """Fetched batches that keep the bytes from which they are parsed."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
         self.raw = raw
 
 
-# The fetcher makes them by this name. To other consumers of this process they are what they were.
+# The fetcher creates its buffers by this name. For other consumers of this process nothing changes.
 aiokafka.consumer.fetcher.MemoryRecords = KeptRecords
 
 
 class _Unread:
-    """What of a fetched buffer has not been taken yet."""
+    """The part of a fetched buffer that was not read yet."""
 
     def __init__(self, kept: KeptRecords, next_offset: int) -> None:
         self._kept = kept
@@ -59,7 +58,7 @@ class _Unread:
                 self._at += len(part)
                 self.next_offset = part[-1].offset + 1
             if self._at == len(self._records):
-                # Beyond the last record when records after it were compacted away.
+                # Larger than the last offset + 1 when compaction removed the records after it.
                 self.next_offset = self._offset_after_batch
         return taken
 
@@ -77,17 +76,16 @@ class _Unread:
             records = list(batch)
         except UnicodeDecodeError:
             records = list(_with_any_header_names(_nth_batch(self._kept.raw, self._batches - 1)))
-        # A fetch from the middle of a batch brings the whole of it.
+        # A fetch from the middle of a batch returns the whole batch.
         self._records = [record for record in records if record.offset >= self.next_offset]
 
 
 def install_batch_reader(fetched: FetchResult) -> None:
-    """Have `getall` of a fetch result take records by the batch from now on. Idempotent."""
+    """Replace `getall` of a fetch result by one that reads whole batches. Idempotent."""
     if "getall" in fetched.__dict__ or fetched._partition_records is None:
         return
     partition_records = fetched._partition_records
-    # It refers to what refers to it; what is fetched should go when it is used up, and not when the
-    # garbage collector comes for it.
+    # Breaks a reference cycle, so that the buffer is freed when it is used up and not at the next garbage collection.
     partition_records._records_iterator = None
     unread = _Unread(partition_records._records, partition_records.next_fetch_offset)
 
@@ -123,7 +121,7 @@ def _with_any_header_names(raw: bytes) -> Any:
 
 
 class _LenientText(bytearray):
-    """Bytes whose parts decode to text whatever they are."""
+    """Bytes whose slices decode to text without raising."""
 
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)

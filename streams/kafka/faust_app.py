@@ -6,24 +6,22 @@ from collections.abc import Callable
 import faust
 from mode.supervisors import CrashingSupervisor
 
+from streams.kafka.aiokafka_consumer import HEARTBEAT_SECONDS, SESSION_TIMEOUT_SECONDS, TransportOptions
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
 from streams.kafka.transport import (
     COMMIT_INTERVAL_SECONDS,
-    HEARTBEAT_SECONDS,
-    SESSION_TIMEOUT_SECONDS,
     SliceConsumer,
     SliceScheduler,
     SliceTransport,
-    TransportOptions,
 )
 from streams.process.watchdog import Progress
 
 
 class WorkerApp(faust.App):
-    """A Faust app without tables, web server or files of its own.
+    """A Faust app without tables, web server or files.
 
-    `on_fault` is told when any of its services crashed; Faust itself would go on half alive.
+    `on_fault` is called when one of its services crashes; Faust itself would continue without that service.
     """
 
     on_fault: Callable[[BaseException], None]
@@ -33,11 +31,11 @@ class WorkerApp(faust.App):
         self.on_fault(reason)
 
     def _create_directories(self) -> None:
-        """There is nothing to keep between runs."""
+        """The app keeps no files between runs."""
 
 
 def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], None]) -> WorkerApp:
-    """An app that reads slices; agents are added to it before it starts."""
+    """An app that reads slices; `slice_agent` adds its agent before the app starts."""
     app = WorkerApp(
         options.group_id,
         broker=f"kafka://{options.bootstrap.split(',')[0]}",
@@ -50,8 +48,8 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
         broker_session_timeout=SESSION_TIMEOUT_SECONDS,
         producer_request_timeout=REQUEST_TIMEOUT_SECONDS,
         datadir=tempfile.gettempdir(),
-        # The offset tracker bounds what is handed out, so the buffer is never full: a full one makes the
-        # fetcher sleep for a second.
+        # The offset tracker bounds the slices in flight, so the buffer is never full: a full one makes the fetcher
+        # sleep for a second.
         stream_buffer_maxsize=options.max_outstanding * FULL_SLICE_WEIGHT + 1,
         stream_publish_on_commit=False,
         store="memory://",
@@ -66,28 +64,28 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
 
 
 def output_of(app: WorkerApp) -> BatchProducer:
-    """The app's producer; it can be used from the app's start to its stop."""
+    """The app's producer, which runs from the app's start to its stop."""
     producer = app.producer
     assert isinstance(producer, BatchProducer)
     return producer
 
 
 def consumer_of(app: WorkerApp) -> SliceConsumer:
-    """The app's consumer, from its start on."""
+    """The app's consumer, which exists from the app's start on."""
     consumer = app.consumer
     assert isinstance(consumer, SliceConsumer)
     return consumer
 
 
 def has_joined(app: WorkerApp) -> bool:
-    """Whether the app knows its share of the partitions, which may be none of them."""
+    """True when the app knows its assigned partitions, of which there may be none."""
     return app.consumer_generation_id > 0 and not app.rebalancing
 
 
 def progress_of(app: WorkerApp) -> Progress:
-    """How far an app is; called from the watchdog's thread, so it only reads."""
+    """The app's progress; the watchdog's thread calls this, so it only reads."""
     consumer = consumer_of(app)
-    # A rebalance that does not end is no progress either.
+    # A rebalance that does not end counts as work without progress.
     return Progress(
         waiting=app.rebalancing or consumer.offsets.outstanding > 0 or consumer.lag() > 0,
         done=consumer.offsets.acknowledged_total + app.rebalancing_count,

@@ -1,4 +1,4 @@
-"""A producer of single records, as clients have it: idempotent, and acknowledged by all in-sync replicas."""
+"""The clients' producer of single records: idempotent, acknowledged by all in-sync replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,19 +14,19 @@ from streams.kafka.tail import CONNECT_SECONDS
 
 Producer: TypeAlias = AIOKafkaProducer
 
-# Kafka counts the key and the headers too.
+# Kafka's limit includes the key and the headers.
 _RECORD_OVERHEAD_BYTES = 16 * 1024
-# The loop itself holds its tasks only weakly.
+# The event loop holds only weak references to its tasks.
 _STOPPING: set[asyncio.Task[None]] = set()
 
 
 @asynccontextmanager
 async def open_producer(settings: Settings, topic: str, *, close_seconds: float) -> AsyncIterator[Producer]:
-    """A producer that is connected and knows `topic`.
+    """A connected producer that has the metadata of `topic`.
 
-    At the end it waits at most `close_seconds` for what is not delivered yet; a broker that is gone would
-    hold that up for as long as the request timeout. The rest of the closing goes on in the background.
-    Raises BrokerUnavailableError within 10 s, SetupError when there is no such topic.
+    Closing waits at most `close_seconds` for undelivered records and then continues in the background: without a
+    broker it would take as long as the request timeout. Raises BrokerUnavailableError within 10 s, SetupError when
+    the topic does not exist.
     """
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,

@@ -1,4 +1,4 @@
-"""The agent on a topic that is read in slices: requests, and promotions."""
+"""The Faust agent that passes a topic's slices to a handler."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,11 +20,11 @@ def slice_agent(
     in_order: bool = False,
     on_fault: Callable[[BaseException], None],
 ) -> None:
-    """Add the agent to an app.
+    """Add the agent to an app that has not started.
 
-    Slices that weigh up to `slices_in_flight` whole ones are handled at once, or one after the other
-    `in_order`. A slice is acknowledged when `handle` returns, and only then; when it raises, `on_fault` is
-    told and must end the process, since the slice comes again only to a process that starts anew.
+    The agent handles slices of up to `slices_in_flight` full slices' weight concurrently, or one slice at a time
+    with `in_order`. It acknowledges a slice when `handle` returns. When `handle` raises, it calls `on_fault`, which
+    must end the process: Kafka delivers the slice again only after a restart or a rebalance.
     """
     room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
     handling: set[asyncio.Task[None]] = set()
@@ -35,7 +35,7 @@ def slice_agent(
             event.ack()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the process must end by it
+        except BaseException as error:  # noqa: BLE001  # any failure must end the process
             on_fault(error)
         finally:
             room.leave(room.size if in_order else event.value.weight)
@@ -51,7 +51,7 @@ def slice_agent(
 
 
 class _Room:
-    """Lets slices in, one after the other, while there is room for their weight."""
+    """A semaphore of weights: admits slices in their order while there is room for their weight."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -1,5 +1,5 @@
-# ruff: noqa: SLF001  # what a consumer leaves behind has private names only
-"""The end of aiokafka's consumers, also while the broker is away."""
+# ruff: noqa: SLF001  # the fetch tasks and the client of a consumer have private names only
+"""Stops aiokafka's consumers reliably, also while the broker is unreachable."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ from aiokafka import AIOKafkaConsumer
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, whatever becomes of its fetches meanwhile.
+    """Stop a consumer and close its connections, also when one of its fetches has failed.
 
-    The library cancels the fetches that are under way and waits for them. One that has failed and waits before
-    the next hands its cancellation on: whoever stops the consumer would seem to be cancelled himself, and
-    its connections would stay open.
+    aiokafka cancels the pending fetches and waits for them. A fetch that failed and pauses before its next try
+    raises its CancelledError to the caller of `stop`; the caller would then seem cancelled, and the consumer's
+    connections would stay open.
     """
     task = asyncio.current_task()
     assert task is not None  # a coroutine always runs in one

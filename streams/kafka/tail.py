@@ -1,4 +1,4 @@
-"""Reading a topic from now on, as clients and live views do: all partitions, no group, no commits."""
+"""Reads the new records of a topic, for clients and live views: all partitions, without a group or commits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ _WAIT_MS = 1000
 
 
 class Tail:
-    """The records of one topic that are written after it was opened."""
+    """The records that are written to one topic after it was opened."""
 
     def __init__(self, settings: Settings, topic: str, consumer: AIOKafkaConsumer) -> None:
         self._settings = settings
@@ -25,9 +25,9 @@ class Tail:
         self._consumer = consumer
 
     async def next_records(self, wait_ms: int = _WAIT_MS) -> list[ConsumerRecord]:
-        """All records that are there, or come first within `wait_ms`; in order for each partition.
+        """The available records, or the first ones that arrive within `wait_ms`; in order within each partition.
 
-        Raises what `kafka_errors` says.
+        Raises the errors of `kafka_errors`.
         """
         with kafka_errors(self._settings.kafka_bootstrap, self._topic):
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
@@ -36,9 +36,9 @@ class Tail:
 
 @asynccontextmanager
 async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
-    """Open `topic` at its end: whatever is written after this returns will be read.
+    """Open `topic` at its end: every record that is written after this returns will be read.
 
-    Raises BrokerUnavailableError within 10 s, SetupError when there is no such topic.
+    Raises BrokerUnavailableError within 10 s, SetupError when the topic does not exist.
     """
     consumer = AIOKafkaConsumer(
         topic,

@@ -1,4 +1,4 @@
-"""The topics of the contract: what each needs, and their creation on a running Kafka."""
+"""The topics of the contract: their configuration, and their creation in Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,8 +14,8 @@ from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
 
-# A request that is too big must reach a worker to be refused, and its record must fit a dead letter
-# with the headers beside it. The factors are of `max_record_bytes`.
+# Multiples of `max_record_bytes`. A request that is too large must reach a worker, which rejects it, and its record
+# must fit into a dead letter together with the headers.
 _REQUEST_ROOM = 2
 _DEAD_LETTER_ROOM = 4
 _MESSAGE_BYTES = "max.message.bytes"
@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic as it is created; `config` are Kafka's own names."""
+    """A topic to create; `config` has the topic settings by their names in Kafka."""
 
     name: str
     partitions: int
@@ -34,7 +34,7 @@ class TopicPlan:
 
 
 def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
-    """PURE. All topics of the contract: `partitions` where traffic is, one where order and rarity are."""
+    """PURE. All topics of the contract: `partitions` for those with traffic, one for those that need a total order."""
     request_bytes = {_MESSAGE_BYTES: str(_REQUEST_ROOM * settings.max_record_bytes)}
     dead_letter_bytes = {_MESSAGE_BYTES: str(_DEAD_LETTER_ROOM * settings.max_record_bytes)}
     return [
@@ -50,10 +50,10 @@ def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
 
 
 async def create_topics(settings: Settings, partitions: int) -> dict[str, int]:
-    """Create the topics that are not there, with the cluster's default replication.
+    """Create the missing topics, with the cluster's default replication; existing topics stay unchanged.
 
-    Returns the partition count of each topic; topics that are there stay as they are. Raises BrokerUnavailableError, and SetupError when Kafka
-    refuses a topic or requests and responses differ in their partition count.
+    Returns the partition count of each topic. Raises BrokerUnavailableError, and SetupError when Kafka refuses a
+    topic or when requests and responses differ in their partition counts.
     """
     plans = plan_topics(settings, partitions)
     async with administration(settings) as admin:
@@ -75,9 +75,9 @@ async def partition_counts(settings: Settings, topics: list[str]) -> dict[str, i
 
 
 async def message_limits(settings: Settings, topics: list[str]) -> dict[str, int]:
-    """The largest batch that each topic takes, in bytes (`max.message.bytes`).
+    """The largest batch that each topic accepts, in bytes (`max.message.bytes`).
 
-    Kafka's default where we may not ask. Raises BrokerUnavailableError.
+    Kafka's default where reading the configuration is not authorized. Raises BrokerUnavailableError.
     """
     limits = dict.fromkeys(topics, _DEFAULT_MESSAGE_BYTES)
     resources = [
@@ -92,7 +92,7 @@ async def message_limits(settings: Settings, topics: list[str]) -> dict[str, int
 
 
 def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
-    """PURE. Raises SetupError when a response could not go to its request's partition number."""
+    """PURE. Raises SetupError when responses cannot go to the partition number of their requests."""
     requests, responses = counts[settings.topic_requests], counts[settings.topic_responses]
     if requests != responses:
         raise SetupError(
@@ -103,7 +103,7 @@ def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> Non
 
 @asynccontextmanager
 async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client; what it raises becomes BrokerUnavailableError."""
+    """A connected admin client; its errors inside the block become BrokerUnavailableError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, **kafka_security(settings))
     try:
         with kafka_connection_errors(settings.kafka_bootstrap, settings.topic_requests):
@@ -119,7 +119,7 @@ async def administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClien
 async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> None:
     response = await admin.create_topics(
         [
-            # The empty assignment is what lets the client leave the replication to the cluster.
+            # With an empty assignment the client leaves the replication to the cluster.
             NewTopic(plan.name, plan.partitions, -1, replica_assignments={}, topic_configs=dict(plan.config))
             for plan in plans
         ]
@@ -130,7 +130,7 @@ async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> Non
 
 
 async def _wait_for_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """The partition count of each topic, once all are known to the broker: it learns of them late."""
+    """The partition count of each topic, when the broker has the metadata of all; it gets it some time later."""
     async with asyncio.timeout(_PROPAGATION_SECONDS):
         while True:
             topics = await admin.describe_topics(names)

@@ -1,86 +1,61 @@
 # ruff: noqa: SLF001  # it rests on private names, as the docstring says
 # ruff: noqa: ASYNC109  # the signatures are those of the base class
-"""The batched transport: Faust's streaming at the price of one event for each slice of records.
+"""The batched transport: one Faust event per slice of records, instead of one per record.
 
-Stock Faust pays about 80 µs of bookkeeping for each record. Here a slice of up to
-`slice_max_records` consecutive records of one partition is one Faust message, so that the price
-is paid once a slice. The consumer also runs on the worker's own event loop, not on a thread of
-its own as the stock driver does: hand-overs between threads cost more than they spare when no
-agent blocks the loop.
+Stock Faust spends about 80 µs of bookkeeping on each record. Here a slice of up to `slice_max_records` consecutive
+records of one partition is one Faust message, so that the bookkeeping is paid once per slice. The consumer runs on
+the worker's own event loop, whereas the stock driver gives it a thread: no agent blocks the loop, so that passing
+records between threads would cost more than it saves.
 
 Invariants:
 1. An offset is committed only when every record before it is acknowledged (`streams/kafka/offset_tracker.py`).
    The stock consumer commits past an unacknowledged first record.
-2. A slice is acknowledged only after the delivery of all its outputs, by the agent; nothing here
-   acknowledges on an exception.
-3. Slices of an earlier assignment are forgotten: acknowledging them changes nothing.
-4. What is handed out and not acknowledged weighs at most `max_outstanding` whole slices and one more,
-   so at most about so many times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched
-   buffer for each partition behind them, are in memory. Of small slices there may be many: those that
-   wait for a slow model server keep no others from being worked on.
+2. The agent acknowledges a slice only after all its outputs are delivered. An exception acknowledges nothing.
+3. Acknowledging a slice of an earlier assignment changes nothing.
+4. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about that many
+   times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. Small slices
+   weigh less, so many of them may wait for a slow model server without holding back the others.
 5. The producer is idempotent and waits for all in-sync replicas.
 
-This rests on private names of faust-streaming and aiokafka, which are pinned exactly;
-`tests/contract/test_pinned_libraries.py` fails when a release changes them. The module is over 300 lines
-because it holds all classes that Faust finds through one driver module.
+This module uses private names of faust-streaming and aiokafka, whose versions are pinned exactly;
+`tests/contract/test_pinned_libraries.py` fails when a release changes these names.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import aiokafka
 import structlog
-from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from faust.exceptions import ConsumerNotStarted
-from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
-from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
+from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TransportOptions
+from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import install_batch_reader
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
-from streams.kafka.stopping import stop_consumer
 
-# Faust's services log by the name of this module, and too much of it to be shown.
+# Not named after the module: Faust's services log under the module's name, and `process/logs.py` hides that logger.
 log = structlog.get_logger("streams.partitions")
 
-SESSION_TIMEOUT_SECONDS = 8
-HEARTBEAT_SECONDS = 2
 COMMIT_INTERVAL_SECONDS = 1.0
 REASSIGNMENT_LOOK_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class TransportOptions:
-    """What the transport is told; `security` is passed to every aiokafka client."""
-
-    bootstrap: str
-    group_id: str
-    client_id: str
-    slice_max_records: int
-    max_outstanding: int
-    fetch_max_bytes: int
-    security: Mapping[str, Any] = field(default_factory=dict)
-
-
 class SliceScheduler(SchedulingStrategyT):
-    """Hands each partition's records on as one; they were cut to size when they were fetched."""
+    """Yields all fetched records of a partition as one message; `_getmany` has limited their number."""
 
     def iterate(self, records: Mapping[TP, list[Record]]) -> Iterator[tuple[TP, Any]]:
         yield from records.items()
 
 
-class SliceConsumer(Consumer):
-    """Reads slices, and commits by the offset tracker."""
+class SliceConsumer(AiokafkaConsumer):
+    """Fetches slices, and commits the offsets that the offset tracker permits."""
 
     transport: "SliceTransport"
     app: AppT
@@ -90,36 +65,6 @@ class SliceConsumer(Consumer):
         super().__init__(*args, **kwargs)
         self.offsets = OffsetTracker()
         self._slot_freed = asyncio.Event()
-        self._kafka: aiokafka.AIOKafkaConsumer | None = None
-
-    @property
-    def kafka(self) -> Any:
-        """The aiokafka consumer; Faust asks for the assignment before it exists."""
-        if self._kafka is None:
-            raise ConsumerNotStarted("the consumer has not started")
-        return self._kafka
-
-    async def on_start(self) -> None:
-        options = self.transport.options
-        self._kafka = aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=options.bootstrap,
-            group_id=options.group_id,
-            client_id=options.client_id,
-            partition_assignment_strategy=[RoundRobinPartitionAssignor],
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=options.fetch_max_bytes,
-            session_timeout_ms=SESSION_TIMEOUT_SECONDS * 1000,
-            heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
-            request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
-            **options.security,
-        )
-        await self._kafka.start()
-
-    async def on_stop(self) -> None:
-        await super().on_stop()
-        if self._kafka is not None:
-            await stop_consumer(self._kafka)
 
     # Fetching
 
@@ -137,8 +82,8 @@ class SliceConsumer(Consumer):
                 if fetcher._subscriptions.reassignment_in_progress:
                     await asyncio.sleep(REASSIGNMENT_LOOK_SECONDS)
                     return {}
-                # Looked at again after each wait. Without active partitions the fetcher would take from
-                # all, and what is not active is thrown away further up: taken, but never handed out.
+                # Checked again after each wait. Without active partitions the fetcher would return records of all
+                # partitions, and the caller would drop those of the inactive ones.
                 if (
                     not self.flow_active
                     or not active_partitions
@@ -148,7 +93,7 @@ class SliceConsumer(Consumer):
                 for fetched in fetcher._records.values():
                     if type(fetched) is FetchResult:
                         install_batch_reader(fetched)
-                # Without a timeout it takes only what was taken over.
+                # With a timeout of 0 the fetcher returns only buffers that have the batch reader.
                 records: Mapping[TP, list[Record]] = await fetcher.fetched_records(
                     active_partitions, timeout=0, max_records=self.transport.options.slice_max_records
                 )
@@ -170,14 +115,14 @@ class SliceConsumer(Consumer):
     def _to_message(self, tp: TP, record: Sequence[Record]) -> ConsumerMessage:
         first, last = record[0], record[-1]
         options = self.transport.options
-        handed = Slice(
+        fetched = Slice(
             partition=Partition(*tp),
             records=record,
             generation=self.app.consumer_generation_id,
             received_at=time.monotonic(),
             weight=weight_of(record, options.slice_max_records, options.fetch_max_bytes),
         )
-        self.offsets.track(handed)
+        self.offsets.track(fetched)
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -186,25 +131,25 @@ class SliceConsumer(Consumer):
             0,
             None,
             None,
-            handed,  # type: ignore[arg-type]  # bytes elsewhere; the raw codec passes it through
+            fetched,  # type: ignore[arg-type]  # bytes elsewhere; the raw codec passes it through
             None,
             0,
             0,
             tp,
-            generation_id=handed.generation,
+            generation_id=fetched.generation,
         )
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        # The stock loop also looks for gaps between offsets and drops what it takes for repeats,
-        # which the offset tracker does not need, and races each message against the flow's suspension. Here
-        # a message that waits through a rebalance is skipped by the stream: its generation is over.
+        # The stock loop also looks for gaps between offsets and drops supposed repeats, which the offset tracker
+        # does not need, and it races each message against the suspension of the flow. Here the stream skips a
+        # message that waited through a rebalance, because its generation is over.
         try:
             while not (self.should_stop or fetcher.should_stop):
                 async for _, message in self.getmany(timeout=1.0):
                     await self.callback(message)
                 await asyncio.sleep(0)
         except (ConsumerStoppedError, asyncio.CancelledError):
-            # Let out while the app stops in the middle of a rebalance, it would be taken for a crash.
+            # While the app stops during a rebalance, Faust would treat the exception as a crash.
             if not self.app.should_stop:
                 raise
 
@@ -222,7 +167,7 @@ class SliceConsumer(Consumer):
         return True
 
     def abandon_unacked(self) -> None:
-        """Wait no more for what is not acknowledged: it comes again, to whoever reads the topic then."""
+        """Stop waiting for unacknowledged slices; the next owner of the partition reads them again."""
         self.offsets.clear()
         self._unacked_messages.clear()
         notify(self._waiting_for_ack)
@@ -255,23 +200,20 @@ class SliceConsumer(Consumer):
                 {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
-            # Rebalanced meanwhile: the records come again to whoever holds the partition now.
+            # A rebalance came first: the partition's new owner reads the records again.
             self.log.info("Commit refused: %s", error)
             return False
         except KafkaError as error:
             if not error.retriable:
                 await self.crash(error)
-            self.log.warning("Commit failed, next try in %s s: %r", self.commit_interval, error)
+            self.log.warning("Commit failed, retrying in %s s: %r", self.commit_interval, error)
             return False
         return True
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Offsets inside a slice, and those of compacted records, are no gaps."""
+        """Ignore gaps: those inside a slice and those left by compaction need no tracking."""
 
     # Assignment
-
-    async def subscribe(self, topics: Iterable[str]) -> None:
-        self.kafka.subscribe(topics=set(topics), listener=_RebalanceListener(self))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
@@ -284,92 +226,9 @@ class SliceConsumer(Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
-    def assignment(self) -> set[TP]:
-        return {TP(*tp) for tp in self.kafka.assignment()}
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        positions: Mapping[TP, int] = await self.kafka.seek_to_committed()
-        return positions
-
-    async def _seek(self, partition: TP, offset: int) -> None:
-        self.kafka.seek(TopicPartition(*partition), offset)
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        for tp, offset in partitions.items():
-            self.kafka.seek(TopicPartition(*tp), offset)
-
-    async def position(self, tp: TP) -> int | None:
-        position: int = await self.kafka.position(TopicPartition(*tp))
-        return position
-
-    def highwater(self, tp: TP) -> int:
-        highwater: int = self.kafka.highwater(TopicPartition(*tp))
-        return highwater
-
-    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        offsets: Mapping[TP, int] = await self.kafka.beginning_offsets(partitions)
-        return offsets
-
-    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        offsets: Mapping[TP, int] = await self.kafka.end_offsets(partitions)
-        return offsets
-
-    def topic_partitions(self, topic: str) -> int | None:
-        partitions = self.kafka.partitions_for_topic(topic)
-        return len(partitions) if partitions else None
-
-    def lag(self) -> int:
-        """Records that are in the assigned partitions and were not handed out."""
-        return sum(self.lags().values())
-
-    def lags(self) -> dict[TP, int]:
-        """The same for each of the partitions of which it is known."""
-        subscription = self.kafka._subscription.subscription
-        if subscription is None or subscription.assignment is None:
-            return {}
-        states = {TP(*tp): subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
-        return {
-            tp: max(0, state.highwater - state.position)
-            for tp, state in states.items()
-            if state.highwater is not None and state.has_valid_position
-        }
-
-    def is_caught_up(self, tp: TP) -> bool:
-        """True when every record that the broker reported for `tp` was fetched; False before the first fetch."""
-        subscription = self.kafka._subscription.subscription
-        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
-            return False
-        state = subscription.assignment.state_value(TopicPartition(*tp))
-        known: bool = state.highwater is not None and state.has_valid_position
-        return known and state.position >= state.highwater
-
-    def _new_topicpartition(self, topic: str, partition: int) -> TP:
-        return TP(topic, partition)
-
-    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
-        raise NotImplementedError("no table needs to know where a key lives")
-
-    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("topics are created beforehand, by `headrace init`")
-
-
-class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    def __init__(self, consumer: SliceConsumer) -> None:
-        self._consumer = consumer
-
-    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        # First of all, so that the app knows before anything is awaited.
-        self._consumer.app.on_rebalance_start()
-        await self._consumer.on_partitions_revoked({TP(*tp) for tp in revoked})
-
-    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        generation = self._consumer.kafka._coordinator.generation
-        self._consumer.app.consumer_generation_id = generation
-        await self._consumer.on_partitions_assigned({TP(*tp) for tp in assigned}, generation)
-
 
 class SliceTransport(driver.Transport):
-    """Set as `app.transport`."""
+    """The transport of a `WorkerApp`."""
 
     Consumer: ClassVar[type[SliceConsumer]] = SliceConsumer
     Producer: ClassVar[type[BatchProducer]] = BatchProducer
@@ -380,7 +239,7 @@ class SliceTransport(driver.Transport):
 
 
 async def _arrival(fetcher: Any, timeout_seconds: float) -> None:
-    """Wait until the fetcher has something, or the time is over; raises what it found wrong."""
+    """Wait until the fetcher has records or the timeout ends; raises the fetcher's error."""
     waiter = fetcher._create_fetch_waiter()
     await asyncio.wait([waiter], timeout=timeout_seconds)
     if waiter.done():

@@ -26,6 +26,7 @@ CHATTY = (
     "faust",
     "httpx",
     "mode",
+    "streams.kafka.aiokafka_consumer",
     "streams.kafka.faust_app",
     "streams.kafka.batch_producer",
     "streams.kafka.transport",

@@ -14,9 +14,9 @@ import structlog
 from streams.config.identity import Identity
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
+from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
 from streams.kafka.slice_agent import SliceHandler, slice_agent
-from streams.kafka.transport import TransportOptions
 from streams.process.background import OnFault
 from streams.process.http import Web
 from streams.process.watchdog import Progress, Watchdog

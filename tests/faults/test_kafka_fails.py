@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import Kafka
 from streams.kafka import batch_producer as producing
+from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import worker_app
-from streams.kafka.transport import TransportOptions
 from streams.process.watchdog import EXIT_STALLED
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply

@@ -9,11 +9,12 @@ import aiokafka
 from aiokafka.structs import TopicPartition
 
 from streams.config.settings import Settings
+from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch, Row
 from streams.kafka.faust_app import WorkerApp, worker_app
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.slice_agent import slice_agent
-from streams.kafka.transport import SliceConsumer, TransportOptions
+from streams.kafka.transport import SliceConsumer
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
 from tests.support.stack.services import MakeTopics

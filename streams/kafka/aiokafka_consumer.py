@@ -1,0 +1,164 @@
+# ruff: noqa: SLF001  # it reads positions and the generation from private names
+"""Faust's consumer interface on an aiokafka consumer: connection, assignment, positions and lag.
+
+Fetching, acknowledging and committing are in `streams/kafka/transport.py`. `tests/contract/test_pinned_libraries.py`
+holds the private names that this module uses.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiokafka
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.structs import TopicPartition
+from faust.exceptions import ConsumerNotStarted
+from faust.transport.consumer import Consumer
+from faust.types import TP, AppT
+
+from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
+from streams.kafka.stopping import stop_consumer
+
+SESSION_TIMEOUT_SECONDS = 8
+HEARTBEAT_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """The configuration of a worker's consumer; `security` has keyword arguments for aiokafka's clients."""
+
+    bootstrap: str
+    group_id: str
+    client_id: str
+    slice_max_records: int
+    max_outstanding: int
+    fetch_max_bytes: int
+    security: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AiokafkaConsumer(Consumer):
+    """Runs on the worker's own event loop; `transport` has the options."""
+
+    # The SliceTransport, whose module imports this one.
+    transport: Any
+    app: AppT
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kafka: aiokafka.AIOKafkaConsumer | None = None
+
+    @property
+    def kafka(self) -> Any:
+        """The aiokafka consumer; raises ConsumerNotStarted, because Faust asks for the assignment before the start."""
+        if self._kafka is None:
+            raise ConsumerNotStarted("the consumer has not started")
+        return self._kafka
+
+    async def on_start(self) -> None:
+        options = self.transport.options
+        self._kafka = aiokafka.AIOKafkaConsumer(
+            bootstrap_servers=options.bootstrap,
+            group_id=options.group_id,
+            client_id=options.client_id,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=options.fetch_max_bytes,
+            session_timeout_ms=SESSION_TIMEOUT_SECONDS * 1000,
+            heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
+            request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
+            **options.security,
+        )
+        await self._kafka.start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._kafka is not None:
+            await stop_consumer(self._kafka)
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        self.kafka.subscribe(topics=set(topics), listener=_RebalanceListener(self))
+
+    def assignment(self) -> set[TP]:
+        return {TP(*tp) for tp in self.kafka.assignment()}
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        positions: Mapping[TP, int] = await self.kafka.seek_to_committed()
+        return positions
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        self.kafka.seek(TopicPartition(*partition), offset)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        for tp, offset in partitions.items():
+            self.kafka.seek(TopicPartition(*tp), offset)
+
+    async def position(self, tp: TP) -> int | None:
+        position: int = await self.kafka.position(TopicPartition(*tp))
+        return position
+
+    def highwater(self, tp: TP) -> int:
+        highwater: int = self.kafka.highwater(TopicPartition(*tp))
+        return highwater
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        offsets: Mapping[TP, int] = await self.kafka.beginning_offsets(partitions)
+        return offsets
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        offsets: Mapping[TP, int] = await self.kafka.end_offsets(partitions)
+        return offsets
+
+    def topic_partitions(self, topic: str) -> int | None:
+        partitions = self.kafka.partitions_for_topic(topic)
+        return len(partitions) if partitions else None
+
+    def lag(self) -> int:
+        """Records of the assigned partitions that were not fetched yet, as of the last fetch."""
+        return sum(self.lags().values())
+
+    def lags(self) -> dict[TP, int]:
+        """The lag by partition, for the partitions whose end offset is known."""
+        subscription = self.kafka._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return {}
+        states = {TP(*tp): subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
+        return {
+            tp: max(0, state.highwater - state.position)
+            for tp, state in states.items()
+            if state.highwater is not None and state.has_valid_position
+        }
+
+    def is_caught_up(self, tp: TP) -> bool:
+        """True when every record that the broker reported for `tp` was fetched; False before the first fetch."""
+        subscription = self.kafka._subscription.subscription
+        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
+            return False
+        state = subscription.assignment.state_value(TopicPartition(*tp))
+        known: bool = state.highwater is not None and state.has_valid_position
+        return known and state.position >= state.highwater
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        raise NotImplementedError("Headrace has no tables")
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("`headrace init` creates the topics")
+
+
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    def __init__(self, consumer: AiokafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        # The app must know of the rebalance before the first await.
+        self._consumer.app.on_rebalance_start()
+        await self._consumer.on_partitions_revoked({TP(*tp) for tp in revoked})
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        generation = self._consumer.kafka._coordinator.generation
+        self._consumer.app.consumer_generation_id = generation
+        await self._consumer.on_partitions_assigned({TP(*tp) for tp in assigned}, generation)
