@@ -1,8 +1,8 @@
-"""Several workers on one machine: started, watched, started again, and drained together.
+"""Starts several workers on one machine, restarts those that exit, and stops them together.
 
-Each is a process of its own with a name and a Unix socket of its own; the supervisor asks it there
-whether it is ready. Workers end with their supervisor, also when that is killed: their standard input
-is a pipe from it. Their metrics are shown on one page.
+Each worker is a process with its own name and its own Unix socket, on which the supervisor reads its readiness and
+its metrics; the supervisor serves the metrics of all workers on one page. A worker's standard input is a pipe from
+the supervisor, so that workers also end when the supervisor is killed.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ log = structlog.get_logger()
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
-# Who ran for so long has begun well: its next failure is a first one.
+# A worker that ran this long has started well: its next failure counts as a first one.
 STEADY_SECONDS = 60.0
 ASK_EACH_SECONDS = 0.5
 ASK_TIMEOUT_SECONDS = 5.0
-# After `shutdown_seconds` a worker ends itself.
+# A worker ends itself after `shutdown_seconds`.
 GRACE_SECONDS = 3.0
 
 
 def failures_in_a_row(before: int, ran_seconds: float) -> int:
-    """PURE. How many there are with one more, of a process that ran for so long."""
+    """PURE. The number of failures in a row, after one more failure of a worker that ran for `ran_seconds`."""
     return 1 if ran_seconds >= STEADY_SECONDS else before + 1
 
 
@@ -56,8 +56,8 @@ class Supervisor:
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; returns the exit code.
 
-        That is 0 after an orderly end, else that of the first worker that ended otherwise. A worker that
-        ends before any was ready ends all of them: it cannot start as configured.
+        The code is 0 after an orderly shutdown, otherwise that of the first worker that exited with another one.
+        A worker that exits before any worker was ready stops all of them: it cannot start as configured.
         """
         loop = asyncio.get_running_loop()
         for end in (signal.SIGTERM, signal.SIGINT):
@@ -95,12 +95,12 @@ class Supervisor:
             wait_seconds = backoff_seconds(
                 failures, first_seconds=FIRST_WAIT_SECONDS, longest_seconds=LONGEST_WAIT_SECONDS
             )
-            log.warning("a worker ended", worker=worker.name, exit_code=code, restart_in_seconds=wait_seconds)
+            log.warning("worker exited", worker=worker.name, exit_code=code, restart_in_seconds=wait_seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), wait_seconds)
 
     async def _run_once(self, worker: "_Worker") -> int:
-        """Start a worker and return its exit code; ends it when all are to end."""
+        """Start a worker and return its exit code; stops the worker when the supervisor stops."""
         async with worker.process() as process:
             ended = asyncio.create_task(process.wait())
             asking = asyncio.create_task(self._ask(worker))
@@ -113,7 +113,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(asking, stopping, return_exceptions=True)
             if not ended.done():
-                log.critical("a worker does not end; it is killed", worker=worker.name)
+                log.critical("worker killed after the shutdown timeout", worker=worker.name)
                 process.kill()
             return await ended
 
@@ -126,7 +126,7 @@ class Supervisor:
 
 
 class _Worker:
-    """One of the processes, through all of its starts."""
+    """One of the worker processes, through all its restarts."""
 
     def __init__(self, settings: Settings, arguments: Sequence[str], number: int, folder: Path) -> None:
         self.name = f"{settings.worker_name or default_worker_name()}-{number}"
@@ -136,7 +136,7 @@ class _Worker:
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A started process, of which nothing is left when the block ends."""
+        """Start the process; it does not outlive the block."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -147,7 +147,7 @@ class _Worker:
             f"--set=worker_name={self.name}",
             f"--set=http_socket={self._socket}",
             stdin=asyncio.subprocess.PIPE,
-            # Ctrl-C in a terminal goes to all processes of its group; the supervisor alone decides.
+            # A terminal sends Ctrl-C to all processes of its group; only the supervisor must receive it.
             process_group=0,
         )
         log.info("worker started", worker=self.name, pid=process.pid)
@@ -160,11 +160,11 @@ class _Worker:
                 await process.wait()
 
     def is_ready(self) -> bool:
-        """Whether it said so when it was asked last."""
+        """The worker's last answer of `/readyz`."""
         return self.ready
 
     def client(self) -> httpx.AsyncClient:
-        """Speaks with the process over its socket."""
+        """An HTTP client on the process's socket."""
         return httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket)),
             base_url="http://worker",
@@ -173,12 +173,12 @@ class _Worker:
 
 
 def _exit_code(returned: int) -> int:
-    """As a shell has it: of a process that a signal ended, 128 and the signal."""
+    """As in a shell: 128 + N for a process that signal N ended."""
     return returned if returned >= 0 else 128 - returned
 
 
 async def _pages(workers: Sequence[_Worker]) -> dict[str, str]:
-    """What each worker shows at `/metrics`; one that does not answer shows nothing."""
+    """The `/metrics` page of each worker that answers, by worker name."""
     pages = await asyncio.gather(*(_page(worker) for worker in workers))
     return {worker.name: page for worker, page in zip(workers, pages, strict=True) if page}
 

@@ -1,9 +1,8 @@
-"""A worker process from its start to its end; what it does meanwhile are its roles.
+"""The life of a worker process, which runs one or more roles.
 
-Start: every role opens what it needs and then takes its share of the topics. End: SIGTERM or SIGINT
-stops fetching, what is in flight is answered and committed, and the process exits 0; a timer
-behind it ends the process when that takes too long. A fault ends the process at once with exit code
-1: what was not acknowledged comes again.
+Start: each role opens its connections and joins its consumer group. End: on SIGTERM or SIGINT the roles stop
+fetching, finish and commit the slices in flight, and the process exits with 0; a timer ends the process when that
+takes too long. A fault ends the process at once with exit code 1: Kafka delivers the unacknowledged records again.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ log = structlog.get_logger()
 
 EXIT_FAULT = 1
 EXIT_SHUTDOWN_TOO_LONG = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is lost, but it was not an orderly end."""
+"""EX_TEMPFAIL of sysexits.h: nothing is lost, but the shutdown was not orderly."""
 
 Role = Callable[[RoleContext], AbstractAsyncContextManager[None]]
 """Enters when the role reads its topic; exits when the role has finished what it began.
@@ -48,7 +47,7 @@ ROLES: Mapping[str, Role] = {
 
 
 class Worker:
-    """A process with these roles of `ROLES`; a `supervised` one also ends when its standard input does."""
+    """A process with some of `ROLES`; a `supervised` one also ends when its standard input closes."""
 
     def __init__(self, settings: Settings, roles: Sequence[str], *, supervised: bool = False) -> None:
         self._settings = settings
@@ -67,9 +66,7 @@ class Worker:
         """
         self._listen_to_signals()
         if self._supervised:
-            asyncio.get_running_loop().add_reader(
-                sys.stdin.fileno(), self._shut_down, "end of its supervisor"
-            )
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._shut_down, "supervisor ended")
         settings, web, metrics, started = self._settings, Web(), MetricsPage(), asyncio.Event()
         context = RoleContext(settings, self._identity, web, metrics, self._fail)
         web.ready_when("all roles have started", started.is_set)
@@ -86,8 +83,8 @@ class Worker:
             log.info("worker ready", worker=self._identity.worker, roles=list(self._roles))
             await self._stop.wait()
             if self._fault is not None:
-                # An orderly end would wait for slices that are never going to be acknowledged.
-                log.critical("the worker ends by a fault")
+                # An orderly shutdown would wait for slices that will never be acknowledged.
+                log.critical("worker stopped by a fault")
                 os._exit(EXIT_FAULT)
 
     def _fail(self, error: BaseException) -> None:
@@ -100,13 +97,13 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._shut_down, signal.Signals(number).name)
 
-    def _shut_down(self, why: str) -> None:
+    def _shut_down(self, reason: str) -> None:
         if self._supervised:
-            # At its end standard input can be read for ever.
+            # A closed standard input stays readable for ever.
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         if self._stop.is_set():
             return
-        log.info("shutting down", why=why)
+        log.info("shutting down", reason=reason)
         limit = threading.Timer(self._settings.shutdown_seconds, _end_now)
         limit.daemon = True
         limit.start()
@@ -114,5 +111,5 @@ class Worker:
 
 
 def _end_now() -> None:
-    log.critical("shutdown took too long; the process ends")
+    log.critical("shutdown took too long; ending the process")
     os._exit(EXIT_SHUTDOWN_TOO_LONG)

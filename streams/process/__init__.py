@@ -1,1 +1,1 @@
-"""What every process has: an HTTP server, logs, a watchdog and tasks in the background."""
+"""What every process needs: an HTTP server, logs, a watchdog, background tasks and interpreter settings."""

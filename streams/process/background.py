@@ -1,16 +1,16 @@
-"""Tasks that run as long as a role does."""
+"""Background tasks of a role, whose failure is a fault of the process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 OnFault = Callable[[BaseException], None]
-"""Told of what must end the process; see `streams/worker.py`."""
+"""Called with an error that must end the process; see `streams/worker.py`."""
 
 
 @asynccontextmanager
 async def background(on_fault: OnFault, *jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run `jobs` until the block ends, which cancels them. One that ends before is a fault."""
+    """Run `jobs` concurrently and cancel them when the block ends; a job that ends earlier is a fault."""
 
     def ended(task: asyncio.Task[None]) -> None:
         on_fault(task.exception() or RuntimeError("a background task ended"))

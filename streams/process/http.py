@@ -1,6 +1,6 @@
-"""The HTTP server of a process: what its roles show, on loopback unless told otherwise.
+"""The HTTP server of a process, on the loopback interface by default.
 
-Roles add their paths when they start, while the server may run already.
+Roles add their paths when they start; the server may run already.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,14 +16,14 @@ log = structlog.get_logger()
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Streams to a browser never end by themselves; they must not hold up the end of the process.
+# Event streams to a browser never end by themselves and must not delay the end of the process.
 SHUTDOWN_SECONDS = 0.5
 
 NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Web:
-    """Paths and their handlers; `/livez` and `/readyz` are there from the beginning."""
+    """Paths and their handlers; `/livez` and `/readyz` always exist."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, dict[str, Handler]] = {}
@@ -32,7 +32,7 @@ class Web:
         self.get("/readyz", self._readiness)
 
     def ready_when(self, name: str, holds: Callable[[], bool]) -> None:
-        """One of the conditions of `/readyz`; `name` is what is shown."""
+        """Add a condition of `/readyz`, which shows it as `name`."""
         self._conditions[name] = holds
 
     def get(self, path: str, handler: Handler) -> None:
@@ -46,16 +46,16 @@ class Web:
 
     @asynccontextmanager
     async def serving(self, host: str, port: int) -> AsyncIterator[int]:
-        """Serve until the block ends; yields the port, which is a free one where `port` is 0.
+        """Serve until the block ends; yields the port. With `port` 0 the system chooses a free port.
 
-        Raises SetupError when the address cannot be had.
+        Raises SetupError when the address cannot be bound.
         """
         async with self._running() as runner:
             try:
                 await web.TCPSite(runner, host, port).start()
             except OSError as error:
                 raise SetupError(
-                    f"HTTP cannot be served on {host}:{port} ({error.strerror or error}); choose others by "
+                    f"the HTTP server cannot listen on {host}:{port} ({error.strerror or error}); choose another address with "
                     "HEADRACE_HTTP_HOST and HEADRACE_HTTP_PORT"
                 ) from None
             bound = int(runner.addresses[0][1])
@@ -64,16 +64,16 @@ class Web:
 
     @asynccontextmanager
     async def serving_on(self, socket: str) -> AsyncIterator[None]:
-        """Serve on a Unix socket until the block ends; one that is there already is replaced.
+        """Serve on a Unix socket until the block ends; replaces an existing socket.
 
-        Raises SetupError when it cannot be made.
+        Raises SetupError when the socket cannot be created.
         """
         async with self._running() as runner:
             try:
                 await web.UnixSite(runner, socket).start()
             except OSError as error:
                 raise SetupError(
-                    f"HTTP cannot be served on {socket} ({error.strerror or error}); choose another path by "
+                    f"the HTTP server cannot listen on {socket} ({error.strerror or error}); choose another path with "
                     "HEADRACE_HTTP_SOCKET"
                 ) from None
             log.info("http served", socket=socket)
@@ -104,7 +104,7 @@ class Web:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         methods = self._handlers.get(request.path)
         if methods is None:
-            raise web.HTTPNotFound(text=f"nothing is here; there is {', '.join(sorted(self._handlers))}\n")
+            raise web.HTTPNotFound(text=f"not found; the paths are {', '.join(sorted(self._handlers))}\n")
         handler = methods.get(request.method)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, list(methods))
@@ -112,12 +112,12 @@ class Web:
 
 
 async def _alive(_: web.Request) -> web.Response:
-    """The event loop gets around to answering; work that stands still ends the process by its watchdog."""
+    """An answer proves that the event loop runs; the watchdog ends a process whose work stalls."""
     return web.json_response({"alive": True})
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    """No version of ours is told, and nothing is taken for what it is not."""
+    """Hide the server's version, and forbid browsers to guess content types or to cache."""
     response.headers["Server"] = "headrace"
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")

@@ -1,8 +1,8 @@
-"""Logs: one JSON object a line for machines, readable lines on a terminal, always on standard error.
+"""Logs on standard error: one JSON object per line, or readable lines on a terminal.
 
-Our own loggers and those of the libraries (faust, aiokafka, redis …) end in one handler. A line has
-`timestamp` (RFC 3339 UTC, milliseconds), `level`, `logger`, `event` and what the call added. Passwords
-in URLs are masked, whoever logged them.
+One handler serves Headrace's loggers and those of the libraries (faust, aiokafka, redis …). A line has `timestamp`
+(RFC 3339 UTC, milliseconds), `level`, `logger`, `event` and the fields of the call. Passwords in URLs are masked in
+all lines.
 """
 
 import json
@@ -84,7 +84,7 @@ def configure_logging(
     root.handlers = [handler]
     root.setLevel(level.upper())
     for library in CHATTY:
-        # What they tell at level info is about themselves; who wants it asks for debug.
+        # Their info lines concern the libraries themselves; level debug shows them.
         logging.getLogger(library).setLevel(level.upper() if level in ("debug", "error") else "WARNING")
     logging.captureWarnings(capture=True)
 
@@ -102,7 +102,7 @@ def _mask_passwords(_logger: Any, _method: str, event: MutableMapping[str, Any])
 
 
 def _mask_line(_logger: Any, _method: str, line: Any) -> str:
-    # After rendering, because the console renderer writes the traceback itself.
+    # After rendering, because the console renderer adds the traceback.
     return _masked(line)
 
 
@@ -114,5 +114,5 @@ def _to_json(event: Any, **_: Any) -> str:
     try:
         return orjson.dumps(event, default=str).decode()
     except orjson.JSONEncodeError:
-        # Integers beyond 64 bits, lone surrogates, keys that are no text: a log call never fails for them.
+        # orjson refuses integers beyond 64 bits, lone surrogates and keys other than text; a log call must not fail.
         return json.dumps(event, default=str, skipkeys=True)

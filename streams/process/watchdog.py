@@ -1,8 +1,7 @@
-"""Ends a process that no longer gets on, so that its partitions go to one that does.
+"""Ends a process without progress, so that Kafka assigns its partitions to another one.
 
-aiokafka's fetch path does not see every error of the coordinator, and an event loop can hang: in
-both cases the process looks alive and answers nothing. The watchdog runs on a thread, so that it
-also sees a loop that hangs.
+aiokafka's fetcher misses some errors of the coordinator, and an event loop can hang: in both cases the process
+looks alive and answers nothing. The watchdog runs on a thread, so that it also detects a loop that hangs.
 """
 
 import os
@@ -21,7 +20,7 @@ EXIT_STALLED = 70
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the watchdog looks at: `waiting` is work to do, `done` rises whenever some is done."""
+    """`waiting`: there is work to do; `done` increases whenever some work is done."""
 
     waiting: bool
     done: int
@@ -29,33 +28,33 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The last progress seen, and when (monotonic seconds) something last moved."""
+    """The last value of `done`, and the monotonic time in seconds at which it last changed or nothing waited."""
 
     done: int
-    moved_at: float
+    progress_at: float
 
 
-def look(watch: Watch, progress: Progress, now: float) -> Watch:
-    """PURE. Nothing to do counts as getting on."""
+def advance(watch: Watch, progress: Progress, now: float) -> Watch:
+    """PURE. Restarts the clock when work was done, or when no work waits."""
     if progress.done != watch.done or not progress.waiting:
         return Watch(progress.done, now)
     return watch
 
 
 class Watchdog:
-    """Ends the process when work waited for `patience_seconds` and none was done."""
+    """Ends the process when work waited for `stall_seconds` and none was done."""
 
     def __init__(
         self,
         progress: Callable[[], Progress],
-        patience_seconds: Callable[[], float],
+        stall_seconds: Callable[[], float],
         *,
         period_seconds: float = 1.0,
         end_process: Callable[[int], None] = os._exit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._progress = progress
-        self._patience_seconds = patience_seconds
+        self._stall_seconds = stall_seconds
         self._period_seconds = period_seconds
         self._end_process = end_process
         self._clock = clock
@@ -69,16 +68,16 @@ class Watchdog:
         self._stopped.set()
 
     def _run(self) -> None:
-        watch = Watch(done=-1, moved_at=self._clock())
+        watch = Watch(done=-1, progress_at=self._clock())
         while not self._stopped.wait(self._period_seconds):
             try:
                 progress = self._progress()
             except RuntimeError:
-                # The loop changed a collection while it was read from here: it runs. Look again.
+                # The loop changed a collection while this thread read it, so the loop runs: look again.
                 continue
-            watch = look(watch, progress, self._clock())
-            waited = self._clock() - watch.moved_at
-            if waited > self._patience_seconds():
-                log.critical("no progress; the process ends", waited_seconds=round(waited, 1))
+            watch = advance(watch, progress, self._clock())
+            waited = self._clock() - watch.progress_at
+            if waited > self._stall_seconds():
+                log.critical("no progress; ending the process", waited_seconds=round(waited, 1))
                 self._end_process(EXIT_STALLED)
                 return

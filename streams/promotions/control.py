@@ -1,13 +1,12 @@
-"""Deciding promotions: events in, results out, and a hint to the workers.
+"""Decides promotion events: reads an event, writes its result, and sends a hint to the workers.
 
-One event after the other, in the topic's order. Each is decided in one transaction of the registry,
-then its result is written and the hint is sent, and only when the broker has the result is the event
-acknowledged. After a crash anywhere between, the event comes again: the registry repeats its result
-and changes nothing, and result and hint are sent again. So a result may be read twice, and is then
-recognised by its `event_id`.
+Events are decided one at a time, in the topic's order. Each is decided in one transaction of the registry; then the
+result is written and the hint is sent. The event is acknowledged when the broker has the result. After a crash in
+between, Kafka delivers the event again: the registry returns its first result and changes nothing, and the result
+and the hint are sent again. Readers recognise a repeated result by its `event_id`.
 
-An event that is no event is refused by a result with a code; nothing stops the topic. While PostgreSQL
-is away, or is no registry, the events wait.
+A record that is not a valid event gets a result with status `rejected` and a code, so that no record stops the
+topic. While PostgreSQL cannot be reached or has no registry, events wait.
 """
 
 import asyncio
@@ -31,11 +30,11 @@ log = structlog.get_logger()
 _ACTIONS = frozenset(Action)
 
 SendResult = Callable[[PromotionResult, Record, str], Awaitable[None]]
-"""Write a result for a record, whose source is the text; returns when the broker has it."""
+"""Write the result for a record with this `headrace-source`; returns when the broker has it."""
 
 
 class Control:
-    """Decides slices of `model-promotions`; `attempts` counts the decisions tried, for a watchdog."""
+    """Decides slices of `model-promotions`; `attempts` counts all attempts at a decision, for the watchdog."""
 
     def __init__(
         self, store: RegistryStore, hints: HintSender, send_result: SendResult, *, max_event_bytes: int
@@ -45,18 +44,18 @@ class Control:
         self._send_result = send_result
         self._max_event_bytes = max_event_bytes
         self.attempts = 0
-        # Of every action from the beginning, so that the first decision is seen as an increase.
+        # All combinations start at 0, so that Prometheus sees the first decision as an increase.
         self.decided: Counter[tuple[str, str]] = Counter(
             {(action, status): 0 for action in (*Action, "") for status in ("applied", "rejected")}
         )
-        """How many events, by action and status; what is no event has no action."""
+        """The number of events by action and status; the action is "" for a record that is not a valid event."""
 
     async def process(self, handled: Slice) -> None:
         """Decide the events of a slice in their order; returns when the broker has all results."""
         topic, partition = handled.partition
         for record in handled.records:
             result = bounded(await self._result(record))
-            # Whoever writes to the topic may make actions up.
+            # A rejected event may name any action; it must not create a metric label.
             action = result.action if result.action in _ACTIONS else ""
             self.decided[action, result.status] += 1
             log.info(
@@ -80,7 +79,7 @@ class Control:
             return event
         try:
             return await self._decide(event)
-        except Exception:  # an event that nobody thought of must not stop the topic
+        except Exception:  # an unforeseen event must not stop the topic
             log.exception("internal fault", event_id=event.event_id, offset=record.offset)
             return _fault(event)
 
@@ -93,7 +92,7 @@ class Control:
 
 
 async def announce(hints: HintSender, result: PromotionResult) -> None:
-    """Tell the workers of an applied promotion, if Redis takes it."""
+    """Send the hint of an applied promotion to the workers; a failure is only logged."""
     await hints.send(RouteHint(model_name=result.model_name, revision=result.revision, epoch=result.epoch))
 
 
@@ -107,7 +106,7 @@ def _fault(event: PromotionEvent) -> PromotionResult:
         route=None,
         error=PromotionError(
             code=RejectionCode.INVALID_EVENT,
-            message="this event met a fault inside Headrace and changed nothing; the control worker's log has it",
+            message="a fault inside Headrace prevented the decision and nothing changed; see the control worker's log",
         ),
         applied_at=datetime.now(UTC),
         actor=event.actor,

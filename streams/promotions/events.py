@@ -1,4 +1,4 @@
-"""PURE. Promotion events as they arrive, and the answer to what cannot be read as one."""
+"""PURE. Parses promotion events, and rejects records that are not valid events."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from schemas.models import PromotionError, PromotionEvent, PromotionResult
 from schemas.validation import one_line
 from schemas.wire import read_object
 
-# An id that is too long to be one is not repeated in full either.
+# A longer text is no valid id, model name, action or actor; the result repeats only so much of it.
 MAX_ECHO_CHARACTERS = 128
 MAX_MESSAGE_CHARACTERS = 1000
 
@@ -28,9 +28,9 @@ def make_event(fields: JsonObject) -> PromotionEvent:
 
 
 def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionEvent | PromotionResult:
-    """The event that a record holds, or the refusal of what is none.
+    """The event of a record, or a result with status `rejected` if the record is not a valid event.
 
-    A refusal has what can be read of the event's id, model, action and actor, else "".
+    The result repeats the event's id, model, action and actor as far as they can be read, otherwise "".
     """
     document: JsonObject = {}
     try:
@@ -54,10 +54,10 @@ def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionE
 
 
 def bounded(result: PromotionResult) -> PromotionResult:
-    """The result as it fits a topic, and a log, whatever the event holds.
+    """The result with its actor and its message cut to a bounded length.
 
-    An event of the largest size may be all actor, and a message may quote most of it; a result that its
-    topic refuses would stop the promotions for good.
+    An event of the largest permitted size may consist of an actor only, and a message may quote most of it. A result
+    that is too large for its topic would stop all later promotions.
     """
     error = result.error
     if error is not None and len(error.message) > MAX_MESSAGE_CHARACTERS:

@@ -1,4 +1,4 @@
-"""What a worker process does: each role opens what it needs, takes its share of the topics, and shows itself.
+"""The roles of a worker process: each one opens its connections, reads its topic, and publishes its metrics.
 
-The only package that puts the others together.
+This package wires the other packages together.
 """

@@ -92,10 +92,10 @@ async def _maintain_partitions(rows: PredictionLog, settings: Settings) -> None:
             dropped = await rows.drop_days(first)
             if made or dropped:
                 log.info(
-                    "days of the prediction log",
-                    made=[day.isoformat() for day in made],
+                    "prediction log partitions changed",
+                    created=[day.isoformat() for day in made],
                     dropped=[day.isoformat() for day in dropped],
                 )
         except (RegistryUnavailableError, SetupError) as error:
-            log.warning("days of the prediction log not made or dropped", reason=str(error))
+            log.warning("prediction log partitions not maintained", reason=str(error))
         await asyncio.sleep(MAINTAIN_PARTITIONS_EACH_SECONDS)

@@ -24,7 +24,7 @@ async def test_one_dies_and_is_started_again(make_group: MakeGroup, start_worker
     async with workers.traffic() as traffic:
         await traffic.until_served_by("w-1", "w-2")
         psutil.Process(await pid_of(supervisor, "w-1")).kill()
-        ended = await supervisor.logged("a worker ended")
+        ended = await supervisor.logged("worker exited")
         assert (ended["worker"], ended["exit_code"]) == ("w-1", -9)
         assert not (await readiness(port))["conditions"]["w-1"]
         await supervisor.logged("worker started", times=3)

@@ -195,7 +195,7 @@ async def test_days_come_ahead_and_go_when_they_are_not_kept(
         assert await rows.add(0, [row(days_ago, midnight(days_ago) + DAY / 2)]) == 1
     settings = await topics(1, postgres_dsn=database, log_keep_days=2)
     worker = start_worker(settings, "log")
-    told = await worker.logged("days of the prediction log")
+    told = await worker.logged("prediction log partitions changed")
     today = midnight().date()
     assert told["dropped"] == [(today - number * DAY).isoformat() for number in (4, 3)]
     assert told["made"] == [(today + number * DAY).isoformat() for number in (1, 2)]

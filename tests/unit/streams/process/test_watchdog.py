@@ -2,26 +2,26 @@
 
 import threading
 
-from streams.process.watchdog import EXIT_STALLED, Progress, Watch, Watchdog, look
+from streams.process.watchdog import EXIT_STALLED, Progress, Watch, Watchdog, advance
 
 
 def test_idle_is_progress() -> None:
-    """With nothing to do the clock starts anew at each look."""
-    assert look(Watch(5, 0.0), Progress(waiting=False, done=5), 100.0) == Watch(5, 100.0)
+    """Without waiting work each look restarts the clock."""
+    assert advance(Watch(5, 0.0), Progress(waiting=False, done=5), 100.0) == Watch(5, 100.0)
 
 
 def test_work_done_is_progress() -> None:
-    """Done work starts the clock anew although more waits."""
-    assert look(Watch(5, 0.0), Progress(waiting=True, done=6), 100.0) == Watch(6, 100.0)
+    """Finished work restarts the clock although more work waits."""
+    assert advance(Watch(5, 0.0), Progress(waiting=True, done=6), 100.0) == Watch(6, 100.0)
 
 
 def test_waiting_without_progress_keeps_the_clock() -> None:
-    """The time of the last move stays while work waits and none is done."""
-    assert look(Watch(5, 40.0), Progress(waiting=True, done=5), 100.0) == Watch(5, 40.0)
+    """The time of the last progress stays while work waits and none is done."""
+    assert advance(Watch(5, 40.0), Progress(waiting=True, done=5), 100.0) == Watch(5, 40.0)
 
 
 def test_ends_a_stalled_process() -> None:
-    """With work waiting and none done for longer than its patience, the process is ended once."""
+    """With work waiting and none done for longer than the stall time, the watchdog ends the process once."""
     ended: list[int] = []
     seen = threading.Event()
 
@@ -43,8 +43,8 @@ def test_ends_a_stalled_process() -> None:
     assert ended == [EXIT_STALLED]
 
 
-def test_spares_a_working_process() -> None:
-    """While work gets done, however much waits, nothing is ended."""
+def test_does_not_end_a_working_process() -> None:
+    """While work is done, the amount of waiting work does not matter."""
     done = 0
     looked = threading.Event()
     ended: list[int] = []
