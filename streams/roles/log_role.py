@@ -1,7 +1,6 @@
 """The role `log`: reads responses and writes the prediction log in PostgreSQL."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from streams.kafka.topics import partition_counts
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
 from streams.process.background import background
-from streams.process.interpreter import GC_THRESHOLDS
+from streams.process.interpreter import tune_garbage_collector
 from streams.prometheus.control_families import LogMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
@@ -59,7 +58,7 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
             background(context.on_fault, _maintain_partitions(rows, settings)),
         ):
             context.metrics.add(LogMetrics(writer).read)
-            gc.set_threshold(*GC_THRESHOLDS)
+            tune_garbage_collector()
             log.info("log role started", topic=settings.topic_responses)
             yield
         log.info(

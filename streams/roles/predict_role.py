@@ -5,8 +5,6 @@ all that it needs. End: answer and commit the slices in flight, send the last me
 """
 
 import asyncio
-import gc
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -23,7 +21,7 @@ from streams.kafka.faust_app import WorkerApp, output_of
 from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
 from streams.models.backend_loader import BackendLoader
 from streams.process.background import background
-from streams.process.interpreter import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
+from streams.process.interpreter import tune_garbage_collector, tune_thread_switching
 from streams.prometheus.predict_families import PredictMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 from streams.serving.active_tables import ActiveTables
@@ -72,10 +70,8 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             options=pipeline_options,
             tracer=spans,
         )
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        tune_garbage_collector()
+        tune_thread_switching()
 
         deltas = DeltaSender(metrics, settings.topic_metrics)
 
