@@ -60,7 +60,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             slice_max_records=settings.slice_max_records,
             slices_in_flight=settings.slices_in_flight,
         )
-        context.web.ready_when("predict: the registry was read lately", lambda: not refresher.is_stale())
+        context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
         pipeline = Pipeline(
             tables=tables,
             is_stale=refresher.is_stale,
@@ -102,7 +102,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
                     ),
                     drain_seconds=None,
                 ),
-                background(context.on_fault, _publish(settings, consumer.app, deltas)),
+                background(context.on_fault, _send_deltas(settings, consumer.app, deltas)),
             ):
                 context.metrics.add(PredictMetrics(metrics, tables, refresher).read)
                 log.info(
@@ -129,7 +129,7 @@ async def _pipeline_options(settings: Settings) -> PipelineOptions:
     )
 
 
-async def _publish(settings: Settings, app: WorkerApp, deltas: DeltaSender) -> None:
+async def _send_deltas(settings: Settings, app: WorkerApp, deltas: DeltaSender) -> None:
     while True:
         await asyncio.sleep(settings.metrics_interval_seconds)
         await deltas.send(output_of(app))

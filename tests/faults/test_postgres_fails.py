@@ -12,7 +12,7 @@ from tests.support.promotions.events import event
 from tests.support.worker.group import MakeGroup
 from tests.support.worker.http_pages import readiness, until_ready
 
-READ_LATELY = "predict: the registry was read lately"
+READ_RECENTLY = "predict: the registry was read recently"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ async def test_postgres_fails(
         # No request waits for PostgreSQL: requests that are sent while it is away are answered while it is away.
         await traffic.until_answered(lambda response: response.stale, "stale")
         conditions = (await readiness(port))["conditions"]
-        assert [name for name, holds in conditions.items() if not holds] == [READ_LATELY]
+        assert [name for name, holds in conditions.items() if not holds] == [READ_RECENTLY]
         await asyncio.to_thread(heal, own_postgres)
         await traffic.until_answered(lambda response: not response.stale, "fresh again")
         # On a busy machine the registry may be read too late once more.

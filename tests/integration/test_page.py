@@ -138,7 +138,7 @@ async def test_promoting_takes_the_token_and_the_page_itself(
     model: str, worker: WorkerProcess, page: PageProcess, database: str
 ) -> None:
     """Its event goes by Kafka to a control worker, and the audit trail has actor and reason."""
-    wish = {
+    command = {
         "action": "promote",
         "model_name": model,
         "version": "v2",
@@ -158,18 +158,22 @@ async def test_promoting_takes_the_token_and_the_page_itself(
             ({**bearer, "Origin": "http://evil.example"}, 403, "CROSS_SITE"),
             ({**bearer, "Sec-Fetch-Site": "cross-site"}, 403, "CROSS_SITE"),
         ):
-            answer = await post(wish, **headers)
+            answer = await post(command, **headers)
             assert (answer[0], answer[1]["error"]["code"]) == (status, code)
-        for body in (wish | {"action": "archive"}, wish | {"actor": " "}, wish | {"expected_revision": None}):
+        for body in (
+            command | {"action": "archive"},
+            command | {"actor": " "},
+            command | {"expected_revision": None},
+        ):
             answer = await post(body, **bearer)
             assert (answer[0], answer[1]["error"]["code"]) == (400, "INVALID_EVENT")
 
         status, result = await post(
-            wish | {"reason": "hit rate +0.17"}, **bearer, Origin=page.url.rstrip("/")
+            command | {"reason": "hit rate +0.17"}, **bearer, Origin=page.url.rstrip("/")
         )
         assert (status, result["status"], result["revision"]) == (200, "applied", 5)
         ways = {result["via"]}
-        status, result = await post(wish, **bearer)
+        status, result = await post(command, **bearer)
         assert (status, result["error"]["code"]) == (200, "STALE_REVISION")
         back = {"action": "rollback", "model_name": model, "expected_revision": 5, "actor": "bo"}
         status, result = await post(back, **bearer)
@@ -187,7 +191,7 @@ async def test_promoting_takes_the_token_and_the_page_itself(
         # Kafka has half a second: a busy machine takes the other way as well, but not always.
         async with asyncio.timeout(DEADLINE_SECONDS):
             while "kafka" not in ways:
-                again = back if result["action"] == "promote" else wish
+                again = back if result["action"] == "promote" else command
                 status, result = await post(again | {"expected_revision": result["revision"]}, **bearer)
                 assert (status, result["status"]) == (200, "applied")
                 ways.add(result["via"])
