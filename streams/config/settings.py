@@ -5,6 +5,8 @@ which every output masks. An empty value means unset. TLS certificates are alway
 values that would switch that off.
 """
 
+from pydantic import ConfigDict
+
 from streams.config.kafka_settings import ConsumerGroupSettings, KafkaSettings, TopicSettings
 from streams.config.model_settings import ArtifactSettings, BackendSettings
 from streams.config.observability_settings import (
@@ -37,6 +39,8 @@ class Settings(
     TracingSettings,
 ):
     """What a Headrace process needs to know. It reads nothing: `sources.load_settings` collects the values."""
+
+    model_config = ConfigDict(defer_build=False)
 
 
 SECTIONS: tuple[type[Section], ...] = tuple(base for base in Settings.__bases__ if issubclass(base, Section))
