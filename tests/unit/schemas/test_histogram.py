@@ -51,7 +51,7 @@ def test_zeros_and_disagreeing_clocks_count() -> None:
 
 
 def test_taking_starts_anew() -> None:
-    """What was taken is not counted again."""
+    """Drained values are not counted again."""
     builder = HistogramBuilder()
     builder.add(3.0, times=4)
     assert builder.drain().count == 4

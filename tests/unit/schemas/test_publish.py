@@ -1,4 +1,4 @@
-"""schemas/publish.py: the committed documents are the generated ones, and they say what models do."""
+"""schemas/publish.py: the committed documents are the generated ones, and agree with the models."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ RESPONSE: dict[str, Any] = {
 
 
 def test_the_committed_documents_are_the_generated_ones() -> None:
-    """Whoever changes a model runs `make docs` and commits what it changes."""
+    """After a change of a model, `make docs` writes them anew."""
     committed = {path.name: orjson.loads(path.read_bytes()) for path in (DOCS / "schemas").glob("*.json")}
     assert committed == {f"{name}.json": schema for name, schema in json_schemas().items()}
     assert orjson.loads((DOCS / "asyncapi.json").read_bytes()) == asyncapi()
@@ -67,7 +67,7 @@ def test_every_schema_is_valid_json_schema() -> None:
     ],
 )
 def test_the_schema_and_the_model_agree_on_requests(change: dict[str, Any]) -> None:
-    """What the published schema takes, the worker takes, and nothing else."""
+    """The worker accepts what the published schema accepts, and nothing else."""
     request = REQUEST | change
     try:
         PredictRequest.model_validate(request)
@@ -88,7 +88,7 @@ def test_the_schema_and_the_model_agree_on_requests(change: dict[str, Any]) -> N
     ],
 )
 def test_a_response_has_either_predictions_or_an_error(change: dict[str, Any], valid: bool) -> None:
-    """The schema says so too, for readers that never see the model."""
+    """The schema states it too, for readers without the model."""
     assert jsonschema_rs.is_valid(json_schemas()["PredictResponse"], RESPONSE | change) is valid
 
 
@@ -138,7 +138,7 @@ def test_asyncapi_payloads_are_also_draft_7() -> None:
 
 
 def test_the_response_model_reads_its_own_error_codes() -> None:
-    """The published codes are those of the model, and the dead letters' one more is not among them."""
+    """The published codes are those of the model; MALFORMED_RECORD of dead letters is not one of them."""
     published = json_schemas()["PredictResponse"]["$defs"]["ErrorCode"]["enum"]
     assert published == [code.value for code in ErrorCode]
     assert MalformedRecordError.code not in published
@@ -147,7 +147,7 @@ def test_the_response_model_reads_its_own_error_codes() -> None:
 
 
 def test_headers_are_those_of_the_contract() -> None:
-    """The header names that other tools read, spelt out once more."""
+    """Other tools read these header names."""
     assert set(RESPONSE_HEADERS) == {
         "headrace-source",
         "headrace-input-digest",

@@ -35,7 +35,7 @@ def test_exit_codes_follow_the_error_tree(error: HeadraceError, exit_code: int, 
 
 
 async def test_an_error_is_told_to_people_and_with_json_to_programs(tmp_path: Path) -> None:
-    """Words on standard error always, one JSON object on standard output when asked for."""
+    """Standard error has the text; with --json standard output has one JSON object."""
     plain = await headrace("config", "--env-file", "absent", cwd=tmp_path)
     assert (plain.code, plain.stdout) == (1, "")
     assert plain.stderr == "headrace: the env file absent cannot be read: No such file or directory\n"

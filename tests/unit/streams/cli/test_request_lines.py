@@ -11,7 +11,7 @@ DEFAULTS = Defaults("m", None, None)
 
 
 def test_a_line_may_say_everything_but_the_model() -> None:
-    """Fields of a line go before the defaults; a request without an id gets one."""
+    """The fields of a line replace the defaults; a request without an id gets one."""
     defaults = Defaults("m", "default-user", 500)
     bare = parse_line(b'{"input": {"n": 1}}', 1, defaults)
     assert (bare.model_name, bare.user_id, bare.deadline_ms, bare.input) == (
@@ -37,7 +37,7 @@ def test_a_line_may_say_everything_but_the_model() -> None:
     ],
 )
 def test_a_wrong_line_is_named_by_its_number(line: bytes, told: str) -> None:
-    """The number of the line and what is wrong with it."""
+    """The message has the number of the line and the fault."""
     with pytest.raises(InvalidRequestError, match=r"^line 7: ") as refusal:
         parse_line(line, 7, DEFAULTS)
     assert told in str(refusal.value)

@@ -29,7 +29,7 @@ def loaded(environment: dict[str, str]) -> LoadedSettings:
     ],
 )
 def test_what_does_not_go_together_is_refused_without_its_secret(values: dict[str, str], told: str) -> None:
-    """What would weaken TLS or is half configured is refused; no message holds a password."""
+    """Unverified TLS and half a configuration are refused; no message holds a password."""
     with pytest.raises(SetupError) as refusal:
         loaded({f"HEADRACE_{name}": value for name, value in values.items()})
     assert told in str(refusal.value)
@@ -65,7 +65,7 @@ def test_the_address_of_a_store_is_nothing_more(name: str, endpoint: str) -> Non
     ],
 )
 def test_names_and_their_secrets_go_together(public: str, secret: str) -> None:
-    """One without the other would be no credentials, which is something else."""
+    """One without the other is refused."""
     both = {public: "name", secret: PASSWORD}
     assert PASSWORD not in str(loaded(both).settings)
     for name, value in both.items():
@@ -74,7 +74,7 @@ def test_names_and_their_secrets_go_together(public: str, secret: str) -> None:
 
 
 def test_the_url_of_the_webhook_is_a_secret() -> None:
-    """Its path or query may be all that keeps others from using it; an address it must be."""
+    """Its path or query may be the only credential; it must be an http(s) address."""
     url = f"https://hooks.example/services/{PASSWORD}?token={PASSWORD}"
     settings = loaded({"HEADRACE_ALERT_WEBHOOK_URL": url}).settings
     assert settings.alert_webhook_url is not None

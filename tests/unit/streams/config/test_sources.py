@@ -27,7 +27,7 @@ def of(
 
 
 def test_flags_beat_environment_beats_file_beats_default() -> None:
-    """Each source wins over the ones below it, and the origin says which it was."""
+    """Each source is stronger than those after it; the origin names the source."""
     sources = {
         "env_file": ({BOOTSTRAP: "file:1"}, "file:1", "some/env"),
         "environment": ({BOOTSTRAP: "environment:1"}, "environment:1", "environment"),
@@ -42,20 +42,20 @@ def test_flags_beat_environment_beats_file_beats_default() -> None:
 
 
 def test_an_empty_value_is_no_value() -> None:
-    """Compose files hand on unset variables as empty ones; they hide nothing below them."""
+    """Compose files pass unset variables as empty ones; these do not hide weaker sources."""
     loaded = of(environment={BOOTSTRAP: ""}, env_file={BOOTSTRAP: "file:1"})
     assert loaded.settings.kafka_bootstrap == "file:1"
 
 
 def test_names_without_the_prefix_are_not_ours() -> None:
-    """LOG_LEVEL of another program changes nothing and warns of nothing."""
+    """LOG_LEVEL of another program is ignored without a warning."""
     loaded = of(environment={"LOG_LEVEL": "debug", "log_level": "debug"})
     assert loaded.settings.log_level == "info"
     assert loaded.warnings == ()
 
 
 def test_an_unknown_name_warns_with_the_nearest_one() -> None:
-    """A misspelt variable is told together with what was probably meant."""
+    """The warning names the misspelt variable and the closest setting."""
     (warning,) = of(environment={"HEADRACE_KAFKA_BOTSTRAP": "x:1"}).warnings
     assert "HEADRACE_KAFKA_BOTSTRAP (environment)" in warning
     assert f"did you mean {BOOTSTRAP}?" in warning
@@ -68,7 +68,7 @@ def test_an_unknown_flag_is_refused() -> None:
 
 
 def test_each_wrong_value_is_one_line_that_names_its_variable_and_origin() -> None:
-    """All wrong values are told at once, each with the variable to change."""
+    """The refusal names all wrong values, each with its variable."""
     with pytest.raises(SetupError) as refusal:
         of(
             environment={"HEADRACE_ONNX_THREADS": "many", "HEADRACE_LOG_LEVEL": "loud"},
@@ -95,7 +95,7 @@ def test_each_wrong_value_is_one_line_that_names_its_variable_and_origin() -> No
     ],
 )
 def test_a_shown_url_keeps_its_host_and_hides_its_password(url: str, expected: str) -> None:
-    """People recognise the server; nobody reads the password, escaped properly or not."""
+    """The server is recognisable; the password is masked, even where it is not escaped."""
     settings = Settings.model_construct(redis_url=SecretStr(url))
     assert masked("redis_url", settings.redis_url) == expected
 
@@ -104,7 +104,7 @@ def test_a_shown_url_keeps_its_host_and_hides_its_password(url: str, expected: s
     st.text(min_size=8, alphabet=st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=":"))
 )
 def test_no_password_is_ever_shown(password: str) -> None:
-    """Whatever characters a password has, what is shown of the URL does not hold it."""
+    """The masked URL does not hold the password, whatever its characters."""
     assert password not in str(masked("redis_url", SecretStr(f"redis://someone:{password}@h:6379/0")))
     assert masked("kafka_sasl_password", SecretStr(password)) == "***"
 
@@ -116,7 +116,7 @@ def test_env_file_lines() -> None:
 
 
 def test_a_wrong_line_is_named_without_its_content() -> None:
-    """The line's number is told, not the line, which may hold a secret."""
+    """The message has the number of the line, not its text, which may hold a secret."""
     with pytest.raises(SetupError, match=r"some/env, line 2") as refusal:
         parse_env_file(f"A=1\n{PASSWORD}\n", "some/env")
     assert PASSWORD not in str(refusal.value)
@@ -141,6 +141,6 @@ def test_the_env_file_is_chosen_in_order(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_missing_env_file_is_a_refusal(tmp_path: Path) -> None:
-    """A file that was asked for by name is not silently left out."""
+    """A missing file that was named explicitly is an error."""
     with pytest.raises(SetupError, match="cannot be read: No such file"):
         load_settings(tmp_path / "absent")
