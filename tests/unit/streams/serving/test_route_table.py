@@ -1,0 +1,62 @@
+"""streams/serving/route_table.py: the version of a user, and the errors that a version's schemas make."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.routing import RouteTable, bucket
+from schemas.errors import ArtifactError
+from schemas.models import BUCKETS, BucketRange, Route
+from streams.serving.route_table import ServedVersion, ServingTable
+from tests.support.models.served_versions import RecordingBackend, served_model, served_version, spec_of
+
+VERSIONS = [
+    served_version("m", f"v{number}", RecordingBackend(), timeout_ms=100 * number) for number in (1, 2, 3)
+]
+
+
+@given(st.integers(1, 3), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_user_gets_the_version_of_the_registrys_route(count: int, user_id: str) -> None:
+    """Also with one version, for which no bucket is computed."""
+    model = served_model("m", 1, *VERSIONS[:count])
+    width = BUCKETS // count
+    ends = [width * (at + 1) for at in range(count - 1)] + [BUCKETS]
+    starts = [0, *ends[:-1]]
+    route = Route(
+        salt="m",
+        ranges=tuple(
+            BucketRange(start=start, end=end, version=version.spec.version)
+            for start, end, version in zip(starts, ends, VERSIONS, strict=False)
+        ),
+    )
+    version = model.version_for(user_id)
+    assert version is not None
+    assert version.spec.version == RouteTable.of(route).version_of(bucket("m", user_id))
+
+
+def test_without_traffic_a_user_has_no_version() -> None:
+    """The versions are there all the same."""
+    model = served_model("m", 1, *VERSIONS, active=False)
+    assert model.version_for("u") is None
+    assert ServingTable(models={"m": model}).versions() == set(VERSIONS)
+
+
+def test_the_longest_timeout_of_a_table() -> None:
+    """Of all versions, in seconds; 0 without any."""
+    assert ServingTable().longest_timeout_seconds() == 0.0
+    assert ServingTable(models={"m": served_model("m", 1, *VERSIONS)}).longest_timeout_seconds() == 0.3
+
+
+def test_what_is_not_a_schema_cannot_be_served() -> None:
+    """The error names the version."""
+    spec = spec_of("v1").model_copy(update={"output_schema": {"type": "no-such-type"}})
+    with pytest.raises(ArtifactError, match="m v1 has a bad schema"):
+        ServedVersion.of("m", spec, VERSIONS[0].dispatcher)
+
+
+def test_a_refusal_has_the_details_of_the_schema() -> None:
+    """Of the input's schema, or the output's."""
+    number = {"type": "object", "properties": {"x": {"type": "number"}}}
+    version = served_version("m", "v1", RecordingBackend(), number, output_schema=number)
+    for error in (version.refuse_input({"x": "text"}), version.refuse_output({"x": "text"})):
+        assert [detail.path for detail in error.details] == ["/x"]

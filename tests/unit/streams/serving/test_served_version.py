@@ -1,0 +1,43 @@
+"""streams/serving/served_version.py: the calls of a loaded version, and those of one that could not be loaded."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from schemas.errors import BackendUnavailableError
+from schemas.models import Framework
+from streams.serving.served_version import ONNX_BATCH, SERVER_BATCH, served_version, unloaded_version
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
+
+
+@pytest.mark.parametrize(
+    ("fields", "largest"),
+    [
+        ({}, ONNX_BATCH),
+        ({"max_batch": 8}, 8),
+        ({"framework": Framework.TENSORFLOW}, SERVER_BATCH),
+        ({"framework": Framework.TORCHSERVE}, 1),
+    ],
+)
+async def test_a_framework_has_its_batches(fields: dict[str, Any], largest: int) -> None:
+    """TorchServe takes single examples; for the others the version may say how many."""
+    backend = RecordingBackend()
+    spec = spec_of("v1").model_copy(update=fields)
+    version = served_version("m", spec, backend, RecordingMeter())
+    await version.dispatcher.infer([{"x": 1}] * (largest + 1))
+    assert max(len(call) for call in backend.calls) == largest
+    assert version.is_loaded
+
+
+async def test_a_version_that_could_not_be_loaded_fails_each_call() -> None:
+    """At once, and whatever its schemas are."""
+    spec = spec_of("v1").model_copy(update={"input_schema": {"type": "no-such-type"}})
+    version = unloaded_version("m", spec, RecordingMeter())
+    assert not version.is_loaded
+    assert version.input_is_valid({"x": 1})
+    (error,) = await asyncio.wait_for(version.dispatcher.infer([{"x": 1}]), DEADLINE_SECONDS)
+    assert isinstance(error, BackendUnavailableError)
+    assert error.message.startswith("v1 is not loaded on this worker")
+    await version.dispatcher.close()
