@@ -265,7 +265,7 @@ async def test_a_server_that_drips(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
     async with serving(handle) as uri:
-        with pytest.raises(UnavailableError, match="not 1 MiB came"):
+        with pytest.raises(UnavailableError, match="less than 1 MiB arrived"):
             await fetch(tmp_path, uri, stall_seconds=1.0)
 
 

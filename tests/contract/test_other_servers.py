@@ -1,4 +1,4 @@
-"""workers/backends/tensorflow.py and workers/backends/torchserve.py: what only they do. The rest is in test_backends.py."""
+"""workers/backends/tensorflow.py and workers/backends/torchserve.py: what only they do. The rest is in test_backend_port.py."""
 
 import asyncio
 from asyncio import StreamWriter

@@ -1,11 +1,13 @@
 """Records, versions and backends for tests that serve without Kafka or the registry."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from registry.snapshot import RegisteredModel, RegisteredVersion
+from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.route_table import ServedModel, ServedVersion
@@ -29,16 +31,32 @@ def record_of(value: bytes | None, **fields: Any) -> FakeRecord:
 
 
 class RecordingBackend:
-    """Predicts by a function of the input and records each call."""
+    """Predicts by a function of the input and records each call. A call waits while its gate is closed.
+
+    tests/contract/test_backend_port.py holds it to the real backends.
+    """
 
     def __init__(self, predict: Callable[[JsonObject], Any] = lambda value: [value]) -> None:
         self._predict = predict
         self.calls: list[list[JsonObject]] = []
+        self.timeouts_seconds: list[float] = []
+        self.called = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.closed = False
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         assert timeout_seconds > 0
+        if self.closed:
+            raise BackendUnavailableError("the model was unloaded")
         self.calls.append(list(inputs))
+        self.timeouts_seconds.append(timeout_seconds)
+        self.called.set()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.gate.wait()
+        except TimeoutError:
+            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
         return [self._predict(value) for value in inputs]
 
     async def warm(self) -> None:

@@ -28,13 +28,14 @@ from tests.support.models.served_versions import (
     served_model,
     served_version,
 )
+from workers.cache.redis_cache import MAX_VALUE_BYTES
 
 WHOLE_NUMBERS: JsonObject = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}}
 DOWN = BackendUnavailableError("the canary is down")
 
 
 class MemoryOutput:
-    """Keeps what was sent; deliveries succeed at once."""
+    """Keeps sent records; deliveries succeed at once. tests/contract/test_output_port.py holds it to Kafka."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int, Any]] = []
@@ -62,6 +63,8 @@ class MemoryOutput:
 
 
 class MemoryCache:
+    """The prediction cache in memory, without expiry. tests/contract/test_cache_port.py holds it to Redis."""
+
     def __init__(self) -> None:
         self.held: dict[bytes, bytes] = {}
         self.reads: list[Sequence[bytes]] = []
@@ -82,21 +85,15 @@ class MemoryCache:
 
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         self.writes.append((items, ttl_seconds))
-        self.held.update(items)
+        self.held.update(item for item in items if len(item[1]) <= MAX_VALUE_BYTES)
 
 
 class GatedBackend(RecordingBackend):
-    """Answers once its gate is open."""
+    """A backend whose gate is closed at first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = asyncio.Event()
-        self.called = asyncio.Event()
-
-    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        self.called.set()
-        await self.gate.wait()
-        return await super().infer(inputs, timeout_seconds=timeout_seconds)
+        self.gate.clear()
 
     async def until_called(self) -> None:
         """Wait for the first call since `called` was cleared."""

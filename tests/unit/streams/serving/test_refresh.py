@@ -2,22 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from registry.follower import EpochFollower
-from registry.snapshot import RegisteredModel, RegisteredVersion, Snapshot
 from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
-from schemas.events import JsonObject, RouteHint
-from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
+from schemas.events import RouteHint
+from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_state import RETRY_SECONDS
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
 from streams.serving.version_loader import VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from tests.support.registry.memory_registry import MemoryRegistry
 
 
 class Loader:
@@ -42,54 +41,11 @@ class Loader:
         return backend
 
 
-def model_of(
-    name: str,
-    revision: int,
-    weights: dict[str, int],
-    previous: str | None = None,
-    schema: JsonObject | None = None,
-) -> RegisteredModel:
-    """A model whose route gives each version its percentage."""
-    ranges, start = [], 0
-    for version, weight in weights.items():
-        end = start + weight * BUCKETS // 100
-        ranges.append(BucketRange(start=start, end=end, version=version))
-        start = end
-    names = [*weights, *([previous] if previous else [])]
-    versions = {name: RegisteredVersion(spec_of(name, schema), Status.PRODUCTION) for name in names}
-    return RegisteredModel(name, revision, Route(salt=name, ranges=tuple(ranges)), versions, previous)
-
-
-class Registry:
-    """The part of a store that a refresher reads: models, each with the epoch of its last change."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.failure: Exception | None = None
-        self.failed = asyncio.Event()
-        self.models: dict[str, tuple[int, RegisteredModel]] = {}
-
-    def put(self, weights: dict[str, int], *, name: str = "m", **fields: Any) -> None:
-        """Change a model; its revision is the epoch of the change."""
-        self.now += 1
-        self.models[name] = self.now, model_of(name, self.now, weights, **fields)
-
-    async def epoch(self) -> int:
-        if self.failure is not None:
-            self.failed.set()
-            raise self.failure
-        return self.now
-
-    async def load(self, since_epoch: int = -1) -> Snapshot[RegisteredModel]:
-        changed = {name: model for name, (epoch, model) in self.models.items() if epoch > since_epoch}
-        return Snapshot(self.now, changed)
-
-
 class Harness:
     """A refresher with its collaborators; `seconds` is its clock."""
 
     def __init__(self) -> None:
-        self.registry, self.load, self.tables = Registry(), Loader(), ActiveTables()
+        self.registry, self.load, self.tables = MemoryRegistry(), Loader(), ActiveTables()
         self.failures: list[tuple[str, str, int]] = []
         self.seconds = 0.0
         self.refresher = ServingRefresher(

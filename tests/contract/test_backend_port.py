@@ -1,13 +1,14 @@
-"""What every backend promises (`workers/backends/port.py`), on each of them with the same model: y = 2x.
+"""The port of workers/backends/port.py: the same tests on each backend and on the one in memory.
 
-What it is asked above a million takes it longer than any test waits.
+The model is y = 2x. An x far above a million takes it longer than any test waits.
 """
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from schemas.events import JsonObject
 from schemas.models import RequestForm
 from tests.support.models.backends import open_inference, tensorflow, torchserve
 from tests.support.models.onnx_files import save_doubler
-from tests.support.models.served_versions import RecordingMeter
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter
 from tests.support.servers.http_server import http_server, serve_doubler
 from workers.backends.onnx import OnnxBackend
 from workers.backends.port import Backend
@@ -28,11 +29,42 @@ SLOW: JsonObject = {"x": 10**15}
 BAD: JsonObject = {"x": "no number"}
 
 
-KINDS = "onnx", "open-inference", "tensorflow row", "tensorflow value", "tensorflow column", "torchserve"
+KINDS = (
+    "memory",
+    "onnx",
+    "open-inference",
+    "tensorflow row",
+    "tensorflow value",
+    "tensorflow column",
+    "torchserve",
+)
+
+
+class MemoryDoubler(RecordingBackend):
+    """y = 2x in memory; its gate is closed to SLOW."""
+
+    def __init__(self) -> None:
+        super().__init__(double)
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        if SLOW in inputs:
+            self.gate.clear()
+        else:
+            self.gate.set()
+        return await super().infer(inputs, timeout_seconds=timeout_seconds)
+
+
+def double(value: JsonObject) -> Any:
+    if value == BAD:
+        raise BackendFailedError("x is not a number")
+    return 2 * value["x"]
 
 
 @asynccontextmanager
 async def loaded(kind: str, folder: Path) -> AsyncIterator[Backend]:
+    if kind == "memory":
+        yield MemoryDoubler()
+        return
     if kind == "onnx":
         yield await OnnxBackend.load(save_doubler(folder / "m.onnx"), threads=1)
         return
@@ -81,7 +113,7 @@ async def test_many_batches_at_once(warm_backend: Backend) -> None:
 
 
 async def test_a_bad_example_fails_its_batch(warm_backend: Backend) -> None:
-    """As a whole, with an error of the tree, and the next batch is answered."""
+    """As a whole, with a Headrace error; the next batch gets its predictions."""
     with pytest.raises(BackendFailedError):
         await warm_backend.infer([{"x": 1}, BAD, {"x": 2}], timeout_seconds=30)
     assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
@@ -101,14 +133,14 @@ async def test_isolated_a_bad_example_fails_alone(warm_backend: Backend) -> None
 
 
 async def test_the_timeout_is_kept(warm_backend: Backend) -> None:
-    """A call that takes too long ends by its timeout, and the next one is answered."""
+    """A slow call ends with its timeout, and the next call gets its predictions."""
     with pytest.raises(BackendUnavailableError, match=r"within 0\.2 s"):
         await warm_backend.infer([SLOW], timeout_seconds=0.2)
     assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
 
 
-async def test_a_cancelled_call_hurts_nobody(warm_backend: Backend) -> None:
-    """The next call is answered."""
+async def test_a_cancelled_call_affects_no_other(warm_backend: Backend) -> None:
+    """The next call gets its predictions."""
     call = asyncio.create_task(warm_backend.infer([SLOW], timeout_seconds=60))
     await asyncio.sleep(0)
     call.cancel()
@@ -119,7 +151,7 @@ async def test_a_cancelled_call_hurts_nobody(warm_backend: Backend) -> None:
 
 @pytest.fixture
 def dispatcher(warm_backend: Backend) -> Dispatcher:
-    """As a worker makes it: TorchServe makes its own batches."""
+    """A dispatcher with the worker's options: TorchServe batches calls itself."""
     return Dispatcher(
         warm_backend,
         name="m v1",
@@ -131,7 +163,7 @@ def dispatcher(warm_backend: Backend) -> Dispatcher:
 
 
 async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatcher) -> None:
-    """However their inputs were mixed into batches; a bad one fails alone."""
+    """Whatever batches their inputs were in; a bad example fails alone."""
     callers: list[list[JsonObject]] = [
         [{"x": first + step} for step in range(1 + first % 37)] for first in range(0, 2000, 50)
     ]
@@ -145,21 +177,21 @@ async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatch
                 assert outcome == 2 * example["x"]
 
 
-async def test_dispatched_a_deadline_is_the_calls(dispatcher: Dispatcher) -> None:
-    """It ends the call, and the next one is answered; so does a caller that goes."""
+async def test_dispatched_a_deadline_ends_the_call(dispatcher: Dispatcher) -> None:
+    """So does a cancelled caller; the next call gets its predictions."""
     loop = asyncio.get_running_loop()
     (outcome,) = await dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 0.2)
     assert isinstance(outcome, BackendUnavailableError)
-    gone = asyncio.create_task(dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 1))
+    cancelled = asyncio.create_task(dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 1))
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await gone
+        await cancelled
     assert await dispatcher.infer([{"x": 1}]) == [2]
 
 
-async def test_closed_it_fails_and_can_be_closed_again(backend: Backend) -> None:
-    """Closing is idempotent; a closed backend is not available."""
+async def test_a_closed_backend_is_unavailable(backend: Backend) -> None:
+    """Closing is idempotent."""
     await backend.warm()
     await backend.close()
     await backend.close()
