@@ -72,7 +72,7 @@ async def test_a_call_that_was_taken_over_leaves_nothing_behind() -> None:
 
 
 async def test_inputs_without_a_result_get_internal() -> None:
-    """A fault of ours concerns the inputs that have no result yet, and no others."""
+    """An internal fault concerns only the inputs without a result."""
     calls = Calls(leaves_out=1)
     (call,) = calls.start(a_request(1), a_request(2))
     await calls.end(call)
@@ -128,7 +128,7 @@ async def test_equal_inputs_of_a_slice_are_inferred_once() -> None:
 
 
 async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
-    """A slice that comes while an equal input is being inferred waits for that call."""
+    """A slice with an input that a call in flight infers waits for that call."""
     backend = GatedBackend()
     harness = Harness(served_version("m", "v1", backend))
     first = asyncio.create_task(harness.pipeline.process(slice_of(request("a"))))
@@ -141,8 +141,8 @@ async def test_equal_inputs_of_slices_in_flight_are_inferred_once() -> None:
     assert harness.output.answers().keys() == {"a", "b"}
 
 
-async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own() -> None:
-    """The other ends with the deadline of those that it was made for."""
+async def test_a_request_with_a_later_deadline_gets_a_call_of_its_own() -> None:
+    """The call in flight ends at the deadline of the requests that it was started for."""
     backend = GatedBackend()
     harness = Harness(served_version("m", "v1", backend))
     short = asyncio.create_task(harness.pipeline.process(slice_of(request("short", deadline_ms=300))))
@@ -158,7 +158,7 @@ async def test_who_has_more_time_than_the_call_under_way_gets_one_of_their_own()
 
 
 @pytest.mark.parametrize("more", [{}, {"deadline_ms": 60_000}])
-async def test_who_has_no_more_time_joins_the_call_under_way(more: JsonObject) -> None:
+async def test_a_request_with_an_earlier_deadline_joins_the_call_in_flight(more: JsonObject) -> None:
     """Equal inputs are inferred once."""
     backend = GatedBackend()
     harness = Harness(served_version("m", "v1", backend))
@@ -172,8 +172,8 @@ async def test_who_has_no_more_time_joins_the_call_under_way(more: JsonObject) -
     assert harness.output.answers().keys() == {"first", "joins"}
 
 
-async def test_a_call_has_the_time_of_the_most_patient_of_its_slice() -> None:
-    """However they stand in it."""
+async def test_a_call_lasts_until_the_latest_deadline_of_its_slice() -> None:
+    """In any order of the requests."""
     for order in (1, -1):
         backend = GatedBackend()
         harness = Harness(served_version("m", "v1", backend))

@@ -12,7 +12,7 @@ from streams.serving.request_metrics import MetricsRegistry
 
 
 class Producer:
-    """Takes what it is sent once its gate is open."""
+    """Accepts deltas once its gate is open."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -56,7 +56,7 @@ async def test_a_cancelled_sending_is_finished_by_the_next() -> None:
 
 
 async def test_what_the_producer_refuses_is_a_gap() -> None:
-    """It holds back nothing behind it."""
+    """The deltas after it are sent."""
     metrics, deltas, producer = sender()
     producer.gate.set()
     producer.refuse = {0}

@@ -86,7 +86,7 @@ ERRORS = st.sampled_from(
 def test_every_call_has_one_end(
     result: CallResult, first_error: AnswerError | None, production: ServedVersion | None
 ) -> None:
-    """Predictions are never dropped, production is asked once at most, and no error comes from nowhere."""
+    """Predictions are never dropped, production is asked once at most, and no other error appears."""
     follows = after_call(a_request(), result, first_error=first_error, production=production)
     if isinstance(result, bytes):
         assert follows is result
@@ -101,7 +101,7 @@ def test_every_call_has_one_end(
 
 
 def test_which_version_answers_for_another() -> None:
-    """Production, where the other one declares the fallback and is not production itself."""
+    """Production, for a version with `fallback` that is not production itself."""
     plain = served_version("m", "v2", RecordingBackend())
     falls_back = served_version("m", "v3", RecordingBackend(), fallback="production")
     model = served_model("m", 1, ACCEPTS, plain, falls_back, production=ACCEPTS)
@@ -119,8 +119,8 @@ def test_which_version_answers_for_another() -> None:
         (BackendBrokenError("garbage"), "BACKEND_ERROR"),
     ],
 )
-async def test_production_answers_what_the_canarys_backend_fails_to(error: Exception, code: str) -> None:
-    """As its own answer, by its own version, marked; counted there, and as a fallback at the canary."""
+async def test_production_answers_when_the_backend_of_the_canary_fails(error: Exception, code: str) -> None:
+    """The response names production's version and says `fallback`; the canary counts a fallback and no error."""
     production, failing = RecordingBackend(), FailingBackend(error)
     canary = Canary(production, failing)
     answers = await canary.harness.answer(canary.request("r", of=canary.v2))
@@ -134,8 +134,8 @@ async def test_production_answers_what_the_canarys_backend_fails_to(error: Excep
     assert (deltas["v2"].requests, deltas["v2"].errors, deltas["v2"].fallbacks) == (0, {}, {code: 1})
 
 
-async def test_production_answers_what_the_canarys_schema_refuses() -> None:
-    """Predictions that break the canary's promise are no answer either."""
+async def test_production_answers_when_the_canarys_predictions_are_invalid() -> None:
+    """Predictions that its output schema refuses count as a fault of the canary."""
     canary = Canary(
         RecordingBackend(), RecordingBackend(lambda _: "bad"), {"output_schema": {"type": "array"}}
     )
@@ -145,7 +145,7 @@ async def test_production_answers_what_the_canarys_schema_refuses() -> None:
 
 
 async def test_production_answers_from_its_cache() -> None:
-    """What it knows it is not asked again; the answer says both."""
+    """A cached prediction of production needs no call; the response says `cached` and `fallback`."""
     production = RecordingBackend()
     canary = Canary(production, FailingBackend())
     await canary.harness.answer(canary.request("own", of=canary.v1))
@@ -157,8 +157,8 @@ async def test_production_answers_from_its_cache() -> None:
     assert (deltas["v1"].requests, deltas["v1"].cache_hits, deltas["v1"].cache_misses) == (2, 1, 1)
 
 
-async def test_a_fault_of_ours_is_its_own_answer() -> None:
-    """It says nothing against the canary, and may be the same at production."""
+async def test_an_internal_fault_does_not_fall_back() -> None:
+    """It is not a fault of the canary, and production may meet it too."""
     production = RecordingBackend()
     canary = Canary(production, FailingBackend(ZeroDivisionError()))
     answers = await canary.harness.answer(canary.request("r", of=canary.v2))
@@ -167,8 +167,8 @@ async def test_a_fault_of_ours_is_its_own_answer() -> None:
     assert production.calls == []
 
 
-async def test_without_production_or_its_wish_there_is_no_fallback() -> None:
-    """Production's own failure goes to nobody, and a version that declares none keeps its own."""
+async def test_without_production_or_the_setting_there_is_no_fallback() -> None:
+    """An error of production itself is the response, and so is that of a version without `fallback`."""
     for of in ("v1", "v2"):
         failing, plain = FailingBackend(BackendUnavailableError(f"{of} is down")), RecordingBackend()
         production, other = (failing, plain) if of == "v1" else (plain, failing)
@@ -188,7 +188,7 @@ async def test_without_production_or_its_wish_there_is_no_fallback() -> None:
 
 
 async def test_an_input_that_production_refuses_keeps_the_canarys_error() -> None:
-    """And its dead letter; the others of the same call are answered."""
+    """The record is a dead letter; production answers the other request of the same call."""
     production = RecordingBackend()
     canary = Canary(production, FailingBackend())
     answers = await canary.harness.answer(
@@ -207,8 +207,8 @@ async def test_an_input_that_production_refuses_keeps_the_canarys_error() -> Non
     assert (deltas["v1"].requests, deltas["v2"].requests) == (1, 1)
 
 
-async def test_when_production_fails_too_the_canarys_error_counts() -> None:
-    """Once, at the canary, with one dead letter; production's own users get production's."""
+async def test_when_production_fails_too_the_canarys_error_is_the_response() -> None:
+    """It is counted once, at the canary, with one dead letter; users of production get production's error."""
     canary = Canary(FailingBackend(BackendBrokenError("so is production")), FailingBackend())
     answers = await canary.harness.answer(
         canary.request("canarys", of=canary.v2), canary.request("productions", 2, of=canary.v1)
@@ -224,7 +224,7 @@ async def test_when_production_fails_too_the_canarys_error_counts() -> None:
 
 
 async def test_a_deadline_that_passes_while_production_answers() -> None:
-    """Is told at the user's own version; who has more time gets production's answer."""
+    """It expires at the request's own version; a request without a deadline gets the response of production."""
     production = GatedBackend()
     canary = Canary(production, FailingBackend())
     waiting = canary.begin(
@@ -242,8 +242,8 @@ async def test_a_deadline_that_passes_while_production_answers() -> None:
     assert deltas["v2"].errors == {"DEADLINE_EXCEEDED": 1}
 
 
-async def test_a_deadline_that_passes_while_the_canary_answers_asks_nobody_else() -> None:
-    """There is no time left to answer in."""
+async def test_a_deadline_that_passes_while_the_canary_is_called_does_not_fall_back() -> None:
+    """No time is left for a second call."""
     production, hanging = RecordingBackend(), GatedBackend()
     canary = Canary(production, hanging)
     await asyncio.wait_for(
@@ -253,8 +253,8 @@ async def test_a_deadline_that_passes_while_the_canary_answers_asks_nobody_else(
     assert production.calls == []
 
 
-async def test_productions_users_do_not_wait_for_the_canary() -> None:
-    """Nor does a slice that falls back wait for the rest of it."""
+async def test_requests_of_production_do_not_wait_for_the_canary() -> None:
+    """Their response is sent while the call of the canary is in flight."""
     production, hanging = RecordingBackend(), GatedBackend()
     canary = Canary(production, hanging)
     waiting = canary.begin(
@@ -267,14 +267,14 @@ async def test_productions_users_do_not_wait_for_the_canary() -> None:
     await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
-async def test_who_falls_back_joins_productions_own_call() -> None:
-    """An equal input of production's users that is under way is inferred once."""
+async def test_a_fallback_joins_a_call_of_production_in_flight() -> None:
+    """An equal input is inferred once."""
     production = GatedBackend()
     canary = Canary(production, FailingBackend())
     own = canary.begin(canary.request("own", of=canary.v1))
     await production.until_called()
     joining = canary.begin(canary.request("joins", of=canary.v2))
-    # It reads production's cache, behind its own, and joins then.
+    # The third read is that of production's entry; the request then joins the call.
     await canary.harness.cache.until_read(3)
     production.gate.set()
     await asyncio.wait_for(asyncio.gather(own, joining), DEADLINE_SECONDS)
@@ -283,8 +283,8 @@ async def test_who_falls_back_joins_productions_own_call() -> None:
     assert ("fallback" in answers["own"], answers["joins"]["fallback"]) == (False, True)
 
 
-async def test_a_slice_falls_back_by_its_own_table() -> None:
-    """A promotion while the canary is asked changes nothing for the slice."""
+async def test_a_slice_falls_back_to_production_of_its_own_table() -> None:
+    """A swap while the canary is called changes nothing for the slice."""
     production, hanging = RecordingBackend(), GatedBackend()
     canary = Canary(production, hanging, {"timeout_ms": 60_000})
     waiting = canary.begin(canary.request("r", of=canary.v2))

@@ -1,4 +1,4 @@
-"""streams/serving/latency_total.py: every value is in the bucket of its bounds, whatever it was before."""
+"""streams/serving/latency_total.py: every value counts in the bucket with its bounds."""
 
 import random
 from bisect import bisect_left
@@ -33,7 +33,7 @@ def test_buckets_count_what_is_within_their_bounds(windows: list[list[float]]) -
     """Exactly: the finer buckets end where these do."""
     total = total_of(*windows)
     values = [max(0.0, value) for window in windows for value in window]
-    # As Prometheus is told them.
+    # As the metrics page shows them.
     bounds_ms = [float(format(bound, ".8g")) * 1000 for bound in BOUNDS_SECONDS]
     for count, bound in zip(accumulate(total.buckets), bounds_ms, strict=True):
         assert count == sum(value <= bound + 1e-9 for value in values)

@@ -1,4 +1,4 @@
-"""streams/serving/pipeline.py with everything around it in memory: what is answered, when, and by whom.
+"""streams/serving/pipeline.py with its ports in memory: the responses, their order, their version.
 
 The real Kafka, Redis and ONNX are in tests/integration; here are the cases that need control over
 time and order.
@@ -77,7 +77,7 @@ async def test_each_version_is_called_once_and_cached_by_itself() -> None:
 
 
 async def test_a_deadline_ends_the_waiting() -> None:
-    """A request is told at its deadline; its mate without one gets the predictions later."""
+    """A request expires at its deadline; the other request of its call gets the predictions later."""
     backend = GatedBackend()
     harness = Harness(served_version("m", "v1", backend))
     waiting = asyncio.create_task(
@@ -127,8 +127,8 @@ async def test_outputs_are_checked_and_never_cached_when_bad() -> None:
     assert len(harness.output.dead_letters()) == 2
 
 
-async def test_a_fault_of_ours_is_answered_and_kept() -> None:
-    """An exception nobody foresaw becomes INTERNAL, for the requests it concerns and no others."""
+async def test_an_internal_fault_is_answered_and_kept() -> None:
+    """An unexpected exception becomes INTERNAL, only for the requests that it concerns."""
 
     def predict(_: JsonObject) -> Any:
         raise ZeroDivisionError
@@ -141,7 +141,7 @@ async def test_a_fault_of_ours_is_answered_and_kept() -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"request_id": 5}'])
 async def test_unreadable_records_become_dead_letters_only(value: bytes | None) -> None:
-    """Nobody is answered, the original bytes are kept, and the next record is served."""
+    """They get no response, their bytes are kept, and the next record is served."""
     harness = Harness(served_version("m", "v1", RecordingBackend()))
     answers = await harness.answer(value, request("next"), headers=[("mine", b"1")])
     assert answers.keys() == {"next"}
@@ -152,7 +152,7 @@ async def test_unreadable_records_become_dead_letters_only(value: bytes | None) 
 
 
 async def test_counts_what_it_answers() -> None:
-    """The deltas add up: every request once, by version or by none."""
+    """The deltas hold every request once, under its version or under none."""
     backend = RecordingBackend()
     harness = Harness(served_version("m", "v1", backend), stale=True)
     await harness.answer(request("a"))

@@ -1,4 +1,4 @@
-"""streams/serving/requests.py: from a record to a request, or to the refusal that names it."""
+"""streams/serving/requests.py: from a record to a request with its version, or to an error."""
 
 import json
 from typing import Any
@@ -54,8 +54,8 @@ def test_reads_a_request() -> None:
 @pytest.mark.parametrize(
     "request_id", [..., None, "", 7, ["r"], {"r": 1}, "x" * 129, "tab\there", "del\x7f", "c1\x85", True]
 )
-def test_without_a_usable_request_id_nobody_can_be_answered(request_id: Any) -> None:
-    """The record is malformed, whatever else it holds."""
+def test_without_a_usable_request_id_the_record_is_malformed(request_id: Any) -> None:
+    """Whatever its other fields are."""
     with pytest.raises(MalformedRecordError, match="request_id"):
         read_of(request_id=request_id)
 
@@ -72,14 +72,14 @@ WRONG: dict[str, list[Any]] = {
     ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values]
 )
 def test_a_wrong_field_is_named(field: str, value: Any) -> None:
-    """The refusal has the request's id and the field's pointer, and does not echo what is wrong."""
+    """The error has the JSON pointer of the field."""
     with pytest.raises(InvalidRequestError) as caught:
         read_of(**{field: value})
     assert f"/{field}" in [detail.path for detail in caught.value.details]
 
 
-def test_a_refusal_says_whom_it_refuses() -> None:
-    """What could be read is there for the answer; what is wrong is not."""
+def test_an_invalid_request_keeps_its_valid_fields() -> None:
+    """For the response; the invalid fields stay empty."""
     context = RequestContext(record_of(json.dumps(GOOD | {"user_id": 5, "input": None}).encode()))
     with pytest.raises(InvalidRequestError) as caught:
         parse(context, KNOWN, MAX_BYTES)
@@ -87,7 +87,7 @@ def test_a_refusal_says_whom_it_refuses() -> None:
     assert sorted(detail.path for detail in caught.value.details) == ["/input", "/user_id"]
 
 
-def test_admits_a_good_request() -> None:
+def test_routes_a_valid_request() -> None:
     """It has its version, revision and digest."""
     context = read_of()
     route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
@@ -95,7 +95,7 @@ def test_admits_a_good_request() -> None:
     assert len(context.digest) == 32
 
 
-def test_equal_inputs_share_a_key() -> None:
+def test_equal_inputs_share_a_digest() -> None:
     """Key order does not matter; another value does."""
     keys = []
     for value in ({"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 1, "y": 3}):
@@ -120,7 +120,7 @@ def test_refuses_what_cannot_be_served() -> None:
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:
-    """It could be parsed but not digested: the one who sent it is told."""
+    """The input can be parsed, but has no canonical form: the request is invalid."""
     inner: Any = 1
     for _ in range(300):
         inner = [inner]
@@ -141,8 +141,8 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 @given(DOCUMENTS)
-def test_every_object_is_admitted_or_refused(document: dict[str, Any]) -> None:
-    """No object makes anything but an admitted request or an error of the tree."""
+def test_every_object_is_routed_or_refused(document: dict[str, Any]) -> None:
+    """An object gives a valid request or an error of the tree, never another exception."""
     context = RequestContext(record_of(json.dumps(document).encode()))
     try:
         parse(context, KNOWN, MAX_BYTES)
@@ -172,7 +172,7 @@ FIELDS = st.sampled_from(["request_id", "model_name", "user_id", "input", "deadl
 
 
 def outcome(value: bytes, known_models: set[str]) -> tuple[Any, ...]:
-    """What becomes of a record; with no known models it is the strict reader that reads it."""
+    """The request or the error of a record; without known models the strict reader reads it."""
     context = RequestContext(record_of(value, timestamp=0))
     try:
         parse(context, known_models, MAX_BYTES)
@@ -197,7 +197,7 @@ def outcome(value: bytes, known_models: set[str]) -> tuple[Any, ...]:
 def test_the_plain_reader_and_the_strict_one_agree(
     extra: list[tuple[str, str]], value: str, around: str
 ) -> None:
-    """Whatever is read at a third of the price is read, and refused, as the strict reader does."""
+    """The plain reader accepts and refuses the same records, with the same result."""
     # A number that overflows and is replaced by a later key is refused by the strict reader only.
     assume(max(map(len, [value, *(piece for _, piece in extra)])) < 100 or "input" not in dict(extra))
     good = f'"request_id": "r1", "model_name": "m", "user_id": "u", "input": {value}'
@@ -207,7 +207,7 @@ def test_the_plain_reader_and_the_strict_one_agree(
 
 @given(st.integers(0, 200), st.binary(min_size=1, max_size=3), st.booleans())
 def test_they_agree_on_damaged_bytes(position: int, damage: bytes, insert: bool) -> None:
-    """A record with some bytes replaced or put in is read alike by both, or refused by both."""
+    """A record with replaced or inserted bytes is read alike by both, or refused by both."""
     good = json.dumps(GOOD | {"input": {"x": 1, "ключ": ["ä", {"b": None}]}}, ensure_ascii=False).encode()
     at = position % len(good)
     damaged = good[:at] + damage + good[at if insert else at + len(damage) :]

@@ -22,7 +22,7 @@ def of(parent: bytes | None, *more: tuple[str, bytes]) -> SampledContext | None:
 
 
 def test_a_sampled_context_is_read() -> None:
-    """With its flags and the state of whoever sent it."""
+    """With the flags and the state of its sender."""
     assert of(SAMPLED) == CONTEXT
     assert of(SAMPLED, ("tracestate", b"a=1,b=2")) == CONTEXT._replace(state="a=1,b=2")
     assert of(SAMPLED[:-2] + b"03") == CONTEXT._replace(flags=3)
@@ -47,7 +47,7 @@ def test_a_sampled_context_is_read() -> None:
     ],
 )
 def test_what_is_not_sampled_or_no_context_is_none(parent: bytes | None) -> None:
-    """Producers write what they like."""
+    """The header may hold any bytes."""
     assert of(parent) is None
 
 
@@ -69,7 +69,7 @@ _PARTS = st.tuples(
 
 @given(_PARTS)
 def test_it_reads_as_opentelemetry_does(parts: tuple[str, str, str, str, str]) -> None:
-    """Their reader is the judge."""
+    """OpenTelemetry's own reader is the reference."""
     *fields, more = parts
     header = "-".join(fields) + more
     theirs = get_current_span(

@@ -1,4 +1,4 @@
-"""streams/tracing/provider.py: from the settings to spans, or to what is wrong with them; nothing at all when off."""
+"""streams/tracing/provider.py: the tracer from the settings, their errors, and no import while tracing is off."""
 
 import subprocess
 import sys
@@ -51,8 +51,8 @@ print([name for name in sys.modules if name.startswith("streams.tracing.")])
     assert ended.stdout.strip() == "['streams.tracing.provider']"
 
 
-async def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker without its traces would not be what was asked for."""
+async def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker does not start without the traces that its settings ask for."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SetupError, match=r"pip install 'headrace\[otel\]'"):
         async with tracing(settings(endpoint=ENDPOINT), HERE):
@@ -60,7 +60,7 @@ async def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.
 
 
 def test_headers_are_read() -> None:
-    """As other exporters have them."""
+    """In the format of OTEL_EXPORTER_OTLP_HEADERS."""
     assert read_headers("") == {}
     assert read_headers("Authorization=Bearer%20a%3Db%2Cc, x-scope = t=1") == {
         "authorization": "Bearer a=b,c",
@@ -108,7 +108,7 @@ async def test_authorities_that_cannot_be_read_stop_the_worker(tmp_path: Path) -
     ],
 )
 def test_an_endpoint_is_an_address_and_nothing_more(url: str) -> None:
-    """What is secret belongs in the headers."""
+    """Secrets belong in the headers."""
     with pytest.raises(SetupError, match="HEADRACE_OTLP_ENDPOINT") as refused:
         settings(endpoint=url)
     assert "hunter2" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""streams/tracing/spans.py: what spans there are, between which ends, and what they tell."""
+"""streams/tracing/spans.py: the spans, their parents and links, their attributes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def traced(span_id: int = 7, flags: int = 1) -> list[tuple[str, bytes]]:
 
 
 class Recorded:
-    """Spans, and all that ended."""
+    """Spans, with a list of those that ended."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -60,8 +60,8 @@ def bench(recorded: Recorded, backend: RecordingBackend, **fields: Any) -> Harne
     return Harness(served_version("m", "v1", backend, tracer=tracer, **fields), tracer=recorded.spans)
 
 
-async def test_a_request_alone_goes_on_in_its_trace(recorded: Recorded) -> None:
-    """From the request to the slice to the call, with what each is about."""
+async def test_a_slice_of_one_request_continues_its_trace(recorded: Recorded) -> None:
+    """From the request to the slice to the call, with the attributes of each."""
     pipeline = bench(recorded, RecordingBackend())
     await pipeline.answer(request("r1", user_id="u-secret"), headers=traced())
     call, handled = recorded.ended()
@@ -101,7 +101,7 @@ async def test_a_request_alone_goes_on_in_its_trace(recorded: Recorded) -> None:
 
 
 async def test_a_slice_links_to_its_requests(recorded: Recorded) -> None:
-    """It has no parent, since it is of many; the links are bounded, and its calls are one."""
+    """It has several requests, so no parent; the number of links is bounded, and one call has one span."""
     pipeline = bench(recorded, RecordingBackend())
     count = MAX_LINKS + 10
     handled = slice_of(*(request(str(number), number) for number in range(count)))
@@ -120,7 +120,7 @@ async def test_a_slice_links_to_its_requests(recorded: Recorded) -> None:
 
 
 async def test_without_a_sampled_request_there_is_no_span(recorded: Recorded) -> None:
-    """And a model server is told that there is nothing to trace."""
+    """The model server gets a context that is not sampled."""
     handed_on: list[Any] = []
 
     def predict(value: JsonObject) -> JsonObject:
@@ -136,8 +136,8 @@ async def test_without_a_sampled_request_there_is_no_span(recorded: Recorded) ->
     assert len(set(parents)) == 2
 
 
-async def test_a_call_hands_its_own_context_on(recorded: Recorded) -> None:
-    """With the state of the request's sender; nothing is left behind for the next call."""
+async def test_a_call_sends_its_own_context(recorded: Recorded) -> None:
+    """With the state of the request's sender; the next call does not see it."""
     handed_on: list[Any] = []
 
     def predict(value: JsonObject) -> JsonObject:
@@ -149,7 +149,7 @@ async def test_a_call_hands_its_own_context_on(recorded: Recorded) -> None:
     (call,) = recorded.ended(SpanKind.CLIENT)
     context = call.get_span_context()
     assert context is not None
-    # Flag 2 says that the trace's id is random, which is the sender's to say.
+    # Flag 2 says that the trace id is random; only the sender knows that.
     assert handed_on == [
         {"traceparent": f"00-{TRACE:032x}-{context.span_id:016x}-01", "tracestate": "vendor=1"}
     ]
@@ -157,7 +157,7 @@ async def test_a_call_hands_its_own_context_on(recorded: Recorded) -> None:
 
 
 async def test_slices_share_a_call(recorded: Recorded) -> None:
-    """It is the first one's child and linked to the other; one that is not sampled is none of both."""
+    """The span is a child of the first slice and linked to the second; a slice without a span has neither."""
     gated = GatedBackend()
     pipeline = bench(recorded, gated, server={"max_calls": 1})
     first = asyncio.create_task(pipeline.answer(request("r1", 1), headers=traced(1)))
@@ -179,7 +179,7 @@ async def test_slices_share_a_call(recorded: Recorded) -> None:
 
 
 async def test_faults_are_errors_and_bad_requests_are_counted(recorded: Recorded) -> None:
-    """By their codes, and without their words."""
+    """The span has the codes of the errors, not their messages."""
 
     def predict(value: JsonObject) -> JsonObject:
         raise BackendUnavailableError(f"secret {value}")
@@ -205,8 +205,8 @@ async def test_faults_are_errors_and_bad_requests_are_counted(recorded: Recorded
     assert "271828" not in "".join(span.to_json() for span in bad.ended())
 
 
-async def test_a_fault_of_ours_ends_its_spans(recorded: Recorded) -> None:
-    """By its name; it goes on to end the process."""
+async def test_an_internal_fault_ends_its_spans(recorded: Recorded) -> None:
+    """With its name as `error.type`; the exception still leaves the block."""
 
     class BrokenOutput(Exception):  # noqa: N818  # its name is what is shown
         pass
@@ -221,7 +221,7 @@ async def test_a_fault_of_ours_ends_its_spans(recorded: Recorded) -> None:
 
 
 async def test_the_sdk_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its own variable; what is handed on is then no context of zeros."""
+    """With OTEL_SDK_DISABLED; the model server then gets no invalid context."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     off, handed_on = Recorded(), []
 
