@@ -5,67 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from registry.follower import EpochFollower
-from schemas.errors import ArtifactError, BackendUnavailableError, RegistryUnavailableError, SetupError
+from schemas.errors import BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
-from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_state import RETRY_SECONDS
-from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
-from streams.serving.version_loader import VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter
-from tests.support.registry.memory_registry import MemoryRegistry
-
-
-class Loader:
-    """Loads a RecordingBackend for each version except the broken ones."""
-
-    def __init__(self) -> None:
-        self.broken: set[str] = set()
-        self.slow: dict[str, asyncio.Event] = {}
-        self.uncancellable: set[str] = set()
-        self.loaded: dict[str, RecordingBackend] = {}
-
-    async def __call__(self, model_name: str, spec: ModelSpec) -> RecordingBackend:
-        if spec.version in self.slow:
-            try:
-                await self.slow[spec.version].wait()
-            except asyncio.CancelledError:
-                if spec.version not in self.uncancellable:
-                    raise
-        if spec.version in self.broken:
-            raise ArtifactError(f"{model_name} {spec.version} is broken")
-        backend = self.loaded[spec.version] = RecordingBackend()
-        return backend
-
-
-class Harness:
-    """A refresher with its collaborators; `seconds` is its clock."""
-
-    def __init__(self) -> None:
-        self.registry, self.load, self.tables = MemoryRegistry(), Loader(), ActiveTables()
-        self.failures: list[tuple[str, str, int]] = []
-        self.seconds = 0.0
-        self.refresher = ServingRefresher(
-            EpochFollower(self.registry.epoch, self.registry.load),
-            self.tables,
-            VersionLoader(
-                self.load,
-                meter_of=lambda *_: RecordingMeter(),
-                on_load_failed=lambda *failure: self.failures.append(failure),
-            ),
-            poll_seconds=60.0,
-            stale_after_seconds=5.0,
-            clock=lambda: self.seconds,
-        )
-
-    async def follow(self) -> ServingTable:
-        """Refresh, wait for the loads, and return the table."""
-        await self.refresher.refresh()
-        await self.refresher.wait_for_loads()
-        return self.tables.current
+from tests.support.worker.refresh_harness import Harness
 
 
 @pytest.fixture
