@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from registry.follower import NOTHING_KNOWN, EpochFollower, RegistryChanges, read_since
-from registry.snapshot import Snapshot
+from registry.snapshot import RegisteredModel, Snapshot
 from schemas.errors import RegistryUnavailableError
+from tests.support.registry.memory_registry import MemoryRegistry
 
 
 @pytest.mark.parametrize(
@@ -38,42 +39,32 @@ def test_a_complete_reading_drops_what_it_does_not_hold() -> None:
     assert RegistryChanges(1, {"b": 2}, is_complete=True).merged(known, {"b": "new"}) == {"b": "new"}
 
 
-class Registry:
-    """Each model's revision, with the epoch of its last change; `restore` goes back to a copy."""
+Copy = tuple[int, dict[str, tuple[int, RegisteredModel]]]
+
+
+class Registry(MemoryRegistry):
+    """Records what is read, can fail while it is read, and can be restored to a copy."""
 
     def __init__(self) -> None:
-        self.now = 0
-        self.models: dict[str, tuple[int, int]] = {}
+        super().__init__()
         self.reads: list[int] = []
         self.fails = False
-        self.restored_while_read: tuple[int, dict[str, tuple[int, int]]] | None = None
+        self.restored_while_read: Copy | None = None
 
-    def put(self, name: str) -> None:
-        self.now += 1
-        self.models[name] = self.now, self.models.get(name, (0, 0))[1] + 1
-
-    def copy(self) -> tuple[int, dict[str, tuple[int, int]]]:
+    def copy(self) -> Copy:
         return self.now, dict(self.models)
 
-    def restore(self, copy: tuple[int, dict[str, tuple[int, int]]]) -> None:
+    def restore(self, copy: Copy) -> None:
         self.now, self.models = copy[0], dict(copy[1])
 
-    def revisions(self) -> dict[str, int]:
-        return {name: revision for name, (_, revision) in self.models.items()}
-
-    async def epoch(self) -> int:
-        return self.now
-
-    async def load(self, since_epoch: int) -> Snapshot[int]:
+    async def revisions(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[int]:
         self.reads.append(since_epoch)
         if self.fails:
             raise RegistryUnavailableError("down")
         if self.restored_while_read is not None:
             self.restore(self.restored_while_read)
             self.restored_while_read = None
-        return Snapshot(
-            self.now, {name: revision for name, (at, revision) in self.models.items() if at > since_epoch}
-        )
+        return await super().revisions(since_epoch)
 
 
 def result_of(coroutine: Coroutine[Any, Any, RegistryChanges[int] | None]) -> RegistryChanges[int] | None:
@@ -87,27 +78,27 @@ def result_of(coroutine: Coroutine[Any, Any, RegistryChanges[int] | None]) -> Re
 async def test_a_failed_poll_is_repeated_whole() -> None:
     """The changes are not lost, because the follower stays at its epoch."""
     registry = Registry()
-    follower = EpochFollower(registry.epoch, registry.load)
-    registry.put("a")
+    follower = EpochFollower(registry.epoch, registry.revisions)
+    registry.put({"v1": 100}, name="a")
     await follower.poll()
-    registry.put("b")
+    registry.put({"v1": 100}, name="b")
     registry.fails = True
     with pytest.raises(RegistryUnavailableError):
         await follower.poll()
     registry.fails = False
-    assert await follower.poll() == RegistryChanges(2, {"b": 1}, is_complete=False)
+    assert await follower.poll() == RegistryChanges(2, {"b": 2}, is_complete=False)
     assert registry.reads == [NOTHING_KNOWN, 1, 1]
 
 
 async def test_a_registry_that_is_restored_during_a_poll_is_read_whole() -> None:
     """Its epoch was higher when it was read, and lower when the changes were."""
     registry = Registry()
-    registry.put("a")
+    registry.put({"v1": 100}, name="a")
     backup = registry.copy()
-    follower = EpochFollower(registry.epoch, registry.load)
-    registry.put("b")
+    follower = EpochFollower(registry.epoch, registry.revisions)
+    registry.put({"v1": 100}, name="b")
     await follower.poll()
-    registry.put("b")
+    registry.put({"v1": 100}, name="b")
     registry.restored_while_read = backup
     assert await follower.poll() == RegistryChanges(1, {"a": 1}, is_complete=True)
 
@@ -121,12 +112,12 @@ class Following(RuleBasedStateMachine):
         super().__init__()
         self.registry = Registry()
         self.backups = [self.registry.copy()]
-        self.follower = EpochFollower(self.registry.epoch, self.registry.load)
+        self.follower = EpochFollower(self.registry.epoch, self.registry.revisions)
         self.known: dict[str, int] = {}
 
     @rule(name=st.sampled_from(names))
     def promote(self, name: str) -> None:
-        self.registry.put(name)
+        self.registry.put({"v1": 100}, name=name)
 
     @rule()
     def back_up(self) -> None:
@@ -147,7 +138,7 @@ class Following(RuleBasedStateMachine):
         if changes is not None:
             self.known = changes.merged(self.known, changes.models)
         assert self.follower.epoch == self.registry.now
-        assert self.known == self.registry.revisions()
+        assert self.known == {name: model.revision for name, (_, model) in self.registry.models.items()}
         assert result_of(self.follower.poll()) is None
 
 
