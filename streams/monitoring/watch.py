@@ -22,7 +22,7 @@ from registry.alert_events import AlertEvents
 from registry.metric_windows import MetricWindows
 from registry.retry import until_reachable
 from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
-from schemas.errors import RegistryUnavailableError, SetupError, UnavailableError
+from schemas.errors import SetupError, UnavailableError
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.engine import AlertEngine
@@ -243,17 +243,3 @@ class AlertWatch:
             return await ask()
 
         return await until_reachable(counted, waiting="alerts")
-
-
-async def repeated(step: Callable[[], Awaitable[None]], *, each_seconds: float, failed: str) -> None:
-    """Run `step` periodically, until cancelled. The first of consecutive failures is logged as `failed`."""
-    works = True
-    while True:
-        try:
-            await step()
-            works = True
-        except (RegistryUnavailableError, SetupError) as error:
-            if works:
-                log.warning(failed, reason=str(error))
-            works = False
-        await asyncio.sleep(each_seconds)

@@ -1,20 +1,19 @@
 """The role `log`: reads responses and writes the prediction log in PostgreSQL."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from registry.postgres import Database
 from registry.prediction_log import PredictionLog
-from schemas.errors import RegistryUnavailableError, SetupError
 from streams.config.settings import Settings
 from streams.kafka.topics import partition_counts
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
-from streams.process.background import background
+from streams.process.background import background, run_periodically
 from streams.process.interpreter import tune_garbage_collector
 from streams.prometheus.control_families import LogMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
@@ -55,7 +54,14 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
         )
         async with (
             consumer.reading(writer.process, attempts=lambda: writer.attempts),
-            background(context.on_fault, _maintain_partitions(rows, settings)),
+            background(
+                context.on_fault,
+                run_periodically(
+                    partial(_maintain_partitions, rows, settings),
+                    interval_seconds=MAINTAIN_PARTITIONS_EACH_SECONDS,
+                    failed_event="prediction log partitions not maintained",
+                ),
+            ),
         ):
             context.metrics.add(LogMetrics(writer).read)
             tune_garbage_collector()
@@ -84,17 +90,12 @@ def _name_user(settings: Settings) -> Callable[[str], str]:
 
 async def _maintain_partitions(rows: PredictionLog, settings: Settings) -> None:
     """Create the daily partitions ahead of time, and drop those older than `log_keep_days`."""
-    while True:
-        first, last = kept_days(_now(), settings.log_keep_days)
-        try:
-            made = await rows.make_days(_now().date(), last)
-            dropped = await rows.drop_days(first)
-            if made or dropped:
-                log.info(
-                    "prediction log partitions changed",
-                    created=[day.isoformat() for day in made],
-                    dropped=[day.isoformat() for day in dropped],
-                )
-        except (RegistryUnavailableError, SetupError) as error:
-            log.warning("prediction log partitions not maintained", reason=str(error))
-        await asyncio.sleep(MAINTAIN_PARTITIONS_EACH_SECONDS)
+    first, last = kept_days(_now(), settings.log_keep_days)
+    created = await rows.make_days(_now().date(), last)
+    dropped = await rows.drop_days(first)
+    if created or dropped:
+        log.info(
+            "prediction log partitions changed",
+            created=[day.isoformat() for day in created],
+            dropped=[day.isoformat() for day in dropped],
+        )

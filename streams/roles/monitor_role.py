@@ -24,16 +24,16 @@ from streams.kafka.topics import partition_counts
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
-from streams.monitoring.watch import AlertWatch, repeated
+from streams.monitoring.watch import AlertWatch
 from streams.monitoring.webhook import Webhook
-from streams.process.background import background
+from streams.process.background import background, run_periodically
 from streams.prometheus.monitor_families import MonitorMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 log = structlog.get_logger()
 
 SLICE_MAX_DELTAS = 1000
-FORGET_EACH_SECONDS = 600.0
+DELETE_EACH_SECONDS = 600.0
 
 
 @asynccontextmanager
@@ -90,8 +90,10 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
             )
 
         def jobs() -> Iterator[Coroutine[object, object, None]]:
-            yield repeated(
-                following.refresh, each_seconds=FOLLOW_EACH_SECONDS, failed="routes and rules are not read"
+            yield run_periodically(
+                following.refresh,
+                interval_seconds=FOLLOW_EACH_SECONDS,
+                failed_event="routes and rules not read",
             )
             yield watch.run_evaluation_loop()
             yield watch.run_sampling_loop(sample)
@@ -99,10 +101,10 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
             yield feed.run_reading_loop()
             if webhook is not None:
                 yield webhook.run_delivery_loop(lambda: watch.firing)
-            yield repeated(
-                partial(_forget, windows, alert_events, settings),
-                each_seconds=FORGET_EACH_SECONDS,
-                failed="old metrics are not deleted",
+            yield run_periodically(
+                partial(_delete_old_metrics, windows, alert_events, settings),
+                interval_seconds=DELETE_EACH_SECONDS,
+                failed_event="old metrics not deleted",
             )
 
         async with (
@@ -131,7 +133,7 @@ async def _publish(consumer: RoleConsumer, settings: Settings, alert: Alert) -> 
     )
 
 
-async def _forget(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:
+async def _delete_old_metrics(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:
     """Delete the windows and alert events that are older than their retention."""
     await windows.forget(
         {
