@@ -1,6 +1,6 @@
-"""The private names of faust-streaming and aiokafka that the batched transport rests on.
+"""The private names of faust-streaming and aiokafka that `streams/kafka/` uses.
 
-When one of these fails after an upgrade, read `streams/kafka/transport.py` again beside the new release
+When one of these fails after an upgrade, read `streams/kafka/` again beside the new release
 before changing the pin.
 """
 
