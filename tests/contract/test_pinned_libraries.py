@@ -126,3 +126,12 @@ async def test_aiokafka_has_the_names_that_lag_reads() -> None:
     assert state.highwater is None
     assert not state.has_valid_position
     assert hasattr(aiokafka.AIOKafkaConsumer, "seek_to_committed")
+
+
+def test_a_consumer_stops_in_the_order_that_stopping_repeats() -> None:
+    """`stop_consumer` finishes what `stop` leaves when a fetch is cancelled: the fetches, then the client."""
+    stop = source(aiokafka.AIOKafkaConsumer.stop)
+    assert stop.index("await self._fetcher.close()") < stop.index("await self._client.close()")
+    close = source(Fetcher.close)
+    assert "for x in self._pending_tasks" in close
+    assert close.index("x.cancel()") < close.index("await x")
