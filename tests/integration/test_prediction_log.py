@@ -198,7 +198,7 @@ async def test_days_come_ahead_and_go_when_they_are_not_kept(
     told = await worker.logged("prediction log partitions changed")
     today = midnight().date()
     assert told["dropped"] == [(today - number * DAY).isoformat() for number in (4, 3)]
-    assert told["made"] == [(today + number * DAY).isoformat() for number in (1, 2)]
+    assert told["created"] == [(today + number * DAY).isoformat() for number in (1, 2)]
     assert await days(database) == [named(today + number * DAY) for number in (-2, 0, 1, 2)]
     assert [each["source_offset"] for each in await logged(database)] == [0, 2]
     await write_responses(
