@@ -70,11 +70,11 @@ REFUSALS: Mapping[tuple[Action, Status], str] = {
     ),
     (Action.PROMOTE, Status.ARCHIVED): "{version} is archived; to go back to it, roll back and name it",
     (Action.ROLLBACK, Status.STAGING): (
-        "{version} takes no traffic that could be taken from it, and was not in production; promote it instead"
+        "{version} is in staging and takes no traffic, so there is nothing to roll back; promote it instead"
     ),
     (Action.ROLLBACK, Status.PRODUCTION): (
-        "{version} is in production; name the archived version to go back to, "
-        "or none to stop the canaries or to go back to the previous production"
+        "{version} is in production; name the archived version to go back to, or no version: "
+        "that stops the canaries, or goes back to the previous production"
     ),
     (Action.ARCHIVE, Status.CANARY): "{version} takes traffic as a canary; roll it back before archiving it",
     (Action.ARCHIVE, Status.PRODUCTION): (
@@ -125,7 +125,7 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
         raise PromotionRejectedError(
             RejectionCode.STALE_REVISION,
             f"{model.model_name} is at revision {model.revision}, not {event.expected_revision}: "
-            "it was changed meanwhile; look at its status and decide again",
+            "it was changed in the meantime; look at its status and decide again",
         )
     named = _named(model, event)
     statuses = {version: _next_status(model, event, Part.NAMED, version) for version in named}
@@ -221,17 +221,17 @@ def _next_weights(
     statuses: Mapping[str, Status],
 ) -> Mapping[str, Decimal]:
     if event.version is not None and event.weight is not None:
-        return _shared(model, before, {event.version: event.weight})
+        return _weights_with_production(model, before, {event.version: event.weight})
     if event.weights is not None:
-        return _shared(model, {}, event.weights)
+        return _weights_with_production(model, {}, event.weights)
     for version, status in statuses.items():
         if status is Status.PRODUCTION:
             return {version: FULL}
     kept = {version: weight for version, weight in before.items() if version not in statuses}
-    return before if kept == before else _shared(model, kept, {})
+    return before if kept == before else _weights_with_production(model, kept, {})
 
 
-def _shared(
+def _weights_with_production(
     model: RegisteredModel, kept: Mapping[str, Decimal], given: Mapping[str, Decimal]
 ) -> Mapping[str, Decimal]:
     """The weights of the canaries, `kept` or `given`, and of production, which has the rest of 100."""
@@ -252,12 +252,12 @@ def _shared(
     if rest <= 0:
         raise _bad_weight(
             f"the canaries would have {FULL - rest}% and production {production} nothing; "
-            "lower a canary, or promote one"
+            "give a canary less, or promote it"
         )
     if given.get(production, rest) != rest:
         raise _bad_weight(
             f"the weights add up to {FULL - rest + given[production]}, not 100; "
-            f"leave production {production} out, it has the rest"
+            f"leave production {production} out, because it has the rest"
         )
     return {**weights, production: rest}
 
