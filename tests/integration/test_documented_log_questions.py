@@ -102,7 +102,7 @@ async def test_what_one_user_got_begins_with_the_latest(log: PredictionLog, data
 
 async def test_a_user_who_changed_versions_is_found(log: PredictionLog, database: str) -> None:
     """None does by itself: not by production's help, nor by a promotion."""
-    question = "Whether a user ever changed versions without a promotion (none does)"
+    question = "Users who changed versions without a promotion (the result is empty)"
     assert await ask(database, question, "UTC") == []
     await log.add(0, [row(11, "u2", "v1")])
     assert await ask(database, question, "UTC") == [("u2", 3, 2)]
