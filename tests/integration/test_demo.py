@@ -119,7 +119,8 @@ def test_an_endless_demo_follows_the_operator_and_ends_by_ctrl_c(
     subprocess.run(
         command.split(), env={**os.environ, variable: env_file}, check=True, stdout=subprocess.DEVNULL
     )
-    demo.wait_for(r"v2: (1[5-9]\d|2\d\d)/s")
+    # More than half of the requests; the canary had a tenth.
+    demo.wait_for(r"v2: [1-9]\d\d/s")
     demo.process.send_signal(signal.SIGINT)
     exit_code, output = demo.wait_for_end()
     assert exit_code == 0, "".join(demo.told)

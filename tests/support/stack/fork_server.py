@@ -126,8 +126,9 @@ def _import_all() -> None:
     for module in pkgutil.walk_packages(streams.__path__, "streams."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    threads = list(Path("/proc/self/task").iterdir())
-    assert len(threads) == 1, f"a process with {len(threads)} threads must not be forked"
+    tasks = Path("/proc/self/task")
+    threads = len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
+    assert threads == 1, f"a process with {threads} threads must not be forked"
 
 
 def _serve(connection: socket.socket) -> tuple[dict[str, Any], Sequence[int]] | None:
