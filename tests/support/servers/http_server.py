@@ -1,6 +1,7 @@
 """An HTTP server that does what a test says, to the byte, and a model behind it."""
 
 import asyncio
+import itertools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+_ACCEPT_TURNS = 5
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,10 @@ Handler = Callable[[HttpRequest, asyncio.StreamWriter], Awaitable[bool | None]]
 @asynccontextmanager
 async def http_server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The base URL of a server on a free port; `tls` may be given another certificate while it serves."""
-    connections = 0
-    serving: set[asyncio.Task[Any]] = set()
+    connections = itertools.count(1)
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        connection = connections
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         try:
             while True:
                 request = await _read(reader, connection)
@@ -52,17 +49,27 @@ async def http_server(handler: Handler, tls: ssl.SSLContext | None = None) -> As
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-            serving.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer, next(connections)))
+        serving[task] = writer
+        task.add_done_callback(serving.pop)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
         host, port = server.sockets[0].getsockname()
         yield f"{'http' if tls is None else 'https'}://{host}:{port}"
     finally:
         server.close()
-        for task in serving:
+        # A connection that the system has just accepted comes to `accept` after some turns of the loop.
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        tasks = list(serving)
+        for task, writer in list(serving.items()):
+            # A task that has not begun does not close its connection when it is cancelled.
+            writer.transport.abort()
             task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> HttpRequest | None:
