@@ -6,14 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_SECONDS ?=
-# Two cores carry the services and the tests of two workers.
-TEST_WORKERS ?= 2
+# Processes of pytest. Two, which the services of a test leave room for on two cores; `make test` starts four, because
+# most of its tests wait for sessions, polls and timeouts.
+TEST_WORKERS ?=
 # What `make test` runs, and further options of pytest: make test TESTS=tests/faults PYTEST_ARGS=-x
 TESTS ?= tests
 PYTEST_ARGS ?=
 # What runs on containers too, beside the tests of the containers themselves.
 CONTAINER_TESTS ?= tests/integration
-PYTEST := $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-monitoring \
   test-containers faults-control demo screenshot bench bench-backends bench-log bench-memory bench-registry \
@@ -66,7 +67,7 @@ docs: $(STAMP) ## write docs/schemas, docs/asyncapi.json and the generated parts
 ##@ Test
 
 test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts; TESTS=, PYTEST_ARGS=
-	$(PYTEST) $(TESTS)
+	$(BIN)/pytest -n $(or $(TEST_WORKERS),4) --dist loadgroup $(PYTEST_ARGS) $(TESTS)
 
 test-unit: $(STAMP) ## the tests that need no services
 	$(PYTEST) tests/unit
