@@ -34,6 +34,7 @@ from tests.support.worker.prediction_rows import DAY, midnight
 from tests.support.worker.process import StartWorker, worker_processes
 
 RUN = pytest.StashKey[RunStack]()
+_HERE = Path(__file__).parent
 # As long as a test that a day matters to may take.
 ONE_TEST_SECONDS = 60.0
 
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell ignores Ctrl-C for what it runs in the background, and so would all processes that tests start.
+    # A shell starts background jobs with SIGINT ignored, which the processes of tests would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     handed: dict[str, Any] | None = getattr(config, "workerinput", None)
     folder = Path(handed["stack_folder"]) if handed else Path(tempfile.mkdtemp(prefix="headrace-tests-"))
@@ -75,11 +76,11 @@ def pytest_configure_node(node: Any) -> None:
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that leaves a connection open fails itself, and not the test in which the connection is collected.
 
-    It is the first fixture of a test, so that it ends after the others: what they have closed is no leak. Unit
-    tests open nothing, and 5 ms are much for them.
+    It is the first fixture of a test, so it ends after the others have closed what they opened. Unit tests open no
+    connections, and 5 ms are long for them.
     """
     yield
-    if not {"unit", "simulation"} & set(request.path.parts):
+    if request.path.relative_to(_HERE).parts[0] not in {"unit", "simulation"}:
         gc.collect()
 
 
@@ -96,7 +97,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any("stack" in getattr(item, "fixturenames", ()) for item in session.items):
         session.config.stash[RUN].wanted.touch()
     _start_if_wanted(session.config)
-    # Modules, tests and their parameters stay: without them a collection takes a few milliseconds.
+    # Modules and tests live as long as the run. Without them a garbage collection takes a few milliseconds.
     gc.collect()
     gc.freeze()
 

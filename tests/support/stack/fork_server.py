@@ -1,9 +1,9 @@
-"""`headrace` processes that are forked from one that has imported everything already.
+"""Starts `headrace` processes as forks of a process that has imported everything.
 
-Starting Python with Headrace takes 1.6 s of processor time, nearly all of it for imports, and the suite starts
-hundreds of such processes. Here each is a fork of a server with a single thread: a process of its own, with its
-own environment, folder, standard streams, signals and exit code. The installed command itself is run by the
-tests of `headrace up`, of the demo, of the wheel, of the supervisor and of terminals.
+A start of a worker takes 1.6 s of processor time, nearly all of it for imports, and the suite starts hundreds of
+workers and commands. A fork of the server takes 0.1 s. It is a process with an environment, a folder, standard
+streams, signals and an exit code of its own. The tests of `headrace up`, the demo, the wheel, the supervisor and
+terminals run the installed command.
 
 The client sends a line of JSON with the file descriptors of the new process; the server answers with its pid,
 and writes its exit code to a pipe when it has ended.
@@ -132,7 +132,7 @@ def _import_all() -> None:
 
 
 def _serve(connection: socket.socket) -> tuple[dict[str, Any], Sequence[int]] | None:
-    """Fork a process for every order: returns in each of them with its order, and in the server at the end."""
+    """Fork a process for every order. Returns the order in the new process, and None in the server at its end."""
     ended, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,7 +178,7 @@ def _reap(statuses: dict[int, int]) -> None:
         if pid == 0:
             return
         pipe = statuses.pop(pid)
-        # Nobody reads it when the test has ended.
+        # The pipe has no reader once the test has ended.
         with contextlib.suppress(BrokenPipeError):
             os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
         os.close(pipe)
