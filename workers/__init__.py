@@ -1,13 +1,13 @@
-"""Turning inputs into predictions: backends, the prediction cache, artifacts.
+"""Inference: backends, the prediction cache, artifacts.
 
-Promises: every call returns within its timeout with predictions or with an error of
-`schemas.errors`; nothing of httpx, redis or onnxruntime leaks out; nothing is told to anybody but
-the services of the settings.
+Promises: every call returns within its timeout with predictions or an error of `schemas.errors`;
+exceptions of httpx, redis and onnxruntime are translated; no data goes to other hosts than those in the
+settings.
 Must never import: `streams`, `registry`, `deploy`.
 """
 
 import os
 
-# From 1.29 on, the released builds of ONNX Runtime send what they do to Microsoft unless this is set
-# when they are imported. An operator who wants that sets it to 0.
+# Released builds of ONNX Runtime from 1.29 on send telemetry to Microsoft unless this is set at import.
+# An operator can allow it with 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -101,7 +101,7 @@ async def test_a_token_goes_to_its_host_only(tmp_path: Path) -> None:
         ("https://other.test/m.onnx", "not listed in HEADRACE_ARTIFACT_HOSTS"),
         ("https://models.test/m.onnx?X-Amz-Signature=of-somebody", "a query"),
         ("https://me:of-somebody@models.test/m.onnx", "a user"),
-        ("https://models.test/\x7f", "characters that no URL has"),
+        ("https://models.test/\x7f", "characters that are invalid in a URL"),
     ],
 )
 async def test_what_is_not_asked(tmp_path: Path, uri: str, told: str) -> None:
@@ -152,11 +152,11 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
     [
         (401, ArtifactError, "access is denied.*HEADRACE_ARTIFACT_TOKENS"),
         (403, ArtifactError, "access is denied.*HEADRACE_ARTIFACT_TOKENS"),
-        (404, ArtifactError, "is not there"),
-        (410, ArtifactError, "is not there"),
-        (204, ArtifactError, "no file"),
-        (206, ArtifactError, "no file"),
-        (418, ArtifactError, "no file"),
+        (404, ArtifactError, "does not exist"),
+        (410, ArtifactError, "does not exist"),
+        (204, ArtifactError, "instead of a file"),
+        (206, ArtifactError, "instead of a file"),
+        (418, ArtifactError, "instead of a file"),
         (429, UnavailableError, "try again later"),
         (500, UnavailableError, "try again later"),
         (503, UnavailableError, "try again later"),
@@ -201,7 +201,7 @@ async def test_a_file_that_breaks_off(tmp_path: Path, told: bytes) -> None:
         return False
 
     async with serving(handle) as uri:
-        with pytest.raises(UnavailableError, match="broke off"):
+        with pytest.raises(UnavailableError, match="connection broke"):
             await fetch(tmp_path, uri)
 
 

@@ -158,15 +158,18 @@ async def test_an_output_that_the_server_has_not(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("declared", "told"),
     [
-        (mapping(number={"tensor": "input_3", "datatype": "INT64"}), "'number' is no input"),
-        (mapping(number={"datatype": "INT64"}), "'number' is no input"),
-        (mapping(number={"tensor": "input_1", "datatype": "INT32"}), "'number' is no input"),
-        (mapping(number={"tensor": "input_1", "datatype": "INT64", "shape": [1]}), "'number' is no input"),
-        (mapping(list={"tensor": "input_2", "datatype": "FP32"}), "'list' is no input"),
-        (mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [2, 2]}), "'list' is no input"),
-        (mapping(number={"tensor": "input_2", "datatype": "INT64"}), "'number' is no input"),
-        (mapping(list=None), "leaves out the model's input input_2"),
-        (mapping({"mine": "missing"}), "no output missing"),
+        (mapping(number={"tensor": "input_3", "datatype": "INT64"}), "'number' matches no input"),
+        (mapping(number={"datatype": "INT64"}), "'number' matches no input"),
+        (mapping(number={"tensor": "input_1", "datatype": "INT32"}), "'number' matches no input"),
+        (
+            mapping(number={"tensor": "input_1", "datatype": "INT64", "shape": [1]}),
+            "'number' matches no input",
+        ),
+        (mapping(list={"tensor": "input_2", "datatype": "FP32"}), "'list' matches no input"),
+        (mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [2, 2]}), "'list' matches no input"),
+        (mapping(number={"tensor": "input_2", "datatype": "INT64"}), "'number' matches no input"),
+        (mapping(list=None), "has no entry for the model's input input_2"),
+        (mapping({"mine": "missing"}), "model does not have: missing"),
     ],
 )
 async def test_a_model_here_is_held_against_the_mapping(
@@ -185,5 +188,5 @@ async def test_a_size_is_the_models_or_open_there(tmp_path: Path) -> None:
         assert await backend.infer(EXAMPLES, timeout_seconds=30) == CHOICES[0][1]
         await backend.close()
     for size, declared in ((3, mapping()), (2, open_size)):
-        with pytest.raises(ArtifactError, match="'list' is no input"):
+        with pytest.raises(ArtifactError, match="'list' matches no input"):
             await onnx(tmp_path, declared, size)

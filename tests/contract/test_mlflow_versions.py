@@ -51,7 +51,7 @@ async def test_the_server_is_asked_where_and_what(mlflow: ScriptedMlflow, tmp_pa
         "/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/artifacts/model.onnx",
     ]
     assert not [request for request in mlflow.requests if "authorization" in request.headers]
-    with pytest.raises(ArtifactError, match="is not there"):
+    with pytest.raises(ArtifactError, match="does not exist"):
         await fetch(tmp_path / "other", mlflow, "mlflow:/credit%20risk/4")
     assert mlflow.requests[-1].path.endswith("?name=credit%20risk&version=4")
 
@@ -120,12 +120,12 @@ async def test_files_that_are_elsewhere(mlflow: ScriptedMlflow, tmp_path: Path) 
         ("mlflow:/fraud/3", "has its files in mlflow:"),
         ("models:/m-1", "has its files in models:"),
         ("relative/folder", "has its files in a folder:"),
-        ("mlflow-artifacts://elsewhere.test/1/artifacts", "is with another server, elsewhere.test"),
+        ("mlflow-artifacts://elsewhere.test/1/artifacts", "is on another server, elsewhere.test"),
         ("http://elsewhere.test/1/artifacts", "list it in HEADRACE_ARTIFACT_HOSTS"),
-        ("http://[", "no URI"),
-        ("", "no place"),
-        (None, "no place"),
-        (3, "no place"),
+        ("http://[", "is not a URI"),
+        ("", "no location"),
+        (None, "no location"),
+        (3, "no location"),
     ],
 )
 async def test_places_that_nothing_is_fetched_from(
@@ -142,7 +142,7 @@ async def test_places_that_nothing_is_fetched_from(
     [
         (401, ArtifactError, "access is denied.*HEADRACE_MLFLOW_TOKEN"),
         (403, ArtifactError, "access is denied.*HEADRACE_MLFLOW_TOKEN"),
-        (404, ArtifactError, "is not there"),
+        (404, ArtifactError, "does not exist"),
         (302, ArtifactError, "redirects are not followed"),
         (503, UnavailableError, "try again later"),
     ],
@@ -166,7 +166,7 @@ async def test_server_statuses(
 async def test_what_is_no_mlflow(mlflow: ScriptedMlflow, tmp_path: Path, body: bytes) -> None:
     """Something else at that address, that answers all the same."""
     mlflow.answers[DOWNLOAD_URI] = answer(body)
-    with pytest.raises(ArtifactError, match="does not answer as an MLflow server does"):
+    with pytest.raises(ArtifactError, match="is not an MLflow server by its response"):
         await fetch(tmp_path, mlflow)
 
 
@@ -181,7 +181,7 @@ async def test_no_server_at_all(tmp_path: Path) -> None:
 async def test_an_mlmodel_without_end_is_not_read(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
     """It is text of a few lines, and is read into memory."""
     mlflow.files["MLmodel"] = b"#" * (1024 * 1024 + 1)
-    with pytest.raises(ArtifactError, match="more than 1048576 bytes about it"):
+    with pytest.raises(ArtifactError, match="its metadata has more than 1048576 bytes"):
         await fetch(tmp_path, mlflow)
 
 

@@ -130,7 +130,7 @@ async def test_no_server_at_all() -> None:
 async def test_unwarmed_it_is_unavailable() -> None:
     """Without the types of the inputs nothing is sent."""
     backend = open_inference("http://127.0.0.1:9/v2/models/doubler")
-    with pytest.raises(BackendUnavailableError, match="not asked yet"):
+    with pytest.raises(BackendUnavailableError, match="unknown until `warm`"):
         await infer(backend)
     await backend.close()
 
@@ -250,7 +250,7 @@ async def test_an_answer_that_breaks_off_is_failed() -> None:
 async def test_what_is_no_http_is_failed(garbage: bytes) -> None:
     """Somebody answers, and it is no model server; head lines without end are not read on."""
     async with served(answering(garbage)) as backend:
-        with pytest.raises(BackendBrokenError, match="answered no HTTP"):
+        with pytest.raises(BackendBrokenError, match="did not answer in HTTP"):
             await backend.infer(INPUTS, timeout_seconds=30)
 
 

@@ -33,9 +33,14 @@ async def answering(response: bytes) -> AsyncIterator[tuple[str, list[HttpReques
 @pytest.mark.parametrize(
     ("status", "body", "error", "told"),
     [
-        (404, {"error": "Servable not found"}, ArtifactError, "no model of its server.*Servable not found"),
-        (200, {STATE: [{"state": "LOADING"}]}, UnavailableError, "cannot be asked yet: its state is LOADING"),
-        (200, {"name": "m", "ready": "False"}, UnavailableError, "cannot be asked yet: it is not ready"),
+        (
+            404,
+            {"error": "Servable not found"},
+            ArtifactError,
+            "not a model of its server.*Servable not found",
+        ),
+        (200, {STATE: [{"state": "LOADING"}]}, UnavailableError, "is not served yet: its state is LOADING"),
+        (200, {"name": "m", "ready": "False"}, UnavailableError, "is not served yet: it is not ready"),
         (503, {"error": "later"}, UnavailableError, "answered 503: later"),
     ],
 )
@@ -91,7 +96,7 @@ async def test_what_tensorflow_is_sent(form: RequestForm, sent: JsonObject) -> N
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [
-        (404, ArtifactError, "no model of its server.*in its own words"),
+        (404, ArtifactError, "not a model of its server.*in its own words"),
         (503, UnavailableError, "answered 503: in its own words"),
     ],
 )

@@ -113,8 +113,8 @@ async def test_without_credentials_nothing_is_signed(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("status", "code", "error", "told"),
     [
-        (404, "NoSuchKey", ArtifactError, "is not there"),
-        (404, "NoSuchBucket", ArtifactError, "is not there"),
+        (404, "NoSuchKey", ArtifactError, "does not exist"),
+        (404, "NoSuchBucket", ArtifactError, "does not exist"),
         (401, "Unauthorized", ArtifactError, "access is denied.*HEADRACE_S3_ACCESS_KEY_ID"),
         (403, "AccessDenied", ArtifactError, "access is denied.*HEADRACE_S3_ACCESS_KEY_ID"),
         (503, "SlowDown", UnavailableError, "answers with status 503; try again later"),
@@ -177,7 +177,7 @@ async def test_an_object_that_breaks_off_is_asked_for_from_there(tmp_path: Path)
         return False
 
     async with serving(never) as server:
-        with pytest.raises(UnavailableError, match="breaks off"):
+        with pytest.raises(UnavailableError, match="connection broke"):
             await fetch(tmp_path / "other", server)
 
 

@@ -152,7 +152,7 @@ async def test_what_mlflow_does_not_know_is_told(mlflow: ScriptedMlflow, tmp_pat
     assert all(line.startswith("headrace: ") for line in lines)
     mlflow.version = {"run_id": "deleted"}
     ended = await imported(mlflow, tmp_path)
-    assert "run deleted is not there (status 404); metrics are left empty" in ended.stderr
+    assert "run deleted does not exist (status 404); metrics are left empty" in ended.stderr
 
 
 async def test_a_version_of_pickles_is_refused_by_the_command(mlflow: ScriptedMlflow, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ async def test_what_is_taken_over(mlflow: Mlflow, logged: dict[str, Any], tmp_pa
     [
         ("pickled", "no ONNX flavour, only python_function, sklearn: pickles are never loaded"),
         ("in two files", "save_as_external_data=False"),
-        ("missing", "is not there"),
+        ("missing", "does not exist"),
     ],
 )
 async def test_what_is_refused(

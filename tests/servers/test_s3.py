@@ -74,7 +74,7 @@ async def test_who_may_not_read_is_told(filled: FilledStore, tmp_path: Path, who
 async def test_what_is_not_there_is_told(filled: FilledStore, tmp_path: Path) -> None:
     """An object, and a bucket."""
     for key, bucket in (("missing.onnx", "models"), (KEY, "elsewhere")):
-        with pytest.raises(ArtifactError, match="is not there"):
+        with pytest.raises(ArtifactError, match="does not exist"):
             await fetch(tmp_path, filled.asked_by("reader"), key, bucket)
 
 

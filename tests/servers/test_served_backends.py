@@ -184,7 +184,7 @@ async def test_a_server_that_is_killed_and_comes_back(served: Served) -> None:
         await load.end()
     broken_off = [failure for failure in load.failures if not isinstance(failure, BackendUnavailableError)]
     # Killed between the head and the body of an answer.
-    assert all("broke off its answer" in str(failure) for failure in broken_off), broken_off
+    assert all("broke off its response" in str(failure) for failure in broken_off), broken_off
     assert len(broken_off) <= load.callers
     assert load.wrong == []
 

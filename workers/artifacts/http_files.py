@@ -1,8 +1,8 @@
-"""Files of web servers, over HTTP and HTTPS.
+"""Model files of web servers, over HTTP and HTTPS.
 
-Only what the operator of the workers allows is asked (`workers/network/connections.py`): no other hosts, no
-redirects, no proxies of the environment, certificates always verified. A URL holds no credentials;
-tokens come from the settings, and go over TLS or to this machine only.
+Only allowed hosts are called (`workers/network/connections.py`), without redirects and proxies of the
+environment, and with verified certificates. A URL must not have credentials; tokens come from the settings
+and are sent only over TLS or to this machine.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -25,9 +25,10 @@ _NOT_SHOWN_BEYOND = 200
 
 @dataclass(frozen=True, slots=True)
 class HttpFile:
-    """The file at `url`, which `outbound` allows; `denied` says what to do where access is denied.
+    """The file at `url`, which `outbound` allows.
 
-    `uri` is what it is called in errors. `headers` go with the request and are shown to nobody.
+    `uri` names it in errors, and `denied` is the advice when access is denied. `headers` are sent with the
+    request and never shown.
     """
 
     url: str
@@ -38,26 +39,28 @@ class HttpFile:
 
     @classmethod
     def of(cls, uri: str, outbound: Outbound) -> "HttpFile":
-        """The file at an http or https URL; raises ArtifactError when that may not be asked, and SetupError."""
+        """The file at an http or https URL; raises ArtifactError when it is not allowed, and SetupError."""
         url = checked_url(uri, outbound)
         if outbound.token(url) is not None and not is_private(url):
-            raise ArtifactError(f"{uri} has a token in HEADRACE_ARTIFACT_TOKENS, which goes over https only")
+            raise ArtifactError(
+                f"{uri} has a token in HEADRACE_ARTIFACT_TOKENS, which is sent over https only"
+            )
         return cls(url, outbound, uri, "put a token for its host into HEADRACE_ARTIFACT_TOKENS")
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ArtifactStream, None]:
-        async with asked(self.url, self.outbound, self.uri, self.headers) as response:
+        async with get_response(self.url, self.outbound, self.uri, self.headers) as response:
             refuse_status(response.status_code, self.uri, self.denied)
             length = response.headers.get("content-length", "")
             yield ArtifactStream(int(length) if length.isdecimal() else None, _chunks(response, self.uri))
 
 
 @asynccontextmanager
-async def asked(
+async def get_response(
     url: str, outbound: Outbound, shown: str, headers: Mapping[str, str]
 ) -> AsyncGenerator[httpx.Response, None]:
-    """The answer to GET, its body unread; raises UnavailableError when there is none."""
-    # A query is ours alone: no version may name one.
+    """The response to GET with an unread body; raises UnavailableError without a response."""
+    # The URL of a version cannot have a query; only Headrace's own requests do.
     address = url.partition("?")[0]
     async with await new_client(address, outbound, connect_timeout_seconds=CONNECT_SECONDS) as client:
         request = client.build_request("GET", url, headers={"accept": "*/*", **headers})
@@ -73,19 +76,21 @@ async def asked(
 
 
 def checked_url(url: str, outbound: Outbound) -> str:
-    """The URL as it may be asked for; raises ArtifactError when it may not, and SetupError."""
+    """The normalised URL; raises ArtifactError when it is not allowed, and SetupError."""
     try:
         allowed = outbound.check(url)
         httpx.URL(allowed)
     except ArtifactError as error:
         raise ArtifactError(f"artifact_uri: {error}") from None
     except httpx.InvalidURL:
-        raise ArtifactError("artifact_uri has characters that no URL has; write https://HOST/PATH") from None
+        raise ArtifactError(
+            "artifact_uri has characters that are invalid in a URL; write https://HOST/PATH"
+        ) from None
     return allowed
 
 
 def is_private(url: str) -> bool:
-    """Whether a secret can go there unread by others: over TLS, or on this machine."""
+    """True when a secret can be sent confidentially: over TLS, or to this machine."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return True
@@ -96,22 +101,21 @@ def is_private(url: str) -> bool:
 
 
 def refuse_status(status: int, shown: str, denied: str) -> None:
-    """Raises ArtifactError or UnavailableError for what is no success."""
+    """Raises ArtifactError or UnavailableError for every status but 200."""
     if status == httpx.codes.OK:
         return
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise ArtifactError(f"{shown}: access is denied (status {status}); {denied}")
     if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-        raise ArtifactError(f"{shown} is not there (status {status})")
+        raise ArtifactError(f"{shown} does not exist (status {status})")
     if httpx.codes.is_redirect(status):
-        # Where to is withheld: it may be a signed address.
+        # The target is not quoted: it may be a signed URL.
         raise ArtifactError(
-            f"{shown} leads elsewhere (status {status}), and redirects are not followed; "
-            "register the address that it leads to"
+            f"{shown} redirects (status {status}), and redirects are not followed; register the target's URL"
         )
     if status in _BUSY or httpx.codes.is_server_error(status):
         raise UnavailableError(f"{shown}: the server answers with status {status}; try again later")
-    raise ArtifactError(f"{shown}: the server answers with status {status}, which is no file")
+    raise ArtifactError(f"{shown}: the server answers with status {status} instead of a file")
 
 
 async def _chunks(response: httpx.Response, shown: str) -> AsyncGenerator[bytes, None]:
@@ -119,7 +123,7 @@ async def _chunks(response: httpx.Response, shown: str) -> AsyncGenerator[bytes,
         async for chunk in response.aiter_raw(CHUNK_BYTES):
             yield chunk
     except httpx.HTTPError as error:
-        raise UnavailableError(f"{shown}: the server broke off: {_brief(error)}") from None
+        raise UnavailableError(f"{shown}: the connection broke: {_brief(error)}") from None
 
 
 def _brief(error: httpx.HTTPError) -> str:

@@ -20,7 +20,7 @@ class LocalFile:
 
     @classmethod
     def of(cls, uri: str) -> "LocalFile":
-        """The file of a URI `file:///PATH`; raises ArtifactError for what is no absolute path."""
+        """The file of a URI `file:///PATH`; raises ArtifactError for other URIs and relative paths."""
         try:
             parts = urlsplit(uri)
             path = Path(unquote(parts.path))
@@ -38,7 +38,7 @@ class LocalFile:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ArtifactStream, None]:
-        # Holds what was opened also where whoever wanted it is gone by then.
+        # Closes the file also when the caller is cancelled while the thread opens it.
         opened = ExitStack()
         try:
             file, total_bytes = await in_thread(self._open, opened)
@@ -48,9 +48,9 @@ class LocalFile:
 
     def _open(self, opened: ExitStack) -> tuple[BinaryIO, int]:
         try:
-            # A pipe would keep whoever opens it waiting.
+            # Opening a pipe would block.
             if not self.path.is_file():
-                raise ArtifactError(f"{self.uri} is not a file here")
+                raise ArtifactError(f"{self.uri} is not a file on this machine")
             file = opened.enter_context(self.path.open("rb", buffering=0))
             return file, os.fstat(file.fileno()).st_size
         except OSError as error:

@@ -1,8 +1,8 @@
 """Model versions of an MLflow registry: `mlflow:/NAME/VERSION`.
 
-The tracking server is asked over its REST interface where a version's files are: with itself, which hands
-them out (`mlflow-artifacts:`), in S3, or on this machine. The files elsewhere are fetched as any other is.
-The server's address and credentials are the operator's settings.
+The tracking server's REST interface returns the location of a version's files: on the server itself
+(`mlflow-artifacts:`), in S3, on a web server, or on this machine. Files outside the server are read by
+their own source. The server's address and credentials are the operator's settings.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _ANSWER_SECONDS = 30.0
 _DENIED = "see HEADRACE_MLFLOW_TOKEN, or HEADRACE_MLFLOW_USERNAME and HEADRACE_MLFLOW_PASSWORD"
-# The operator named the server, so it may be at any address.
+# The operator configured the server, so it may have any address.
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
 @dataclass(frozen=True, slots=True)
 class MlflowServer:
-    """A tracking server, and who we are there: by a bearer token, or by name and password, or nobody."""
+    """A tracking server, with a bearer token, a user name and password, or no credentials."""
 
     url: str
     token: SecretStr | None = None
@@ -45,10 +45,11 @@ class MlflowServer:
     password: SecretStr | None = None
     ca_file: str | None = None
 
-    async def ask(self, path: str, shown: str, **parameters: str) -> JsonObject:
-        """The answer of the REST interface.
+    async def get(self, path: str, shown: str, **parameters: str) -> JsonObject:
+        """The response of the REST interface to GET; `shown` names the object in errors.
 
-        Raises ArtifactError when it has none or denies it, UnavailableError when it does not answer.
+        Raises ArtifactError when the object does not exist or access is denied, UnavailableError when the
+        server does not answer.
         """
         file = self._file(f"{_API}/{path}?{urlencode(parameters, quote_via=quote)}", shown)
         content = await read_small(file, _MAX_ANSWER_BYTES)
@@ -57,15 +58,15 @@ class MlflowServer:
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise ArtifactError(f"{shown}: {self.url} does not answer as an MLflow server does")
+            raise ArtifactError(f"{shown}: {self.url} is not an MLflow server by its response")
         return answer
 
     def artifact(self, path: str, shown: str) -> HttpFile:
-        """A file that the server hands out."""
+        """A file that the server itself serves."""
         return self._file(f"{_ARTIFACTS}/{quote(path)}", shown)
 
     def _file(self, path_and_query: str, shown: str) -> HttpFile:
-        # The host is listed with its port, so no credentials of the settings go anywhere else.
+        # The host is allowed with its port only, so the credentials are sent nowhere else.
         outbound = Outbound(
             hosts=[urlsplit(self.url).netloc],
             networks=_ANYWHERE,
@@ -85,7 +86,7 @@ class MlflowServer:
 
 @dataclass(frozen=True, slots=True)
 class MlflowVersion:
-    """One version of a model in the registry; `source_of` finds its files where they are not with the server."""
+    """One version of a model in the registry; `source_of` returns the source of files outside the server."""
 
     uri: str
     name: str
@@ -97,26 +98,26 @@ class MlflowVersion:
     def of(
         cls, uri: str, server: MlflowServer | None, source_of: Callable[[str], ArtifactSource]
     ) -> "MlflowVersion":
-        """The version of a URI; raises ArtifactError for what is none, and where no server is set."""
+        """The version of a URI; raises ArtifactError for other URIs, and without a server in the settings."""
         match = _URI.fullmatch(uri)
         if match is None:
-            raise ArtifactError("artifact_uri is no model version of MLflow; write mlflow:/NAME/VERSION")
+            raise ArtifactError("artifact_uri is not an MLflow model version; write mlflow:/NAME/VERSION")
         if server is None:
             raise ArtifactError(f"{uri} needs the address of an MLflow server in HEADRACE_MLFLOW_URL")
         return cls(uri, unquote(match[1]), match[2], server, source_of)
 
     async def details(self) -> JsonObject:
-        """The registry's own entry; raises as `MlflowServer.ask`."""
-        answer = await self.server.ask("model-versions/get", self.uri, name=self.name, version=self.number)
+        """The registry's entry of the version; raises as `MlflowServer.get`."""
+        answer = await self.server.get("model-versions/get", self.uri, name=self.name, version=self.number)
         return _object(answer.get("model_version"))
 
     async def run(self, run_id: str) -> JsonObject:
-        """The run that made the version; raises as `MlflowServer.ask`."""
-        answer = await self.server.ask("runs/get", f"{self.uri}: run {run_id}", run_id=run_id)
+        """The run that produced the version; raises as `MlflowServer.get`."""
+        answer = await self.server.get("runs/get", f"{self.uri}: run {run_id}", run_id=run_id)
         return _object(answer.get("run"))
 
     async def mlmodel(self) -> MlModel:
-        """What its `MLmodel` says; raises ArtifactError and UnavailableError."""
+        """The version's `MLmodel`; raises ArtifactError and UnavailableError."""
         return (await self._locate())[1]
 
     @asynccontextmanager
@@ -126,29 +127,27 @@ class MlflowVersion:
             yield stream
 
     async def _locate(self) -> tuple[str, MlModel]:
-        """Where the files are, and what they are."""
-        answer = await self.server.ask(
+        """The location of the version's files, and its MLmodel."""
+        answer = await self.server.get(
             "model-versions/get-download-uri", self.uri, name=self.name, version=self.number
         )
         location = answer.get("artifact_uri")
         if not isinstance(location, str) or not location:
-            raise ArtifactError(f"{self.uri} has no files: MLflow names no place for them")
+            raise ArtifactError(f"{self.uri} has no files: MLflow returns no location")
         content = await read_small(self._below(location, "MLmodel"), MAX_MLMODEL_BYTES)
-        # 1 MiB of YAML takes a second.
+        # Parsing 1 MiB of YAML takes a second.
         return location, await asyncio.to_thread(read_mlmodel, content, self.uri)
 
     def _below(self, location: str, path: str) -> ArtifactSource:
-        """A file in the version's folder; raises ArtifactError when nothing here reads such a place."""
+        """A file in the version's folder; raises ArtifactError for a location of an unsupported kind."""
         base = location.rstrip("/")
         try:
             parts = urlsplit(base)
         except ValueError:
-            raise ArtifactError(f"{self.uri}: MLflow names a place for it that is no URI") from None
+            raise ArtifactError(f"{self.uri}: its location in MLflow is not a URI") from None
         if parts.scheme == "mlflow-artifacts":
             if parts.netloc and parts.netloc != urlsplit(self.server.url).netloc:
-                raise ArtifactError(
-                    f"{self.uri} is with another server, {parts.hostname}, which is not asked"
-                )
+                raise ArtifactError(f"{self.uri} is on another server, {parts.hostname}, which is not called")
             return self.server.artifact(f"{unquote(parts.path).strip('/')}/{path}", self.uri)
         if parts.scheme == "s3":
             return self.source_of(f"{base}/{path}")
@@ -157,13 +156,13 @@ class MlflowVersion:
         if not parts.scheme and base.startswith("/"):
             return self.source_of(Path(base, path).as_uri())
         raise ArtifactError(
-            f"{self.uri} has its files in {parts.scheme or 'a folder'}:, from where nothing is fetched; have the "
-            "MLflow server hand them out (--serve-artifacts)"
+            f"{self.uri} has its files in {parts.scheme or 'a folder'}:, which is not supported; let the MLflow "
+            "server serve them (--serve-artifacts)"
         )
 
 
 async def read_small(source: ArtifactSource, max_bytes: int) -> bytes:
-    """A file that fits into memory; raises ArtifactError when it does not, and what its source raises."""
+    """The content of a file of at most `max_bytes`; raises ArtifactError for a larger one, and as its source."""
     content = bytearray()
     try:
         async with (
@@ -174,7 +173,7 @@ async def read_small(source: ArtifactSource, max_bytes: int) -> bytes:
             async for chunk in chunks:
                 content += chunk
                 if len(content) > max_bytes:
-                    raise ArtifactError(f"{source.uri}: more than {max_bytes} bytes about it are not read")
+                    raise ArtifactError(f"{source.uri}: its metadata has more than {max_bytes} bytes")
     except TimeoutError:
         raise UnavailableError(f"{source.uri}: no answer within {_ANSWER_SECONDS:g} s") from None
     return bytes(content)

@@ -1,8 +1,8 @@
-"""PURE. The JSON Schemas of a model whose `MLmodel` has a signature beside what the file itself declares.
+"""PURE. The JSON Schemas of an ONNX model, refined by its MLflow signature.
 
-The file decides what keys and types there are, since by it predictions are made. The signature adds what
-the file leaves open: sizes, and the names and the order of the columns that become one vector. A side of
-the signature that does not fit the file is left out, with a note that says so.
+The ONNX file determines keys and types, because predictions use it. The signature adds open sizes, and
+the names and order of the columns that form one vector. A side of the signature (inputs or outputs) that
+does not match the file is ignored, with a note.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from workers.backends.tensors import Shape
 
 
 class _Kind(StrEnum):
-    """What may stand for what: nobody takes text for a number."""
+    """Kinds of types; a signature's type matches a tensor of the same kind."""
 
     BOOLEAN = "boolean"
     NUMBER = "number"
@@ -36,7 +36,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """A version's schemas, and sentences on what of the signature is not in them."""
+    """A version's schemas, and notes on the ignored parts of the signature."""
 
     input_schema: JsonObject
     output_schema: JsonObject
@@ -45,7 +45,7 @@ class Schemas:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """A tensor or column of a signature; a column's `shape` is that of the value in one row."""
+    """A tensor or column of a signature; `shape` is that of one example, which is one row."""
 
     name: str | None
     kind: _Kind
@@ -55,7 +55,7 @@ class _Declared:
 
 
 def schemas_of(model: ModelDescription, mlmodel: MlModel) -> Schemas:
-    """The schemas of a model by its own description and its signature, which may have no or one side."""
+    """The schemas of a model by its own description and its signature, either side of which may be missing."""
     notes: list[str] = []
     inputs = _refined("inputs", model.inputs, mlmodel.inputs, notes)
     outputs = _refined("outputs", model.outputs, mlmodel.outputs, notes)
@@ -90,7 +90,7 @@ def _refined(
 def _fitted(
     tensors: Sequence[DescribedTensor], declared: Sequence[_Declared]
 ) -> Sequence[DescribedTensor] | None:
-    """The tensors with the sizes of the signature, or None where the two do not fit."""
+    """The tensors with the sizes of the signature; None when they do not match it."""
     by_name = {each.name: each for each in declared}
     if len(tensors) == 1 and len(declared) == 1:
         pairs = [(tensors[0], declared[0])]
@@ -105,7 +105,7 @@ def _fitted(
 
 
 def _vector(columns: Sequence[_Declared]) -> _Declared | None:
-    """What the columns of a row are together, None when they are no vector of one kind."""
+    """The columns of a row as one vector; None unless they are single values of one kind."""
     kinds = {column.kind for column in columns}
     if len(kinds) > 1 or any(column.shape for column in columns):
         return None
@@ -115,7 +115,7 @@ def _vector(columns: Sequence[_Declared]) -> _Declared | None:
 def _columns_of_a_vector(
     tensors: Sequence[DescribedTensor], written: Sequence[JsonObject] | None
 ) -> JsonObject | None:
-    """The elements of the one input, each with its column's name, where it is made of columns."""
+    """The schema keywords of a single input that consists of columns: one element for each, with its name."""
     declared = _read(written or ())
     if not declared or len(tensors) != 1 or len(declared) == 1 or tensors[0].shape != (len(declared),):
         return None
@@ -140,7 +140,7 @@ def _with_sizes(tensor: DescribedTensor, declared: _Declared) -> DescribedTensor
         return replace(tensor, shape=declared.shape)
     shape = declared.shape
     if declared.is_column and shape == () and len(tensor.shape) == 1:
-        # A column of single values, for a model that wants lists of one.
+        # A column of single values, for an input of shape [1].
         shape = (1,)
     if len(shape) != len(tensor.shape):
         return None
@@ -151,7 +151,7 @@ def _with_sizes(tensor: DescribedTensor, declared: _Declared) -> DescribedTensor
 
 
 def _read(written: Iterable[JsonObject]) -> list[_Declared] | None:
-    """What a side of a signature says, or None where it has what no tensor holds."""
+    """The tensors or columns of one side; None when a type has no tensor equivalent."""
     declared = [(_tensor if each.get("type") == "tensor" else _column)(each) for each in written]
     known = [each for each in declared if each is not None]
     return known if len(known) == len(declared) else None

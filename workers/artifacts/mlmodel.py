@@ -1,6 +1,6 @@
-"""PURE reader of the file `MLmodel`, by which MLflow says what is beside it.
+"""PURE reader of the file `MLmodel`, in which MLflow describes a model's files.
 
-It is YAML that anybody may have written: only its plain types are read, and nothing it names is loaded.
+The YAML is untrusted input: only plain types are read, and nothing that it names is loaded.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,11 @@ MAX_MLMODEL_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class MlModel:
-    """`onnx_path` is below the model's folder; a signature's side that is not there is None."""
+    """The content of an MLmodel.
+
+    `onnx_path` is relative to the model's folder. `inputs` and `outputs` are those of the signature, None when
+    it does not have them.
+    """
 
     onnx_path: str
     inputs: tuple[JsonObject, ...] | None
@@ -27,11 +31,11 @@ class MlModel:
 
 
 def read_mlmodel(content: bytes, shown: str) -> MlModel:
-    """What the file says of a model; raises ArtifactError when it has no ONNX flavour, and for no MLmodel."""
+    """Parse the file; raises ArtifactError when it is not an MLmodel or has no ONNX flavour."""
     try:
         document = yaml.safe_load(content)
     except (yaml.YAMLError, RecursionError, ValueError):
-        raise ArtifactError(f"{shown} has an MLmodel that is no YAML") from None
+        raise ArtifactError(f"{shown} has an MLmodel that is not YAML") from None
     flavors = _object(_object(document).get("flavors"))
     if not flavors:
         raise ArtifactError(f"{shown} has an MLmodel without flavors")
@@ -53,7 +57,7 @@ def _is_below(path: str) -> bool:
 
 
 def _side(written: Any) -> tuple[JsonObject, ...] | None:
-    """A signature's inputs or outputs; None for what is no list of columns or tensors."""
+    """A signature's inputs or outputs; None unless they are a list of columns or tensors."""
     try:
         listed = orjson.loads(written) if isinstance(written, str) else written
     except orjson.JSONDecodeError:

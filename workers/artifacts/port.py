@@ -1,4 +1,4 @@
-"""The port to wherever model files are kept: one implementation a file, and what they share."""
+"""The port of model file sources, each of which has a file, and what they share."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -14,9 +14,9 @@ CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ArtifactStream:
-    """A file on its way: chunks of CHUNK_BYTES, the last one shorter; None where its size is not told.
+    """A file's content in chunks of CHUNK_BYTES, the last one shorter; `total_bytes` is None when unknown.
 
-    A chunk takes as long as its source lets it; raises ArtifactError and UnavailableError.
+    The iteration has no timeout of its own; it raises ArtifactError and UnavailableError.
     """
 
     total_bytes: int | None
@@ -24,30 +24,30 @@ class ArtifactStream:
 
 
 class ArtifactSource(Protocol):
-    """One file somewhere. `uri` holds no secret and may be shown."""
+    """One model file. `uri` has no secret and may be shown."""
 
     @property
     def uri(self) -> str: ...
 
     def open(self) -> AbstractAsyncContextManager[ArtifactStream]:
-        """Begin to read it.
+        """Begin to read the file.
 
-        Raises ArtifactError when there is no such file or it may not be read, UnavailableError when
-        whoever keeps it does not answer.
+        Raises ArtifactError when the file does not exist or access is denied, UnavailableError when its
+        server does not answer.
         """
         ...
 
 
 async def in_thread(function: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs) -> Answer:
-    """As `asyncio.to_thread`, but a caller that is cancelled goes on only when the thread has ended.
+    """Like `asyncio.to_thread`, but a cancellation is raised only after the thread has ended.
 
-    So it may close and delete what the thread worked on.
+    The caller may then close and delete what the thread used.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
-        # Nobody asks for it any more; asked once, it is not reported as forgotten.
+        # Retrieve the exception, so that asyncio does not report it as never retrieved.
         work.cancelled() or work.exception()
         raise

@@ -1,7 +1,7 @@
 """Objects of any S3-compatible store: `s3://BUCKET/KEY`.
 
-Address, region and credentials are the operator's settings, and nothing else counts: neither the
-URI, nor what the environment has for other programs (AWS_…, proxies, the metadata service of a cloud).
+Address, region and credentials come only from the operator's settings, not from the URI and not from the
+environment (`AWS_…`, proxies, a cloud's metadata service).
 """
 
 import re
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 _STATUS = re.compile(r"status code: (\d{3})")
-# How long one object may take as a whole is for its reader to say, chunk by chunk.
+# The reader limits the time of each chunk.
 _NO_LIMIT = timedelta(days=30)
 _CONNECT = timedelta(seconds=10)
 _RETRIES = 2
@@ -35,9 +35,9 @@ _RETRY = timedelta(seconds=20)
 
 @dataclass(frozen=True, slots=True)
 class S3Server:
-    """A store. Without `endpoint` it is Amazon's; without `access_key_id` requests are not signed.
+    """An object store. Without `endpoint` it is Amazon S3; without `access_key_id` requests are not signed.
 
-    `ca_file` is a bundle of certificate authorities beside the machine's.
+    `ca_file` is a bundle of certificate authorities in addition to the machine's.
     """
 
     endpoint: str | None = None
@@ -47,17 +47,17 @@ class S3Server:
     ca_file: str | None = None
 
     def object(self, uri: str) -> "S3Object":
-        """The object of a URI; raises ArtifactError for what is none."""
+        """The object of a URI `s3://BUCKET/KEY`; raises ArtifactError for other URIs."""
         match = _URI.fullmatch(uri)
         if match is None:
-            # The rest is withheld: it may hold credentials.
-            raise ArtifactError("artifact_uri is no object of S3; write s3://BUCKET/KEY")
+            # The URI is not quoted: it may have credentials.
+            raise ArtifactError("artifact_uri is not an S3 object; write s3://BUCKET/KEY")
         return S3Object(uri, self, bucket=match[1], key=match[2])
 
     def bucket(self, name: str) -> S3Store:
-        """A client for a bucket. Reading certificate authorities blocks. Raises SetupError."""
+        """A client for a bucket; it blocks while it reads `ca_file`. Raises SetupError."""
         endpoint = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
-        # The library takes each of these from the environment unless it is set here.
+        # The library reads each of these from the environment unless it is set here.
         config: S3Config = {
             "endpoint": endpoint,
             "aws_endpoint_url_s3": endpoint,
@@ -71,7 +71,7 @@ class S3Server:
             "allow_http": endpoint.startswith("http:"),
             "allow_invalid_certificates": False,
             "connect_timeout": _CONNECT,
-            # A proxy that no host goes through: otherwise it would be the environment's.
+            # A proxy that no host uses; otherwise the library would use the environment's.
             "proxy_url": "http://127.0.0.1:9",
             "proxy_excludes": "0.0.0.0/0,::/0,*",
             "timeout": _NO_LIMIT,
@@ -116,13 +116,13 @@ class S3Object:
         try:
             result = await obstore.get_async(store, self.key)
         except FileNotFoundError:
-            raise ArtifactError(f"{self.uri} is not there") from None
+            raise ArtifactError(f"{self.uri} does not exist") from None
         except (PermissionDeniedError, UnauthenticatedError):
             raise ArtifactError(
                 f"{self.uri}: access is denied; see HEADRACE_S3_ACCESS_KEY_ID and HEADRACE_S3_SECRET_ACCESS_KEY"
             ) from None
         except ValueError:
-            raise ArtifactError(f"{self.uri}: S3 has no such key; write s3://BUCKET/KEY") from None
+            raise ArtifactError(f"{self.uri}: the key is invalid in S3; write s3://BUCKET/KEY") from None
         except BaseError as error:
             raise self._unavailable(error) from None
         yield ArtifactStream(result.meta["size"], self._chunks(result))
@@ -135,7 +135,7 @@ class S3Object:
             raise self._unavailable(error) from None
 
     def _unavailable(self, error: BaseError) -> UnavailableError:
-        # The library's own words hold the whole request, and what the server says of the key.
+        # The library's message is not quoted: it has the whole request, credentials included.
         status = _STATUS.search(str(error))
-        how = f"answers with status {status[1]}" if status else "does not answer, or breaks off"
-        return UnavailableError(f"{self.uri}: {self.server.endpoint or 'Amazon S3'} {how}; try again later")
+        what = f"answers with status {status[1]}" if status else "does not answer, or the connection broke"
+        return UnavailableError(f"{self.uri}: {self.server.endpoint or 'Amazon S3'} {what}; try again later")

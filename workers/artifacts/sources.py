@@ -1,4 +1,4 @@
-"""From a version's `artifact_uri` to what reads it, by its scheme."""
+"""The source of an `artifact_uri`, by its scheme."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -16,14 +16,14 @@ ARTIFACT_HOSTS = "HEADRACE_ARTIFACT_HOSTS"
 
 @dataclass(frozen=True, slots=True)
 class ArtifactSources:
-    """What the operator of the workers allows them to fetch, and how they are known there."""
+    """The sources that the operator allows, with their credentials."""
 
     web: Outbound = field(default=Outbound(setting=ARTIFACT_HOSTS))
     s3: S3Server = field(default=S3Server())
     mlflow: MlflowServer | None = None
 
     def __call__(self, uri: str) -> ArtifactSource:
-        """The file of a URI; raises ArtifactError when it is none that may be fetched, and SetupError."""
+        """The source of a URI; raises ArtifactError for one that is not allowed, and SetupError."""
         try:
             scheme = urlsplit(uri).scheme
         except ValueError:
@@ -36,12 +36,12 @@ class ArtifactSources:
             return HttpFile.of(uri, self.web)
         if scheme == "mlflow":
             return self.mlflow_version(uri)
-        # The rest is withheld: it may hold credentials.
+        # The rest of the URI is not quoted: it may have credentials.
         raise ArtifactError(
             f"artifact_uri has scheme {scheme!r}; write file:///PATH, s3://BUCKET/KEY, https://HOST/PATH "
             "or mlflow:/NAME/VERSION"
         )
 
     def mlflow_version(self, uri: str) -> MlflowVersion:
-        """The model version of a URI `mlflow:/NAME/VERSION`; raises ArtifactError for another."""
+        """The model version of a URI `mlflow:/NAME/VERSION`; raises ArtifactError for other URIs."""
         return MlflowVersion.of(uri, self.mlflow, self)

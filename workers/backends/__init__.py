@@ -1,4 +1,6 @@
-"""From a version's inputs to its model and back: the port `Backend`, ONNX in process, and three protocols of model servers.
+"""The port `Backend` and its implementations: ONNX in process, and three protocols of model servers.
 
-Who makes batches and bounds calls is `workers.calls`.
+Promises: `infer` returns one prediction for each input or raises an error of `schemas.errors`. Batching
+and limits are in `workers.calls`. `description`, `tensors`, `responses` and `*_messages` are PURE.
+Must never import: `workers.artifacts`, `workers.cache`, `workers.calls`.
 """

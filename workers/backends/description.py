@@ -1,4 +1,4 @@
-"""PURE. What a model says of itself, and the JSON Schemas that follow by the rule of `docs/backends.md`."""
+"""PURE. A model's description, and its JSON Schemas by the mapping of `docs/backends.md`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,8 @@ _DATATYPES = {dtype: Datatype(name) for name, dtype in DTYPES.items()}
 class DescribedTensor:
     """An input or output of a model.
 
-    `shape` is that of one example, without the batch dimension, with None for any size; it is None where
-    the model does not tell it. The value is at `key` of a request's input, or of a prediction where there
-    are several outputs.
+    `shape` is that of one example, without the batch dimension; a size of None is open, and a shape of None
+    is unknown. The value is at `key` of a request's input, or of a prediction with several outputs.
     """
 
     key: str
@@ -29,7 +28,7 @@ class DescribedTensor:
         return cls(spec.key, spec.name, _DATATYPES[spec.dtype], spec.shape)
 
     def schema(self, *, bounded: bool) -> JsonObject:
-        """The JSON Schema of one example's value: of any value where the shape is not told."""
+        """The JSON Schema of one example's value; it accepts any value when the shape is unknown."""
         if self.shape is None:
             return {}
         shape = [-1 if size is None else size for size in self.shape]
@@ -38,17 +37,17 @@ class DescribedTensor:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """All inputs of a model, and those of its outputs that predictions are made of."""
+    """All inputs of a model, and the outputs that its predictions consist of."""
 
     inputs: Sequence[DescribedTensor]
     outputs: Sequence[DescribedTensor]
 
     def input_schema(self) -> JsonObject:
-        """The JSON Schema of the inputs that become the model's tensors."""
+        """The JSON Schema of a request's input."""
         return _object_schema(self.inputs, bounded=True)
 
     def output_schema(self) -> JsonObject:
-        """The JSON Schema of its predictions: of any value where the outputs are not told."""
+        """The JSON Schema of a prediction; it accepts any value when the outputs are unknown."""
         if not self.outputs:
             return {}
         if len(self.outputs) == 1:
@@ -57,9 +56,9 @@ class ModelDescription:
 
 
 def chosen(outputs: Sequence[DescribedTensor], keys: Mapping[str, str] | None) -> tuple[DescribedTensor, ...]:
-    """The outputs that predictions are made of: those that a mapping names, by its keys, without one all.
+    """The outputs in predictions: those of a mapping, with its keys, or all outputs without a mapping.
 
-    None when one of them is not described.
+    Empty when a mapped output is not described.
     """
     if not keys:
         return tuple(outputs)

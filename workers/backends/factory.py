@@ -1,4 +1,4 @@
-"""From a version that names an endpoint to the backend that calls it."""
+"""The backend of a version with an endpoint, by its framework."""
 
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from workers.backends.tensors import declared
 from workers.backends.torchserve import FAULTS, TorchServeBackend
 from workers.network.endpoints import Outbound
 
-# framework -> the model's path at its server, and that of one of its versions.
+# framework -> the URL path of a model on its server, and the path of one of its versions below it.
 _PATHS = {
     Framework.OPEN_INFERENCE: ("/v2/models/{model}", "/versions/{version}"),
     Framework.TENSORFLOW: ("/v1/models/{model}", "/versions/{version}"),
@@ -23,10 +23,10 @@ _PATHS = {
 
 
 def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
-    """The backend of a version that a model server answers.
+    """The backend that calls the model server of a version.
 
-    Raises ArtifactError when its endpoint may not be called, SetupError when the settings that say so
-    cannot be read.
+    Raises ArtifactError when its endpoint is not allowed, SetupError when the settings of allowed hosts are
+    invalid.
     """
     server = ModelServer(
         model_url(spec),
@@ -47,7 +47,7 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
             return OpenInferenceBackend(server, spec.input_schema, declared=specs, outputs=outputs)
         case Framework.TENSORFLOW:
             if not urlsplit(server.url).path:
-                # What is asked for begins with a colon: without a path it would be part of the port.
+                # The request's path begins with a colon, which would extend the port.
                 raise ArtifactError("endpoint has no path; name server.model, or write …/v1/models/NAME")
             return TensorflowBackend(
                 server,
@@ -64,8 +64,8 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
 
 
 def model_url(spec: ModelSpec) -> str:
-    """The URL of the model at its server: the endpoint itself, unless the version names a model there."""
-    assert spec.endpoint is not None  # every framework but onnx needs one
+    """The URL of the model on its server: the endpoint itself, unless the version has `server.model`."""
+    assert spec.endpoint is not None  # every framework but onnx requires an endpoint
     if spec.server.model is None:
         return spec.endpoint
     path, of_version = _PATHS[spec.framework]

@@ -1,14 +1,14 @@
-"""HTTP calls to a model server, for every backend that is remote.
+"""HTTP calls to a model server, for every remote backend.
 
-Each call in flight has an httpx client with one connection to itself: one client shared by many
-calls gets slower the more they are, since it searches its pool for each. Connections are kept warm.
+Each call in flight uses an httpx client of its own with one connection: a client shared by many calls
+searches its pool for each of them, which costs more the more calls there are. Idle connections stay open.
 
-A request is sent again only as `workers/network/retry.py` allows: when no connection could be made; when
-one that had served before is reset before the answer begins, as servers do with connections that
-idle, and some after another request's 500; and after the statuses by which servers and gateways say that
-nobody worked on it. All of it within the caller's time and a budget.
+A request is repeated only as `workers/network/retry.py` allows: when no connection could be made; when a
+reused connection is reset before the response begins, which servers do to idle connections, and some after
+another request's 500; and after statuses by which servers and gateways report that the request was not
+processed. All tries are within the caller's deadline and a retry budget.
 
-A call that is cancelled closes its connection.
+A cancelled call closes its connection.
 """
 
 import asyncio
@@ -44,14 +44,13 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _EXCERPT_CHARACTERS = 200
 
 TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
-"""What requests of the running task carry for the server to go on in its trace, where calls are traced."""
+"""Headers with the trace context of the running task, which continue its trace in the server; None untraced."""
 
 
 class ModelServer:
-    """A server at an endpoint that is allowed; raises ArtifactError and SetupError otherwise.
+    """A model server at an allowed endpoint; raises ArtifactError and SetupError for others.
 
-    `faults` are statuses that are a fault of the model at this server, whatever they are elsewhere:
-    they are not retried.
+    `faults` are statuses by which this server reports a fault of the model: they are not retried.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class ModelServer:
             httpx.URL(self.url)
         except httpx.InvalidURL:
             raise ArtifactError(
-                "endpoint has characters that no URL has; write http://HOST:PORT/PATH"
+                "endpoint has characters that are invalid in a URL; write http://HOST:PORT/PATH"
             ) from None
         self._token = (outbound.token(self.url) or "").encode()
         self._outbound = outbound
@@ -82,11 +81,11 @@ class ModelServer:
         self._closed = False
 
     async def predict(self, path: str, content: bytes, *, deadline_loop_seconds: float) -> bytes:
-        """What the server answers with status 200 to a request for predictions.
+        """The body of the response with status 200 to a request for predictions.
 
-        Raises BackendUnavailableError when nobody answers or the model is not there, BackendFailedError
-        when the request is refused, and BackendBrokenError for every other answer. No retry begins that
-        would end after `deadline_loop_seconds`, in the loop's time.
+        Raises BackendUnavailableError without a response or when the model is missing, BackendFailedError
+        when the server refuses the request, and BackendBrokenError for every other response. No retry
+        begins after `deadline_loop_seconds`, of the event loop's clock.
         """
         status, body = await self.call("POST", path, content, deadline_loop_seconds=deadline_loop_seconds)
         if status != OK:
@@ -96,9 +95,9 @@ class ModelServer:
     async def look(
         self, path: str = "", content: bytes | None = None, *, within_seconds: float
     ) -> tuple[int, bytes]:
-        """Status and body of the answer to `GET`, or `POST` with a content, before the model is in use.
+        """Status and body of the response to `GET`, or `POST` with a content, before the model is served.
 
-        Raises UnavailableError when there is no answer, or one that says to come later.
+        Raises UnavailableError without a response within `within_seconds`, or when the server is busy.
         """
         method = "GET" if content is None else "POST"
         deadline_loop_seconds = asyncio.get_running_loop().time() + within_seconds
@@ -118,10 +117,10 @@ class ModelServer:
     async def call(
         self, method: str, path: str, content: bytes | None = None, *, deadline_loop_seconds: float
     ) -> tuple[int, bytes]:
-        """The status and body of the answer to a request below the endpoint's URL.
+        """The status and body of the response to a request below the endpoint's URL.
 
-        Raises BackendUnavailableError when there is no answer, BackendBrokenError when it is no HTTP,
-        breaks off or is too big.
+        Raises BackendUnavailableError without a response, BackendBrokenError when the response is not HTTP,
+        is incomplete or too big.
         """
         async with self._slots:
             if self._closed:
@@ -132,7 +131,7 @@ class ModelServer:
                 answer = await self._try(client, method, self.url + path, content, deadline_loop_seconds)
                 kept = not self._closed
             finally:
-                # One whose call was cancelled, while it connects for example, never connects again.
+                # After a cancelled call, for example during its connection, a client cannot connect again.
                 if kept:
                     self._idle.append(client)
                 else:
@@ -140,7 +139,7 @@ class ModelServer:
             return answer
 
     async def close(self) -> None:
-        """Close the connections that are idle, and the others when their calls end. Idempotent."""
+        """Close idle connections now, and the others when their calls end. Idempotent."""
         self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
@@ -170,16 +169,16 @@ class ModelServer:
                 headers=TRACE_HEADERS.get(),
                 extensions={"trace": note_connecting},
             )
-            # The kind and the words, since an error that a frame holds keeps the frame, and all that it holds.
+            # Type and message instead of the error: its traceback would keep this frame and its objects alive.
             failure: tuple[type[BackendUnavailableError | BackendBrokenError], str] | None = None
             status, body = 0, b""
             try:
                 response = await client.send(request, stream=True)
             except httpx.HTTPError as error:
-                failure = kind, words = _failure(error)
+                failure = kind, message = _failure(error)
                 if connected:
-                    # The server may be at work on it.
-                    raise kind(words) from None
+                    # The server may be processing the request.
+                    raise kind(message) from None
                 refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 pause = pause_seconds(tries, random.random()) if refused else 0.0  # noqa: S311  # no secret
             else:
@@ -187,13 +186,13 @@ class ModelServer:
                     body = await self._read(response)
                 finally:
                     await response.aclose()
-                    # It and the response hold each other: thousands of calls would wait for the collector,
-                    # which then stops the worker for a quarter of a second.
+                    # The stream and the response refer to each other: after thousands of calls the garbage
+                    # collector would stop the worker for a quarter of a second.
                     del response.stream
                 status = response.status_code
                 retry_after = read_retry_after(response.headers.get("retry-after"))
                 if status != OK and self._token:
-                    # Some servers quote what they refuse.
+                    # Some servers quote the token in their error.
                     body = body.replace(self._token, b"***")
                 if status in self._faults or not is_retried(status, retry_after):
                     return status, body
@@ -202,8 +201,8 @@ class ModelServer:
                 tries
             ):
                 if failure is not None:
-                    kind, words = failure
-                    raise kind(words)
+                    kind, message = failure
+                    raise kind(message)
                 return status, body
             await asyncio.sleep(pause)
 
@@ -226,7 +225,7 @@ class ModelServer:
                 if len(body) > limit:
                     raise BackendBrokenError(too_big)
         except httpx.HTTPError as error:
-            raise BackendBrokenError(f"the model server broke off its answer: {_brief(error)}") from None
+            raise BackendBrokenError(f"the model server broke off its response: {_brief(error)}") from None
         return bytes(body)
 
     async def _new_client(self) -> httpx.AsyncClient:
@@ -236,9 +235,9 @@ class ModelServer:
 
 
 def _failure(error: httpx.HTTPError) -> tuple[type[BackendUnavailableError | BackendBrokenError], str]:
-    # Of a connection that ends the library has no other sign than these words.
+    # The library reports a closed connection only by this message.
     if isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith("Server disconnected"):
-        return BackendBrokenError, f"the model server answered no HTTP: {_brief(error)}"
+        return BackendBrokenError, f"the model server did not answer in HTTP: {_brief(error)}"
     return BackendUnavailableError, f"the model server does not answer: {_brief(error)}"
 
 

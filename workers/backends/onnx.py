@@ -1,12 +1,11 @@
-"""ONNX Runtime in this process: a whole batch in one run, off the event loop.
+"""ONNX Runtime in this process: a batch is one run, in a thread beside the event loop.
 
-One thread of its own runs the session; `run` lets go of the interpreter while it computes, so the
-event loop goes on. Batches that arrive meanwhile wait in that thread's queue.
+Each backend has one thread for its session. `run` releases the GIL while it computes, so the event loop
+continues. Later batches wait in the thread's queue.
 
-A model must have a batch dimension of open size first in all its inputs and outputs, and tensors
-only; `load` and `warm` refuse others and say what to export. External data is refused by ONNX
-Runtime where it leads out of the model's folder, and by `workers/artifacts/store.py`, in whose folders
-there is nothing else.
+All inputs and outputs of a model must be tensors whose first dimension, the batch, has an open size;
+`load` and `warm` refuse other models and say what to export. External data cannot be loaded: ONNX Runtime
+refuses paths outside the model's folder, and `workers/artifacts/store.py` keeps one file in a folder.
 """
 
 import asyncio
@@ -54,7 +53,7 @@ _WARM_UP_BATCH = 2
 
 
 class OnnxBackend:
-    """One ONNX model, loaded; get one by `load`."""
+    """One loaded ONNX model; create it by `load`."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class OnnxBackend:
         outputs = {node.name: _tensor_type("output", node) for node in session.get_outputs()}
         if missing := set(self._chosen.values()) - outputs.keys():
             raise ArtifactError(
-                f"the model has no output {', '.join(sorted(missing))} that the mapping names"
+                f"the mapping has outputs that the model does not have: {', '.join(sorted(missing))}"
             )
         self._outputs = list(self._chosen.values() or outputs)
         self._described = ModelDescription(
@@ -80,10 +79,10 @@ class OnnxBackend:
 
     @classmethod
     async def load(cls, path: Path, *, threads: int, mapping: InputMapping | None = None) -> Self:
-        """Load the model at `path` with that many threads for one run.
+        """Load the model at `path`; one run uses `threads` threads.
 
-        Raises ArtifactError when it is no ONNX model that can be served here, or has other tensors than
-        the mapping says.
+        Raises ArtifactError when the file is not an ONNX model that can be served, or its tensors differ
+        from the mapping.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
         loop = asyncio.get_running_loop()
@@ -94,7 +93,7 @@ class OnnxBackend:
             raise
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backends/port.py`; one run, or one for each set of sizes where the model leaves them open."""
+        """See `workers/backends/port.py`. One run for each set of sizes in open dimensions."""
         options = onnxruntime.RunOptions()
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -102,11 +101,11 @@ class OnnxBackend:
         except TimeoutError:
             raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
         finally:
-            # Nobody waits for a run that is not done by now.
+            # A run that continues after the timeout has no caller.
             options.terminate = True
 
     async def warm(self) -> None:
-        """Run a batch of zeros, which makes ONNX Runtime allocate what it needs."""
+        """Run a batch of zeros, for which ONNX Runtime allocates its memory."""
         feeds = {
             spec.name: np.full([_WARM_UP_BATCH, *(size or 1 for size in spec.shape)], "", STRING)
             if spec.dtype == STRING
@@ -116,7 +115,7 @@ class OnnxBackend:
         try:
             outputs = await self._in_thread(self._run, feeds, onnxruntime.RunOptions())
         except BackendFailedError as error:
-            # Zeros need not be an input that the model takes: no reason not to serve it.
+            # A model may refuse zeros and accept real inputs, so it is served.
             log.info("model not warmed up", reason=str(error))
             return
         for name, output in zip(self._outputs, outputs, strict=True):
@@ -124,11 +123,11 @@ class OnnxBackend:
                 raise ArtifactError(_no_batch("output", name, list(output.shape)))
 
     async def describe(self) -> ModelDescription:
-        """See `workers/backends/port.py`; by the file alone."""
+        """See `workers/backends/port.py`. The description comes from the file."""
         return self._described
 
     async def close(self) -> None:
-        """Let the thread end after what it runs; `infer` fails from now on. Idempotent."""
+        """End the thread after its current run; `infer` raises from now on. Idempotent."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -159,13 +158,13 @@ class OnnxBackend:
     def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Tensor]:
         try:
             tensors: list[Tensor] = self._session.run(self._outputs, feeds, options)
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no root of their own
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
             raise BackendFailedError(f"the model failed: {_brief(error)}") from None
         return tensors
 
 
 def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """The declared tensors, which must be the model's own; raises ArtifactError when they are not."""
+    """The declared tensors; raises ArtifactError unless they are the model's inputs."""
     types = {spec.name: (spec.dtype, spec.shape) for spec in own}
     for spec in mapped:
         dtype, shape = types.pop(spec.name, (None, ()))
@@ -174,10 +173,10 @@ def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[Ten
         )
         if dtype != spec.dtype or not fits:
             raise ArtifactError(
-                f"the mapping of {spec.key!r} is no input of the model by name, type and shape"
+                f"the mapping of {spec.key!r} matches no input of the model by name, type and shape"
             )
     if types:
-        raise ArtifactError(f"the mapping leaves out the model's input {', '.join(sorted(types))}")
+        raise ArtifactError(f"the mapping has no entry for the model's input {', '.join(sorted(types))}")
     return list(mapped)
 
 
@@ -186,24 +185,24 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Threads that spin between runs take the processor from the event loop.
+    # Threads that spin between runs take processor time from the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # It keeps a plan for every batch size it has seen, and every size comes.
+    # It would keep a memory plan for every batch size, and all sizes occur.
     options.enable_mem_pattern = False
-    # Fatal only: what fails is raised, and logged by whoever handles it.
+    # Fatal only: errors are raised, and the caller logs them.
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no root of their own
-        raise ArtifactError(f"{path} is no ONNX model that loads here: {_brief(error)}") from None
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
+        raise ArtifactError(f"{path} cannot be loaded as an ONNX model: {_brief(error)}") from None
 
 
 def _tensor_type(kind: str, node: onnxruntime.NodeArg) -> tuple[np.dtype[Any], Shape]:
-    """The type of one example; raises ArtifactError for what is no tensor with a batch dimension."""
+    """Element type and shape of one example; raises ArtifactError for other types than batched tensors."""
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise ArtifactError(f"{kind} {node.name!r} is {node.type}; only plain tensors are served")
-    # An output may have no declared shape at all; `warm` looks at a real one.
+    # An output may have no declared shape; `warm` checks a real output.
     fixed = bool(node.shape) and isinstance(node.shape[0], int)
     if fixed or (kind == "input" and not node.shape):
         raise ArtifactError(_no_batch(kind, node.name, node.shape))
@@ -217,7 +216,7 @@ def _described(node: onnxruntime.NodeArg) -> DescribedTensor:
 
 def _no_batch(kind: str, name: str, shape: Sequence[Any]) -> str:
     return (
-        f"{kind} {name!r} has shape {list(shape)}, which does not begin with a batch dimension of open size; "
+        f"{kind} {name!r} has shape {list(shape)}, whose first dimension is not a batch dimension of open size; "
         "export the model with a dynamic first dimension"
     )
 

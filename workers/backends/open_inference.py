@@ -1,7 +1,7 @@
-"""Models behind a server that speaks the Open Inference Protocol, version 2, over HTTP with JSON.
+"""Backend of servers with the Open Inference Protocol, version 2, over HTTP with JSON.
 
-The model's own URL is `http://HOST:PORT/v2/models/NAME[/versions/V]`: `GET` on it gives the metadata,
-`POST` to its `/infer` the predictions.
+The model's URL is `http://HOST:PORT/v2/models/NAME[/versions/V]`: `GET` returns its metadata, and `POST` to
+`/infer` below it returns predictions.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ _WARM_SECONDS = 5.0
 
 
 class OpenInferenceBackend:
-    """One model of a server; `warm` learns its inputs and comes before `infer`.
+    """One model of a server; `warm` determines its inputs and must precede `infer`.
 
-    `declared` are the inputs of a version that declares them; otherwise the server is asked, and where it
-    does not say, `input_schema` is. `outputs` are the chosen ones by their keys in the prediction.
+    The inputs are `declared` by the version, else those of the server's metadata, else the properties of
+    `input_schema`. `outputs` are the names of the chosen outputs by their keys in the prediction.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class OpenInferenceBackend:
         self._request_ids = map(str, itertools.count(1))
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backends/port.py`; one call, or one for each set of sizes that the model leaves open."""
+        """See `workers/backends/port.py`. One call for each set of sizes in open dimensions."""
         if not self._inputs:
-            raise BackendUnavailableError("the model server was not asked yet what inputs the model has")
+            raise BackendUnavailableError("the inputs of the model are unknown until `warm`")
         deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -62,25 +62,25 @@ class OpenInferenceBackend:
             raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
 
     async def warm(self) -> None:
-        """Learn what inputs the model has, from the version, its server, or else its input schema.
+        """Determine the model's inputs.
 
-        Raises UnavailableError when the server does not answer, ArtifactError when it has no such
-        model or nothing tells the types of its inputs.
+        Raises UnavailableError when the server does not answer, ArtifactError when it does not have the
+        model or the types of its inputs cannot be determined.
         """
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         if status == 404:
             raise ArtifactError(
-                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
             )
         self._inputs = self._declared or read_metadata(body if status == OK else b"{}", self._input_schema)
 
     async def describe(self) -> ModelDescription | None:
-        """See `workers/backends/port.py`; by the server's metadata."""
+        """See `workers/backends/port.py`. The description comes from the server's metadata."""
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         return read_description(body, self._declared, self._outputs) if status == OK else None
 
     async def close(self) -> None:
-        """Close the connections; `infer` fails from now on. Idempotent."""
+        """Close the connections; `infer` raises from now on. Idempotent."""
         await self._server.close()
 
     async def _infer_groups(

@@ -1,7 +1,7 @@
-"""PURE. Messages of the Open Inference Protocol, version 2, in JSON: inputs in, predictions out.
+"""PURE. Messages of the Open Inference Protocol, version 2, in JSON.
 
-Tensors travel as `{"name", "datatype", "shape", "data"}`, data in row-major order, flat as we send
-it, flat or nested as servers may send it. The first dimension is the batch.
+A tensor is `{"name", "datatype", "shape", "data"}` with data in row-major order: flat in requests, flat or
+nested in responses. The first dimension is the batch.
 """
 
 import math
@@ -35,9 +35,9 @@ def write_request(
     inputs: Sequence[JsonObject],
     outputs: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The body that asks for predictions; raises BackendFailedError when an input does not fit.
+    """The body of a request for predictions; raises BackendFailedError when an input does not fit.
 
-    `outputs` are the chosen ones, by their keys in the prediction; the others are not asked for.
+    `outputs` are the names of the requested outputs by their keys in the prediction.
     """
     document: JsonObject = {
         "id": request_id,
@@ -61,8 +61,8 @@ def read_response(
 ) -> list[Any]:
     """The predictions for `count` examples, of the chosen outputs or of all.
 
-    Raises BackendBrokenError unless the answer is whole: an answer to this request, outputs by
-    different names, each with one value of the shape it says for each example.
+    Raises BackendBrokenError unless the response has the request's id, and outputs with distinct names,
+    each with one value of its declared shape for each example.
     """
     document = read_object(body)
     if document.get("id", request_id) not in (request_id, None):
@@ -74,7 +74,7 @@ def read_response(
     for output in answered:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name in named:
-            raise BackendBrokenError("the model server answered outputs without a name each of their own")
+            raise BackendBrokenError("the model server answered outputs without distinct names")
         try:
             named[name] = _read_values(output, count)
         except (ValueError, TypeError) as error:
@@ -83,9 +83,9 @@ def read_response(
 
 
 def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
-    """The model's inputs as its server describes them, and where it does not, as the schema does.
+    """The model's inputs by its server's metadata, or else by the input schema.
 
-    Raises ArtifactError when neither tells an input's type.
+    Raises ArtifactError when neither has the type of an input.
     """
     try:
         described = read_object(body).get("inputs")
@@ -102,7 +102,7 @@ def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
 def read_description(
     body: bytes, declared: Sequence[TensorSpec], outputs: Mapping[str, str] | None = None
 ) -> ModelDescription | None:
-    """The model as its server describes it, with the keys of the version's mapping; None where it does not.
+    """The model by its server's metadata, with the keys of the version's mapping; None without metadata.
 
     `declared` are the mapping's inputs, `outputs` its outputs by key.
     """
@@ -118,9 +118,9 @@ def read_description(
 
 
 def read_schema(input_schema: JsonObject) -> list[TensorSpec]:
-    """The model's inputs by the properties of the version's input schema, with all sizes open.
+    """The model's inputs by the properties of the version's input schema, with open sizes.
 
-    Integers become INT64 and numbers FP64. Raises ArtifactError when a property has no plain type.
+    Integers become INT64 and numbers FP64. Raises ArtifactError for a property without a plain type.
     """
     properties = input_schema.get("properties")
     if not properties:
@@ -149,7 +149,7 @@ def _read_spec(tensor: JsonObject) -> TensorSpec:
 
 
 def _read_values(output: JsonObject, count: int) -> list[Any]:
-    """An output's value for each example; raises ValueError or TypeError that goes on from its name."""
+    """An output's value for each example; raises ValueError or TypeError whose message follows its name."""
     shape, values, datatype = output.get("shape"), output.get("data"), output.get("datatype")
     if not isinstance(shape, list) or not isinstance(values, list) or not all(type(n) is int for n in shape):
         raise ValueError("has no shape or no data")
@@ -161,10 +161,10 @@ def _read_values(output: JsonObject, count: int) -> list[Any]:
         if not values or type(values[0]) is not list:
             break
         if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
-            raise ValueError(f"has data that is not of its shape {shape}")
+            raise ValueError(f"has data that does not match its shape {shape}")
         values = list(chain.from_iterable(values))
     if len(values) != math.prod(shape):
-        raise ValueError(f"has {len(values)} values, which is not its shape {shape}")
+        raise ValueError(f"has {len(values)} values, which does not match its shape {shape}")
     allowed = {"BOOL": frozenset({bool}), "BYTES": frozenset({str})}.get(str(datatype), _NUMBER_TYPES)
     if not set(map(type, values)) <= allowed:
         raise ValueError(f"has data that is not {datatype}")
@@ -175,7 +175,7 @@ def _nest(values: list[Any], shape: list[int]) -> list[Any]:
     for axis in range(len(shape) - 1, 0, -1):
         size, rows = shape[axis], math.prod(shape[:axis])
         if rows > max(len(values), shape[0]):
-            # Only sizes of 0 lead here: many lists of nothing, from an answer of a few bytes.
+            # Only with sizes of 0: a response of a few bytes could demand millions of empty lists.
             raise ValueError(f"has shape {shape}")
         values = [values[row * size : (row + 1) * size] for row in range(rows)]
     return values

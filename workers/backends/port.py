@@ -1,4 +1,4 @@
-"""The port to whatever computes predictions. One implementation a file."""
+"""The port of everything that computes predictions. Each implementation has a file."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,32 +10,32 @@ from workers.backends.description import ModelDescription
 class Backend(Protocol):
     """One loaded model version.
 
-    The rule between JSON and tensors (`../docs/backends.md`): the keys of an input are the model's
-    input names, each value one example without the batch dimension; a prediction is the one
-    output's value for that example, or an object by output name where there are several.
+    The mapping between JSON and tensors is in `docs/backends.md`: the keys of an input are the model's
+    input names, and each value is one example without the batch dimension. A prediction is the value of
+    the only output for that example, or an object by output name when there are several outputs.
     """
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """Predict for each input, in order: as many JSON values as inputs, within the timeout.
+        """One prediction for each input, in order, as JSON values, within the timeout.
 
         Raises BackendUnavailableError or BackendFailedError for the whole batch.
         """
         ...
 
     async def warm(self) -> None:
-        """Make the first `infer` as fast as the next; raises ArtifactError or UnavailableError."""
+        """Prepare the model for `infer`; raises ArtifactError or UnavailableError."""
         ...
 
     async def close(self) -> None:
-        """Let go of sessions, pools and threads. Idempotent."""
+        """Close sessions, connections and threads; `infer` then raises BackendUnavailableError. Idempotent."""
         ...
 
 
 class DescribedBackend(Backend, Protocol):
-    """A backend that is asked about its model too, before the version is registered."""
+    """A backend that can describe its model, before the version is registered."""
 
     async def describe(self) -> ModelDescription | None:
-        """What the model says of itself, None where it does not tell; comes after `warm`.
+        """The model's inputs and outputs, or None when the model does not describe them. Call `warm` first.
 
         Raises UnavailableError.
         """

@@ -1,6 +1,6 @@
-"""PURE: what a model server's answer means, whichever protocol it speaks.
+"""PURE interpretation of a model server's responses, for every protocol.
 
-Answers are read by their content, whatever their content type says: servers label JSON as text.
+The content type is ignored, because servers label JSON as text.
 """
 
 from collections.abc import Collection
@@ -13,43 +13,44 @@ from schemas.events import JsonObject
 from workers.network.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS
 
 OK = 200
-# The request itself is refused, by a server that is well.
+# A healthy server refuses the request for its content.
 _REFUSED = frozenset({400, 413, 415, 422})
-# The model, or our way to it, is not there: another request would fare no better.
+# The model or the access to it is missing: other requests fail too.
 _NOT_THERE = frozenset({401, 403, 404, 405, 410})
 _EXCERPT_CHARACTERS = 200
-# What is longer is no message for people, and not worth reading as JSON.
+# Longer bodies are not error messages, and are not parsed.
 _MAX_ERROR_BYTES = 64 * 1024
 
 
 def error_of_response(
     status: int, body: bytes, faults: Collection[int] = ()
 ) -> BackendUnavailableError | BackendFailedError:
-    """What an answer other than 200 means for a request for predictions.
+    """The error of a request for predictions that was answered with another status than 200.
 
-    `faults` are statuses that are a fault of the model at this server, whatever they are elsewhere.
+    `faults` are statuses by which this server reports a fault of the model.
     """
-    said = describe_response(status, body)
+    message = describe_response(status, body)
     if status in faults:
-        return BackendBrokenError(said)
+        return BackendBrokenError(message)
     if status in _NOT_THERE or is_busy(status):
-        return BackendUnavailableError(said)
+        return BackendUnavailableError(message)
     if 300 <= status < 400:
-        return BackendUnavailableError(f"{said}; redirects are not followed")
-    return BackendFailedError(said) if status in _REFUSED else BackendBrokenError(said)
+        return BackendUnavailableError(f"{message}; redirects are not followed")
+    return BackendFailedError(message) if status in _REFUSED else BackendBrokenError(message)
 
 
 def is_busy(status: int) -> bool:
-    """Whether nobody worked on the request, and somebody might later."""
+    """True when the server did not process the request and may do so later."""
     return status in RETRIED_STATUSES or status == TOO_MANY_REQUESTS
 
 
 def describe_response(status: int, body: bytes) -> str:
+    """A sentence with the status and an excerpt of the body."""
     return f"the model server answered {status}: {excerpt(body)}"
 
 
 def excerpt(body: bytes) -> str:
-    """What a server says in a few words: its `error`, `detail` or `message`, else how its answer begins."""
+    """The `error`, `detail` or `message` of a JSON body, else the beginning of the body; printable and short."""
     text: Any = body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace")
     try:
         document = orjson.loads(body) if len(body) <= _MAX_ERROR_BYTES else None
@@ -61,7 +62,7 @@ def excerpt(body: bytes) -> str:
 
 
 def read_value(body: bytes) -> Any:
-    """An answer that must be JSON; raises BackendBrokenError when it is not, as with NaN or Infinity in it."""
+    """Parse a body as JSON; raises BackendBrokenError for other content, NaN and Infinity included."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -69,7 +70,7 @@ def read_value(body: bytes) -> Any:
 
 
 def read_object(body: bytes) -> JsonObject:
-    """An answer that must be a JSON object; raises BackendBrokenError when it is not."""
+    """Parse a body as a JSON object; raises BackendBrokenError for other content."""
     document = read_value(body)
     if not isinstance(document, dict):
         raise BackendBrokenError(f"the model server answered no JSON object: {excerpt(body)}")

@@ -1,7 +1,7 @@
-"""Models behind TensorFlow Serving, or behind a server with the same REST (KServe's version 1).
+"""Backend of TensorFlow Serving's REST interface, which is also KServe's version 1.
 
-The model's own URL is `http://HOST:PORT/v1/models/NAME[/versions/V]`: `GET` on it gives its state, `POST`
-to it with `:predict` the predictions.
+The model's URL is `http://HOST:PORT/v1/models/NAME[/versions/V]`: `GET` returns its state, and `POST` with
+the suffix `:predict` returns predictions.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ _WARM_SECONDS = 5.0
 class TensorflowBackend:
     """One model of a server.
 
-    `tensors` are the names of its inputs by the keys of `input`, and `outputs` those of its outputs by the
-    keys of a prediction, where a version maps them; `fits` then says which inputs fit its tensors.
+    For a version with a mapping, `tensors` are the names of its inputs by the keys of `input`, `outputs`
+    the names of its outputs by the keys of a prediction, and `fits` validates inputs against its tensors.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TensorflowBackend:
         self._fits = fits
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backends/port.py`; one call."""
+        """See `workers/backends/port.py`. One call."""
         if not inputs:
             return []
         if self._fits is not None and not all(map(self._fits.is_valid, inputs)):
@@ -62,23 +62,23 @@ class TensorflowBackend:
         return read_response(body, len(inputs), self._outputs)
 
     async def warm(self) -> None:
-        """Ask whether the model is there and can be asked; raises UnavailableError and ArtifactError."""
+        """Check that the server has the model and serves it; raises UnavailableError and ArtifactError."""
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
         if status == 404:
             raise ArtifactError(
-                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
             )
         reason = read_status(body) if status == OK else None
         if reason is not None:
-            raise UnavailableError(f"{self._server.url} cannot be asked yet: {reason}")
+            raise UnavailableError(f"{self._server.url} is not served yet: {reason}")
 
     async def describe(self) -> ModelDescription | None:
-        """See `workers/backends/port.py`; by the signature in the server's `/metadata`, which not all have."""
+        """See `workers/backends/port.py`. It comes from the signature in `/metadata`, which some servers lack."""
         status, body = await self._server.look("/metadata", within_seconds=_WARM_SECONDS)
         if status != OK:
             return None
         return read_description(body, self._signature_name, self._tensors, self._outputs)
 
     async def close(self) -> None:
-        """Close the connections; `infer` fails from now on. Idempotent."""
+        """Close the connections; `infer` raises from now on. Idempotent."""
         await self._server.close()

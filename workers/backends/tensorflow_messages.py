@@ -1,8 +1,8 @@
-"""PURE. Messages of TensorFlow Serving's REST (version 1 of its API): inputs in, predictions out.
+"""PURE. Messages of TensorFlow Serving's REST interface, version 1.
 
-`row` and `value` send `instances`, one entry for each example, and get `predictions` in the same order.
-`column` sends `inputs`, for each tensor its whole batch, and gets `outputs`: by name, or bare where
-there is one.
+The forms `row` and `value` send `instances`, one for each example, and get `predictions` in the same order.
+The form `column` sends `inputs`, the whole batch of each tensor, and gets `outputs`: an object by name, or
+the batch itself for a single output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ def write_request(
     tensors: Mapping[str, str] | None,
     inputs: Sequence[JsonObject],
 ) -> bytes:
-    """The body that asks for predictions; raises BackendFailedError when an input does not fit.
+    """The body of a request for predictions; raises BackendFailedError when an input does not fit.
 
-    `tensors` are the model's input names by the keys of `input`; without them, they are the same.
+    `tensors` are the model's input names by the keys of `input`; None when they are equal.
     """
     document: JsonObject = {} if signature_name is None else {"signature_name": signature_name}
     named = inputs if tensors is None else [_renamed(tensors, example) for example in inputs]
@@ -58,11 +58,11 @@ def write_request(
 def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = None) -> list[Any]:
     """The predictions for `count` examples, of the chosen outputs or of all.
 
-    Raises BackendBrokenError unless the answer has one prediction for each example.
+    Raises BackendBrokenError unless the response has one prediction for each example.
     """
     document = read_object(body)
     columns = document.get("outputs")
-    # The batch of the one output is bare in either form.
+    # The batch of a single output is a list in either form.
     rows = columns if isinstance(columns, list) else document.get("predictions")
     if isinstance(rows, list):
         predictions = [_chosen(row, outputs) for row in rows] if outputs else rows
@@ -76,9 +76,9 @@ def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = N
 
 
 def read_status(body: bytes) -> str | None:
-    """Why the model cannot be asked, by what the server says of its state; None when it can.
+    """Why the model is not served yet, by the server's status; None when it is served.
 
-    TensorFlow Serving tells the state of each version, servers with the same REST whether it is ready.
+    TensorFlow Serving reports the state of each version, other servers whether the model is ready.
     """
     try:
         document = read_object(body)
@@ -97,7 +97,7 @@ def read_description(
     tensors: Mapping[str, str] | None,
     outputs: Mapping[str, str] | None,
 ) -> ModelDescription | None:
-    """The signature by the server's metadata, with the keys of the version's mapping; None where it is not told.
+    """The signature by the server's metadata, with the keys of the version's mapping; None without metadata.
 
     `tensors` are the model's input names, and `outputs` its output names, by those keys.
     """
@@ -113,13 +113,13 @@ def read_description(
     return ModelDescription(mapped, chosen(answered, outputs)) if mapped else None
 
 
-def _read_tensor(name: str, told: JsonObject) -> DescribedTensor:
+def _read_tensor(name: str, metadata: JsonObject) -> DescribedTensor:
     # Sizes are strings, as 64-bit integers are in the JSON form of Protocol Buffers.
-    shape = told.get("tensor_shape", {})
+    shape = metadata.get("tensor_shape", {})
     sizes = [int(size.get("size", 0)) for size in shape.get("dim", ())]
-    # Without a batch dimension nothing can be said of one example.
+    # Without a batch dimension the shape of one example is unknown.
     known = tuple(size if size >= 0 else None for size in sizes[1:]) if sizes else None
-    return DescribedTensor(name, name, _DATATYPES[told["dtype"]], known)
+    return DescribedTensor(name, name, _DATATYPES[metadata["dtype"]], known)
 
 
 def _renamed(tensors: Mapping[str, str], example: JsonObject) -> JsonObject:
@@ -137,7 +137,7 @@ def _only_value(example: JsonObject) -> Any:
 
 def _chosen(row: Any, outputs: Mapping[str, str]) -> Any:
     if not isinstance(row, dict):
-        # One output has no name in this form.
+        # A single output has no name in this form.
         row = dict.fromkeys(outputs.values(), row) if len(outputs) == 1 else {}
     try:
         picked = {key: row[name] for key, name in outputs.items()}
@@ -151,5 +151,7 @@ def _read_columns(columns: Any, count: int, outputs: Mapping[str, str] | None, b
         raise BackendBrokenError(f"the model server answered without predictions: {excerpt(body)}")
     for name, values in columns.items():
         if not isinstance(values, list) or len(values) != count:
-            raise BackendBrokenError(f"output {name!r} of the model server has not one value for each input")
+            raise BackendBrokenError(
+                f"output {name!r} of the model server must have one value for each input"
+            )
     return to_predictions(columns, outputs)

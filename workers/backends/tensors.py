@@ -1,10 +1,10 @@
-"""PURE rule between JSON and tensors, in both directions; `docs/backends.md` states it for users.
+"""PURE mapping between JSON and tensors in both directions; `docs/backends.md` describes it for users.
 
-The keys of an input are the model's input names, each value one example without the batch
-dimension. A value is nested lists of exactly the shape that the model declares, or a plain value
-where that shape is empty. Nothing is cast that would change it: a float is an integer only when it
-is whole (JSON Schema says so too), an integer must fit its type, strings are never read as numbers.
-Keys that no input of the model has are left alone; the input schema says whether they may be there.
+The keys of an input are the model's input names, and each value is one example without the batch
+dimension. A value is nested lists of exactly the declared shape, or a plain value for an empty shape. No
+conversion changes a value: a float is accepted as an integer only when it is whole (as in JSON Schema), an
+integer must fit its type, and strings are never parsed as numbers. Keys without a model input are ignored;
+the input schema decides whether they are allowed.
 """
 
 from array import array
@@ -26,7 +26,7 @@ Shape = tuple[int | None, ...]
 
 STRING: np.dtype[Any] = np.dtype(object)
 
-# By their names in the Open Inference Protocol.
+# By the names of the Open Inference Protocol.
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("bool"),
     "BYTES": STRING,
@@ -40,9 +40,8 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 class TensorSpec:
     """One input of a model.
 
-    `shape` is that of one example, without the batch dimension; None stands for any size. Strings
-    have the dtype STRING. Its value is at `key` of a request's input, which is its name unless a
-    mapping says otherwise.
+    `shape` is that of one example, without the batch dimension; a size of None is open. Strings have the
+    dtype STRING. The value is at `key` of a request's input, which is the name unless a mapping has another.
     """
 
     name: str
@@ -56,7 +55,7 @@ class TensorSpec:
 
 
 def declared(mapping: InputMapping) -> list[TensorSpec]:
-    """The tensors that a version declares for its inputs."""
+    """The tensors that a version's mapping declares for its inputs."""
     return [
         TensorSpec(
             tensor.tensor or key,
@@ -69,7 +68,7 @@ def declared(mapping: InputMapping) -> list[TensorSpec]:
 
 
 def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dict[str, Tensor]:
-    """One tensor for each spec, by name, with the inputs in order along its first dimension.
+    """One tensor of shape [len(inputs), *shape] for each spec, by name, with the inputs in order.
 
     Raises BackendFailedError when any input does not fit.
     """
@@ -85,7 +84,7 @@ def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dic
 
 
 def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[list[int]]:
-    """Indices of inputs that fit into one tensor together: one group, unless sizes are left open."""
+    """Groups of indices of inputs with equal sizes: one group, unless the specs have open sizes."""
     if not inputs:
         return []
     open_specs = [spec for spec in specs if None in spec.shape]
@@ -100,10 +99,10 @@ def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[lis
 def to_predictions(
     outputs: Mapping[str, Sequence[Any]], chosen: Mapping[str, str] | None = None
 ) -> list[Any]:
-    """One prediction for each example from each output's values: bare for one output, else by name.
+    """One prediction for each example: the value of the only output, or an object by output name.
 
-    `chosen` are the outputs of a mapping, by their keys in the prediction. Raises BackendBrokenError when
-    one of them is missing.
+    `outputs` has a value for each example. `chosen` are the output names of a mapping by their keys in the
+    prediction. Raises BackendBrokenError when one of them is missing.
     """
     if chosen:
         try:
@@ -113,7 +112,7 @@ def to_predictions(
     if len(outputs) == 1:
         return list(next(iter(outputs.values())))
     predictions: list[JsonObject] = [{} for _ in next(iter(outputs.values()), ())]
-    # Column by column: a tenth of the price of a `dict(zip(...))` for each row.
+    # Column by column takes a tenth of the time of a `dict(zip(...))` for each row.
     for name, values in outputs.items():
         for prediction, value in zip(predictions, values, strict=True):
             prediction[name] = value
@@ -123,15 +122,15 @@ def to_predictions(
 def to_values(name: str, tensor: Tensor, count: int) -> list[Any]:
     """The value of an output for each of `count` examples.
 
-    Raises BackendFailedError when its first dimension is another, or when NaN or Infinity, which
-    JSON has not, is among the values.
+    Raises BackendFailedError when its first dimension is not `count`, or for NaN and Infinity, which JSON
+    cannot represent.
     """
     if tensor.shape[:1] != (count,):
         raise BackendFailedError(
             f"output {name!r} has shape {list(tensor.shape)}; its first dimension must be {count}, the batch"
         )
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise BackendFailedError(f"output {name!r} has NaN or Infinity, which JSON has not")
+        raise BackendFailedError(f"output {name!r} has NaN or Infinity, which JSON cannot represent")
     values: list[Any] = tensor.tolist()
     return values
 
@@ -153,10 +152,10 @@ def _to_tensor(spec: TensorSpec, values: list[Any]) -> Tensor:
 
 
 def _flat(dtype: np.dtype[Any], values: list[Any]) -> Tensor:
-    """A one-dimensional tensor; raises TypeError or OverflowError for what it cannot hold as it is.
+    """A one-dimensional tensor; raises TypeError or OverflowError for values that would change.
 
-    The numbers go through `array`: numpy's own conversion reads strings as numbers, cuts floats to
-    integers, and is no faster.
+    Numbers are converted by `array`: numpy's conversion parses strings as numbers, truncates floats to
+    integers, and is not faster.
     """
     if dtype.kind in "Ob":
         if set(map(type, values)) - {str if dtype == STRING else bool}:

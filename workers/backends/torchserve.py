@@ -1,8 +1,8 @@
-"""Models behind TorchServe.
+"""Backend of TorchServe.
 
-The model's own URL is `http://HOST:PORT/predictions/NAME[/V]`. A call has one example, the request's
-`input` as it is, and its answer is the prediction; TorchServe makes batches of the calls that it gets at
-once. A 503 is any fault of the model's handler there, and no sign that nobody worked on the request.
+The model's URL is `http://HOST:PORT/predictions/NAME[/V]`. A call has one example, the unchanged `input` of
+a request, and the response is its prediction; TorchServe batches concurrent calls itself. Its status 503
+reports a fault of the model's handler, so the request may have been processed.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ _WARM_SECONDS = 5.0
 
 
 class TorchServeBackend:
-    """One model of a server; `example` is an input of it to warm up with."""
+    """One model of a server; `example` is an input for `warm`."""
 
     def __init__(self, server: ModelServer, *, example: JsonObject | None = None) -> None:
         self._server = server
         self._example = example
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
-        """See `workers/backends/port.py`; as many calls at once as there are inputs."""
+        """See `workers/backends/port.py`. One concurrent call for each input."""
         deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -45,9 +45,9 @@ class TorchServeBackend:
         return [task.result() for task in tasks]
 
     async def warm(self) -> None:
-        """Predict the example; without one there is no harmless question, and nothing is asked.
+        """Predict the example; without one no call is made, since any other input could fail.
 
-        Raises UnavailableError when the server does not answer, ArtifactError when it has no such model.
+        Raises UnavailableError when the server does not answer, ArtifactError when it lacks the model.
         """
         if self._example is None:
             return
@@ -56,14 +56,14 @@ class TorchServeBackend:
         )
         if status == 404:
             raise ArtifactError(
-                f"{self._server.url} is no model of its server: {describe_response(status, body)}"
+                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
             )
 
     async def describe(self) -> None:
-        """See `workers/backends/port.py`; TorchServe knows nothing of what its handlers take and give."""
+        """See `workers/backends/port.py`. TorchServe has no description of a handler's inputs and outputs."""
 
     async def close(self) -> None:
-        """Close the connections; `infer` fails from now on. Idempotent."""
+        """Close the connections; `infer` raises from now on. Idempotent."""
         await self._server.close()
 
     async def _predict(self, example: JsonObject, deadline_loop_seconds: float) -> Any:

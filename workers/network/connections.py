@@ -1,8 +1,8 @@
-"""httpx clients that connect only to where the operator of the workers allows.
+"""httpx clients that connect only to hosts and networks that the operator allows.
 
-Redirects are not followed, proxies and credentials of the environment are not used, certificates are
-always verified. A name is resolved by ourselves at each connection and its addresses are checked, so
-that what is called is what was checked.
+They follow no redirects, ignore proxies and credentials of the environment, and always verify
+certificates. The client resolves a name itself at each connection and connects to a checked address, so
+a name server cannot change the address between check and use.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ from schemas.errors import SetupError
 from workers.network.endpoints import Outbound
 
 KEEPALIVE_SECONDS = 60.0
-# For http, which httpx makes a context for too; it trusts nobody.
+# httpx needs a context for plain http too; this one trusts no certificate.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def new_client(
     url: str, outbound: Outbound, *, connect_timeout_seconds: float | None = None
 ) -> httpx.AsyncClient:
-    """A client with one connection, for one allowed URL and what is below it.
+    """A client with one connection, for an allowed URL and the paths below it.
 
-    But for connecting it has no time limits: those are the caller's, by `asyncio.timeout`. Raises
+    It limits only the time to connect; the caller limits the whole call by `asyncio.timeout`. Raises
     SetupError when the bundle of certificate authorities cannot be read.
     """
-    # To read the authorities takes 60 ms, for which no event loop should wait.
+    # Reading the authorities takes 60 ms, which would block the event loop.
     tls = await asyncio.to_thread(_trusted, outbound.ca_file) if url.startswith("https:") else _NO_TLS
     transport = httpx.AsyncHTTPTransport(verify=tls)
-    # httpx offers no other way to say how connections are made.
+    # httpx has no public option for the network backend.
     transport._pool = httpcore.AsyncConnectionPool(  # noqa: SLF001
         ssl_context=tls,
         max_connections=1,
@@ -61,7 +61,7 @@ async def new_client(
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that may be called."""
+    """Connects only to allowed addresses, and tries each address of a name in turn."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
@@ -81,19 +81,20 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
             async with asyncio.timeout(timeout):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError:
-            raise httpcore.ConnectTimeout(f"{host} is not resolved in time") from None
+            raise httpcore.ConnectTimeout(f"resolving {host} timed out") from None
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from None
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         allowed = [address for address in addresses if self._outbound.may_connect(host, address)]
         if not allowed:
             raise httpcore.ConnectError(
-                f"{host} is {', '.join(addresses)}, which is not public; list its network in HEADRACE_BACKEND_NETWORKS"
+                f"{host} resolves to {', '.join(addresses)}, which is not public; "
+                "list its network in HEADRACE_BACKEND_NETWORKS"
             )
         failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
-        for place, address in enumerate(allowed):
-            # One that says nothing must leave time for the others.
-            share = None if timeout is None else max(0.0, end - loop.time()) / (len(allowed) - place)
+        for index, address in enumerate(allowed):
+            # An address that does not respond must leave time for the others.
+            share = None if timeout is None else max(0.0, end - loop.time()) / (len(allowed) - index)
             try:
                 return await self._network.connect_tcp(
                     address, port, timeout=share, local_address=local_address, socket_options=socket_options

@@ -1,10 +1,9 @@
-"""PURE rules for the addresses that a version may name as its endpoint.
+"""PURE rules for the addresses that a version may have as its endpoint.
 
-Whoever may register a model must not be able to make workers call whatever they can reach: an
-endpoint is on this machine, unless the operator of the workers lists other hosts, and then it is
-one of those. What a listed name resolves to is checked at each connection: addresses that are not
-public are called only in networks that the operator lists too, so that no name server can point a
-worker at what is private.
+A user who may register models must not be able to make workers call internal services (server-side
+request forgery). An endpoint must be on this machine, unless the operator lists other hosts; then it must
+be one of those. The resolved address is checked at each connection: private addresses must be in networks
+that the operator lists too, so a name server cannot direct a worker to a private service.
 """
 
 from collections.abc import Sequence
@@ -25,11 +24,11 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What the operator of the workers allows: hosts, networks, and the tokens that go with hosts.
+    """The hosts and networks that the operator allows, and the tokens of hosts.
 
-    Hosts are `host[:port]`, a host without port with all its ports, an empty list loopback addresses;
-    networks are in CIDR form; `tokens` are `host[:port]=TOKEN,…`. `ca_file` is a bundle of certificate
-    authorities instead of the machine's. `setting` is the name of the setting with the hosts.
+    `hosts` are `host[:port]`; a host without a port allows all its ports, and an empty list allows loopback
+    addresses. `networks` are in CIDR form. `tokens` are `host[:port]=TOKEN,…`. `ca_file` is a bundle of
+    certificate authorities that replaces the machine's. `setting` is the name of the setting with the hosts.
     """
 
     hosts: Sequence[str] = ()
@@ -39,10 +38,10 @@ class Outbound:
     setting: str = "HEADRACE_BACKEND_HOSTS"
 
     def check(self, endpoint: str) -> str:
-        """The endpoint as it may be called, put together from what was checked; no slash at its end.
+        """The endpoint's normalised URL, built from its checked parts, without a slash at the end.
 
-        Raises SetupError for a list that cannot be read, and ArtifactError for an endpoint that is not
-        allowed or has more than a scheme, a host, a port and a path.
+        Raises SetupError for an invalid list, and ArtifactError for an endpoint that is not allowed or has
+        other parts than a scheme, a host, a port and a path.
         """
         self._networks()
         allowed = {_host_and_port(entry, self.setting) for entry in self.hosts}
@@ -54,7 +53,7 @@ class Outbound:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path.rstrip('/')}"
 
     def may_connect(self, host: str, resolved: str) -> bool:
-        """Whether the address that an allowed host resolves to may be called."""
+        """True when the address that an allowed host resolves to may be called."""
         if _is_address(host):
             return True
         address = ip_address(resolved.partition("%")[0])
@@ -65,16 +64,16 @@ class Outbound:
         return _is_public(address) or any(address in network for network in self._networks())
 
     def token(self, endpoint: str) -> str | None:
-        """The bearer token for an endpoint; raises SetupError for a list that cannot be read."""
+        """The bearer token for an endpoint, if any; raises SetupError for an invalid list."""
         _, host, port, _ = _split(endpoint)
-        listed = list(map(_place_and_token, filter(None, self.tokens.get_secret_value().split(","))))
-        return next((token for place, token in listed if place in {(host, None), (host, port)}), None)
+        listed = list(map(_host_and_token, filter(None, self.tokens.get_secret_value().split(","))))
+        return next((token for target, token in listed if target in {(host, None), (host, port)}), None)
 
     def _networks(self) -> list[Network]:
         try:
             return [ip_network(network) for network in self.networks]
         except ValueError:
-            raise SetupError("HEADRACE_BACKEND_NETWORKS has what is no network; write 10.0.0.0/8,…") from None
+            raise SetupError("HEADRACE_BACKEND_NETWORKS has an invalid network; write 10.0.0.0/8,…") from None
 
 
 def _split(endpoint: str) -> tuple[str, str, int, str]:
@@ -86,8 +85,8 @@ def _split(endpoint: str) -> tuple[str, str, int, str]:
     host = parts.hostname
     if parts.scheme not in _PORTS or host is None or port is None:
         raise ArtifactError("endpoint is not an http or https URL; write http://HOST:PORT/PATH")
-    if _carries_more(parts):
-        raise ArtifactError(f"endpoint on {host} has a user, a query or a fragment; none of them is sent")
+    if _has_other_parts(parts):
+        raise ArtifactError(f"endpoint on {host} has a user, a query or a fragment; remove it")
     return parts.scheme, host, port, parts.path
 
 
@@ -102,26 +101,27 @@ def _host_and_port(entry: str, setting: str) -> HostAndPort:
     return host, port
 
 
-def _place_and_token(entry: str) -> tuple[HostAndPort, str]:
+def _host_and_token(entry: str) -> tuple[HostAndPort, str]:
     where, _, token = entry.strip().partition("=")
     try:
-        place = _host_and_port(where, "a list of tokens")
+        target = _host_and_port(where, "a list of tokens")
     except SetupError:
-        place = None
-    # Nothing of it is quoted, and what no header may hold is seen here: either could show a token.
-    if place is None or not token or not (token.isascii() and token.isprintable()):
+        target = None
+    # The entry is not quoted, because it may contain a token. A token with characters that are invalid in
+    # a header is refused here, since the HTTP library's error would quote it.
+    if target is None or not token or not (token.isascii() and token.isprintable()):
         raise SetupError("a list of tokens has an entry that is not host[:port]=TOKEN")
-    return place, token
+    return target, token
 
 
-def _carries_more(parts: SplitResult) -> bool:
+def _has_other_parts(parts: SplitResult) -> bool:
     return parts.username is not None or parts.password is not None or bool(parts.query or parts.fragment)
 
 
 def _is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and (address.is_site_local or address.sixtofour is not None):
         return False
-    # Reserved are, among others, those by which a gateway leads to IPv4 (RFC 6052), private or not.
+    # Reserved addresses include those that a gateway translates to IPv4 (RFC 6052), private ones too.
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

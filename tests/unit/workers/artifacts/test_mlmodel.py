@@ -101,6 +101,6 @@ def test_nothing_in_it_is_run(tmp_path: Path) -> None:
     """YAML can ask for programs to be run; they are not."""
     trace = tmp_path / "trace"
     content = f"flavors: !!python/object/apply:os.mkdir ['{trace}']"
-    with pytest.raises(ArtifactError, match="no YAML"):
+    with pytest.raises(ArtifactError, match="not YAML"):
         read_mlmodel(content.encode(), "m")
     assert not trace.exists()

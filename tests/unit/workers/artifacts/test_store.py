@@ -150,7 +150,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, cache_dir: Path) -> None:
     """A missing file, a folder and a pipe (which would block) are refused."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ArtifactError, match="is not a file here"):
+        with pytest.raises(ArtifactError, match="is not a file on this machine"):
             fetched(path.as_uri(), DIGEST, cache_dir)
 
 
