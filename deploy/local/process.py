@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and whose end includes all they started."""
+"""Child processes that end with their parent, together with all their descendants."""
 
 import os
 import select
@@ -18,14 +18,14 @@ _LOG_TAIL_LINES = 15
 
 
 class PortTakenError(SetupError):
-    """Another process took the port between its choice and its use: choose another."""
+    """Another process took the port between its choice and its use; another port is needed."""
 
 
 class ChildProcess:
-    """A program in a session of its own, writing to a log file.
+    """A program in a new session, with its output in a log file.
 
-    Start it from a thread that lives as long as it should: the kernel ties the child's life to the
-    thread that started it. `held_fd` stays open in the child and in all that it starts.
+    Create it in a thread that outlives it: the kernel sends the death signal when that thread ends.
+    `held_fd` stays open in the child and its descendants.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ChildProcess:
     ) -> None:
         self.name = name
         self._log = log
-        # Every descendant inherits the write end: the read end is at its end when the last is gone.
+        # Every descendant inherits the write end, so the read end hangs up when the last one has ended.
         self._alive_fd, alive_write_fd = os.pipe()
         try:
             with log.open("ab") as output:
@@ -64,10 +64,10 @@ class ChildProcess:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=folder,
-                    # Messages are searched for in English.
+                    # `wait_for_line` expects English messages.
                     env={**os.environ, "LC_ALL": "C.UTF-8"},
                     pass_fds=[alive_write_fd] if held_fd is None else [alive_write_fd, held_fd],
-                    # Ctrl-C in the terminal is for the parent, which stops its children in order.
+                    # Ctrl-C must reach only the parent, which stops its children in order.
                     start_new_session=True,
                 )
         except OSError as error:
@@ -88,19 +88,19 @@ class ChildProcess:
         return self._popen.poll() is None
 
     def wait_for_line(self, text: bytes, timeout_seconds: float) -> None:
-        """Wait until the log has `text`; raises SetupError with the log's end if it never comes."""
+        """Wait until the log has `text`; raises SetupError with the end of the log otherwise."""
         deadline = time.monotonic() + timeout_seconds
         while text not in self._output():
             if not self.running:
                 if b"ddress already in use" in self._output():
-                    raise PortTakenError(f"{self.name} found its port taken")
-                raise SetupError(f"{self.name} ended while it was starting {self._log_end()}")
+                    raise PortTakenError(f"the port of {self.name} is in use")
+                raise SetupError(f"{self.name} ended during its start {self._log_end()}")
             if time.monotonic() > deadline:
                 raise SetupError(f"{self.name} is not ready after {timeout_seconds:g} s {self._log_end()}")
             time.sleep(_POLL_SECONDS)
 
     def wait_for_success(self, timeout_seconds: float) -> None:
-        """Wait until the program ends; raises SetupError with the log's end if it fails."""
+        """Wait until the program ends; raises SetupError with the end of the log if it fails."""
         if not self._wait_for_all(timeout_seconds):
             self.kill()
             raise SetupError(f"{self.name} is not done after {timeout_seconds:g} s {self._log_end()}")
@@ -108,26 +108,26 @@ class ChildProcess:
             raise SetupError(f"{self.name} failed {self._log_end()}")
 
     def request_end(self, number: signal.Signals) -> None:
-        """Send the program the signal that asks it to end."""
+        """Send a signal to the program."""
         self._popen.send_signal(number)
 
     def wait(self, timeout_seconds: float) -> None:
-        """Wait until the program and all it started are gone; kill them after the timeout."""
+        """Wait until the program and its descendants have ended; kill them after the timeout."""
         if self._wait_for_all(timeout_seconds):
             self._popen.wait()
         else:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the program and its group, and wait until all are gone."""
+        """Kill the program and its group, and wait until its descendants have ended."""
         if self.running:
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
         if not self._wait_for_all(_KILL_SECONDS):
-            raise SetupError(f"{self.name}: a process started by pid {self.pid} survives its end")
+            raise SetupError(f"{self.name}: a descendant of process {self.pid} is still running")
 
     def close(self) -> None:
-        """Let go of the pipe that tells of the end; call it when the program is gone."""
+        """Close the pipe to the program; call it when the program has ended."""
         os.close(self._alive_fd)
 
     def _wait_for_all(self, timeout_seconds: float) -> bool:
@@ -156,7 +156,7 @@ def run(
     run_as: Sequence[str] = (),
     standard_input: bytes = b"",
 ) -> None:
-    """Run a program to its end; raises SetupError if it fails. An interruption kills it."""
+    """Run a program and wait for it; raises SetupError if it fails. An exception kills it."""
     child = ChildProcess(
         name,
         command,
@@ -168,7 +168,7 @@ def run(
     )
     try:
         child.wait_for_success(timeout_seconds)
-    except BaseException:  # whatever interrupts the wait, the program must not go on
+    except BaseException:  # the program must not continue after any interruption
         child.kill()
         raise
     finally:

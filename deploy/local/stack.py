@@ -1,4 +1,4 @@
-"""The three servers together, over one data folder that one process at a time may use."""
+"""The three servers on one data folder, which one process at a time may use."""
 
 import fcntl
 import os
@@ -22,9 +22,9 @@ _POLL_SECONDS = 0.05
 class LocalStack:
     """Kafka, PostgreSQL and Redis with their data below `data_dir`.
 
-    A context manager: started on entry, taken down on exit. `report` is told each step in words.
-    Start it from a thread that lives as long as the stack should. Each of `kafka`, `postgres` and
-    `redis` can be stopped, killed, paused and started again by itself, on the same address.
+    A context manager: it starts the servers on entry and stops them on exit. `report` is called with a text
+    for each step. Start it in a thread that outlives it. Each of `kafka`, `postgres` and `redis` can be
+    stopped, killed, paused and started again by itself, on the same address.
     """
 
     def __init__(self, data_dir: Path, report: Callable[[str], None] = lambda _: None) -> None:
@@ -55,26 +55,26 @@ class LocalStack:
         self.stop()
 
     def start(self) -> None:
-        """Start all servers and wait until they serve; raises SetupError, and then none is left."""
+        """Start all servers and wait until they are ready; stops them and raises SetupError if one fails."""
         self._lock_fd = _lock(self.data_dir, self._report)
         self.kafka = Kafka(self.data_dir / "kafka", self._lock_fd, self._report)
         self.postgres = Postgres(self.data_dir / "postgres", self._lock_fd)
         self.redis = Redis(self.data_dir / "redis", self._lock_fd)
         try:
-            # The one that takes longest goes first; while it starts the others are made ready.
+            # Kafka takes longest, so it starts first.
             for service in self._services:
                 self._report(f"starting {service.name}")
                 service.prepare()
                 service.launch()
             for service in reversed(self._services):
                 service.wait_until_ready()
-                self._report(f"{service.name} serves")
-        except BaseException:  # an interruption too must leave no server behind
+                self._report(f"{service.name} is ready")
+        except BaseException:  # also an interruption must leave no server running
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Take all servers down, by force those that take too long. Idempotent."""
+        """Stop all servers, and kill those that take too long. Idempotent."""
         if self._lock_fd < 0:
             return
         for service in self._services:
@@ -86,7 +86,7 @@ class LocalStack:
         self._lock_fd = -1
 
     def ended(self) -> list[str]:
-        """The names of the servers that run no more."""
+        """The names of the servers that have ended."""
         return [service.name for service in self._services if not service.running]
 
     @property
@@ -95,10 +95,10 @@ class LocalStack:
 
 
 def _lock(data_dir: Path, report: Callable[[str], None]) -> int:
-    """Take the folder for this process and all its servers; returns the lock's file descriptor.
+    """Lock the folder for this process and its servers; returns the lock's file descriptor.
 
-    The servers inherit the descriptor, so the lock is free when the last of them is gone, also
-    after their parent was killed. Raises SetupError when another process has the folder.
+    The servers inherit the descriptor, so the lock is released when the last of them has ended, also after
+    their parent was killed. Raises SetupError when another process uses the folder.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _lock(data_dir: Path, report: Callable[[str], None]) -> int:
         _wait_for_lock(lock_fd, data_dir, report)
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
-    except BaseException:  # the descriptor is nobody's if this function does not return it
+    except BaseException:  # the caller does not get the descriptor after an exception
         os.close(lock_fd)
         raise
     return lock_fd
@@ -117,7 +117,7 @@ def _lock(data_dir: Path, report: Callable[[str], None]) -> int:
 
 def _wait_for_lock(lock_fd: int, data_dir: Path, report: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _KILLED_RUN_SECONDS
-    told = False
+    reported = False
     while True:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,13 +125,13 @@ def _wait_for_lock(lock_fd: int, data_dir: Path, report: Callable[[str], None]) 
             holder = os.pread(lock_fd, 20, 0).decode()
             if not holder.isdigit() or psutil.pid_exists(int(holder)):
                 raise SetupError(
-                    f"a stack already runs on {data_dir} (process {holder or 'starting'})"
+                    f"a stack is already running on {data_dir} (process {holder or 'starting'})"
                 ) from None
             if time.monotonic() > deadline:
-                raise SetupError(f"servers of a killed run still use {data_dir}; end them first") from None
-            if not told:
-                report(f"waiting for the servers of process {holder}, which was killed, to end")
-                told = True
+                raise SetupError(f"servers of a killed run still use {data_dir}; stop them first") from None
+            if not reported:
+                report(f"waiting until the servers of process {holder}, which was killed, have ended")
+                reported = True
             time.sleep(_POLL_SECONDS)
         else:
             return

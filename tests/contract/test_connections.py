@@ -193,7 +193,7 @@ async def test_a_resolver_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatc
         return []
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    with pytest.raises(BackendUnavailableError, match="resolving .* timed out"):
+    with pytest.raises(BackendUnavailableError, match=r"resolving .* timed out"):
         await ask(f"http://{SERVER_NAME}:1", listed(), connect_timeout_seconds=0.05)
 
 

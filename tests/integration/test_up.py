@@ -282,7 +282,7 @@ def test_missing_java_is_named_with_what_to_install(tmp_path: Path) -> None:
     empty.mkdir()
     ended = run_up(tmp_path / "data", PATH=str(empty))
     assert ended.returncode == 1
-    assert "Java is not there; install a Java runtime of version 17 or newer" in ended.stderr
+    assert "Java is not installed; install a Java runtime of version 17 or newer" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert_nothing_left(tmp_path / "data", [])
 
