@@ -113,7 +113,7 @@ async def test_up_serves_until_it_is_told_to_end(start_up: Callable[[], Up]) -> 
 
     second = start_up()
     assert second.wait_for_end() == 1
-    assert f"already runs on {up.data_dir} (process {up.process.pid})" in "".join(second.output)
+    assert f"is already running on {up.data_dir} (process {up.process.pid})" in "".join(second.output)
 
     up.process.send_signal(signal.SIGTERM)
     assert up.wait_for_end() == 0
