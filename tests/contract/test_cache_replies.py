@@ -1,4 +1,4 @@
-"""What the cache makes of a Redis that answers in ways the real one here does not."""
+"""The cache on a scripted Redis, which answers as the real one of the tests does not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -43,8 +43,19 @@ async def scripted_redis(script: Script) -> AsyncIterator[str]:
         yield f"redis://{host}:{port}"
 
 
-async def test_one_lost_call_ends_all_that_wait() -> None:
-    """A call that waits for a hung answer ends with the first that fails, far before its timeout."""
+@asynccontextmanager
+async def scripted_cache(script: Script, *, timeout_seconds: float = 60) -> AsyncIterator[PredictionCache]:
+    """A cache on a server that answers each command as the script says."""
+    async with scripted_redis(script) as url:
+        cache = PredictionCache(url, timeout_seconds=timeout_seconds)
+        try:
+            yield cache
+        finally:
+            await cache.close()
+
+
+async def test_one_lost_call_ends_all_waiting_calls() -> None:
+    """A call without an answer ends with the first call that fails, long before its timeout."""
     hanging = asyncio.Event()
 
     def script(command: Command) -> bytes | None:
@@ -53,17 +64,15 @@ async def test_one_lost_call_ends_all_that_wait() -> None:
             return None
         return b""
 
-    async with asyncio.timeout(DEADLINE_SECONDS), scripted_redis(script) as url:
-        cache = PredictionCache(url, timeout_seconds=60)
+    async with asyncio.timeout(DEADLINE_SECONDS), scripted_cache(script) as cache:
         waiting = asyncio.create_task(cache.get_many([b"hangs"]))
         await hanging.wait()
         assert await cache.get_many([b"closes"]) == [None]
         assert await waiting == [None]
-        await cache.close()
 
 
 async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long its timeout is, and however often somebody asks meanwhile."""
+    """Whatever its timeout, and however many reads are wanted meanwhile."""
     monkeypatch.setattr(availability, "RETRY_SECONDS", 0.01)
     probes: list[Command] = []
     asked = asyncio.Event()
@@ -76,8 +85,7 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
         return None
 
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(DEADLINE_SECONDS), scripted_redis(script) as url:
-        lost = PredictionCache(url, timeout_seconds=60)
+    async with asyncio.timeout(DEADLINE_SECONDS), scripted_cache(script) as lost:
         assert await lost.get_many([b"closes"]) == [None]
         while not asked.is_set():
             assert await lost.get_many([b"k"]) == [None]
@@ -86,7 +94,6 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
         while loop.time() < end:
             assert await lost.get_many([b"k"]) == [None]
             await asyncio.sleep(0)
-        await lost.close()
     assert len(probes) == 1
 
 
@@ -98,16 +105,14 @@ async def test_msetex_writes_all_at_once() -> None:
         commands.append(command)
         return b":1\r\n"
 
-    async with scripted_redis(script) as url:
-        cache = PredictionCache(url, timeout_seconds=60)
+    async with scripted_cache(script) as cache:
         await cache.set_many([(b"k1", b"v1"), (b"k2", b"v2")], ttl_seconds=300)
         assert cache.available
-        await cache.close()
     assert commands == [[b"MSETEX", b"2", b"k1", b"v1", b"k2", b"v2", b"EX", b"300"]]
 
 
-async def test_older_servers_get_a_script_and_are_asked_once() -> None:
-    """Without MSETEX every later write is one EVALSHA; an unknown script is sent in full once."""
+async def test_older_servers_get_a_script() -> None:
+    """MSETEX is tried once; then each write is one EVALSHA, and an unknown script is sent once with EVAL."""
     commands: list[Command] = []
 
     def script(command: Command) -> bytes:
@@ -118,31 +123,26 @@ async def test_older_servers_get_a_script_and_are_asked_once() -> None:
             return b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
         return b"$-1\r\n"
 
-    async with scripted_redis(script) as url:
-        cache = PredictionCache(url, timeout_seconds=60)
+    async with scripted_cache(script) as cache:
         for _ in range(2):
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
-        await cache.close()
     assert [command[0] for command in commands] == [b"MSETEX", b"EVALSHA", b"EVAL", b"EVALSHA"]
     assert commands[-1][2:] == [b"1", b"k", b"v", b"300"]
 
 
-async def test_garbage_is_a_lost_cache() -> None:
-    """A server that does not speak Redis raises nothing; the cache is lost."""
-    async with scripted_redis(lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
-        cache = PredictionCache(url)
+async def test_a_server_of_another_protocol_makes_the_cache_unavailable() -> None:
+    """No call raises."""
+    async with scripted_cache(lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as cache:
         assert await cache.get_many([b"k"]) == [None]
         assert not cache.available
-        await cache.close()
 
 
 @pytest.mark.parametrize(
     "reply", [b"-LOADING Redis is loading the dataset\r\n", b"-NOPERM no permission\r\n"]
 )
-async def test_a_server_that_refuses_reads_is_a_lost_cache(reply: bytes) -> None:
-    """Loading its data or without permission, Redis is left alone."""
-    async with scripted_redis(lambda _: reply) as url:
-        cache = PredictionCache(url)
+async def test_refused_reads_make_the_cache_unavailable(reply: bytes) -> None:
+    """While Redis loads its data, or without permission."""
+    async with scripted_cache(lambda _: reply) as cache:
         assert await cache.get_many([b"k"]) == [None]
         assert not cache.available
         await cache.close()

@@ -23,6 +23,7 @@ from httpcore._async.connection import AsyncHTTPConnection
 from pydantic import SecretStr
 
 from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
+from tests.support.models.backends import closed_later
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.certificates import SERVER_NAME, Certificates
 from workers.backends.model_server import ModelServer
@@ -140,7 +141,7 @@ async def test_a_name_is_checked_at_each_connection(resolve: Resolve) -> None:
     """It may lead elsewhere the next time."""
     resolve("127.0.0.1")
     async with recording(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}") as (url, _):
-        server = ModelServer(named(url), listed(LOOPBACK))
+        server = closed_later(ModelServer(named(url), listed(LOOPBACK)))
         deadline_loop_seconds = asyncio.get_running_loop().time() + 30
         assert await server.predict("/infer", b"{}", deadline_loop_seconds=deadline_loop_seconds) == b"{}"
         resolve("169.254.169.254")
@@ -220,7 +221,7 @@ async def test_a_token_is_in_no_error(status: int) -> None:
         with pytest.raises(AnswerError, match=r"no right with Bearer \*\*\*") as failure:
             await ask(url, outbound)
         assert TOKEN not in str(failure.value)
-        server = ModelServer(url, outbound)
+        server = closed_later(ModelServer(url, outbound))
         assert TOKEN.encode() not in (await server.call("GET", "", deadline_loop_seconds=0.0))[1]
         await server.close()
 
@@ -270,7 +271,7 @@ async def test_calls_leave_nothing_to_the_collector() -> None:
         writer.write(answer({}, 200 if request.json() else 400))
 
     async with http_server(answer_in_turns) as url:
-        server = ModelServer(url, Outbound(networks=(LOOPBACK,)))
+        server = closed_later(ModelServer(url, Outbound(networks=(LOOPBACK,))))
 
         async def call() -> None:
             await server.predict("", b"1", deadline_loop_seconds=math.inf)

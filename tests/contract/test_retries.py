@@ -13,7 +13,7 @@ import pytest
 from schemas.errors import AnswerError, BackendBrokenError, BackendUnavailableError
 from schemas.events import JsonObject
 from tests.support.deadline import deadline
-from tests.support.models.backends import open_inference, tensorflow, torchserve
+from tests.support.models.backends import closed_later, open_inference, tensorflow, torchserve
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from workers.backends.model_server import ModelServer
 from workers.backends.port import Backend
@@ -158,7 +158,7 @@ async def test_a_connection_that_is_refused_is_tried_again(monkeypatch: pytest.M
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    server = ModelServer(f"http://127.0.0.1:{port}", Outbound())
+    server = closed_later(ModelServer(f"http://127.0.0.1:{port}", Outbound()))
     until = asyncio.get_running_loop().time() + 30
     with pytest.raises(BackendUnavailableError, match="does not answer"):
         await server.predict("", b"", deadline_loop_seconds=until)

@@ -1,4 +1,4 @@
-"""Backends of model servers for tests, as the loader makes them but for their limits."""
+"""Backends of model servers for tests, made like the loader's but with other limits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,8 @@ from workers.backends.tensorflow import TensorflowBackend
 from workers.backends.torchserve import FAULTS, TorchServeBackend
 from workers.network.endpoints import Outbound
 
+_OPEN: list[ModelServer] = []
+
 
 def model_server(
     url: str,
@@ -20,14 +22,28 @@ def model_server(
     max_response_bytes: int = MAX_RESPONSE_BYTES,
     **options: Any,
 ) -> ModelServer:
-    """A server that may be called when `hosts` allow it."""
-    return ModelServer(
-        url,
-        Outbound(hosts),
-        calls_in_flight=calls_in_flight,
-        max_response_bytes=max_response_bytes,
-        **options,
+    """A model server at an endpoint that `hosts` allow."""
+    return closed_later(
+        ModelServer(
+            url,
+            Outbound(hosts),
+            calls_in_flight=calls_in_flight,
+            max_response_bytes=max_response_bytes,
+            **options,
+        )
     )
+
+
+def closed_later(server: ModelServer) -> ModelServer:
+    """The server, which `close_model_servers` will close."""
+    _OPEN.append(server)
+    return server
+
+
+async def close_model_servers() -> None:
+    """Close the model servers made since the last call."""
+    while _OPEN:
+        await _OPEN.pop().close()
 
 
 def open_inference(
