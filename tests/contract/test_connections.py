@@ -5,21 +5,16 @@ What a name server says cannot be had for real here: the event loop's resolver s
 
 import asyncio
 import gc
-import inspect
 import math
 import socket
 import ssl
 from asyncio import StreamWriter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpcore
-import httpx
 import pytest
-from httpcore._async.connection import AsyncHTTPConnection
 from pydantic import SecretStr
 
 from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
@@ -27,7 +22,6 @@ from tests.support.models.backends import closed_later
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.certificates import SERVER_NAME, Certificates
 from workers.backends.model_server import ModelServer
-from workers.network import connections
 from workers.network.endpoints import Outbound
 
 LOOPBACK = "127.0.0.0/8"
@@ -301,19 +295,3 @@ def collected() -> list[Any]:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-
-
-def test_httpx_sends_through_the_pool_that_is_put_in() -> None:
-    """`_pool` of its transport is private: read workers/network/connections.py again beside a release that fails here."""
-    assert version("httpx").startswith("0.28.")
-    assert version("httpcore").startswith("1.0.")
-    sending = inspect.getsource(httpx.AsyncHTTPTransport.handle_async_request)
-    assert "await self._pool.handle_async_request(req)" in sending
-    assert "await self._pool.aclose()" in inspect.getsource(httpx.AsyncHTTPTransport.aclose)
-    connecting = inspect.getsource(AsyncHTTPConnection._connect)
-    assert "await self._network_backend.connect_tcp(" in connecting
-    # By this event workers/backends/model_server.py knows a new connection from one that had served before.
-    assert 'Trace("connect_tcp", logger, request, kwargs)' in connecting
-    assert list(inspect.signature(httpcore.AnyIOBackend.connect_tcp).parameters) == list(
-        inspect.signature(connections._CheckedNetwork.connect_tcp).parameters
-    )

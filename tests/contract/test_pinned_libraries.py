@@ -1,6 +1,7 @@
-"""The private names of faust-streaming and aiokafka that `streams/kafka/` uses.
+"""The private names of libraries that the code uses.
 
-When one of these fails after an upgrade, read `streams/kafka/` again beside the new release
+Those of faust-streaming and aiokafka are used by `streams/kafka/`, those of httpx and httpcore by
+`workers/network/connections.py`. When a test fails after an upgrade, check that code against the new release
 before changing the pin.
 """
 
@@ -9,6 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 import aiokafka
+import httpcore
+import httpx
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
@@ -17,8 +20,10 @@ from faust.transport.consumer import Consumer
 from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from httpcore._async.connection import AsyncHTTPConnection
 
 from streams.kafka.offset_tracker import Partition
+from workers.network import connections
 
 
 def source(thing: object) -> str:
@@ -135,3 +140,19 @@ def test_a_consumer_stops_in_the_order_that_stopping_repeats() -> None:
     close = source(Fetcher.close)
     assert "for x in self._pending_tasks" in close
     assert close.index("x.cancel()") < close.index("await x")
+
+
+def test_httpx_uses_the_replaced_pool() -> None:
+    """`_pool` of its transport is private: check workers/network/connections.py against a release that fails here."""
+    assert version("httpx").startswith("0.28.")
+    assert version("httpcore").startswith("1.0.")
+    sending = inspect.getsource(httpx.AsyncHTTPTransport.handle_async_request)
+    assert "await self._pool.handle_async_request(req)" in sending
+    assert "await self._pool.aclose()" in inspect.getsource(httpx.AsyncHTTPTransport.aclose)
+    connecting = inspect.getsource(AsyncHTTPConnection._connect)
+    assert "await self._network_backend.connect_tcp(" in connecting
+    # By this event workers/backends/model_server.py distinguishes new from reused connections.
+    assert 'Trace("connect_tcp", logger, request, kwargs)' in connecting
+    assert list(inspect.signature(httpcore.AnyIOBackend.connect_tcp).parameters) == list(
+        inspect.signature(connections._CheckedNetwork.connect_tcp).parameters
+    )
