@@ -21,15 +21,17 @@ async def test_redis_fails(
     make_group: MakeGroup, own_redis: Redis, harm: Callable[[Redis], None], heal: Callable[[Redis], None]
 ) -> None:
     """Redis is given up once; until it is back every request is answered without the cache."""
-    group = await make_group(redis_url=own_redis.url)
+    # Above the default: on a busy machine a Redis that is well may take longer than that.
+    group = await make_group(redis_url=own_redis.url, redis_timeout_seconds=2.0)
     (worker,) = await group.start("one")
     async with group.traffic(inputs=50) as traffic:
         await traffic.until_answered(lambda response: response.cached, "cached")
+        lost_before = worker.count(LOST)
         await asyncio.to_thread(harm, own_redis)
-        await worker.logged(LOST)
+        await worker.logged(LOST, times=lost_before + 1)
         # Redis still hangs or is away: requests that are sent from now on do not wait for it.
         await traffic.until_answered(lambda response: not response.cached, "not cached")
-        assert worker.count(LOST) == 1
+        assert worker.count(LOST) == lost_before + 1
         await asyncio.to_thread(heal, own_redis)
         await worker.logged("prediction cache in use again")
         await traffic.until_answered(lambda response: response.cached, "cached again")
