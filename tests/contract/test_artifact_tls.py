@@ -1,4 +1,4 @@
-"""Model files over TLS: from servers that the operator's authorities vouch for, and from no other."""
+"""Model files over TLS: only from servers with a certificate of a trusted authority."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ CONTENT = b"\x08 a model"
 
 @asynccontextmanager
 async def serving(certificates: Certificates) -> AsyncIterator[str]:
-    """The base URL of a server that answers with the file, whatever it is asked."""
+    """The base URL of a server that answers every request with the file."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server_certificate, certificates.server_key)
 
@@ -45,7 +45,7 @@ async def test_only_a_server_with_a_trusted_certificate_is_read_from(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the environment says about it."""
+    """The environment's settings for TLS are ignored."""
     monkeypatch.setenv("AWS_ALLOW_INVALID_CERTIFICATES", "true")
     ca_file = str(certificates.ca if trusted else certificates.other_ca)
     async with serving(certificates) as url:

@@ -1,4 +1,4 @@
-"""workers/backends/model_server.py when calls are given up: the next ones go through, whenever it was."""
+"""workers/backends/model_server.py after cancelled calls: later calls succeed, whenever the cancellation was."""
 
 import asyncio
 from asyncio import StreamWriter
@@ -12,7 +12,7 @@ from tests.support.servers.http_server import HttpRequest, answer, http_server
 
 @pytest.mark.parametrize("turns", range(30))
 async def test_a_call_that_is_cancelled_while_it_connects(turns: int) -> None:
-    """At each turn of the loop; the connection that was never made is not waited for."""
+    """In each loop iteration; no later call waits for the abandoned connection."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(answer({}))
@@ -29,7 +29,7 @@ async def test_a_call_that_is_cancelled_while_it_connects(turns: int) -> None:
 
 
 async def test_a_call_that_is_cancelled_while_it_is_answered() -> None:
-    """Its connection is closed, so that the rest of its answer is nobody else's."""
+    """Its connection is closed, so that no later call reads the rest of its response."""
     begun, connections = asyncio.Event(), []
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:

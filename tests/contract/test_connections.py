@@ -32,7 +32,7 @@ Resolve = Callable[..., None]
 
 @pytest.fixture
 def tls(certificates: Certificates) -> ssl.SSLContext:
-    """A server's, for this machine and SERVER_NAME."""
+    """The TLS context of a server for this machine and SERVER_NAME."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server_certificate, certificates.server_key)
     return context
@@ -40,7 +40,7 @@ def tls(certificates: Certificates) -> ssl.SSLContext:
 
 @pytest.fixture
 async def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
-    """What makes every name resolve to these addresses, or raise the error."""
+    """A function that makes every name resolve to these addresses, or raise the error."""
 
     def set_answer(*addresses: str | Exception) -> None:
         async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
@@ -60,7 +60,7 @@ async def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 async def recording(
     response: bytes = answer({}), tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[str, list[HttpRequest]]]:
-    """The URL of a server that always answers so, and what it is asked."""
+    """The URL of a server with a constant response, and its requests."""
     requests: list[HttpRequest] = []
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
@@ -78,7 +78,7 @@ def named(url: str) -> str:
 
 @contextmanager
 def deaf(address: str, port: int) -> Iterator[int]:
-    """The port of a socket that nobody gets a connection to: its queue is full, and packets are not answered."""
+    """The port of a socket that accepts no connection: its queue is full, and packets get no reply."""
     with socket.socket() as listening, ExitStack() as waiting:
         listening.bind((address, port))
         listening.listen(0)
@@ -98,7 +98,7 @@ async def ask(
     within_seconds: float = 30.0,
     connect_timeout_seconds: float | None = None,
 ) -> bytes:
-    """The body of what a server answers to a request for predictions."""
+    """The body of the response to a request for predictions."""
     server = ModelServer(url, outbound, connect_timeout_seconds=connect_timeout_seconds)
     try:
         async with asyncio.timeout(within_seconds):
@@ -114,7 +114,7 @@ def listed(*networks: str, **fields: Any) -> Outbound:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.1.2.3", "0.0.0.0", "fe80::1"])
 async def test_a_listed_name_leads_to_nothing_private(resolve: Resolve, address: str) -> None:
-    """Whoever may change its name server would reach whatever the worker reaches."""
+    """Otherwise whoever controls its name server could reach internal services."""
     resolve(address)
     async with recording() as (url, requests):
         with pytest.raises(BackendUnavailableError, match=r"not public; list its network in HEADRACE_BACK"):
@@ -123,7 +123,7 @@ async def test_a_listed_name_leads_to_nothing_private(resolve: Resolve, address:
 
 
 async def test_a_network_of_the_operator_is_called(resolve: Resolve) -> None:
-    """Under the listed name, and only at the address in that network."""
+    """By the listed name, and only at addresses in that network."""
     resolve("169.254.169.254", "127.0.0.1", "10.1.2.3")
     async with recording() as (url, requests):
         assert await ask(named(url), listed(LOOPBACK)) == b"{}"
@@ -132,7 +132,7 @@ async def test_a_network_of_the_operator_is_called(resolve: Resolve) -> None:
 
 
 async def test_a_name_is_checked_at_each_connection(resolve: Resolve) -> None:
-    """It may lead elsewhere the next time."""
+    """It may resolve to another address then."""
     resolve("127.0.0.1")
     async with recording(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}") as (url, _):
         server = closed_later(ModelServer(named(url), listed(LOOPBACK)))
@@ -145,7 +145,7 @@ async def test_a_name_is_checked_at_each_connection(resolve: Resolve) -> None:
 
 
 async def test_the_next_address_is_tried(resolve: Resolve) -> None:
-    """Of a name with several, of which the first does not listen."""
+    """When the first address of a name does not listen."""
     resolve("127.0.0.2", "127.0.0.1")
     async with recording() as (url, requests):
         assert await ask(named(url), listed(LOOPBACK)) == b"{}"
@@ -153,7 +153,7 @@ async def test_the_next_address_is_tried(resolve: Resolve) -> None:
 
 
 async def test_an_address_that_says_nothing_leaves_time_for_the_next(resolve: Resolve) -> None:
-    """A host whose packets are lost, as with IPv6 where it leads nowhere."""
+    """When packets are lost, as with a broken IPv6 route."""
     resolve("127.0.0.2", "127.0.0.1")
     async with recording() as (url, requests):
         port = int(url.rpartition(":")[2])
@@ -164,7 +164,7 @@ async def test_an_address_that_says_nothing_leaves_time_for_the_next(resolve: Re
 
 
 async def test_a_connection_that_is_not_made_ends_in_time(resolve: Resolve) -> None:
-    """Within connect_timeout_ms for each try, whatever the call's own time is."""
+    """Within connect_timeout_ms for each try, whatever the call's timeout."""
     resolve("127.0.0.2")
     with deaf("127.0.0.2", 0) as port:
         url = f"http://{SERVER_NAME}:{port}"
@@ -174,14 +174,14 @@ async def test_a_connection_that_is_not_made_ends_in_time(resolve: Resolve) -> N
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label")])
 async def test_a_name_that_is_not_resolved(resolve: Resolve, error: Exception) -> None:
-    """Is unavailable, as a server that is down."""
+    """It is unavailable, like a server that is down."""
     resolve(error)
     with pytest.raises(BackendUnavailableError, match=f"{SERVER_NAME} cannot be resolved"):
         await ask(f"http://{SERVER_NAME}:1", listed())
 
 
 async def test_a_resolver_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is part of making the connection."""
+    """Resolving counts as connecting."""
 
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
         await asyncio.Event().wait()
@@ -193,7 +193,7 @@ async def test_a_resolver_that_hangs_ends_in_time(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_token_goes_to_its_host_only() -> None:
-    """Not to another port of it, nor to where a redirect leads."""
+    """Not to another port, and not to the target of a redirect."""
     async with recording() as (other, others):
         redirect = answer(b"", 307, f"location: {other}/infer\r\n")
         async with recording(redirect) as (url, requests):
@@ -208,7 +208,7 @@ async def test_a_token_goes_to_its_host_only() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 500, 503])
 async def test_a_token_is_in_no_error(status: int) -> None:
-    """Also where a server quotes it, whose errors travel to users, dead letters and logs."""
+    """Also when a server quotes it: errors reach users, dead letters and logs."""
     quoting = answer({"error": f"no right with Bearer {TOKEN}"}, status)
     async with recording(quoting) as (url, _):
         outbound = Outbound(tokens=SecretStr(f"127.0.0.1={TOKEN}"))
@@ -223,7 +223,7 @@ async def test_a_token_is_in_no_error(status: int) -> None:
 async def test_a_name_is_that_of_the_certificate(
     resolve: Resolve, certificates: Certificates, tls: ssl.SSLContext
 ) -> None:
-    """Not only its authority counts: whoever has any certificate of it could answer otherwise."""
+    """A certificate of the same authority for another name is refused."""
     resolve("127.0.0.1")
     async with recording(tls=tls) as (url, requests):
         port = url.rpartition(":")[2]
@@ -237,7 +237,7 @@ async def test_a_name_is_that_of_the_certificate(
 async def test_an_expired_certificate_is_not_believed(
     certificates: Certificates, tls: ssl.SSLContext
 ) -> None:
-    """Nor is the request sent a second time; with a new one the server is asked again."""
+    """The request is not repeated; with a new certificate the server is called again."""
     outbound = Outbound(ca_file=str(certificates.ca))
     async with recording(tls=tls) as (url, requests):
         tls.load_cert_chain(certificates.expired_certificate, certificates.server_key)
@@ -249,7 +249,7 @@ async def test_an_expired_certificate_is_not_believed(
 
 
 async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    """As a fault of the settings, and not of the server."""
+    """As a fault of the settings, not of the server."""
     for content in (None, "no certificate"):
         bundle = tmp_path / f"{content}.pem"
         if content is not None:
@@ -259,7 +259,7 @@ async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None
 
 
 async def test_calls_leave_nothing_to_the_collector() -> None:
-    """Where it has much to do it stops the worker: what a call made is gone with it, refused or answered."""
+    """Garbage collection stops the worker, so a call must free its objects by itself, refused or answered."""
 
     async def answer_in_turns(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(answer({}, 200 if request.json() else 400))
@@ -287,7 +287,7 @@ async def test_calls_leave_nothing_to_the_collector() -> None:
 
 
 def collected() -> list[Any]:
-    """What the collector finds now that only it can free."""
+    """The objects that only garbage collection frees."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()

@@ -1,4 +1,4 @@
-"""Model files of web servers that redirect, drip, stall, break off, deny, or have something else."""
+"""Model files of web servers that redirect, stall, close the connection, deny access, or return other content."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ TOKEN = "a-token-of-the-test"
 
 
 async def fetch(folder: Path, uri: str, sha256: str = DIGEST, *, web: Any = None, **options: Any) -> bytes:
-    """The content that is fetched into an empty cache; nothing is there afterwards if it fails."""
+    """The content, fetched into an empty folder; a failure leaves no file."""
     sources = ArtifactSources(web=web or Outbound(setting=ARTIFACT_HOSTS))
     limits = {"max_bytes": 2**40, "cache_bytes": 2**40} | options
     try:
@@ -42,7 +42,7 @@ def _left(folder: Path) -> list[Path]:
 
 @asynccontextmanager
 async def serving(handler: Handler | bytes) -> AsyncIterator[str]:
-    """The URL of a file whose server answers so."""
+    """The URL of a file whose server answers with the handler or these bytes."""
 
     async def always(request: HttpRequest, writer: StreamWriter) -> None:
         assert isinstance(handler, bytes)
@@ -53,7 +53,7 @@ async def serving(handler: Handler | bytes) -> AsyncIterator[str]:
 
 
 async def test_a_file_is_asked_for_as_it_is(tmp_path: Path) -> None:
-    """One GET, nothing compressed, no credential of anybody."""
+    """One GET without compression and credentials."""
     requests: list[HttpRequest] = []
 
     async def note(request: HttpRequest, writer: StreamWriter) -> None:
@@ -70,7 +70,7 @@ async def test_a_file_is_asked_for_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_untold_length_is_whole_at_its_end(tmp_path: Path) -> None:
-    """In HTTP's own chunks."""
+    """With HTTP's chunked encoding."""
     half = len(CONTENT) // 2
     parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (CONTENT[:half], CONTENT[half:]))
     response = b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n"
@@ -79,7 +79,7 @@ async def test_a_file_of_untold_length_is_whole_at_its_end(tmp_path: Path) -> No
 
 
 async def test_a_token_goes_to_its_host_only(tmp_path: Path) -> None:
-    """As a bearer token; to another port, and so another program, it does not go."""
+    """As a bearer token; it is not sent to another port, which is another program."""
     seen: list[str | None] = []
 
     async def note(request: HttpRequest, writer: StreamWriter) -> None:
@@ -105,7 +105,7 @@ async def test_a_token_goes_to_its_host_only(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_not_asked(tmp_path: Path, uri: str, told: str) -> None:
-    """A token in clear over the network, a host that is not listed, a URL with a secret in it."""
+    """A token without TLS to another machine, a host that is not listed, a URL with a secret."""
     web = Outbound(hosts=["models.test"], tokens=SecretStr(f"models.test={TOKEN}"), setting=ARTIFACT_HOSTS)
     with pytest.raises(ArtifactError, match=told) as refusal:
         await fetch(tmp_path, uri, web=web)
@@ -114,14 +114,14 @@ async def test_what_is_not_asked(tmp_path: Path, uri: str, told: str) -> None:
 
 
 async def test_without_a_list_only_this_machine_is_asked(tmp_path: Path) -> None:
-    """An address of the local network, or of a cloud's metadata, is nobody's to name."""
+    """Addresses of the local network and of a cloud's metadata service are refused."""
     for host in ("169.254.169.254", "10.0.0.1", "models.test"):
         with pytest.raises(ArtifactError, match="list it in HEADRACE_ARTIFACT_HOSTS"):
             await fetch(tmp_path, f"http://{host}/m.onnx")
 
 
 async def test_a_list_of_tokens_that_cannot_be_read(tmp_path: Path) -> None:
-    """It is the operator's to change, and not quoted."""
+    """It is a fault of the settings, and is not quoted."""
     with pytest.raises(SetupError) as refusal:
         await fetch(tmp_path, "http://127.0.0.1/m.onnx", web=Outbound(tokens=SecretStr(TOKEN)))
     assert TOKEN not in str(refusal.value)
@@ -129,7 +129,7 @@ async def test_a_list_of_tokens_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
-    """Nobody is asked elsewhere, and the address, which may be signed, is not told."""
+    """The message does not quote the target, which may be a signed URL."""
     reached: list[str] = []
 
     async def elsewhere(request: HttpRequest, writer: StreamWriter) -> None:
@@ -163,7 +163,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
     ],
 )
 async def test_statuses(tmp_path: Path, status: int, error: type[Exception], told: str) -> None:
-    """What an operator has to change, and what passes by itself; what the server says is not repeated."""
+    """Permanent and temporary failures; the body of the response is not quoted."""
     async with serving(answer(b"" if status == 204 else b"in its own words", status)) as uri:
         with pytest.raises(error, match=told) as failure:
             await fetch(tmp_path, uri)
@@ -172,7 +172,7 @@ async def test_statuses(tmp_path: Path, status: int, error: type[Exception], tol
 
 
 async def test_no_server_at_all(tmp_path: Path) -> None:
-    """It may be back later."""
+    """The failure is temporary."""
     async with serving(b"") as uri:
         pass
     with pytest.raises(UnavailableError, match="does not answer"):
@@ -180,7 +180,7 @@ async def test_no_server_at_all(tmp_path: Path) -> None:
 
 
 async def test_what_is_no_http(tmp_path: Path) -> None:
-    """Something else listens there."""
+    """Another program listens on the port."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> bool:
         writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -193,7 +193,7 @@ async def test_what_is_no_http(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("told", [b"content-length: %d" % len(CONTENT), b"transfer-encoding: chunked"])
 async def test_a_file_that_breaks_off(tmp_path: Path, told: bytes) -> None:
-    """It may be whole next time, and is not said to have another digest."""
+    """The failure is temporary, not a wrong digest."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> bool:
         begun = b"%x\r\n" % len(CONTENT) if b"chunked" in told else b""
@@ -206,14 +206,14 @@ async def test_a_file_that_breaks_off(tmp_path: Path, told: bytes) -> None:
 
 
 async def test_another_file(tmp_path: Path) -> None:
-    """Both digests are told."""
+    """The message has both digests."""
     async with serving(answer(CONTENT + b"!")) as uri:
         with pytest.raises(ArtifactError, match=f"has SHA-256 .*{DIGEST} is registered"):
             await fetch(tmp_path, uri)
 
 
 async def test_a_pickle_that_is_called_otherwise(tmp_path: Path) -> None:
-    """Its first bytes tell."""
+    """Its first bytes identify it."""
     async with serving(answer(b"\x80\x04\x95" + CONTENT)) as uri:
         with pytest.raises(ArtifactError, match="is a pickle"):
             await fetch(tmp_path, uri)
@@ -221,7 +221,7 @@ async def test_a_pickle_that_is_called_otherwise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [b"content-length: 1000000000000\r\n", b""])
 async def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path, length: bytes) -> None:
-    """Whether the server tells its size or not: it notices that nobody reads on."""
+    """With or without a Content-Length; the server sees the closed connection."""
     given_up = asyncio.Event()
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
@@ -243,7 +243,7 @@ async def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path, l
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n\x08"])
 async def test_a_server_that_stalls(tmp_path: Path, begun: bytes) -> None:
-    """Before its headers, and after."""
+    """Before its headers, and after them."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(begun)
@@ -255,7 +255,7 @@ async def test_a_server_that_stalls(tmp_path: Path, begun: bytes) -> None:
 
 
 async def test_a_server_that_drips(tmp_path: Path) -> None:
-    """Each byte comes in time, and all of them never would."""
+    """Single bytes arrive in time, but too slowly for 1 MiB."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
@@ -272,7 +272,7 @@ async def test_a_server_that_drips(tmp_path: Path) -> None:
 async def test_proxies_of_the_environment_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are there for other programs."""
+    """They are for other programs."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with serving(answer(CONTENT)) as uri:

@@ -1,4 +1,4 @@
-"""A version's declared tensors at each backend that takes them: what is sent, what is chosen, what is refused."""
+"""A version's mapping with each backend that supports it: requests, chosen outputs, refused inputs."""
 
 from asyncio import StreamWriter
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +38,7 @@ CHOICES: list[tuple[JsonObject, list[Any]]] = [
 
 
 def mapping(outputs: JsonObject | None = None, **inputs: JsonObject | None) -> JsonObject:
-    """INPUTS with these instead; None leaves one out."""
+    """INPUTS with these changes; None removes one."""
     mapped = {key: tensor for key, tensor in (INPUTS | inputs).items() if tensor is not None}
     return {"inputs": mapped, "outputs": outputs or {}}
 
@@ -57,7 +57,7 @@ async def onnx(folder: Path, declared: JsonObject, size: int | str = "size") -> 
 
 
 def open_inference_answer(request: HttpRequest) -> JsonObject:
-    """Of the outputs that are asked for, or all."""
+    """A response with the requested outputs, or with all."""
     document = request.json()
     tensors = {tensor["name"]: tensor for tensor in document["inputs"]}
     assert tensors.keys() == {"input_1", "input_2"}
@@ -93,7 +93,7 @@ SERVERS: dict[str, tuple[JsonObject, Callable[[HttpRequest], JsonObject]]] = {
 
 @asynccontextmanager
 async def loaded(kind: str, declared: JsonObject, folder: Path) -> AsyncIterator[Backend]:
-    """A warm backend as a worker makes it, whose server tells nothing of its tensors."""
+    """A warm backend as a worker makes it, on a server without metadata."""
     if kind == "onnx":
         local = await onnx(folder, declared)
         await local.warm()
@@ -121,7 +121,7 @@ KINDS = ["onnx", *SERVERS]
 async def test_tensors_are_named_and_outputs_chosen(
     kind: str, outputs: JsonObject, predictions: list[Any], tmp_path: Path
 ) -> None:
-    """The user's keys in, the model's names sent, the version's keys out; other keys stay here."""
+    """Inputs are sent by the model's names, predictions have the version's keys, and other keys are not sent."""
     async with loaded(kind, mapping(outputs), tmp_path) as backend:
         assert await backend.infer(EXAMPLES, timeout_seconds=30) == predictions
 
@@ -140,7 +140,7 @@ async def test_tensors_are_named_and_outputs_chosen(
     ],
 )
 async def test_what_fits_no_declared_tensor_is_not_sent(kind: str, bad: JsonObject, tmp_path: Path) -> None:
-    """It fails its batch, and speaks against the input and not against the server."""
+    """The batch fails because of its input, not of its server."""
     async with loaded(kind, mapping(), tmp_path) as backend:
         with pytest.raises(BackendFailedError) as failure:
             await backend.infer([EXAMPLES[0], bad], timeout_seconds=30)
@@ -149,7 +149,7 @@ async def test_what_fits_no_declared_tensor_is_not_sent(kind: str, bad: JsonObje
 
 @pytest.mark.parametrize("kind", ["tensorflow row", "tensorflow column"])
 async def test_an_output_that_the_server_has_not(kind: str, tmp_path: Path) -> None:
-    """Is a fault of the version or its server, told by the model's name."""
+    """A fault of the version or its server; the message has the model's name of the output."""
     async with loaded(kind, mapping({"mine": "missing"}), tmp_path) as backend:
         with pytest.raises(BackendBrokenError, match="no output 'missing'"):
             await backend.infer(EXAMPLES, timeout_seconds=30)
@@ -175,13 +175,13 @@ async def test_an_output_that_the_server_has_not(kind: str, tmp_path: Path) -> N
 async def test_a_model_here_is_held_against_the_mapping(
     declared: JsonObject, told: str, tmp_path: Path
 ) -> None:
-    """When it is loaded, and not when the first user asks."""
+    """At loading, not at the first request."""
     with pytest.raises(ArtifactError, match=told):
         await onnx(tmp_path, declared)
 
 
 async def test_a_size_is_the_models_or_open_there(tmp_path: Path) -> None:
-    """A mapping may fix what the model leaves open, and not leave open what it fixes."""
+    """A mapping may fix an open size of the model, but not open a fixed one."""
     open_size = mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [-1]})
     for size, declared in (("size", mapping()), ("size", open_size), (2, mapping())):
         backend = await onnx(tmp_path, declared, size)

@@ -1,4 +1,4 @@
-"""Model versions of MLflow: where their files are, and servers that deny, break off or say something else."""
+"""Model versions of MLflow: the location of their files, and servers that deny access or return other content."""
 
 import hashlib
 from asyncio import StreamWriter
@@ -43,7 +43,7 @@ async def fetch(
 
 
 async def test_the_server_is_asked_where_and_what(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """Three requests; by a name that needs quoting too."""
+    """Three requests, also for a name that needs quoting."""
     assert await fetch(tmp_path, mlflow) == CONTENT
     assert [request.path for request in mlflow.requests] == [
         "/api/2.0/mlflow/model-versions/get-download-uri?name=fraud&version=3",
@@ -66,7 +66,7 @@ async def test_the_server_is_asked_where_and_what(mlflow: ScriptedMlflow, tmp_pa
 async def test_credentials_of_the_settings(
     mlflow: ScriptedMlflow, tmp_path: Path, server: dict[str, Any], sent: str
 ) -> None:
-    """With every request to the server."""
+    """They are sent with every request to the server."""
     await fetch(tmp_path, mlflow, **server)
     assert [request.headers.get("authorization") for request in mlflow.requests] == [sent] * 3
 
@@ -84,7 +84,7 @@ async def test_a_server_below_a_path(mlflow: ScriptedMlflow, tmp_path: Path) -> 
 
 
 async def test_files_that_are_elsewhere(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """On this machine, with a web server, in S3: without the credentials that the server gets."""
+    """On this machine, on a web server, in S3: without the credentials of the MLflow server."""
     elsewhere: list[HttpRequest] = []
 
     async def note(request: HttpRequest, writer: StreamWriter) -> None:
@@ -131,7 +131,7 @@ async def test_files_that_are_elsewhere(mlflow: ScriptedMlflow, tmp_path: Path) 
 async def test_places_that_nothing_is_fetched_from(
     mlflow: ScriptedMlflow, tmp_path: Path, location: Any, told: str
 ) -> None:
-    """Whoever may write the registry's entry cannot send a worker anywhere; what to do is told."""
+    """A registry entry cannot direct a worker to other hosts; the message says what to do."""
     mlflow.location = location
     with pytest.raises(ArtifactError, match=told):
         await fetch(tmp_path, mlflow)
@@ -151,7 +151,7 @@ async def test_places_that_nothing_is_fetched_from(
 async def test_server_statuses(
     mlflow: ScriptedMlflow, tmp_path: Path, *, end: str, status: int, error: type[Exception], told: str
 ) -> None:
-    """At each of the requests; neither credentials nor what the server says is repeated."""
+    """At each of the requests; neither credentials nor response bodies are quoted."""
     mlflow.answers[end] = answer(
         {"error_code": "IN_ITS_OWN_WORDS"}, status, "location: http://127.0.0.1:9/x\r\n"
     )
@@ -164,14 +164,14 @@ async def test_server_statuses(
 
 @pytest.mark.parametrize("body", [b"<html>a login page</html>", b"[]", b"", b"null", b"{"])
 async def test_what_is_no_mlflow(mlflow: ScriptedMlflow, tmp_path: Path, body: bytes) -> None:
-    """Something else at that address, that answers all the same."""
+    """Another program at the address that answers requests."""
     mlflow.answers[DOWNLOAD_URI] = answer(body)
     with pytest.raises(ArtifactError, match="is not an MLflow server by its response"):
         await fetch(tmp_path, mlflow)
 
 
 async def test_no_server_at_all(tmp_path: Path) -> None:
-    """It may be back later."""
+    """The failure is temporary."""
     async with mlflow_server() as gone:
         pass
     with pytest.raises(UnavailableError, match="does not answer"):
@@ -179,14 +179,14 @@ async def test_no_server_at_all(tmp_path: Path) -> None:
 
 
 async def test_an_mlmodel_without_end_is_not_read(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """It is text of a few lines, and is read into memory."""
+    """It is read into memory, so its size is limited."""
     mlflow.files["MLmodel"] = b"#" * (1024 * 1024 + 1)
     with pytest.raises(ArtifactError, match="its metadata has more than 1048576 bytes"):
         await fetch(tmp_path, mlflow)
 
 
 async def test_a_version_of_pickles_is_refused(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """Its files are not asked for."""
+    """Its files are not requested."""
     mlflow.files["MLmodel"] = b"flavors: {sklearn: {pickled_model: model.pkl}}"
     with pytest.raises(ArtifactError, match="no ONNX flavour, only sklearn: pickles are never loaded"):
         await fetch(tmp_path, mlflow)
@@ -194,14 +194,14 @@ async def test_a_version_of_pickles_is_refused(mlflow: ScriptedMlflow, tmp_path:
 
 
 async def test_another_file_than_the_registered_one(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
-    """A version of MLflow can be written over; one that was registered cannot."""
+    """An MLflow version can be overwritten; a registered version cannot."""
     mlflow.files["model.onnx"] = CONTENT + b"!"
     with pytest.raises(ArtifactError, match=f"{URI} has SHA-256 .*{DIGEST} is registered"):
         await fetch(tmp_path, mlflow)
 
 
 async def test_no_address_is_set(tmp_path: Path) -> None:
-    """What to set is told."""
+    """The message has the setting."""
     store = ArtifactStore(tmp_path, ArtifactSources(), max_bytes=1, cache_bytes=1)
     with pytest.raises(ArtifactError, match="HEADRACE_MLFLOW_URL"):
         async with store.fetched(URI, DIGEST):
@@ -213,7 +213,7 @@ async def test_no_address_is_set(tmp_path: Path) -> None:
     ["mlflow:/fraud", "mlflow:/fraud/latest", "mlflow://host/fraud/3", "mlflow:/a/b/3", "mlflow:fraud/3"],
 )
 async def test_what_is_no_version(mlflow: ScriptedMlflow, tmp_path: Path, uri: str) -> None:
-    """An alias or a stage may be another version tomorrow."""
+    """An alias or a stage may be another version later."""
     with pytest.raises(ArtifactError, match="write mlflow:/NAME/VERSION"):
         await fetch(tmp_path, mlflow, uri)
     assert mlflow.requests == []

@@ -22,7 +22,7 @@ from workers.calls.dispatch import Dispatcher
 
 
 async def test_a_long_error_is_cut() -> None:
-    """A traceback of a server does not travel to whoever asked."""
+    """A server's traceback does not reach the user."""
     async with served(answering(answer(b"Traceback " + b"x" * 100_000, 500))) as backend:
         with pytest.raises(BackendFailedError) as failure:
             await infer(backend)
@@ -31,7 +31,7 @@ async def test_a_long_error_is_cut() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    """A server cannot send us to another address."""
+    """A server cannot direct calls to another address."""
     reached: list[str] = []
 
     async def elsewhere(request: HttpRequest, writer: StreamWriter) -> None:
@@ -48,7 +48,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 async def test_an_answer_that_is_too_big_is_not_read_to_its_end(told: bool) -> None:
-    """Whether the server tells its size or not; the connection is given up, the next call is answered."""
+    """With or without a Content-Length; the connection is closed, and the next call succeeds."""
     first = True
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> bool | None:
@@ -71,7 +71,7 @@ async def test_an_answer_that_is_too_big_is_not_read_to_its_end(told: bool) -> N
 
 
 async def test_a_hang_after_the_headers_ends_in_time() -> None:
-    """As does a server that sends nothing at all."""
+    """Like a server that sends nothing."""
     for begun in (b"", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{"):
 
         async def handle(request: HttpRequest, writer: StreamWriter, begun: bytes = begun) -> None:
@@ -84,7 +84,7 @@ async def test_a_hang_after_the_headers_ends_in_time() -> None:
 
 
 async def test_an_answer_that_breaks_off_is_failed() -> None:
-    """Half a body is no prediction, and is not asked for again."""
+    """An incomplete response is no prediction, and the request is not repeated."""
     calls = 0
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> bool:
@@ -109,14 +109,14 @@ async def test_an_answer_that_breaks_off_is_failed() -> None:
     ],
 )
 async def test_what_is_no_http_is_failed(garbage: bytes) -> None:
-    """Somebody answers, and it is no model server; head lines without end are not read on."""
+    """Another program answers; endless header lines are not read."""
     async with served(answering(garbage)) as backend:
         with pytest.raises(BackendBrokenError, match="did not answer in HTTP"):
             await backend.infer(INPUTS, timeout_seconds=30)
 
 
 async def test_a_reused_connection_that_is_reset_is_tried_once_more() -> None:
-    """On a new connection, once, whether it is closed in order or aborted."""
+    """Once on a new connection, whether it was closed or aborted."""
     for abort in (False, True):
         served_by: list[int] = []
 
@@ -141,7 +141,7 @@ async def test_a_reused_connection_that_is_reset_is_tried_once_more() -> None:
 
 
 async def test_a_new_connection_that_is_reset_is_not_tried_again() -> None:
-    """A request that ends its server is not sent to the next one."""
+    """A request that crashes its server is not repeated."""
     calls = 0
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> bool:
@@ -157,7 +157,7 @@ async def test_a_new_connection_that_is_reset_is_not_tried_again() -> None:
 
 
 async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
-    """A large batch goes out in parts, at most so many at once, over as many connections."""
+    """A large batch is sent in parts, with at most `max_calls` calls and connections."""
     in_flight, most, connections = 0, 0, set()
     all_there = asyncio.Event()
 
@@ -185,7 +185,7 @@ async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
 
 
 async def test_the_environment_sends_us_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxy variables are not followed."""
+    """Proxies of the environment are ignored."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with served(answering(lambda request: answer(doubled(request)))) as backend:

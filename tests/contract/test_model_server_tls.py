@@ -1,4 +1,4 @@
-"""workers/network/connections.py over TLS: the machine's certificate authorities, read once and only when needed."""
+"""workers/network/connections.py over TLS: the machine's certificate authorities are read once, and only for TLS."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ from workers.network import connections
 
 @pytest.fixture(autouse=True)
 def nothing_read_yet() -> Iterator[None]:
-    """Each test as in a process of its own."""
+    """Each test begins like a new process."""
     connections._trusted.cache_clear()
     yield
     connections._trusted.cache_clear()
@@ -23,7 +23,7 @@ def nothing_read_yet() -> Iterator[None]:
 
 @pytest.fixture
 async def url(certificates: Certificates) -> AsyncIterator[str]:
-    """Of a server that answers `{}` over TLS."""
+    """The URL of a server that answers `{}` over TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server_certificate, certificates.server_key)
 
@@ -40,7 +40,7 @@ async def url(certificates: Certificates) -> AsyncIterator[str]:
 async def test_a_server_with_a_trusted_certificate_is_asked(
     url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an authority that the machine trusts."""
+    """Its authority is one of the machine's."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
     server = model_server(url)
     assert await server.look(within_seconds=30) == (200, b"{}")
@@ -50,7 +50,7 @@ async def test_a_server_with_a_trusted_certificate_is_asked(
 async def test_a_server_with_another_certificate_is_not_asked(
     url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be anybody."""
+    """Its identity is unknown."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.other_ca))
     server = model_server(url)
     with pytest.raises(UnavailableError, match="certificate"):
@@ -61,7 +61,7 @@ async def test_a_server_with_another_certificate_is_not_asked(
 async def test_certificates_are_read_once_and_not_for_http(
     url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker with thousands of versions would stand still for minutes."""
+    """Otherwise a worker with thousands of versions would block for minutes."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
     plain = model_server("http://127.0.0.1:1/v2/models/m")
     with pytest.raises(UnavailableError):

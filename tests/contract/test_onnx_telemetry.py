@@ -1,4 +1,4 @@
-"""ONNX Runtime keeps what it does to itself when it is imported through `workers`."""
+"""ONNX Runtime sends no telemetry when it is imported through `workers`."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_importing_the_backend_starts_no_telemetry(tmp_path: Path) -> None:
-    """No device id, no queue of events, no session file: its telemetry writes all three when it starts."""
+    """No device id, event queue or session file: its telemetry writes all three at its start."""
     # Under CI it is off by itself, which would hide that we have to switch it off.
     unset = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in unset}

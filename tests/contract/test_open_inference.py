@@ -22,7 +22,7 @@ from tests.support.servers.http_server import (
 
 
 async def test_what_is_sent() -> None:
-    """One POST to /infer below the model's URL: JSON, an id, no credential, nothing compressed."""
+    """One POST to /infer below the model's URL: JSON with an id, no credentials, no compression."""
     requests: list[HttpRequest] = []
 
     def note(request: HttpRequest) -> bytes:
@@ -41,7 +41,7 @@ async def test_what_is_sent() -> None:
 
 
 async def test_content_decides_and_not_its_type() -> None:
-    """JSON that is called text is read; a success may have no type at all."""
+    """JSON that is labelled as text is parsed, and so is a body without a type."""
     kinds = iter(["content-type: text/plain\r\n", ""])
     async with served(answering(lambda request: answer(doubled(request), headers=next(kinds)))) as backend:
         assert await infer(backend) == [2, 4]
@@ -49,7 +49,7 @@ async def test_content_decides_and_not_its_type() -> None:
 
 
 async def test_a_server_without_metadata_is_asked_by_the_schema() -> None:
-    """405 and 501 on the model's URL: the types come from the input schema."""
+    """With 405 or 501 on the model's URL the types come from the input schema."""
     for status in (405, 501):
 
         async def handle(request: HttpRequest, writer: StreamWriter, status: int = status) -> None:
@@ -67,7 +67,7 @@ async def test_a_server_without_metadata_is_asked_by_the_schema() -> None:
     ("status", "error"), [(404, ArtifactError), (503, UnavailableError), (429, UnavailableError)]
 )
 async def test_warming_tells_a_missing_model_from_a_busy_server(status: int, error: type[Exception]) -> None:
-    """One needs an operator, the other time."""
+    """The first needs an operator, the second is temporary."""
     async with http_server(answering(answer({"error": "in its own words"}, status))) as url:
         backend = open_inference(f"{url}/v2/models/doubler")
         with pytest.raises(error, match="in its own words"):
@@ -76,7 +76,7 @@ async def test_warming_tells_a_missing_model_from_a_busy_server(status: int, err
 
 
 async def test_no_server_at_all() -> None:
-    """Warming says so; so does a prediction, after the server went away."""
+    """Both `warm` and a prediction after the server's end are unavailable."""
     async with http_server(serve_doubler) as url:
         backend = open_inference(f"{url}/v2/models/doubler")
         await backend.warm()
@@ -88,7 +88,7 @@ async def test_no_server_at_all() -> None:
 
 
 async def test_unwarmed_it_is_unavailable() -> None:
-    """Without the types of the inputs nothing is sent."""
+    """The types of the inputs are unknown."""
     backend = open_inference("http://127.0.0.1:9/v2/models/doubler")
     with pytest.raises(BackendUnavailableError, match="unknown until `warm`"):
         await infer(backend)
@@ -113,7 +113,7 @@ async def test_unwarmed_it_is_unavailable() -> None:
     ],
 )
 async def test_statuses(status: int, error: type[Exception]) -> None:
-    """What the server refused or broke on is failed, what nobody worked on is unavailable."""
+    """Refused and broken requests fail; unprocessed ones are unavailable."""
     body = b"" if status == 204 else b'{"error": "in its own words"}'
     async with served(answering(answer(body, status))) as backend:
         with pytest.raises(error, match=f"answered {status}: {'' if status == 204 else 'in its own words'}"):
@@ -121,7 +121,7 @@ async def test_statuses(status: int, error: type[Exception]) -> None:
 
 
 async def test_wrong_batches_are_refused() -> None:
-    """More or fewer predictions than examples are never handed to the wrong one."""
+    """A response with more or fewer predictions than examples is never assigned."""
     for shape, data in (([1], [2]), ([3], [2, 4, 6]), ([2, 1], [2])):
         y = {"name": "y", "datatype": "INT64", "shape": shape, "data": data}
         async with served(answering(answer({"outputs": [y]}))) as backend:
@@ -130,7 +130,7 @@ async def test_wrong_batches_are_refused() -> None:
 
 
 async def test_endpoints_are_checked() -> None:
-    """The backend itself refuses what is not allowed, before any call."""
+    """The backend refuses an endpoint that is not allowed, before any call."""
     with pytest.raises(ArtifactError, match="HEADRACE_BACKEND_HOSTS"):
         open_inference("http://10.0.0.1/v2/models/m")
     with pytest.raises(ArtifactError, match="characters"):

@@ -19,7 +19,7 @@ STATE = "model_version_status"
 
 @asynccontextmanager
 async def answering(response: bytes) -> AsyncIterator[tuple[str, list[HttpRequest]]]:
-    """The URL of a server that always answers so, and what it is asked."""
+    """The URL of a server with a constant response, and its requests."""
     requests: list[HttpRequest] = []
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
@@ -47,7 +47,7 @@ async def answering(response: bytes) -> AsyncIterator[tuple[str, list[HttpReques
 async def test_tensorflows_state_is_asked_before_it_serves(
     status: int, body: JsonObject, error: type[Exception], told: str
 ) -> None:
-    """A model that is not there needs an operator, one that is not ready time."""
+    """A missing model needs an operator; one that is not ready is temporary."""
     async with answering(answer(body, status)) as (url, requests):
         backend = tensorflow(f"{url}/v1/models/m")
         with pytest.raises(error, match=told):
@@ -61,7 +61,7 @@ async def test_tensorflows_state_is_asked_before_it_serves(
     [(200, {STATE: [{"state": "AVAILABLE"}]}), (200, b"fine"), (405, b""), (501, b"")],
 )
 async def test_a_server_that_tells_no_state_is_asked(status: int, body: Any) -> None:
-    """Not every server with this REST does."""
+    """Not every server with this REST interface reports a state."""
     async with answering(answer(body, status)) as (url, _):
         backend = tensorflow(f"{url}/v1/models/m")
         await backend.warm()
@@ -101,7 +101,7 @@ async def test_what_tensorflow_is_sent(form: RequestForm, sent: JsonObject) -> N
     ],
 )
 async def test_torchserve_is_asked_its_example(status: int, error: type[Exception], told: str) -> None:
-    """There is no other question to a model that has no side effects; without an example none is asked."""
+    """Without an example no request is made, since any other input may fail."""
     body = {"code": status, "type": "SomeException", "message": "in its own words"}
     async with answering(answer(body, status)) as (url, requests):
         backend = torchserve(f"{url}/predictions/m", {"x": 1})
@@ -119,7 +119,7 @@ async def test_torchserve_is_asked_its_example(status: int, error: type[Exceptio
 
 
 async def test_torchserves_calls_go_at_once_and_end_together() -> None:
-    """So that it can make batches of them; one that fails ends the others, and the next are answered."""
+    """The server batches concurrent calls; a failure ends the others, and the next batch succeeds."""
     together = 6
     waiting: set[int] = set()
     all_there = asyncio.Event()
@@ -150,7 +150,7 @@ async def test_torchserves_calls_go_at_once_and_end_together() -> None:
 
 @pytest.mark.parametrize("body", [b"NaN", b"", b"<html>", b'{"y": ', b"[1, Infinity]"])
 async def test_torchserves_answer_is_json(body: bytes) -> None:
-    """Whatever its content type says, or does not."""
+    """Whatever its content type."""
     async with answering(answer(body)) as (url, _):
         backend = torchserve(f"{url}/predictions/m")
         with pytest.raises(BackendFailedError, match="answered no JSON"):

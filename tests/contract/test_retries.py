@@ -1,4 +1,4 @@
-"""workers/backends/model_server.py against a server that is busy for a while: what is sent again, when, and how often."""
+"""workers/backends/model_server.py on a busy server: which requests are repeated, when, and how often."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ BACKENDS: dict[str, tuple[Callable[[str], Backend], str]] = {
 
 
 class Busy:
-    """Refuses in turn by these statuses and headers, then predicts; `times` is when it was asked."""
+    """Refuses by these statuses and headers in turn, then predicts; `times` has the times of the requests."""
 
     def __init__(self, *refusals: tuple[int, str], for_ever: bool = False) -> None:
         self._refusals = repeat(refusals[0]) if for_ever else iter(refusals)
@@ -65,7 +65,7 @@ async def infer(backend: Backend, timeout_seconds: float = 30.0) -> list[Any]:
 @pytest.mark.parametrize("framework", ["open-inference", "tensorflow"])
 @pytest.mark.parametrize("status", [502, 503, 504])
 async def test_a_server_that_is_busy_once_is_asked_again(framework: str, status: int) -> None:
-    """One retry, and the caller sees nothing of it."""
+    """One retry, which the caller does not notice."""
     busy = Busy((status, ""))
     async with served(busy, framework) as backend:
         assert await infer(backend) == [2]
@@ -73,7 +73,7 @@ async def test_a_server_that_is_busy_once_is_asked_again(framework: str, status:
 
 
 async def test_a_server_that_stays_busy_is_asked_a_few_times() -> None:
-    """And then is unavailable, in its own words."""
+    """Then it is unavailable, with the server's message."""
     busy = Busy((503, ""), for_ever=True)
     async with served(busy) as backend:
         with pytest.raises(BackendUnavailableError, match="answered 503: busy"):
@@ -83,7 +83,7 @@ async def test_a_server_that_stays_busy_is_asked_a_few_times() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 408, 429, 500, 501])
 async def test_what_says_not_when_to_come_back_is_asked_once(status: int) -> None:
-    """A request that somebody worked on, and load that is shed without a word on when."""
+    """A processed request, and shed load without `Retry-After`."""
     busy = Busy((status, ""), for_ever=True)
     async with served(busy) as backend:
         with pytest.raises(AnswerError, match=f"answered {status}"):
@@ -93,7 +93,7 @@ async def test_what_says_not_when_to_come_back_is_asked_once(status: int) -> Non
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_server_says_when_to_come_back(status: int) -> None:
-    """And is not asked before."""
+    """The retry is not earlier."""
     busy = Busy((status, "retry-after: 1\r\n"))
     async with served(busy) as backend:
         assert await infer(backend) == [2]
@@ -104,7 +104,7 @@ async def test_a_server_says_when_to_come_back(status: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", ["601", "9" * 400])
 async def test_who_would_come_back_too_late_is_told_at_once(status: int, retry_after: str) -> None:
-    """Nobody waits for what cannot be answered in time."""
+    """A retry after the deadline is pointless."""
     busy = Busy((status, f"retry-after: {retry_after}\r\n"), for_ever=True)
     async with served(busy) as backend, deadline("an error without a wait"):
         with pytest.raises(BackendUnavailableError, match=f"answered {status}"):
@@ -113,7 +113,7 @@ async def test_who_would_come_back_too_late_is_told_at_once(status: int, retry_a
 
 
 async def test_torchserves_503_is_no_word_on_load() -> None:
-    """It is any fault of its handler, and the request was worked on; what gateways say is believed."""
+    """It reports a fault of the handler, so the request was processed; statuses of gateways are retried."""
     busy = Busy((503, "retry-after: 0\r\n"), (502, ""))
     async with served(busy, "torchserve") as backend:
         with pytest.raises(BackendBrokenError, match="answered 503: busy"):
@@ -125,7 +125,7 @@ async def test_torchserves_503_is_no_word_on_load() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 20])
 async def test_retries_are_a_tenth_of_the_calls(at_once: int) -> None:
-    """After the few to begin with; a server that is down sees no storm."""
+    """After the initial budget; a server that is down gets no retry storm."""
     busy = Busy((503, ""), for_ever=True)
     calls = 200
     async with served(busy) as backend:
@@ -136,7 +136,7 @@ async def test_retries_are_a_tenth_of_the_calls(at_once: int) -> None:
 
 
 async def test_a_connection_that_is_refused_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is being started again is there a moment later; one that stays away is unavailable."""
+    """A restarting server listens a moment later; one that does not is unavailable."""
     tries = 0
     starting: asyncio.Server | None = None
     # Its port is its own from now on; connections are refused until it listens.
@@ -150,7 +150,7 @@ async def test_a_connection_that_is_refused_is_tried_again(monkeypatch: pytest.M
         writer.close()
 
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        """Each try begins here."""
+        """Each try begins with it."""
         nonlocal tries, starting
         tries += 1
         if tries == 2 * MAX_TRIES:

@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 async def fetch(
     folder: Path, server: S3Server, uri: str = URI, sha256: str = DIGEST, **options: Any
 ) -> bytes:
-    """The content that is fetched into an empty cache; nothing is there afterwards if it fails."""
+    """The content, fetched into an empty folder; a failure leaves no file."""
     limits = {"max_bytes": 2**40, "cache_bytes": 2**40} | options
     store = ArtifactStore(folder / "cache", ArtifactSources(s3=server), **limits)
     try:
@@ -64,7 +64,7 @@ def _left(folder: Path) -> list[Path]:
 
 @asynccontextmanager
 async def serving(handler: Handler | bytes) -> AsyncIterator[S3Server]:
-    """A store that answers so."""
+    """A store that answers with the handler or these bytes."""
 
     async def always(request: HttpRequest, writer: StreamWriter) -> None:
         assert isinstance(handler, bytes)
@@ -85,7 +85,7 @@ def noting(requests: list[HttpRequest]) -> Handler:
 
 
 async def test_what_is_asked_is_in_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Address, region and credentials; nothing of what the environment has for other programs."""
+    """Address, region and credentials; those of the environment are ignored."""
     for name, value in _ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     requests: list[HttpRequest] = []
@@ -100,7 +100,7 @@ async def test_what_is_asked_is_in_the_settings(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_without_credentials_nothing_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the environment, or of the machine in a cloud, are not looked for."""
+    """Credentials of the environment or of a cloud machine are not used."""
     for name, value in _ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_SKIP_SIGNATURE")
@@ -123,7 +123,7 @@ async def test_without_credentials_nothing_is_signed(tmp_path: Path, monkeypatch
 async def test_store_statuses(
     tmp_path: Path, status: int, code: str, error: type[Exception], told: str
 ) -> None:
-    """What an operator has to change, and what passes by itself; no more of the answer is told."""
+    """Permanent and temporary failures; the response body is not quoted."""
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><AWSAccessKeyId>key-id</AWSAccessKeyId></Error>'
     async with serving(answer(body.encode(), status)) as server:
         with pytest.raises(error, match=told) as failure:
@@ -134,7 +134,7 @@ async def test_store_statuses(
 
 
 async def test_no_store_at_all(tmp_path: Path) -> None:
-    """It may be back later."""
+    """The failure is temporary."""
     async with serving(b"") as server:
         pass
     with pytest.raises(UnavailableError, match="does not answer"):
@@ -142,7 +142,7 @@ async def test_no_store_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_answers_without_tls_is_not_asked_in_clear(tmp_path: Path) -> None:
-    """An endpoint with https is asked over TLS or not at all."""
+    """An endpoint with https is called only over TLS."""
     requests: list[HttpRequest] = []
     async with http_server(noting(requests)) as url:
         with pytest.raises(UnavailableError):
@@ -151,7 +151,7 @@ async def test_a_store_that_answers_without_tls_is_not_asked_in_clear(tmp_path: 
 
 
 async def test_an_object_that_breaks_off_is_asked_for_from_there(tmp_path: Path) -> None:
-    """The rest comes with another request; what never comes whole may do so later."""
+    """The rest is requested again; an object that stays incomplete is a temporary failure."""
     ranges: list[str | None] = []
     half = len(CONTENT) // 2
 
@@ -186,7 +186,7 @@ async def test_an_object_that_breaks_off_is_asked_for_from_there(tmp_path: Path)
     [b"", f"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n{_META}\r\n\x08".encode()],
 )
 async def test_a_store_that_stalls(tmp_path: Path, begun: bytes) -> None:
-    """Before its headers, and after."""
+    """Before its headers, and after them."""
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(begun)
@@ -198,14 +198,14 @@ async def test_a_store_that_stalls(tmp_path: Path, begun: bytes) -> None:
 
 
 async def test_an_object_that_is_too_large(tmp_path: Path) -> None:
-    """Its size is told before its content."""
+    """Its size is known before its content."""
     async with serving(answer(CONTENT, headers=_META)) as server:
         with pytest.raises(ArtifactError, match="more than 1000 bytes"):
             await fetch(tmp_path, server, max_bytes=1000)
 
 
 async def test_another_object(tmp_path: Path) -> None:
-    """Both digests are told."""
+    """The message has both digests."""
     async with serving(answer(CONTENT[1:], headers=_META)) as server:
         with pytest.raises(ArtifactError, match=f"has SHA-256 .*{DIGEST} is registered"):
             await fetch(tmp_path, server)
@@ -215,13 +215,13 @@ async def test_another_object(tmp_path: Path) -> None:
     "uri", ["s3://models", "s3://models/", "s3:///m.onnx", "s3://Models/m", "s3://models/a//b"]
 )
 async def test_what_is_no_object(tmp_path: Path, uri: str) -> None:
-    """Said before anybody is asked."""
+    """Before any request."""
     with pytest.raises(ArtifactError, match="write s3://BUCKET/KEY"):
         await fetch(tmp_path, S3Server(endpoint="http://127.0.0.1:9"), uri)
 
 
 async def test_keys_may_look_like_queries(tmp_path: Path) -> None:
-    """In S3 they are part of the name."""
+    """In S3 a question mark is part of the key."""
     paths: list[str] = []
 
     async def note(request: HttpRequest, writer: StreamWriter) -> None:

@@ -16,13 +16,13 @@ NUMBER = {"type": "number"}
 
 
 def tensor(name: str | None, dtype: str, *shape: int) -> JsonObject:
-    """As MLflow writes it, with the batch dimension."""
+    """A tensor as MLflow writes it, with the batch dimension."""
     spec = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}}
     return spec if name is None else {"name": name, **spec}
 
 
 def column(name: str | None, kind: Any, *, required: bool = True) -> JsonObject:
-    """As MLflow writes it; `kind` is a type, or a list of one for an array."""
+    """A column as MLflow writes it; `kind` is a type, or a list of one type for an array."""
     written: JsonObject = (
         {"type": kind} if isinstance(kind, str) else {"type": "array", "items": {"type": kind[0]}}
     )
@@ -53,7 +53,7 @@ def notes_on(side: str, result: Schemas) -> list[str]:
 
 
 def test_without_a_signature_the_file_alone_counts() -> None:
-    """And that is told."""
+    """A note says so."""
     result = schemas([onnx("x", Datatype.INT64, None)], None)
     assert property_of(result, "x")["type"] == "array"
     assert result.output_schema == NUMBER
@@ -62,7 +62,7 @@ def test_without_a_signature_the_file_alone_counts() -> None:
 
 
 def test_a_tensor_fills_in_sizes_that_the_file_leaves_open() -> None:
-    """By name, or alone without one; the file's own sizes stay."""
+    """Tensors match by name, or a single one without a name; sizes of the file are kept."""
     for name in ("x", None):
         result = schemas([onnx("x", Datatype.FP32, None, 2)], [tensor(name, "float64", -1, 3, -1)])
         outer = property_of(result, "x")
@@ -72,7 +72,7 @@ def test_a_tensor_fills_in_sizes_that_the_file_leaves_open() -> None:
 
 
 def test_several_tensors_by_their_names() -> None:
-    """In whatever order; what else the signature has is nothing the model takes."""
+    """In any order; further tensors of the signature are ignored."""
     result = schemas(
         [onnx("a", Datatype.FP32), onnx("b", Datatype.BYTES, None)],
         [tensor("c", "int64", -1), tensor("b", "object", -1, 4), tensor("a", "float32", -1)],
@@ -108,7 +108,7 @@ def test_several_tensors_by_their_names() -> None:
 def test_a_signature_of_another_model_is_left_out(
     datatype: Datatype, shape: Shape, signature: list[JsonObject]
 ) -> None:
-    """The file decides what is predicted; that the two differ is told with the names of both."""
+    """The schema follows the file, and a note has the names of both."""
     result = schemas([onnx("x", datatype, *shape)], signature)
     alone = ModelDescription([onnx("x", datatype, *shape)], []).input_schema()
     assert result.input_schema == alone
@@ -117,7 +117,7 @@ def test_a_signature_of_another_model_is_left_out(
 
 
 def test_columns_of_a_model_with_one_vector_are_named_in_their_order() -> None:
-    """As MLflow makes a vector of a row; one that is whole there is whole here."""
+    """MLflow makes a vector of a row; a column of integers stays one of integers."""
     result = schemas(
         [onnx("features", Datatype.FP32, None)],
         [column("age", "long"), column("income", "double"), column("ratio", "float", required=False)],
@@ -140,7 +140,7 @@ def test_columns_of_a_model_with_one_vector_are_named_in_their_order() -> None:
 
 
 def test_columns_of_a_model_with_several_inputs_are_its_inputs() -> None:
-    """A value for each, or a list of one where the file says so; an array where the column is one."""
+    """Each is a value, or a list of one where the file has that shape, or an array for an array column."""
     result = schemas(
         [
             onnx("a", Datatype.FP32),
@@ -158,13 +158,13 @@ def test_columns_of_a_model_with_several_inputs_are_its_inputs() -> None:
 
 
 def test_one_column_may_have_another_name() -> None:
-    """There is but one it can be."""
+    """There is only one input to match."""
     result = schemas([onnx("x", Datatype.FP32)], [column("amount", "double")])
     assert (property_of(result, "x"), notes_on("inputs", result)) == (NUMBER, [])
 
 
 def test_outputs_are_treated_alike() -> None:
-    """By name where there are several; a prediction's integers have no bounds."""
+    """Several match by name; integers of a prediction have no bounds."""
     outputs = [onnx("items", Datatype.INT64, None), onnx("scores", Datatype.FP32, None)]
     signature = [tensor("scores", "float32", -1, 10), tensor("items", "int64", -1, 10)]
     result = schemas([onnx("x", Datatype.FP32)], None, outputs, signature)
@@ -174,7 +174,7 @@ def test_outputs_are_treated_alike() -> None:
 
 
 def test_an_output_whose_shape_is_not_told_has_that_of_the_signature() -> None:
-    """And any, where there is none."""
+    """Without a signature it may have any shape."""
     untold = [DescribedTensor("y", "y", Datatype.FP32, None)]
     result = schemas([onnx("x", Datatype.FP32)], None, untold, [tensor(None, "float32", -1, 2)])
     assert result.output_schema == {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}
@@ -182,7 +182,7 @@ def test_an_output_whose_shape_is_not_told_has_that_of_the_signature() -> None:
 
 
 def test_outputs_that_the_file_has_more_of() -> None:
-    """Label and probabilities of a classifier, where the signature has the label: all of them, and a note."""
+    """A classifier has label and probabilities, and its signature the label: the schema has both, with a note."""
     outputs = [onnx("label", Datatype.INT64), onnx("probabilities", Datatype.FP32, 2)]
     result = schemas([onnx("x", Datatype.FP32)], None, outputs, [tensor(None, "int64", -1)])
     assert result.output_schema["required"] == ["label", "probabilities"]

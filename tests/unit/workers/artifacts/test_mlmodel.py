@@ -47,13 +47,13 @@ def test_what_mlflow_writes() -> None:
     "signature", [None, {}, {"inputs": "[{"}, {"inputs": "[]"}, {"inputs": "[1]"}, "none"]
 )
 def test_no_signature_is_none(signature: object) -> None:
-    """Nor is one that cannot be read: it is not needed."""
+    """An unreadable signature is ignored too, since it is optional."""
     mlmodel = read_mlmodel(of({"flavors": {"onnx": {"data": "a/b.onnx"}}, "signature": signature}), "m")
     assert (mlmodel.onnx_path, mlmodel.inputs, mlmodel.outputs) == ("a/b.onnx", None, None)
 
 
 def test_a_model_of_pickles_is_refused() -> None:
-    """With its flavours, why, and what to do instead."""
+    """The message has its flavours, the reason, and the alternative."""
     with pytest.raises(ArtifactError) as refusal:
         read_mlmodel(of({"flavors": {"sklearn": {"pickled_model": "model.pkl"}, "python_function": {}}}), "m")
     assert str(refusal.value).startswith(
@@ -67,13 +67,13 @@ def test_a_model_of_pickles_is_refused() -> None:
     "path", ["../model.onnx", "/etc/passwd", "a/../../b.onnx", "", ".", None, ["model.onnx"], "a\0b", "..\\a"]
 )
 def test_a_file_elsewhere_is_refused(path: object) -> None:
-    """Whoever may write an MLmodel names a file beside it, and no other."""
+    """An MLmodel may only name files in its own folder."""
     with pytest.raises(ArtifactError, match="not in the model's folder"):
         read_mlmodel(of({"flavors": {"onnx": {"data": path}}}), "m")
 
 
 def test_a_pickle_named_as_onnx_is_refused() -> None:
-    """The flavour's name makes it none."""
+    """The suffix decides, not the flavour."""
     with pytest.raises(ArtifactError, match="is a pickle"):
         read_mlmodel(of({"flavors": {"onnx": {"data": "model.pkl"}}}), "m")
 
@@ -92,13 +92,13 @@ def test_a_pickle_named_as_onnx_is_refused() -> None:
     ],
 )
 def test_what_is_no_mlmodel_is_refused(content: bytes) -> None:
-    """Whatever it is instead."""
+    """Any other content."""
     with pytest.raises(ArtifactError, match="m has an MLmodel"):
         read_mlmodel(content, "m")
 
 
 def test_nothing_in_it_is_run(tmp_path: Path) -> None:
-    """YAML can ask for programs to be run; they are not."""
+    """YAML tags that run programs are refused."""
     trace = tmp_path / "trace"
     content = f"flavors: !!python/object/apply:os.mkdir ['{trace}']"
     with pytest.raises(ArtifactError, match="not YAML"):

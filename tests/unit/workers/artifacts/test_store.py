@@ -24,7 +24,7 @@ URI = "test://model"
 
 
 def store(cache_dir: Path, source: ArtifactSource | None = None, **options: Any) -> ArtifactStore:
-    """A store without limits that matter; of one source, or of files."""
+    """A store without effective limits, on one source or on local files."""
     limits = {"max_bytes": 2**40, "cache_bytes": 2**40} | options
     return ArtifactStore(cache_dir, ArtifactSources() if source is None else lambda _: source, **limits)
 
@@ -42,7 +42,7 @@ def in_cache(cache_dir: Path) -> list[Path]:
 
 
 class Scripted:
-    """A source that gives these chunks and then, unless it ends, nothing more."""
+    """A source with these chunks; unless `ends`, it then blocks."""
 
     def __init__(self, *chunks: bytes, total_bytes: int | None = None, ends: bool = True) -> None:
         self.uri = URI
@@ -76,7 +76,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 def test_the_copy_is_alone_and_verified(model: Path, cache_dir: Path) -> None:
-    """The path is a copy in a folder with nothing else, and no other file stays in the cache."""
+    """The path is a copy in a folder without other files."""
     path = fetched(model.as_uri(), DIGEST, cache_dir)
     assert path.read_bytes() == CONTENT
     assert not path.samefile(model)
@@ -85,21 +85,21 @@ def test_the_copy_is_alone_and_verified(model: Path, cache_dir: Path) -> None:
 
 
 def test_a_second_fetch_needs_no_source(model: Path, cache_dir: Path) -> None:
-    """What is cached is used again, also when the source is gone or has changed."""
+    """A stored file is used again, also when the source has vanished or changed."""
     path = fetched(model.as_uri(), DIGEST, cache_dir)
     model.unlink()
     assert fetched(model.as_uri(), DIGEST, cache_dir) == path
 
 
 def test_a_changed_cache_is_replaced(model: Path, cache_dir: Path) -> None:
-    """A cached file that somebody changed is not used but fetched again."""
+    """A stored file with another content is downloaded again."""
     path = fetched(model.as_uri(), DIGEST, cache_dir)
     path.write_bytes(b"another model")
     assert fetched(model.as_uri(), DIGEST, cache_dir).read_bytes() == CONTENT
 
 
 def test_another_content_is_refused(model: Path, cache_dir: Path) -> None:
-    """A file that is not the registered one is named with both digests, and nothing is kept."""
+    """The message has both digests, and no file is stored."""
     model.write_bytes(b"another model")
     with pytest.raises(ArtifactError, match=DIGEST):
         fetched(model.as_uri(), DIGEST, cache_dir)
@@ -107,14 +107,14 @@ def test_another_content_is_refused(model: Path, cache_dir: Path) -> None:
 
 
 def test_a_digest_cannot_lead_out_of_the_cache(model: Path, cache_dir: Path) -> None:
-    """A digest that is a path fetches nothing and writes nothing."""
+    """A digest that is a path reads and writes nothing."""
     with pytest.raises(ArtifactError):
         fetched(model.as_uri(), "../elsewhere", cache_dir)
     assert not (cache_dir.parent / "elsewhere").exists()
 
 
 async def test_what_is_there_now_is_received_by_its_digest(model: Path, cache_dir: Path) -> None:
-    """Whoever does not know the digest yet learns it, and the file is kept by it."""
+    """The digest of the current content is returned, and the file is stored under it."""
     async with store(cache_dir).received(model.as_uri()) as artifact:
         assert (artifact.sha256, artifact.size_bytes) == (DIGEST, len(CONTENT))
         assert artifact.path.read_bytes() == CONTENT
@@ -139,7 +139,7 @@ async def test_what_is_there_now_is_received_by_its_digest(model: Path, cache_di
     ],
 )
 def test_only_whole_uris_without_secrets(uri: str, cache_dir: Path) -> None:
-    """Everything else is refused with what to write, and without the credentials in it."""
+    """The message says what to write, and does not quote credentials."""
     with pytest.raises(ArtifactError) as refusal:
         fetched(uri, DIGEST, cache_dir)
     assert "artifact_uri" in str(refusal.value)
@@ -147,7 +147,7 @@ def test_only_whole_uris_without_secrets(uri: str, cache_dir: Path) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path, cache_dir: Path) -> None:
-    """A missing file, a folder and a pipe (which would block) are refused."""
+    """A missing file, a folder, and a pipe, which would block."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "pipe"):
         with pytest.raises(ArtifactError, match="is not a file on this machine"):
@@ -155,21 +155,21 @@ def test_what_is_no_file_is_refused(tmp_path: Path, cache_dir: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_the_tree(model: Path) -> None:
-    """The folder's trouble is told as an ArtifactError."""
+    """The OSError becomes an ArtifactError."""
     with pytest.raises(ArtifactError, match=r"cannot be stored in .*Not a directory"):
         fetched(model.as_uri(), DIGEST, model / "cache")
 
 
 @pytest.mark.parametrize("name", ["m.pkl", "m.pickle", "m.joblib", "m.pt", "M.PTH"])
 def test_pickles_are_refused_by_name(name: str, tmp_path: Path, cache_dir: Path) -> None:
-    """Before anything is read, with the reason and what to do."""
+    """Before the file is read, with the reason and the alternative."""
     with pytest.raises(ArtifactError, match="runs the program inside it; export the model to ONNX"):
         fetched((tmp_path / name).as_uri(), DIGEST, cache_dir)
 
 
 @pytest.mark.parametrize("beginning", [b"\x80\x02", b"\x80\x03", b"\x80\x04\x95", b"\x80\x05", b"PK\x03\x04"])
 async def test_pickles_are_refused_by_content(beginning: bytes, cache_dir: Path) -> None:
-    """Whatever they are called, and also when their digest is the registered one."""
+    """With any name, and also with the registered digest."""
     content = beginning + b"..."
     with pytest.raises(ArtifactError, match=f"{URI} is a pickle.*export the model to ONNX"):
         async with store(cache_dir, Scripted(content)).fetched(URI, hashlib.sha256(content).hexdigest()):
@@ -178,7 +178,7 @@ async def test_pickles_are_refused_by_content(beginning: bytes, cache_dir: Path)
 
 
 async def test_a_file_over_the_limit_is_refused_at_once_if_it_tells_its_size(cache_dir: Path) -> None:
-    """Not a byte of it is asked for, though it would come."""
+    """No chunk is read."""
     source = Scripted(total_bytes=11, ends=False)
     with pytest.raises(ArtifactError, match=r"more than 10 bytes.*HEADRACE_ARTIFACT_MAX_BYTES"):
         async with store(cache_dir, source, max_bytes=10).received(URI):
@@ -187,7 +187,7 @@ async def test_a_file_over_the_limit_is_refused_at_once_if_it_tells_its_size(cac
 
 
 async def test_a_file_that_grows_over_the_limit_is_given_up(cache_dir: Path) -> None:
-    """In the chunk in which it does, and nothing of it stays. At the limit it is taken."""
+    """With the chunk that exceeds it, and no file stays. A file of exactly the limit is accepted."""
     async with store(cache_dir, Scripted(b"12345", b"67890"), max_bytes=10).received(URI) as artifact:
         kept = artifact.path.parent
     source = Scripted(b"12345", b"67890", b"1", ends=False)
@@ -199,7 +199,7 @@ async def test_a_file_that_grows_over_the_limit_is_given_up(cache_dir: Path) -> 
 
 
 async def test_a_file_that_ends_early_may_be_whole_later(cache_dir: Path) -> None:
-    """That is not said to be a wrong digest."""
+    """The error is UnavailableError, not a wrong digest."""
     with pytest.raises(UnavailableError, match="ended after 7 of 8 bytes"):
         async with store(cache_dir, Scripted(CONTENT, total_bytes=8)).fetched(URI, DIGEST):
             pass
@@ -207,7 +207,7 @@ async def test_a_file_that_ends_early_may_be_whole_later(cache_dir: Path) -> Non
 
 
 async def test_a_source_that_stalls_is_given_up(cache_dir: Path) -> None:
-    """Before its beginning, and after."""
+    """Before its first chunk, and after it."""
 
     class Silent(Scripted):
         @asynccontextmanager
@@ -223,7 +223,7 @@ async def test_a_source_that_stalls_is_given_up(cache_dir: Path) -> None:
 
 
 async def test_a_cancelled_fetch_leaves_nothing(cache_dir: Path) -> None:
-    """Whoever waits for it goes on at once, the source is let go of, and no file stays behind."""
+    """The cancellation is immediate, the source is closed, and no file stays."""
     source = Scripted(CONTENT, ends=False)
     began = asyncio.Event()
 
@@ -243,7 +243,7 @@ async def test_a_cancelled_fetch_leaves_nothing(cache_dir: Path) -> None:
 
 
 async def test_a_fetch_that_is_cancelled_at_any_step_leaves_nothing(model: Path, cache_dir: Path) -> None:
-    """Each step of the event loop is once the one in which it is cancelled, until it is through before."""
+    """The fetch is cancelled after each number of loop iterations until it completes."""
     for step in range(1000):
         fetching = asyncio.create_task(_fetch(model, cache_dir))
         for _ in range(step):
@@ -268,7 +268,7 @@ async def _fetch(model: Path, cache_dir: Path) -> None:
 
 
 async def test_progress_is_told_with_each_chunk(cache_dir: Path) -> None:
-    """How much is there, of how much; nothing for what is cached."""
+    """Bytes received and total; a stored file reports none."""
     told: list[tuple[int, int | None]] = []
     for total_bytes in (7, None, None):
         source = Scripted(b"a ", b"model", total_bytes=total_bytes)
@@ -280,7 +280,7 @@ async def test_progress_is_told_with_each_chunk(cache_dir: Path) -> None:
 
 
 async def test_a_file_is_never_whole_in_memory(tmp_path: Path, cache_dir: Path) -> None:
-    """Neither when it is fetched nor when it is verified again."""
+    """Neither during the download nor during verification."""
     large = tmp_path / "large.onnx"
     with large.open("wb") as file:
         file.truncate(64 * CHUNK_BYTES)

@@ -21,7 +21,7 @@ def tensor(name: str, datatype: str, shape: tuple[int | None, ...] | None) -> De
 
 
 def test_inputs_become_an_object_schema() -> None:
-    """All inputs are required; exact sizes are exact, open ones are open, integers have their bounds."""
+    """All inputs are required; fixed sizes are exact, open sizes are unbounded, integers have their bounds."""
     described = ModelDescription(
         [tensor("age", "INT32", ()), tensor("image", "FP32", (None, 2)), tensor("name", "BYTES", ())], []
     )
@@ -56,12 +56,12 @@ def test_inputs_become_an_object_schema() -> None:
 def test_one_output_is_bare_and_several_are_an_object(
     outputs: list[DescribedTensor], schema: JsonObject
 ) -> None:
-    """As predictions are; what is not told is any value."""
+    """Like predictions; an output of unknown shape accepts any value."""
     assert ModelDescription([], outputs).output_schema() == schema
 
 
 def test_a_mapping_chooses_outputs_by_its_keys() -> None:
-    """In its order; when one is not described, nothing is said of the predictions."""
+    """In its order; if one is not described, the predictions are not."""
     outputs = [tensor("out_0", "FP32", ()), tensor("out_1", "INT64", ())]
     assert [each.key for each in chosen(outputs, {"items": "out_1", "scores": "out_0"})] == [
         "items",
@@ -79,7 +79,7 @@ METADATA: JsonObject = {
 
 
 def test_metadata_of_the_open_inference_protocol() -> None:
-    """By the model's names, or by the keys of a version's mapping."""
+    """By the model's names, or by the keys of a mapping."""
     plain = read_metadata(orjson.dumps(METADATA), [])
     assert plain == ModelDescription((tensor("in_0", "INT32", (3,)),), (tensor("out_0", "FP32", ()),))
     declared = [TensorSpec("in_0", np.dtype("int32"), (3,), "rows")]
@@ -101,12 +101,12 @@ def test_metadata_of_the_open_inference_protocol() -> None:
     ],
 )
 def test_metadata_that_tells_nothing(metadata: Any) -> None:
-    """Whatever a server says, it is no fault of the version."""
+    """Unusable metadata gives no description and no error."""
     assert read_metadata(orjson.dumps(metadata), []) is None
 
 
 def signature(dtype: str = "DT_FLOAT", sizes: tuple[str, ...] = ("-1", "3")) -> JsonObject:
-    """One in the JSON form that TensorFlow Serving documents for `/metadata`."""
+    """A signature in the JSON form that TensorFlow Serving documents for `/metadata`."""
     described = {
         "dtype": dtype,
         "tensor_shape": {"dim": [{"size": size, "name": ""} for size in sizes], "unknown_rank": not sizes},
@@ -122,7 +122,7 @@ def served(**signatures: JsonObject) -> bytes:
 
 
 def test_signature_of_tensorflow_serving() -> None:
-    """The default one or the version's, by the model's names or the keys of a mapping."""
+    """The default signature or the version's, by the model's names or the keys of a mapping."""
     body = served(serving_default=signature(), other=signature("DT_STRING", ("-1",)))
     assert read_signature(body, None, None, None) == ModelDescription(
         (tensor("x", "FP32", (3,)),), (tensor("y", "FP32", (3,)),)
@@ -152,5 +152,5 @@ def test_signature_of_tensorflow_serving() -> None:
     ],
 )
 def test_a_signature_that_tells_nothing(body: bytes) -> None:
-    """Other servers with the same REST have no metadata, or their own."""
+    """Other servers with this REST interface have no metadata, or another form."""
     assert read_signature(body, None, None, None) is None

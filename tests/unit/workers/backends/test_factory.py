@@ -27,21 +27,21 @@ def spec_of(framework: str, **fields: Any) -> ModelSpec:
     ],
 )
 def test_the_path_comes_from_the_names(framework: str, server: dict[str, str], path: str) -> None:
-    """Below the server's address, whether that ends with a slash or has a path of its own."""
+    """It is appended to the server's address, with or without a slash or path at its end."""
     for base in ("http://127.0.0.1:8080", "http://127.0.0.1:8080/", "http://127.0.0.1:8080/gateway"):
         assert model_url(spec_of(framework, endpoint=base, server=server)) == base.rstrip("/") + path
 
 
 @pytest.mark.parametrize("framework", ["open-inference", "tensorflow", "torchserve"])
 def test_without_names_the_endpoint_is_the_models_own(framework: str) -> None:
-    """As it is."""
+    """It is used unchanged."""
     url = "http://127.0.0.1:8080/some/where"
     assert model_url(spec_of(framework, endpoint=url)) == url
 
 
 @pytest.mark.parametrize("name", ["../admin", "a/b", "a?b", "a%2fb", ".", "..", "a b", "", "\u00e4"])
 def test_names_lead_nowhere_else(name: str) -> None:
-    """A name that is more than a part of a path is refused when the version is registered."""
+    """Registration refuses a name that is not a single path segment."""
     for server in ({"model": name}, {"model": "m", "version": name}):
         with pytest.raises(ValueError):
             spec_of("tensorflow", endpoint="http://127.0.0.1:8080", server=server)
@@ -58,7 +58,7 @@ async def test_every_framework_checks_its_endpoint(framework: str) -> None:
 
 
 async def test_tensorflow_needs_a_path() -> None:
-    """`:predict` behind an address alone would be no URL."""
+    """An address followed by `:predict` is not a URL."""
     for endpoint in ("http://127.0.0.1:1", "http://127.0.0.1:1/"):
         with pytest.raises(ArtifactError, match=r"name server\.model"):
             remote_backend(spec_of("tensorflow", endpoint=endpoint), Outbound())
@@ -67,7 +67,7 @@ async def test_tensorflow_needs_a_path() -> None:
 
 
 def test_onnx_has_no_server() -> None:
-    """It is loaded here."""
+    """It is loaded in process."""
     version = spec_of(
         "onnx", endpoint="http://127.0.0.1:1", artifact_uri="file:///nowhere", artifact_sha256="0" * 64
     )

@@ -31,7 +31,7 @@ def output(data: Any, shape: Any, datatype: str = "INT64", name: str = "y") -> J
 
 
 def test_a_request_is_flat_and_typed() -> None:
-    """Each input with its datatype, its whole shape, and its data row after row."""
+    """Each input has its datatype, its shape with the batch, and its data in row-major order."""
     specs = [
         TensorSpec("m", np.dtype("float32"), (2, 2)),
         TensorSpec("s", STRING, (None,)),
@@ -57,7 +57,7 @@ def nested_lists(shape: list[int], data: list[Any]) -> Any:
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.data())
 def test_values_come_back_in_their_shape(shape: list[int], data: st.DataObject) -> None:
-    """Flat or nested, any values in any shape become one value for each example."""
+    """Flat or nested data of any shape become one value for each example."""
     size = math.prod(shape)
     flat = data.draw(st.lists(st.floats(-1e9, 1e9), min_size=size, max_size=size))
     expected = nested_lists(shape, flat)
@@ -71,7 +71,7 @@ def test_values_come_back_in_their_shape(shape: list[int], data: st.DataObject) 
 
 
 def test_several_outputs_are_an_object() -> None:
-    """By their names; `id` may be missing, and unknown fields are left alone."""
+    """By name; `id` may be missing, and unknown fields are ignored."""
     body = orjson.dumps(
         {
             "outputs": [output([1, 2], [2], name="a"), output(["x", "y"], [2], "BYTES", "b")],
@@ -123,7 +123,7 @@ def test_several_outputs_are_an_object() -> None:
     ],
 )
 def test_an_answer_that_is_not_whole_is_refused(body: bytes) -> None:
-    """Another request's, another batch's, or with data that is not of its shape or type."""
+    """One of another request or batch, or with data that does not match its shape or type."""
     with pytest.raises(BackendFailedError):
         read_response(body, "7", 2)
 
@@ -132,7 +132,7 @@ def test_an_answer_that_is_not_whole_is_refused(body: bytes) -> None:
     st.recursive(st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=2), st.lists, max_leaves=8)
 )
 def test_no_answer_raises_anything_else(junk: Any) -> None:
-    """Whatever stands in an output's fields is predictions or an error of the tree."""
+    """Any content of an output gives predictions or a Headrace error."""
     for body in (
         response(output(junk, [2])),
         response(output([1, 2], junk)),
@@ -146,7 +146,7 @@ def test_no_answer_raises_anything_else(junk: Any) -> None:
 
 
 def test_metadata_tells_the_inputs() -> None:
-    """The first size is the batch; sizes below 0 are open."""
+    """The first size is the batch; negative sizes are open."""
     body = orjson.dumps(
         {
             "name": "m",
@@ -174,14 +174,14 @@ def test_metadata_tells_the_inputs() -> None:
     ],
 )
 def test_metadata_that_cannot_be_read_is_refused(inputs: Any) -> None:
-    """It would be guessing to go on."""
+    """The schema is no substitute for invalid metadata."""
     with pytest.raises(ArtifactError, match="metadata cannot be read"):
         read_metadata(orjson.dumps({"inputs": inputs}), {"properties": {"x": {"type": "integer"}}})
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"inputs": []}', b'{"inputs": null}', b"no JSON", b"[]"])
 def test_without_metadata_the_schema_tells(body: bytes) -> None:
-    """Types by the properties, ranks by nested arrays, all sizes open."""
+    """Types come from the properties, ranks from nested arrays, and all sizes are open."""
     schema = {
         "properties": {
             "i": {"type": "integer"},
@@ -211,7 +211,7 @@ def test_without_metadata_the_schema_tells(body: bytes) -> None:
     ],
 )
 def test_a_schema_without_types_tells_nothing(schema: JsonObject) -> None:
-    """The operator is told what is missing."""
+    """The message names the missing type."""
     with pytest.raises(ArtifactError, match="the model server does not describe its inputs"):
         read_schema(schema)
 
@@ -227,5 +227,5 @@ def test_a_schema_without_types_tells_nothing(schema: JsonObject) -> None:
     ],
 )
 def test_an_excerpt_is_short_and_printable(body: bytes, words: str) -> None:
-    """The server's own words, at most 200 characters, nothing that moves a terminal's cursor."""
+    """At most 200 characters, without terminal control sequences."""
     assert excerpt(body) == words

@@ -17,14 +17,14 @@ from workers.backends.responses import error_of_response, excerpt, read_object, 
     ],
 )
 def test_statuses_speak_against_the_request_the_server_or_nobody(status: int, error: type[Exception]) -> None:
-    """Refused for its content, not to be had, or broken: each is another error."""
+    """A refused input, an unavailable model and a broken server have different errors."""
     failure = error_of_response(status, b'{"error": "why"}')
     assert type(failure) is error
     assert str(failure).startswith(f"the model server answered {status}: why")
 
 
 def test_a_fault_of_the_model_is_one_whatever_its_status() -> None:
-    """A server that says 503 for it is not unavailable."""
+    """A server that reports it with 503 is not unavailable."""
     assert type(error_of_response(503, b"", {503})) is BackendBrokenError
     assert type(error_of_response(502, b"", {503})) is BackendUnavailableError
 
@@ -43,12 +43,12 @@ def test_a_fault_of_the_model_is_one_whatever_its_status() -> None:
     ],
 )
 def test_a_server_is_quoted_in_its_own_words(body: bytes, told: str) -> None:
-    """Without what could break a log line or a terminal."""
+    """Without characters that break a log line or a terminal."""
     assert excerpt(body) == told
 
 
 def test_a_long_answer_is_cut_and_a_huge_one_not_read() -> None:
-    """Neither a traceback nor megabytes of JSON travel on; the beginning does."""
+    """The message has the beginning only."""
     assert len(excerpt(orjson.dumps({"error": "x" * 1000}))) == 200
     assert excerpt(orjson.dumps({"error": "x" * 100_000})).startswith('{"error":"xxx')
 
@@ -57,14 +57,14 @@ def test_a_long_answer_is_cut_and_a_huge_one_not_read() -> None:
     "body", [b"", b"{", b"<html>", b"NaN", b'{"y": NaN}', b'{"y": Infinity}', b"\xff", b"[" * 5000]
 )
 def test_what_is_no_json_is_broken(body: bytes) -> None:
-    """NaN and Infinity are no JSON."""
+    """NaN and Infinity are not JSON."""
     with pytest.raises(BackendBrokenError, match="no JSON"):
         read_value(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"y"', b"1"])
 def test_what_is_no_object_is_broken_where_one_is_needed(body: bytes) -> None:
-    """It is a value all the same."""
+    """It is a valid JSON value."""
     assert read_value(body) == orjson.loads(body)
     with pytest.raises(BackendBrokenError, match="no JSON object"):
         read_object(body)

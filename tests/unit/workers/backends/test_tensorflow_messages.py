@@ -24,13 +24,13 @@ def read(body: Any, count: int = 2, outputs: dict[str, str] | None = None) -> li
 
 
 def test_rows_are_objects_as_they_came() -> None:
-    """One for each example; the signature is named only where the version names one."""
+    """One for each example; the signature is sent only if the version names one."""
     assert written(RequestForm.ROW) == {"instances": INPUTS}
     assert written(RequestForm.ROW, signature_name="s") == {"signature_name": "s", "instances": INPUTS}
 
 
 def test_values_are_bare() -> None:
-    """For a model with one input without a name; more keys than one are no such input."""
+    """For a model with one unnamed input; an input with several keys is refused."""
     assert written(RequestForm.VALUE, [{"a": [1]}, {"a": [2]}]) == {"instances": [[1], [2]]}
     nothing: list[JsonObject] = [{}]
     for bad in (INPUTS, nothing):
@@ -40,7 +40,7 @@ def test_values_are_bare() -> None:
 
 
 def test_columns_have_the_whole_batch_by_tensor() -> None:
-    """Inputs with different keys make no columns."""
+    """Inputs with different keys are refused."""
     assert written(RequestForm.COLUMN) == {"inputs": {"a": [1, 2], "b": [[1, 2], [3, 4]]}}
     with pytest.raises(BackendFailedError, match="different keys"):
         written(RequestForm.COLUMN, [{"a": 1}, {"b": 1}])
@@ -48,7 +48,7 @@ def test_columns_have_the_whole_batch_by_tensor() -> None:
 
 @pytest.mark.parametrize("form", [RequestForm.ROW, RequestForm.COLUMN])
 def test_a_mapping_renames_and_leaves_out(form: RequestForm) -> None:
-    """A key that it has and the input has not is told by the user's name for it."""
+    """A missing input is named by the user's key."""
     document = written(form, tensors={"a": "input_1"})
     if form is RequestForm.ROW:
         assert document == {"instances": [{"input_1": 1}, {"input_1": 2}]}
@@ -59,21 +59,21 @@ def test_a_mapping_renames_and_leaves_out(form: RequestForm) -> None:
 
 
 def test_rows_come_back_in_order() -> None:
-    """Of any kind; what they are is for the output schema to say."""
+    """Of any type; the output schema validates them."""
     for rows in ([1, 2], [[1], [2]], [{"y": 1, "z": 2}, {"y": 3, "z": 4}], [None, "x"]):
         assert read({"predictions": rows}) == rows
     assert read({"predictions": []}, 0) == []
 
 
 def test_columns_come_back_by_example() -> None:
-    """One output bare, several by name."""
+    """A single output as its value, several by name."""
     assert read({"outputs": [1, 2]}) == [1, 2]
     assert read({"outputs": {"y": [1, 2]}}) == [1, 2]
     assert read({"outputs": {"y": [1, 2], "z": [[3], [4]]}}) == [{"y": 1, "z": [3]}, {"y": 2, "z": [4]}]
 
 
 def test_outputs_are_chosen_by_the_mapping() -> None:
-    """By the model's names, under the version's own; one alone is the prediction itself."""
+    """The model's names become the version's keys; a single output is the prediction itself."""
     rows = {"predictions": [{"y": 1, "z": 2}, {"y": 3, "z": 4}]}
     columns = {"outputs": {"y": [1, 3], "z": [2, 4]}}
     for body in (rows, columns):
@@ -113,7 +113,7 @@ def test_outputs_are_chosen_by_the_mapping() -> None:
     ],
 )
 def test_an_answer_that_is_not_whole_is_broken(body: Any) -> None:
-    """No example gets the prediction of another, or a part of one."""
+    """No example gets another's prediction, or a part of one."""
     with pytest.raises(BackendBrokenError):
         read(body)
 
@@ -134,5 +134,5 @@ def test_an_answer_that_is_not_whole_is_broken(body: Any) -> None:
     ],
 )
 def test_a_state_is_believed_where_it_is_told(body: bytes, reason: str | None) -> None:
-    """TensorFlow Serving's form and that of servers with the same REST; silence means ready."""
+    """In TensorFlow Serving's form and in KServe's; no state means ready."""
     assert read_status(body) == reason

@@ -33,7 +33,7 @@ def tensor_of(dtype: Any, shape: Shape, *values: Any) -> np.ndarray[Any, Any]:
 
 @given(st.data())
 def test_what_a_tensor_says_comes_back(data: st.DataObject) -> None:
-    """Any finite numbers of any type and shape survive the way to JSON values and back."""
+    """Finite numbers of any type and shape are equal after conversion to JSON values and back."""
     dtype = data.draw(st.sampled_from([*NUMBERS, np.dtype("float32"), np.dtype("float16"), np.dtype(bool)]))
     shape = data.draw(st_numpy.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
     elements = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None
@@ -47,7 +47,7 @@ def test_what_a_tensor_says_comes_back(data: st.DataObject) -> None:
 
 @given(st.lists(st.text(), min_size=1), st.sampled_from(NUMBERS))
 def test_strings_stay_strings(values: list[str], number: np.dtype[Any]) -> None:
-    """Strings fill a string tensor as they are, and never become numbers."""
+    """A string tensor holds them unchanged, and they are never parsed as numbers."""
     assert tensor_of(STRING, (), *values).tolist() == values
     with pytest.raises(BackendFailedError):
         tensor_of(number, (), *values)
@@ -83,13 +83,13 @@ def test_integers_fit_or_are_refused(value: int, dtype: np.dtype[Any]) -> None:
     ],
 )
 def test_nothing_is_cast_that_would_change_it(dtype: Any, value: Any) -> None:
-    """A value of another type or beyond the type's range is refused with what is needed."""
+    """The message has the required type and shape."""
     with pytest.raises(BackendFailedError, match=r"input 'x' must be \w+ of shape \[\] for each example"):
         tensor_of(dtype, (), value)
 
 
 def test_a_whole_float_is_an_integer() -> None:
-    """As JSON Schema has it; its neighbours keep every digit."""
+    """As in JSON Schema; other values of the batch keep every digit."""
     assert tensor_of("int64", (), 2.0, 2**53 + 1).tolist() == [2, 2**53 + 1]
 
 
@@ -112,19 +112,19 @@ def test_a_whole_float_is_an_integer() -> None:
     ],
 )
 def test_shapes_are_exact(shape: Shape, value: Any) -> None:
-    """Another rank, another size and ragged lists are refused, beside good examples too."""
+    """Another rank or size and ragged lists are refused, also in a batch with good examples."""
     with pytest.raises(BackendFailedError, match="of shape"):
         tensor_of("int64", shape, value)
 
 
 def test_a_string_is_not_a_list_of_letters() -> None:
-    """Where a list of strings is needed, a string is refused."""
+    """It is refused where a list of strings is required."""
     with pytest.raises(BackendFailedError):
         tensor_of(STRING, (2,), "ab")
 
 
 def test_inputs_are_found_by_name() -> None:
-    """Other keys are left alone; a missing one is named."""
+    """Other keys are ignored; a missing one is named."""
     specs = [TensorSpec("a", np.dtype("int64"), ()), TensorSpec("b", STRING, ())]
     tensors = to_tensors(specs, [{"b": "x", "a": 1, "more": None}, {"a": 2, "b": "y"}])
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1, 2], "b": ["x", "y"]}
@@ -133,7 +133,7 @@ def test_inputs_are_found_by_name() -> None:
 
 
 def test_open_sizes_are_grouped() -> None:
-    """Examples go into one tensor only where their sizes are equal; each is in one group."""
+    """Examples of equal sizes share a tensor; each example is in one group."""
     specs = [TensorSpec("a", np.dtype("int64"), (None,)), TensorSpec("b", np.dtype("int64"), ())]
     inputs: list[JsonObject] = [
         {"a": [1], "b": 1},
@@ -147,27 +147,27 @@ def test_open_sizes_are_grouped() -> None:
 
 
 def test_predictions_are_bare_or_by_name() -> None:
-    """One output gives its value; several give an object of them."""
+    """A single output is its value; several are an object."""
     assert to_predictions({"y": [1, 2]}) == [1, 2]
     assert to_predictions({"y": [1, 2], "z": ["a", "b"]}) == [{"y": 1, "z": "a"}, {"y": 2, "z": "b"}]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_outputs_that_json_has_not_are_refused(bad: float) -> None:
-    """NaN and both infinities, anywhere in the output."""
+    """NaN and both infinities, at any position."""
     with pytest.raises(BackendFailedError, match="'y' has NaN or Infinity"):
         to_values("y", np.array([[1.0, 2.0], [3.0, bad]], np.float32), 2)
 
 
 @pytest.mark.parametrize("tensor", [np.array(1.0), np.array([1.0]), np.zeros((3, 2))])
 def test_outputs_of_another_batch_are_refused(tensor: np.ndarray[Any, Any]) -> None:
-    """An output belongs to the batch by its first dimension."""
+    """The first dimension of an output must be the batch size."""
     with pytest.raises(BackendFailedError, match="first dimension must be 2"):
         to_values("y", tensor, 2)
 
 
 def test_declared_tensors_take_their_values_from_the_mapped_keys() -> None:
-    """The name at the model is the key unless another is given; a size of -1 is open."""
+    """The model's name is the key unless the mapping has another; a size of -1 is open."""
     mapping = InputMapping.model_validate(
         {
             "inputs": {
@@ -204,14 +204,14 @@ def test_declared_tensors_take_their_values_from_the_mapped_keys() -> None:
     ],
 )
 def test_what_does_not_fit_is_told_by_the_users_key(example: JsonObject, told: str) -> None:
-    """They know nothing of the model's names."""
+    """Users do not know the model's names."""
     specs = [TensorSpec("input_1", np.dtype("float32"), (), "age")]
     with pytest.raises(BackendFailedError, match=told):
         to_tensors(specs, [{"age": 1}, example])
 
 
 def test_chosen_outputs_have_the_versions_names() -> None:
-    """One alone is the prediction itself; one that the model has not speaks against the server."""
+    """A single output is the prediction itself; a missing output is a server fault."""
     outputs: dict[str, list[Any]] = {"y": [1, 2], "z": ["a", "b"]}
     assert to_predictions(outputs, {"mine": "z"}) == ["a", "b"]
     assert to_predictions(outputs, {"p": "z", "q": "y"}) == [{"p": "a", "q": 1}, {"p": "b", "q": 2}]

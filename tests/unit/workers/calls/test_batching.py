@@ -25,7 +25,7 @@ def numbers(batch: list[Part]) -> list[int]:
 
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 40))
 def test_every_input_goes_once_and_in_order(sizes: list[int], max_batch: int) -> None:
-    """Batches are full but for the last, whatever came together."""
+    """All batches but the last are full."""
     starts = [sum(sizes[:at]) for at in range(len(sizes))]
     queue = queue_of(*(caller(size, first=start) for size, start in zip(sizes, starts, strict=True)))
     batches = []

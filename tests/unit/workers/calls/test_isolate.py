@@ -16,7 +16,7 @@ from workers.calls.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infe
 
 
 class Doubler:
-    """Predicts 2x; a batch that has one of `bad` fails, and call number `lost_at` is not answered."""
+    """Predicts 2x; a batch with one of `bad` fails, and call number `lost_at` gets no answer."""
 
     def __init__(self, bad: set[int], lost_at: int | None = None) -> None:
         self.bad = bad
@@ -43,7 +43,7 @@ def batch(count: int) -> list[JsonObject]:
 
 
 async def test_a_good_batch_is_one_call() -> None:
-    """Nothing is halved that does not fail."""
+    """Only failed batches are halved."""
     backend = Doubler(bad=set())
     assert await infer_each(backend, batch(1000), timeout_seconds=5) == [2 * n for n in range(1000)]
     assert backend.calls == [1000]
@@ -51,7 +51,7 @@ async def test_a_good_batch_is_one_call() -> None:
 
 @given(st.integers(1, 300), st.data())
 async def test_exactly_the_bad_fail(count: int, data: st.DataObject) -> None:
-    """With few bad examples every good one is answered, each in its place, at a logarithmic price."""
+    """Every good example gets its prediction, and the number of calls is logarithmic."""
     bad = data.draw(st.sets(st.integers(0, count - 1), max_size=5))
     backend = Doubler(bad)
     settled = await infer_each(backend, batch(count), timeout_seconds=60)
@@ -64,7 +64,7 @@ async def test_exactly_the_bad_fail(count: int, data: st.DataObject) -> None:
 
 
 async def test_a_broken_backend_is_asked_a_bounded_number_of_times() -> None:
-    """When everything fails, everyone is told so soon: a broken model is not asked a hundred times."""
+    """When all calls fail, the search ends early."""
     backend = Doubler(bad=set(range(1000)))
     settled = await infer_each(backend, batch(1000), timeout_seconds=60)
     assert all(isinstance(outcome, BackendFailedError) for outcome in settled)
@@ -74,7 +74,7 @@ async def test_a_broken_backend_is_asked_a_bounded_number_of_times() -> None:
 
 
 async def test_many_bad_examples_are_no_broken_backend() -> None:
-    """A quarter of them, everywhere: those that are reached within `MAX_CALLS` are answered."""
+    """With a quarter bad, the good examples that are reached within `MAX_CALLS` get their predictions."""
     backend = Doubler(bad=set(range(0, 64, 4)))
     settled = await infer_each(backend, batch(64), timeout_seconds=60)
     assert [outcome for outcome in settled if not isinstance(outcome, BackendFailedError)] == [
@@ -84,7 +84,7 @@ async def test_many_bad_examples_are_no_broken_backend() -> None:
 
 
 async def test_the_end_of_time_ends_it() -> None:
-    """When twice the timeout has passed the rest is not tried, but nobody is without an outcome."""
+    """After twice the timeout no call is made, and every input has an outcome."""
     backend = Doubler(bad={0})
     settled = await infer_each(backend, batch(100), timeout_seconds=0)
     assert all(isinstance(outcome, BackendFailedError) for outcome in settled)
@@ -93,7 +93,7 @@ async def test_the_end_of_time_ends_it() -> None:
 
 @pytest.mark.parametrize("lost_at", [1, 2, 5])
 async def test_a_backend_that_is_lost_is_not_asked_again(lost_at: int) -> None:
-    """What was not settled before fails, whichever call was lost."""
+    """All inputs without an outcome fail then."""
     backend = Doubler(bad={3}, lost_at=lost_at)
     settled = await infer_each(backend, batch(64), timeout_seconds=60)
     assert len(backend.calls) == lost_at
@@ -103,10 +103,10 @@ async def test_a_backend_that_is_lost_is_not_asked_again(lost_at: int) -> None:
 
 
 class Garbler(Doubler):
-    """Reads answers that are none; `answers` refers to those that are still held."""
+    """Reads invalid responses; `answers` has weak references to them."""
 
     class Answer(bytearray):
-        """What was read."""
+        """A response body."""
 
     def __init__(self, error: type[Exception]) -> None:
         super().__init__(bad=set())
@@ -125,7 +125,7 @@ class Garbler(Doubler):
 
 @pytest.mark.parametrize("error", [BackendUnavailableError, BackendFailedError])
 async def test_an_error_holds_nothing_of_what_was_read(error: type[Exception]) -> None:
-    """It may be kept for a while, and big answers would be as long, or longer: until the collector comes by."""
+    """A kept error would keep large responses in memory until the next garbage collection."""
     backend = Garbler(error)
     gc.disable()
     try:

@@ -17,7 +17,7 @@ from workers.network.endpoints import Outbound
     ],
 )
 def test_this_machine_is_allowed_by_default(endpoint: str) -> None:
-    """Loopback by number or by name, any port."""
+    """Loopback by address or name, on any port."""
     assert Outbound().check(endpoint).partition("://")[2]
 
 
@@ -35,13 +35,13 @@ def test_this_machine_is_allowed_by_default(endpoint: str) -> None:
     ],
 )
 def test_other_machines_are_not(endpoint: str) -> None:
-    """Whatever is not plainly a loopback address is refused."""
+    """Only plain loopback addresses are allowed."""
     with pytest.raises(ArtifactError, match="HEADRACE_BACKEND_HOSTS"):
         Outbound().check(endpoint)
 
 
 def test_a_list_says_exactly_what_is_allowed() -> None:
-    """A host with all its ports or with one; what is not listed is refused, this machine included."""
+    """A host with all ports or with one; other hosts are refused, this machine included."""
     hosts = ["models.example.test", "other.example.test:8443", "[::1]:9000"]
     for endpoint in (
         "http://models.example.test/v2/models/m",
@@ -73,12 +73,12 @@ def test_a_list_says_exactly_what_is_allowed() -> None:
     ],
 )
 def test_what_is_called_is_what_was_checked(endpoint: str, called: str) -> None:
-    """The address is put together from its checked parts, so that no two parsers can differ about it."""
+    """The URL is built from its checked parts, so that another parser cannot read it differently."""
     assert Outbound().check(endpoint) == called
 
 
 def test_the_scheme_gives_the_port() -> None:
-    """A listed port also means the scheme's own when the endpoint names none."""
+    """A listed port also matches the default port of the scheme."""
     Outbound(["models.example.test:443"]).check("https://models.example.test/v2/models/m")
     with pytest.raises(ArtifactError, match=r"models\.example\.test:80 is not listed"):
         Outbound(["models.example.test:443"]).check("http://models.example.test/v2/models/m")
@@ -101,7 +101,7 @@ def test_the_scheme_gives_the_port() -> None:
     ],
 )
 def test_what_is_no_plain_endpoint_is_refused_unquoted(endpoint: str) -> None:
-    """Other schemes, broken URLs and URLs with credentials; nothing of them is quoted."""
+    """Other schemes, invalid URLs and URLs with credentials; the message quotes none of them."""
     with pytest.raises(ArtifactError) as refusal:
         Outbound().check(endpoint)
     assert "secret" not in str(refusal.value)
@@ -111,7 +111,7 @@ def test_what_is_no_plain_endpoint_is_refused_unquoted(endpoint: str) -> None:
     "entry", ["http://models.example.test", "a.test:port", "a.test/path", "user@a.test", "[::1"]
 )
 def test_a_list_that_cannot_be_read_stops_the_start(entry: str) -> None:
-    """The entry is named, and what to write."""
+    """The message has the entry and the correct form."""
     with pytest.raises(SetupError, match="write host or host:port"):
         Outbound([entry]).check("http://127.0.0.1/v2/models/m")
 
@@ -145,26 +145,26 @@ NETWORKS = ["10.0.0.0/8", "fd00::/8"]
     ],
 )
 def test_what_is_not_public_is_not_called_under_a_listed_name(address: str) -> None:
-    """Private, link-local, loopback, unspecified, multicast, reserved; also inside an IPv6 address."""
+    """Private, link-local, loopback, unspecified, multicast and reserved addresses, also inside an IPv6 address."""
     for networks in ([], NETWORKS):
         assert not Outbound(["models.example.test"], networks).may_connect("models.example.test", address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8"])
 def test_what_is_public_is_called(address: str) -> None:
-    """In no network that anybody needs to list."""
+    """Without a listed network."""
     assert Outbound(["models.example.test"]).may_connect("models.example.test", address)
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"])
 def test_networks_of_the_operator_are_called(address: str) -> None:
-    """And only those."""
+    """Other private networks are not."""
     assert Outbound(["models.example.test"], NETWORKS).may_connect("models.example.test", address)
     assert not Outbound(["models.example.test"]).may_connect("models.example.test", address)
 
 
 def test_addresses_by_number_were_checked_as_such() -> None:
-    """Who lists an address means it; localhost is this machine, whatever a hosts file says."""
+    """A listed address is allowed as it is; localhost must resolve to loopback."""
     assert Outbound(["10.0.0.1"]).may_connect("10.0.0.1", "10.0.0.1")
     for networks in ([], NETWORKS):
         assert Outbound(networks=networks).may_connect("localhost", "127.0.0.1")
@@ -175,13 +175,13 @@ def test_addresses_by_number_were_checked_as_such() -> None:
 
 @pytest.mark.parametrize("network", ["10.0.0.0/33", "10.0.0.1/8", "private", ""])
 def test_networks_that_cannot_be_read_stop_the_start(network: str) -> None:
-    """The setting is named, and what to write; before anything is called."""
+    """The message has the setting and the correct form; no call is made."""
     with pytest.raises(SetupError, match="HEADRACE_BACKEND_NETWORKS"):
         Outbound(networks=[network]).check("http://127.0.0.1/v2/models/m")
 
 
 def test_a_token_goes_with_its_host_and_port() -> None:
-    """The first that fits; others get none. What follows the first equals sign is all its own."""
+    """The first matching entry applies; the token is everything after the first equals sign."""
     outbound = Outbound(tokens=SecretStr("a.test:8443=first==, a.test=second,[::1]:9=third,"))
     assert outbound.token("https://A.test:8443/v2") == "first=="
     assert outbound.token("http://a.test/v2") == "second"
@@ -195,7 +195,7 @@ def test_a_token_goes_with_its_host_and_port() -> None:
     "entry", ["secret", "a.test=", "=secret", "a.test=se\ncret", "a.test=s\xe9cret", "a.test=x,se/cret=="]
 )
 def test_tokens_that_cannot_be_read_stop_the_start_unquoted(entry: str) -> None:
-    """Also what no header may hold: the HTTP library would quote it in its error."""
+    """Also tokens with characters that are invalid in a header, which the HTTP library would quote."""
     for endpoint in ("http://a.test/v2", "http://b.test/v2"):
         with pytest.raises(SetupError, match=r"host\[:port\]=TOKEN") as refusal:
             Outbound(tokens=SecretStr("z.test=fine," + entry)).token(endpoint)
