@@ -22,7 +22,7 @@ _INSTALL_JAVA = (
     "`apt install openjdk-17-jre-headless`, macOS: `brew install openjdk`) and put it on PATH or in JAVA_HOME"
 )
 _INSTALL_MAVEN = (
-    "Apache Maven (`mvn`), which downloads Kafka once, is not on PATH; install it "
+    "Apache Maven (`mvn`) is not on PATH; it downloads Kafka once: install it "
     "(Debian and Ubuntu: `apt install maven`, macOS: `brew install maven`)"
 )
 

@@ -68,7 +68,7 @@ class LocalStack:
                 service.launch()
             for service in reversed(self._services):
                 service.wait_until_ready()
-                self._report(f"{service.name} is ready")
+                self._report(f"{service.name} started")
         except BaseException:  # also an interruption must leave no server running
             self.stop()
             raise
