@@ -22,7 +22,7 @@ HeadraceError
 │   ├── CacheUnavailableError
 │   ├── RegistryUnavailableError
 │   └── ResponseTimeoutError
-├── ArtifactError              do not load this version; the previous route stays active
+├── ArtifactError              try the load again later; the older route stays, if there is one
 └── SetupError                 stop the process; the message says what to change
 """
 
@@ -113,7 +113,7 @@ class BackendUnavailableError(AnswerAndDeadLetterError):
 
 
 class BackendFailedError(AnswerAndDeadLetterError):
-    """The model server answered without predictions."""
+    """The backend gave no valid predictions."""
 
     code = ErrorCode.BACKEND_ERROR
 
@@ -138,13 +138,21 @@ class RejectionCode(StrEnum):
     """Why the registry rejected a promotion event."""
 
     UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    """The model is not registered, and the event is not `register`."""
     UNKNOWN_VERSION = "UNKNOWN_VERSION"
+    """The model has no version of that name."""
     VERSION_EXISTS = "VERSION_EXISTS"
+    """`register` names a version that the model has already."""
     ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
+    """The state of the model, or the status of the version, does not allow the action."""
     BAD_WEIGHT = "BAD_WEIGHT"
+    """A weight is out of range, or the weights leave production nothing or do not add up to 100."""
     STALE_REVISION = "STALE_REVISION"
+    """The model is not at the event's `expected_revision`."""
     EVENT_CONFLICT = "EVENT_CONFLICT"
+    """An event with the same `event_id` and another body was decided before."""
     INVALID_EVENT = "INVALID_EVENT"
+    """The event does not match its schema, or its action lacks a field or does not take one."""
 
 
 class PromotionRejectedError(HeadraceError):
@@ -183,7 +191,10 @@ class ResponseTimeoutError(UnavailableError):
 
 
 class ArtifactError(HeadraceError):
-    """A model artifact cannot be fetched, verified or loaded: its version gets no traffic."""
+    """A version's artifact cannot be fetched, verified or loaded.
+
+    The worker keeps the model's older route. Without one, the version's requests get BACKEND_UNAVAILABLE.
+    """
 
 
 class SetupError(HeadraceError):

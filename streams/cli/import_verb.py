@@ -1,4 +1,4 @@
-"""`headrace import`: register a model version of MLflow. (`import.py` could not be imported.)"""
+"""`headrace import`: register a model version of MLflow. (A module named `import` could not be imported.)"""
 
 import sys
 from collections.abc import Iterator
@@ -36,7 +36,8 @@ def import_(
     """Add a version from MLflow to a model, without traffic.
 
     Fetches, hashes and loads its ONNX file as a worker would. The schemas come from the file and the model's
-    signature, the metrics from its run. Refuses a version without an ONNX file: pickles are never loaded.
+    signature, the metrics from its run. Refuses a version without an ONNX file: pickles are never loaded. Exit
+    code 1: the file or MLflow's version is not accepted.
     """
     import asyncio
 

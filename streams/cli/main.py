@@ -57,7 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-_VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Start": (up, init, worker, dashboard),
     "Predict": (predict,),
     "Add a version": (check, register, import_),
@@ -66,7 +66,7 @@ _VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Monitor": (top, metrics, alerts),
     "Reference": (config, schemas),
 }
-for _title, _verbs in _VERBS.items():
+for _title, _verbs in VERBS.items():
     for _verb in _verbs:
         if isinstance(_verb, typer.Typer):
             app.add_typer(_verb, rich_help_panel=_title)

@@ -25,7 +25,8 @@ def worker(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C.
 
-    The signal drains the requests in flight; the worker exits with 0 within 10 seconds.
+    After the signal the worker answers the requests in flight and exits with 0. If that takes longer than
+    HEADRACE_SHUTDOWN_SECONDS, it exits with 75.
 
     Roles: predict answers requests; control decides promotions, in one worker at a time; monitor adds up the
     metrics of all workers for `headrace metrics`, and alerts; log writes each response to the table

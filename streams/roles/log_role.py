@@ -15,7 +15,7 @@ from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
 from streams.process.background import background, run_periodically
 from streams.process.interpreter import tune_garbage_collector
-from streams.prometheus.control_families import LogMetrics
+from streams.prometheus.log_families import LogMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 log = structlog.get_logger()

@@ -1,21 +1,22 @@
 """The request path of one slice, from top to bottom.
 
     step         here                            in
-    slice        Pipeline.process                kafka/slice_agent.py calls it
-    parse        _parse_route_validate           requests.py      parse
-    route        _parse_route_validate           requests.py      route_and_validate, route_table.py
-    validate     _parse_route_validate           requests.py      route_and_validate
-    cache        _look_up                        workers/cache.py
-    coalesce     _answer                         coalescing.py    start_calls, await_call
-    infer        _infer_and_validate             workers/calls/dispatch.py
-    validate     _validate_predictions           route_table.py   output_is_valid
-    respond      _respond_to_call, _answer       responder.py     respond, respond_error
-    count        _respond_to_call, _answer       responder.py     the same calls
-    acknowledge  `process` returns               kafka/slice_agent.py
+    slice        Pipeline.process                streams/kafka/slice_agent.py calls it
+    parse        _parse_route_validate           streams/serving/requests.py     parse
+    route        _parse_route_validate           streams/serving/requests.py     route_and_validate
+                                                 streams/serving/route_table.py  look-up of the version
+    validate     _parse_route_validate           streams/serving/requests.py     route_and_validate
+    cache        _look_up                        workers/cache/redis_cache.py    get_many
+    coalesce     _answer                         streams/serving/coalescing.py   start_calls, await_call
+    infer        _infer_and_validate             workers/calls/dispatch.py       infer
+    validate     _validate_predictions           streams/serving/route_table.py  output_is_valid
+    respond      _respond_to_call, _answer       streams/serving/responder.py    respond, respond_error
+    count        _respond_to_call, _answer       streams/serving/responder.py    the same calls
+    acknowledge  `process` returns               streams/kafka/slice_agent.py
 
 A slice goes through each step as a whole: one cache read, one call for each version's misses, one cache
-write, a few batches to Kafka. Hits do not wait for misses. All requests of a slice use one serving table. The
-path has one loop: a request whose call failed may go back to the cache step, once, with the production
+write for each call, a few batches to Kafka. Hits do not wait for misses. All requests of a slice use one serving
+table. The path has one loop: a request whose call failed may go back to the cache step, once, with the production
 version (`fallback.py`).
 
 Every record ends in a response, a dead letter, or both. An exception outside the tree of `schemas/errors.py`

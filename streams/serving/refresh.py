@@ -1,10 +1,11 @@
 """Keeps what a worker serves at the registry's epoch.
 
 The registry's epoch is read each second, and at once when a hint says that it moved. If it moved, the models that changed
-since are read. A model whose versions are all loaded is served by its new route at once: that is so for every rollback
-and every change of weights. For another model the missing versions are loaded and warmed first, in the background. Its
-older route stays until then, and no other model waits for it. A version that cannot be loaded is reported and tried
-again later, and the older route stays; `load_state.py` has the states.
+since are read. A model whose versions are all loaded is served by its new route at once. A rollback to the rollback target
+and a change of weights among versions with traffic are such cases. For another model the missing versions are loaded
+and warmed first, in the background. Its older route stays until then, and no other model waits for it. A version that
+cannot be loaded is reported and tried again later, and the older route stays. Without an older route the new one is
+served, and the requests of that version fail. `load_state.py` has the states.
 
 A poll that fails changes nothing. After `stale_after_seconds` without a successful poll, responses say that they are
 stale.

@@ -1,6 +1,6 @@
 """Real model servers on free ports of this machine: started, asked whether they are ready, and ended.
 
-Each has an environment of its own (`requirements/NAME.txt`) and serves the models of `models/toys.py`.
+Each has an environment of its own (`requirements/NAME.txt`) and serves the models of `tests/servers/models/toys.py`.
 """
 
 import random

@@ -5,7 +5,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from streams.cli.main import app
+from streams.cli.main import VERBS, app
 
 
 def cli_sections() -> str:
@@ -17,7 +17,12 @@ def cli_sections() -> str:
 
 def _commands(group: Any, context: Any) -> Iterator[str]:
     title = ""
-    for name, command in group.commands.items():
+    commands = list(group.commands.items())
+    if context.parent is None:
+        # typer lists groups of verbs, such as `alerts`, after all others.
+        titles = list(VERBS)
+        commands.sort(key=lambda each: titles.index(each[1].rich_help_panel))
+    for name, command in commands:
         inner = command.make_context(name, [], parent=context, resilient_parsing=True)
         if context.parent is None and command.rich_help_panel != title:
             title = command.rich_help_panel

@@ -1,8 +1,11 @@
-"""The error codes of responses and dead letters as Markdown, read from schemas/errors.py."""
+"""The error codes of responses, dead letters and promotion results as Markdown, read from schemas/errors.py."""
 
+import ast
+import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 
-from schemas.errors import AnswerError, MalformedRecordError
+from schemas.errors import AnswerError, MalformedRecordError, RejectionCode
 from schemas.events import ErrorCode
 
 
@@ -16,6 +19,20 @@ def response_errors() -> str:
     rows.append((MalformedRecordError.code, "no", "yes", _text(MalformedRecordError)))
     head = "| Code | Response | Dead letter | When |\n| --- | --- | --- | --- |\n"
     return head + "".join(f"| `{code}` | {' | '.join(cells)} |\n" for code, *cells in rows)
+
+
+def promotion_rejections() -> str:
+    """A table of all codes of rejected promotions; the text is the string below the code in its class."""
+    (declared,) = ast.parse(inspect.getsource(RejectionCode)).body
+    assert isinstance(declared, ast.ClassDef)
+    meanings: dict[str, str] = {}
+    for code, text in pairwise(declared.body):
+        match code, text:
+            case ast.Assign(value=ast.Constant(value=str(name))), ast.Expr(ast.Constant(value=str(meaning))):
+                meanings[name] = meaning
+    return "| code | when |\n|---|---|\n" + "".join(
+        f"| `{code.value}` | {meanings[code.value]} |\n" for code in RejectionCode
+    )
 
 
 def _descendants(base: type[AnswerError]) -> Iterator[type[AnswerError]]:

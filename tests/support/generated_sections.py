@@ -11,7 +11,7 @@ from pathlib import Path
 from streams.prometheus.catalogue import markdown_table
 from streams.serving import load_state
 from tests.support.cli_reference import cli_sections
-from tests.support.error_reference import response_errors
+from tests.support.error_reference import promotion_rejections, response_errors
 from tests.support.settings_reference import settings_tables
 from tests.support.state_diagrams import (
     alert_diagram,
@@ -30,6 +30,7 @@ SECTIONS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/control-plane.md", "moves"): lifecycle_table,
     ("docs/control-plane.md", "lifecycle"): lifecycle_diagram,
     ("docs/control-plane.md", "refusals"): refusals_table,
+    ("docs/control-plane.md", "rejections"): promotion_rejections,
     ("docs/states.md", "loading"): lambda: diagram_of(load_state.TRANSITIONS, load_state.CURRENT.phase),
     ("docs/states.md", "breaker"): lambda: diagram_of(breaker.TRANSITIONS, breaker.CLOSED.phase),
     ("docs/states.md", "cache"): lambda: diagram_of(

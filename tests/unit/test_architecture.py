@@ -53,25 +53,25 @@ def forbids(contract: Mapping[str, Any], importer: str, imported: str) -> bool:
             imported, contract["forbidden_modules"]
         )
     for container in contract.get("containers", [""]):
-        floors = [
-            [f"{container}.{part.strip(' ()')}".lstrip(".") for part in floor.split("|")]
-            for floor in contract["layers"]
+        layers = [
+            [f"{container}.{part.strip(' ()')}".lstrip(".") for part in layer.split("|")]
+            for layer in contract["layers"]
         ]
         at, of = (
-            next((number for number, floor in enumerate(floors) if is_within(name, floor)), None)
+            next((number for number, layer in enumerate(layers) if is_within(name, layer)), None)
             for name in (importer, imported)
         )
         if (
             at is not None
             and of is not None
-            and (of < at or (of == at and _apart(floors[at], importer, imported)))
+            and (of < at or (of == at and _apart(layers[at], importer, imported)))
         ):
             return True
     return False
 
 
-def _apart(floor: list[str], importer: str, imported: str) -> bool:
-    return not any(is_within(importer, [part]) and is_within(imported, [part]) for part in floor)
+def _apart(layer: list[str], importer: str, imported: str) -> bool:
+    return not any(is_within(importer, [part]) and is_within(imported, [part]) for part in layer)
 
 
 def is_forbidden(importer: str, imported: str) -> bool:

@@ -1,5 +1,6 @@
-"""Every file, anchor, command, target and setting that a page names exists."""
+"""Every file, anchor, command, target and setting that a page names exists, and every file that a docstring names."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -15,6 +16,8 @@ from streams.config.sources import VARIABLES
 from tests.support.docs.markdown import PAGES, ROOT, anchors, blocks, prose
 
 FOLDERS = "streams|registry|workers|schemas|deploy|tests|docs"
+# In a docstring: a file of Python, SQL or Markdown, by its path in the project or as a neighbour by its name.
+NAMED_FILE = re.compile(r"(?<![\w/.<*$-])(\w[\w./-]*\.(?:py|sql|md))\b")
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 every_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
 # Variables that are no settings: one names the env file, the others belong to Compose.
@@ -30,6 +33,19 @@ def test_named_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(rf"(?<![\w/.:-])(?<!\]\()((?:{FOLDERS})/[\w./-]*\w)", text)
     assert [name for name in named if not (ROOT / name).exists() and name not in examples(page)] == []
+
+
+def test_files_named_in_docstrings_exist() -> None:
+    modules = [module for folder in FOLDERS.split("|") for module in (ROOT / folder).rglob("*.py")]
+    missing = [
+        f"{module.relative_to(ROOT)}: {name}"
+        for module in modules
+        for text in docstrings(module)
+        for name in NAMED_FILE.findall(text)
+        if not (ROOT / name).exists() and ("/" in name or not (module.parent / name).exists())
+    ]
+    assert modules
+    assert missing == []
 
 
 @every_page
@@ -96,6 +112,13 @@ def test_the_index_lists_every_page() -> None:
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index} <= linked
 
 
+def docstrings(module: Path) -> Iterator[str]:
+    """The docstrings of a module, its classes and its functions."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
 def examples(page: Path) -> set[str]:
     """Names of what a page shows how to add: listed in its comment `<!-- added by this page: NAME … -->`."""
     found = re.findall(r"<!-- added by this page: (.*) -->", page.read_text(encoding="utf-8"))
@@ -136,14 +159,14 @@ def command_lines(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(re.sub(r"[\[\]]|(?<!\S)>.*", "", found[1]), comments=True)
 
 
-def test_the_floors_are_those_of_the_contracts() -> None:
+def test_the_layers_are_those_of_the_contracts() -> None:
     """docs/architecture.md draws each layers contract as import-linter holds it."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     for contract in contracts:
         if "containers" in contract:
             (name,) = contract["containers"]
-            (drawn,) = re.findall(rf"<!-- floors of {name} -->\n```\n(.*?)```", text, re.DOTALL)
+            (drawn,) = re.findall(rf"<!-- layers of {name} -->\n```\n(.*?)```", text, re.DOTALL)
             assert [set(line.split()) for line in drawn.splitlines()] == [
                 set(layer.split(" | ")) for layer in contract["layers"]
             ]
