@@ -1,5 +1,5 @@
-# Every target installs what it needs, below .venv and build/ only. One exception: test-containers, run as root where
-# no container engine runs, installs Debian's.
+# Every target installs what it needs, below .venv and build/, and downloads to the user's cache folder. One exception:
+# test-containers, run as root where no container engine runs, installs Debian's.
 # The first Python of this list that is installed; set PYTHON to name another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -12,7 +12,7 @@ TEST_WORKERS ?=
 # What `make test` runs, and further options of pytest: make test TESTS=tests/faults PYTEST_ARGS=-x
 TESTS ?= tests
 PYTEST_ARGS ?=
-# What runs on containers too, beside the tests of the containers themselves.
+# What runs on containers too, in addition to the tests of the containers themselves.
 CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
@@ -66,7 +66,7 @@ docs: $(STAMP) ## write docs/schemas, docs/asyncapi.json and the generated parts
 
 ##@ Test
 
-test: $(STAMP) ## every test, on real Kafka, PostgreSQL and Redis that it starts; TESTS=, PYTEST_ARGS=
+test: $(STAMP) ## the tests that need at most Kafka, PostgreSQL and Redis, which it starts; TESTS=, PYTEST_ARGS=
 	$(BIN)/pytest -n $(or $(TEST_WORKERS),4) --dist loadgroup $(PYTEST_ARGS) $(TESTS)
 
 test-unit: $(STAMP) ## the tests that need no services
@@ -103,19 +103,19 @@ screenshot: $(STAMP) ## docs/images/dashboard.png: the live page over seven minu
 
 ##@ Measure (results also in build/bench; see tests/bench/README.md)
 
-bench: $(STAMP) ## the request path beside its peers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
+bench: $(STAMP) ## the request path compared with its peers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
 	@$(BIN)/python -m tests.bench.request_path
 
-bench-backends: $(STAMP) ## beside direct clients of real model servers; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
+bench-backends: $(STAMP) ## real model servers, compared with direct clients; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
 	@$(BIN)/python -m tests.bench.backends
 
-bench-log: $(STAMP) ## the prediction log beside plain writers of the same rows; BENCH_REPEATS=5, BENCH_LOG_ROWS=600000
+bench-log: $(STAMP) ## the prediction log compared with plain writers of the same rows; BENCH_REPEATS=5, BENCH_LOG_ROWS=600000
 	@$(BIN)/python -m tests.bench.log
 
 bench-memory: $(STAMP) ## the memory of a worker over two million requests
 	@$(BIN)/python -m tests.bench.memory
 
-bench-registry: $(STAMP) ## a worker beside 1,000 models of 10 versions each
+bench-registry: $(STAMP) ## a worker with a registry of 1,000 models of 10 versions each
 	@$(BIN)/python -m tests.bench.registry_scale
 
 bench-rollback: $(STAMP) ## from the call of an operator to the last response by the old version; BENCH_ROUNDS=200

@@ -1,6 +1,6 @@
-"""PURE: the lifecycle of a model's versions. This file alone decides what a promotion event does.
+"""PURE: the lifecycle of a model's versions. `apply` decides what a promotion event does to a model.
 
-These hold before and after every event:
+Invariants, before and after every event:
 - once a model has traffic, its weights add up to 100; before that it has no route;
 - a model with traffic has exactly one version in production, and that version takes traffic;
 - the versions in production and canary take traffic, and no others;
@@ -31,7 +31,7 @@ FULL = Decimal(100)
 class Part(Enum):
     """A version's part in an event."""
 
-    NAMED = "named by the event, or meant by a rollback that names none"
+    NAMED = "named by the event; for a rollback that names no version, a canary or the rollback target"
     DISPLACED = "loses all its traffic to the named one"
 
 
@@ -82,10 +82,10 @@ REFUSALS: Mapping[tuple[Action, Status], str] = {
     ),
     (Action.ARCHIVE, Status.ARCHIVED): "{version} is archived already; there is nothing to do",
 }
-"""(action, status before) -> why the named version is refused. MOVES and REFUSALS together hold every status."""
+"""(action, status before) -> why the named version is refused. For every action that names versions, each status is a key of MOVES or of REFUSALS."""
 
-# action -> the fields that it needs. A field that an action does not take is refused and not ignored: whoever sends
-# `promote` with a weight of 5 means something else than `promote`.
+# action -> the fields that it needs. An event with a field that its action does not take is rejected, because it may
+# be a mistake: `promote` gives 100%, so a sender that adds a weight of 5 probably wants `canary`.
 FIELDS: Mapping[Action, frozenset[str]] = {
     Action.REGISTER: frozenset({"model"}),
     Action.CANARY: frozenset({"version", "weight"}),

@@ -21,5 +21,5 @@ class WorkerHeartbeat:
     behind: Mapping[str, str] = field(default_factory=dict)
 
     def serves(self, model_name: str, epoch: int) -> bool:
-        """True when this worker answers for a model by `epoch` or a later one."""
+        """True when this worker serves `epoch`, or a later one, of the model."""
         return self.epoch >= epoch and model_name not in self.behind

@@ -148,7 +148,7 @@ class Occurrences(Rule):
 
 
 class ConsumerLag(Rule):
-    """The oldest unanswered request is older than `age_seconds`, and its age grows."""
+    """The oldest unanswered request is older than `age_seconds`, and the backlog of its partition does not shrink."""
 
     severity: Severity = "critical"
     hold_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0

@@ -1,7 +1,7 @@
 """Inference: backends, the prediction cache, artifacts.
 
-Promises: every call returns within its timeout with predictions or an error of `schemas.errors`;
-exceptions of httpx, redis and onnxruntime are translated; no data goes to other hosts than those in the
+Promises: every call returns predictions or an error of `schemas.errors` within its timeout, or within twice
+its timeout while bad examples are isolated; exceptions of httpx, redis and onnxruntime are translated; no data goes to other hosts than those in the
 settings.
 Must never import: `streams`, `registry`, `deploy`.
 """

@@ -63,12 +63,12 @@ class AlertSettings(Section):
 class PredictionLogSettings(Section):
     title: ClassVar[str] = "Prediction log"
 
-    log_keep_days: Days = Field(30, description="Retention of logged predictions, before today.")
+    log_keep_days: Days = Field(30, description="How long logged predictions are kept, today not counted.")
     log_user_ids: Literal["plain", "hashed"] = Field(
         "plain", description="Form of the user ids; hashed: HMAC-SHA-256 with LOG_HASH_KEY."
     )
     log_hash_key: SecretStr | None = Field(
-        None, description="Key of hashed user ids, 32 characters or more, as of openssl rand -hex 32."
+        None, description="Key of hashed user ids, 32 characters or more, as `openssl rand -hex 32` prints."
     )
     log_predictions: bool = Field(False, description="Whether the predictions themselves are logged.")
 

@@ -27,8 +27,8 @@ class WorkerSettings(Section):
     )
     registry_poll_seconds: Seconds = Field(
         1.0,
-        description="Interval between two polls of the registry's epoch, and between two heartbeats. A worker "
-        "follows a promotion after it at the latest, without a hint from Redis.",
+        description="Longest interval between two polls of the registry's epoch. Without a hint from Redis, a worker "
+        "reads a promotion at its next poll.",
     )
     stale_after_seconds: Seconds = Field(
         5.0,
@@ -86,7 +86,7 @@ class HttpSettings(Section):
             text = token.get_secret_value()
             if len(text) < DASHBOARD_TOKEN_CHARACTERS or not text.isascii() or not text.isprintable():
                 raise ValueError(
-                    f"write {DASHBOARD_TOKEN_CHARACTERS} characters or more, as of openssl rand -hex 16"
+                    f"write {DASHBOARD_TOKEN_CHARACTERS} characters or more, as `openssl rand -hex 16` prints"
                 )
         return token
 

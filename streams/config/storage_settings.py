@@ -23,7 +23,7 @@ class PostgresSettings(Section):
         parts = split_url(dsn, "postgresql", "postgres")
         modes = parse_qs(parts.query).get("sslmode", [])
         if not modes:
-            # Without sslmode the driver tries TLS and checks no certificate. Plain is honest.
+            # Without sslmode the driver tries TLS and checks no certificate. A plain connection pretends no protection.
             separator = "&" if parts.query else "?"
             return SecretStr(f"{dsn.get_secret_value()}{separator}sslmode=disable")
         if modes[-1] not in ("disable", "verify-ca", "verify-full"):

@@ -1,5 +1,5 @@
 """Reading slices from Kafka, tracking their offsets, and writing batches to it.
 
 The only package that imports Faust and aiokafka, and that uses their private names;
-`tests/contract/test_pinned_libraries.py` holds these names. It does not know models, predictions or the registry.
+`tests/contract/test_pinned_libraries.py` checks these names. It does not know models, predictions or the registry.
 """

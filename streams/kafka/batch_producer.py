@@ -116,8 +116,8 @@ class BatchProducer(driver.Producer):
     def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
         """Append rows to the partition's last batch, while it is still open; returns their number and their delivery.
 
-        A batch per small slice would mean a request per slice. A partition sends one request at a time, so the
-        rows after many small batches would be late.
+        With a batch for each small slice, the producer would send one request for each. It sends one request at a
+        time for each partition, so rows would wait behind many small batches.
         """
         last = self._last.get((topic, partition))
         if last is None:

@@ -27,7 +27,8 @@ class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
         self.raw = raw
 
 
-# The fetcher creates its buffers by this name. For other consumers of this process nothing changes.
+# The fetcher creates its buffers by this name. Other consumers of this process get KeptRecords too: they read them as
+# before, and the raw bytes stay in memory as long as the buffer.
 aiokafka.consumer.fetcher.MemoryRecords = KeptRecords
 
 

@@ -112,7 +112,10 @@ class OffsetTracker:
         return list(self._committable)
 
     def oldest_ms(self) -> int | None:
-        """The lowest timestamp of each partition's first unacknowledged record; None when every slice is acknowledged."""
+        """The lowest timestamp, in ms, among the first records of the partitions' oldest unacknowledged slices.
+
+        None when every slice is acknowledged.
+        """
         return min((queue[0].records[0].timestamp for queue in self._queues.values() if queue), default=None)
 
     def clear(self) -> None:

@@ -130,7 +130,7 @@ async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> Non
 
 
 async def _wait_for_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """The partition count of each topic, when the broker has the metadata of all; it gets it some time later."""
+    """Wait until the broker has the metadata of all new topics; returns the partition count of each."""
     async with asyncio.timeout(_PROPAGATION_SECONDS):
         while True:
             topics = await admin.describe_topics(names)

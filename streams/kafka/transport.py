@@ -1,11 +1,11 @@
 # ruff: noqa: SLF001  # it rests on private names, as the docstring says
 # ruff: noqa: ASYNC109  # the signatures are those of the base class
-"""The batched transport: one Faust event per slice of records, instead of one per record.
+"""The batched transport: one Faust message for each slice of records, instead of one for each record.
 
-Stock Faust spends about 80 µs of bookkeeping on each record. Here a slice of up to `slice_max_records` consecutive
-records of one partition is one Faust message, so that the bookkeeping is paid once per slice. The consumer runs on
-the worker's own event loop, whereas the stock driver gives it a thread: no agent blocks the loop, so that passing
-records between threads would cost more than it saves.
+Stock Faust spends about 80 µs of processor time on each message. Here a message is a slice: up to `slice_max_records`
+consecutive records of one partition. The consumer runs on the worker's event loop. The stock driver runs it in a
+thread, for agents that block the loop. No agent of Headrace does, so a thread would only add the cost of passing
+records.
 
 Invariants:
 1. An offset is committed only when every record before it is acknowledged (`streams/kafka/offset_tracker.py`).
@@ -40,7 +40,7 @@ from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import install_batch_reader
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
 
-# Not named after the module: Faust's services log under the module's name, and `process/logs.py` hides that logger.
+# Not `__name__`: Faust's services log under that name, and `streams/process/logs.py` hides that logger.
 log = structlog.get_logger("streams.partitions")
 
 COMMIT_INTERVAL_SECONDS = 1.0

@@ -1,1 +1,1 @@
-"""The role `monitor`: what the workers count, added up, and what follows from it."""
+"""The role `monitor`: adds up the metrics of all workers, evaluates alert rules, and delivers alerts."""

@@ -1,1 +1,1 @@
-"""The role `log`: what was answered, written down."""
+"""The role `log`: writes each response to the table `prediction_log`."""

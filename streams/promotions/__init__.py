@@ -1,1 +1,1 @@
-"""Deciding promotion events, and whether every worker answers by a decision."""
+"""Decides promotion events, and finds out whether every worker serves a decision."""

@@ -12,14 +12,14 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """Which live workers answer for a model by an epoch, and why the others (`behind`) do not yet."""
+    """Which live workers serve an epoch of a model, and why the others (`behind`) do not yet."""
 
     serving: Sequence[str]
     behind: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
-        """True when no live worker answers by an older route. True also when no worker is live."""
+        """True when no live worker serves an older route. True also when no worker is live."""
         return not self.behind
 
 

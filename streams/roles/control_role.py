@@ -59,7 +59,7 @@ async def control_role(context: RoleContext) -> AsyncIterator[None]:
 
 
 def _key(result: PromotionResult, record: Record) -> bytes | None:
-    """The model's name; the record's own key when the name cannot be read and the key is not too long for one."""
+    """The model's name. Without a readable name, the record's key, if it has at most `MAX_ECHO_CHARACTERS` bytes."""
     if result.model_name:
         return result.model_name.encode()
     return record.key if record.key is not None and len(record.key) <= MAX_ECHO_CHARACTERS else None

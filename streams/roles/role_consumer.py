@@ -89,9 +89,9 @@ class RoleConsumer:
         """Handle the topic's slices while the block runs.
 
         The watchdog ends the process after `stall_seconds` (the setting `watchdog_seconds` by default) without
-        progress. A rising `attempts` is progress too: waiting for PostgreSQL is no stall. After the block the
-        slices in flight are finished within `drain_seconds` (None: without limit); those that are not, go to
-        the next worker with this role.
+        progress. A rising `attempts` counts as progress, so a wait for PostgreSQL does not end the process. After
+        the block, the slices in flight have `drain_seconds` to finish (None: no limit). The next worker with
+        this role reads the unfinished slices again.
         """
         context = self._context
         slice_agent(

@@ -19,7 +19,7 @@ from streams.serving.route_table import ServedVersion
 
 log = structlog.get_logger()
 
-# As many inputs as a slice has.
+# Above `slice_max_records` by default (2,000), so that one call takes a whole slice.
 MAX_CALL_INPUTS = 2048
 
 

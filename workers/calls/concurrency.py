@@ -15,8 +15,8 @@ a server gets the maximum until calls fail.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-# Waiting calls, absolute and as a fraction of the limit: below the first pair the limit grows, above the
-# second it shrinks. The fractions tolerate the variance of latencies.
+# Numbers of waiting calls, absolute and as a fraction of the limit; the larger one of a pair counts. Below FEW the
+# limit grows, above MANY it shrinks. The fractions tolerate the variance of latencies.
 FEW_WAITING, FEW_FRACTION = 2.0, 0.3
 MANY_WAITING, MANY_FRACTION = 4.0, 0.5
 _SMOOTHING = 0.3

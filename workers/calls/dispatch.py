@@ -1,7 +1,7 @@
-"""The dispatcher of one version: batches its callers' inputs, limits calls in flight, and pauses while it is down.
+"""The dispatcher of one version: batches inputs, limits the calls in flight, and pauses after repeated failures.
 
-The rules are elsewhere: `batching` forms batches, `concurrency` limits the calls in flight, `breaker`
-decides when no call goes, `isolate` finds bad examples. This module runs the calls.
+`batching` forms batches, `concurrency` limits the calls in flight, `breaker` stops calls after failures, and
+`isolate` finds bad examples. This module runs the calls.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from workers.calls.isolate import infer_each
 
 log = structlog.get_logger()
 
-# A server that begins to hang fails about as many calls together; then all waiting callers fail at once.
+# When a server hangs, the calls in flight time out together, which is about this many; then all waiting callers fail.
 BREAKER = BreakerConfig(failures=3, open_seconds=2.0)
 # A call that a caller's deadline cut short counts as a server fault when it took this many base round trips.
 SLOW_CALL_FACTOR = 10.0
 
-# Errors that the server is to blame for, not an input.
+# Errors that the server causes, not an input.
 SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
 

@@ -1,7 +1,6 @@
 """PURE. Evaluates the rules of a model for each of its versions.
 
-To add a rule: its settings in `schemas/alert_rules.py`, its function beside this file, its line here, its
-sentence in `streams/monitoring/alert_text.py`, its row in `docs/monitoring.md`.
+`docs/contributing/add-an-alert-rule.md` says how to add a rule.
 """
 
 from collections.abc import Iterator, Mapping
