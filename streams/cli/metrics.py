@@ -25,7 +25,7 @@ def metrics(
     model_name: Model,
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VERSION]...", help="Versions to show, instead of all; two are compared."),
+        typer.Argument(metavar="VERSION", help="Versions to show, instead of all; two are compared."),
     ] = None,
     *,
     since: Annotated[
@@ -40,7 +40,7 @@ def metrics(
     By version, over the last hours, added up from all workers by the role monitor. p50 to p99.9 count from a
     record's arrival in the worker, "end to end" from the record's Kafka timestamp; they are at most 1.1% off.
     With --json: {"model_name", "since", "until", "resolution_seconds", "versions": {VERSION: {...}}, "difference",
-    "lost_deltas"}; "difference" is there for two versions, the second less the first.
+    "missing_deltas"}; "difference" is there for two versions, the second less the first.
     """
     import asyncio
     from dataclasses import asdict
@@ -56,7 +56,7 @@ def metrics(
     until = datetime.now(UTC)
     resolution_seconds = resolution_for(span)
     begin = window_start(until - span, resolution_seconds)
-    windows, lost_deltas = asyncio.run(_read(settings, model_name, resolution_seconds, begin, until))
+    windows, missing_deltas = asyncio.run(_read(settings, model_name, resolution_seconds, begin, until))
     summed = by_version(windows)
     shown = {
         version: figures(totals, (until - begin).total_seconds())
@@ -75,7 +75,7 @@ def metrics(
                 "resolution_seconds": resolution_seconds,
                 "versions": {version: asdict(each) for version, each in shown.items()},
                 "difference": difference(*two) if two else None,
-                "lost_deltas": lost_deltas,
+                "missing_deltas": missing_deltas,
             }
         )
         return
@@ -89,8 +89,8 @@ def metrics(
         return
     screen.print(table_of(shown, difference(*two) if two else None))
     screen.print(f"since {rfc3339(begin)}, in windows of {resolution_seconds} s")
-    if lost_deltas:
-        screen.print(f"{lost_deltas} deltas of the workers never arrived: the figures are too low by those")
+    if missing_deltas:
+        screen.print(f"{missing_deltas} deltas of the workers are missing: the figures do not include them")
 
 
 def read_span(text: str) -> timedelta:

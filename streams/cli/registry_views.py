@@ -109,7 +109,7 @@ def versions(
     settings = command_settings(env_file, flags)
     model = asyncio.run(with_database(settings, lambda database: registered(database, model_name)))
     if as_json:
-        specs = (registered.spec.model_dump(mode="json") for registered in model.versions.values())
+        specs = (version.spec.model_dump(mode="json") for version in model.versions.values())
         print_json([spec | row for spec, row in zip(specs, _rows(model), strict=True)])
         return
     from rich.table import Table
@@ -139,9 +139,9 @@ def _rows(model: "RegisteredModel") -> list[dict[str, Any]]:
     weights = weights_of(model.route)
     return [
         {
-            "version": version,
-            "status": str(registered.status),
-            "weight": float(weights.get(version, 0)),
+            "version": name,
+            "status": str(version.status),
+            "weight": float(weights.get(name, 0)),
         }
-        for version, registered in model.versions.items()
+        for name, version in model.versions.items()
     ]

@@ -88,7 +88,7 @@ def figures_table(figures: "LiveFigures", settings: "Settings") -> Any:
         )
     notes = []
     if missing := figures.missing_deltas:
-        notes.append(f"{missing} deltas never arrived: the figures are too low by what they counted")
+        notes.append(f"{missing} deltas are missing: the figures do not include their counts")
     if unreadable := figures.unreadable_records:
         notes.append(f"{unreadable} records on {settings.topic_metrics} could not be read")
     return Group(_versions_table(figures.versions), *notes)

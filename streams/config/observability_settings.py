@@ -63,21 +63,25 @@ class AlertSettings(Section):
 class PredictionLogSettings(Section):
     title: ClassVar[str] = "Prediction log"
 
-    log_keep_days: Days = Field(30, description="How long logged predictions are kept, today not counted.")
-    log_user_ids: Literal["plain", "hashed"] = Field(
-        "plain", description="Form of the user ids; hashed: HMAC-SHA-256 with LOG_HASH_KEY."
+    prediction_log_keep_days: Days = Field(
+        30, description="How long logged predictions are kept, today not counted."
     )
-    log_hash_key: SecretStr | None = Field(
+    prediction_log_user_ids: Literal["plain", "hashed"] = Field(
+        "plain", description="Form of the user ids; hashed: HMAC-SHA-256 with PREDICTION_LOG_HASH_KEY."
+    )
+    prediction_log_hash_key: SecretStr | None = Field(
         None, description="Key of hashed user ids, 32 characters or more, as `openssl rand -hex 32` prints."
     )
-    log_predictions: bool = Field(False, description="Whether the predictions themselves are logged.")
+    prediction_log_keeps_predictions: bool = Field(
+        False, description="Whether the predictions themselves are logged."
+    )
 
     @model_validator(mode="after")
     def _hashed_users_have_a_key(self) -> Self:
-        key = "" if self.log_hash_key is None else self.log_hash_key.get_secret_value()
-        if self.log_user_ids == "hashed" and len(key) < HASH_KEY_CHARACTERS:
+        key = "" if self.prediction_log_hash_key is None else self.prediction_log_hash_key.get_secret_value()
+        if self.prediction_log_user_ids == "hashed" and len(key) < HASH_KEY_CHARACTERS:
             raise ValueError(
-                "HEADRACE_LOG_USER_IDS=hashed needs HEADRACE_LOG_HASH_KEY, "
+                "HEADRACE_PREDICTION_LOG_USER_IDS=hashed needs HEADRACE_PREDICTION_LOG_HASH_KEY, "
                 f"{HASH_KEY_CHARACTERS} characters or more"
             )
         return self

@@ -11,7 +11,7 @@ from streams.kafka.faust_app import WorkerApp, consumer_of
 _PARTITIONER = DefaultPartitioner()
 
 
-class Assignment:
+class PartitionAssignment:
     """The share of `topic` that an app reads; `partitions` is how many the topic has."""
 
     def __init__(self, app: WorkerApp, topic: str, partitions: int) -> None:

@@ -12,9 +12,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
 from streams.kafka.errors import kafka_errors
-
-# Timestamp in ms, key, value, headers.
-Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
+from streams.kafka.offset_tracker import Row
 
 REQUEST_TIMEOUT_SECONDS = 30
 # Below a topic's default limit of 1,048,588 bytes.

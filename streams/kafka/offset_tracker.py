@@ -27,6 +27,9 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
+"""A record to be written: its timestamp in Unix milliseconds, key, value and headers."""
+
 FULL_SLICE_WEIGHT = 256
 """The weight of a slice that has reached the limit of records or of bytes."""
 

@@ -48,8 +48,8 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
         rows = PredictionLog(database)
         writer = Writer(
             rows,
-            RowReader(_name_user(settings), keeps_predictions=settings.log_predictions),
-            keep_days=settings.log_keep_days,
+            RowReader(_name_user(settings), keeps_predictions=settings.prediction_log_keeps_predictions),
+            keep_days=settings.prediction_log_keep_days,
             clock=_now,
         )
         async with (
@@ -83,14 +83,14 @@ def _now() -> datetime:
 
 
 def _name_user(settings: Settings) -> Callable[[str], str]:
-    if settings.log_hash_key is None or settings.log_user_ids == "plain":
+    if settings.prediction_log_hash_key is None or settings.prediction_log_user_ids == "plain":
         return str
-    return hashed_by(settings.log_hash_key.get_secret_value().encode())
+    return hashed_by(settings.prediction_log_hash_key.get_secret_value().encode())
 
 
 async def _maintain_partitions(rows: PredictionLog, settings: Settings) -> None:
-    """Create the daily partitions ahead of time, and drop those older than `log_keep_days`."""
-    first, last = kept_days(_now(), settings.log_keep_days)
+    """Create the daily partitions ahead of time, and drop those older than `prediction_log_keep_days`."""
+    first, last = kept_days(_now(), settings.prediction_log_keep_days)
     created = await rows.make_days(_now().date(), last)
     dropped = await rows.drop_days(first)
     if created or dropped:

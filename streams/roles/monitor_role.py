@@ -18,7 +18,7 @@ from streams.config.settings import Settings
 from streams.dashboard.feed import Feed
 from streams.dashboard.http_routes import show_page
 from streams.dashboard.registry_reader import PageReader
-from streams.kafka.assignment import Assignment
+from streams.kafka.assignment import PartitionAssignment
 from streams.kafka.group_lag import GroupLag
 from streams.kafka.topics import partition_counts
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
@@ -62,7 +62,7 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
             windows,
             alert_events,
             following,
-            Assignment(consumer.app, settings.topic_metrics, counts[settings.topic_metrics]),
+            PartitionAssignment(consumer.app, settings.topic_metrics, counts[settings.topic_metrics]),
             publish=partial(_publish, consumer, settings),
             notify=webhook.enqueue if webhook else _drop_alert,
         )

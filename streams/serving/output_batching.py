@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.kafka.batch_producer import OutputBatch
+from streams.kafka.offset_tracker import Row
 from streams.serving.ports import Output
-from streams.serving.response_encoding import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from schemas.errors import AnswerError, MalformedRecordError
 from streams.kafka.batch_producer import OutputBatch
-from streams.kafka.offset_tracker import Slice
-from streams.serving.response_encoding import Row
+from streams.kafka.offset_tracker import Row, Slice
 from streams.serving.route_table import ServingTable
 
 

@@ -6,14 +6,11 @@ import orjson
 
 from schemas.errors import AnswerError, MalformedRecordError
 from schemas.events import JsonObject
-from streams.kafka.offset_tracker import Partition, Record
+from streams.kafka.offset_tracker import Partition, Record, Row
 from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion
 
 Headers = list[tuple[str, bytes]]
-
-Row = tuple[int, bytes | None, bytes | None, Headers]
-"""Timestamp in Unix milliseconds, key, value, headers."""
 
 CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"})
 """Headers of a request that its response has too."""

@@ -10,9 +10,9 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from streams.kafka.aiokafka_consumer import TransportOptions
-from streams.kafka.batch_producer import OutputBatch, Row
+from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.faust_app import output_of, worker_app
-from streams.kafka.offset_tracker import Slice
+from streams.kafka.offset_tracker import Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.serving.ports import Output
 from tests.support.deadline import DEADLINE_SECONDS

@@ -129,7 +129,7 @@ async def test_totals_are_what_was_answered(
     (document,) = ended.documents
     assert sum(each["requests"] for each in document["versions"].values()) == 2 * REQUESTS
     assert document["difference"]["requests"] == found["v2"].requests - found["v1"].requests
-    assert document["lost_deltas"] == 0
+    assert document["missing_deltas"] == 0
     shown = await headrace("metrics", model, settings=settings)
     assert "p99.9 ms" in shown.stdout
     assert "difference" in shown.stdout

@@ -97,7 +97,7 @@ async def test_what_is_asked_is_logged(
     assert await worker.ended() == 0
 
     await fetch(database, "TRUNCATE prediction_log")
-    keeping = start_worker(silent.model_copy(update={"log_predictions": True}), "log")
+    keeping = start_worker(silent.model_copy(update={"prediction_log_keeps_predictions": True}), "log")
     await until_logged(silent, PARTITIONS)
     kept = {found["request_id"]: found["predictions"] for found in await logged(database)}
     assert (
@@ -170,7 +170,9 @@ async def test_users_are_hashed_where_asked(
 ) -> None:
     """With the key a user can be found; the table does not have the name."""
     key = "0123456789abcdef0123456789abcdef"
-    settings = await topics(1, postgres_dsn=database, log_user_ids="hashed", log_hash_key=key)
+    settings = await topics(
+        1, postgres_dsn=database, prediction_log_user_ids="hashed", prediction_log_hash_key=key
+    )
     worker = start_worker(settings, "log")
     await write_responses(
         settings,
@@ -193,7 +195,7 @@ async def test_days_come_ahead_and_go_when_they_are_not_kept(
     """The first that is too old is dropped with its rows, those after it are kept; a late row brings no day back."""
     for days_ago in (4, 3, 2, 0):
         assert await rows.add(0, [row(days_ago, midnight(days_ago) + DAY / 2)]) == 1
-    settings = await topics(1, postgres_dsn=database, log_keep_days=2)
+    settings = await topics(1, postgres_dsn=database, prediction_log_keep_days=2)
     worker = start_worker(settings, "log")
     told = await worker.logged("prediction log partitions changed")
     today = midnight().date()

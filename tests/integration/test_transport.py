@@ -10,9 +10,9 @@ from aiokafka.structs import TopicPartition
 
 from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
-from streams.kafka.batch_producer import BatchProducer, OutputBatch, Row
+from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import WorkerApp, worker_app
-from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
+from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.transport import SliceConsumer
 from tests.support.deadline import DEADLINE_SECONDS

@@ -37,11 +37,12 @@ def test_what_is_masked_is_called_secret() -> None:
 def test_types_say_what_is_allowed() -> None:
     """Choices, bounds and kinds, as pydantic checks them."""
     types = {
-        name: BY_NAME[name].type for name in ("log_level", "log_predictions", "http_port", "worker_name")
+        name: BY_NAME[name].type
+        for name in ("log_level", "prediction_log_keeps_predictions", "http_port", "worker_name")
     }
     assert types == {
         "log_level": "one of debug, info, warning, error",
-        "log_predictions": "true or false",
+        "prediction_log_keeps_predictions": "true or false",
         "http_port": "integer from 0 to 65535",
         "worker_name": "text",
     }

@@ -166,7 +166,7 @@ def test_kept_days_are_those_before_today_and_some_ahead() -> None:
 @pytest.mark.parametrize("key", [None, "too short"])
 def test_hashes_want_a_key(key: str | None) -> None:
     """A long random one; and no message quotes it."""
-    with pytest.raises(ValidationError, match="HEADRACE_LOG_HASH_KEY") as refused:
-        Settings.model_validate({"log_user_ids": "hashed", "log_hash_key": key})
+    with pytest.raises(ValidationError, match="HEADRACE_PREDICTION_LOG_HASH_KEY") as refused:
+        Settings.model_validate({"prediction_log_user_ids": "hashed", "prediction_log_hash_key": key})
     assert "too short" not in refused.value.errors(include_input=False)[0]["msg"]
-    Settings.model_validate({"log_user_ids": "hashed", "log_hash_key": "k" * 32})
+    Settings.model_validate({"prediction_log_user_ids": "hashed", "prediction_log_hash_key": "k" * 32})

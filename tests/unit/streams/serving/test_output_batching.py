@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.kafka.offset_tracker import Row
 from streams.serving.output_batching import OutputBatcher, OutputTopic
-from streams.serving.response_encoding import Row
 from tests.support.worker.pipeline_harness import MemoryOutput
 
 MAX_BYTES = 1000

@@ -157,7 +157,7 @@ def test_deltas_that_never_come_fire_and_those_on_their_way_do_not() -> None:
     assert watched(1200, lambda at: {"missing_deltas": 40 + (3 if at % 20 == 0 else 0)}) == []
 
 
-def test_the_value_of_lost_deltas_is_how_many() -> None:
+def test_the_value_of_missing_deltas_is_how_many() -> None:
     """Within the window."""
     (fired,) = watched(300, lambda at: {"missing_deltas": 0 if at < 100 else 7})
     assert (fired.value, fired.severity) == (7.0, "warning")
