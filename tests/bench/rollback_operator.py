@@ -17,7 +17,7 @@ from .answers import WrongAnswerError
 from .rollback_figures import Change
 from .workload import MODEL_NAME
 
-_CONFIRM_SECONDS = 30.0
+_CONFIRM_SECONDS = 120.0
 # Between two looks at the heartbeats; so much later at most is a confirmation seen.
 _LOOK_SECONDS = 0.005
 

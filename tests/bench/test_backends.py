@@ -22,8 +22,8 @@ SHORT = Lengths(
     repeats=2,
     grid=[(1, 1), (64, 2)],
     sweeps=1,
-    grid_seconds=0.1,
-    throughput_seconds=0.3,
+    grid_seconds=0.3,
+    throughput_seconds=1.0,
     latency_seconds=0.5,
     hang_seconds=0.5,
 )
