@@ -11,7 +11,7 @@ HEARTBEAT_TIMEOUT_SECONDS = 5.0
 class WorkerHeartbeat:
     """What one worker reports of itself.
 
-    From now on the worker answers by the registry as of `epoch` or later, except for the models in `behind`,
+    All later responses of the worker use the registry as of `epoch` or later, except for the models in `behind`,
     which maps each to the reason why this worker keeps an older route.
     """
 

@@ -23,7 +23,7 @@ class PostgresSettings(Section):
         parts = split_url(dsn, "postgresql", "postgres")
         modes = parse_qs(parts.query).get("sslmode", [])
         if not modes:
-            # Without sslmode the driver tries TLS and checks no certificate. A plain connection pretends no protection.
+            # Without sslmode the driver tries TLS and checks no certificate, so the default is no TLS.
             separator = "&" if parts.query else "?"
             return SecretStr(f"{dsn.get_secret_value()}{separator}sslmode=disable")
         if modes[-1] not in ("disable", "verify-ca", "verify-full"):
@@ -50,7 +50,7 @@ class RedisSettings(Section):
         description="PEM file of the client certificate's key; unset: the key is in the certificate's file.",
     )
     redis_timeout_seconds: Seconds = Field(
-        0.5, description="Limit of one call; after it predictions go on without the cache."
+        0.5, description="Limit of one call. After a timeout, predictions continue without the cache."
     )
 
     @field_validator("redis_url")
