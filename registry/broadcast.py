@@ -1,7 +1,8 @@
 """Sends and receives hints that a route changed, over Redis pub/sub.
 
 A hint makes a worker read the registry now instead of at the next poll. It may be lost, late, repeated or forged, so
-a worker takes nothing else from it, and reads the registry whenever its connection to Redis is made again.
+a worker takes nothing else from it, and reads the registry whenever its connection to Redis is made again. Each
+installation has a channel of its own, `Installation.hint_channel`.
 
 A Redis that hangs keeps its connections open, and pub/sub does not notice. So the listener sends a ping after
 `PING_SECONDS` without a message, and counts the connection as lost after `SILENCE_SECONDS`.
@@ -27,7 +28,6 @@ from schemas.wire import read_object
 
 log = structlog.get_logger()
 
-CHANNEL = "headrace:routes"
 PING_SECONDS = 1.0
 SILENCE_SECONDS = 2.5
 RECONNECT_SECONDS = 1.0
@@ -41,17 +41,19 @@ class HintSender:
         self,
         redis_url: str,
         *,
+        channel: str,
         timeout_seconds: float = 0.5,
         connection_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._redis = _client(redis_url, timeout_seconds, connection_options)
+        self._channel = channel
         self._timeout_seconds = timeout_seconds
 
     async def send(self, hint: RouteHint) -> bool:
         """Publish a hint. False when Redis does not take it; workers then follow by their next poll."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._redis.publish(CHANNEL, hint.model_dump_json())
+                await self._redis.publish(self._channel, hint.model_dump_json())
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("hint not sent; workers follow by their next poll", reason=repr(error))
             return False
@@ -69,6 +71,7 @@ class HintListener:
         self,
         redis_url: str,
         *,
+        channel: str,
         on_hint: Callable[[RouteHint], None],
         on_connected: Callable[[], None],
         timeout_seconds: float = 0.5,
@@ -76,6 +79,7 @@ class HintListener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = _client(redis_url, timeout_seconds, connection_options)
+        self._channel = channel
         self._on_hint = on_hint
         self._on_connected = on_connected
         self._clock = clock
@@ -88,7 +92,7 @@ class HintListener:
             while True:
                 try:
                     async with self._redis.pubsub() as subscription:
-                        await subscription.subscribe(CHANNEL)
+                        await subscription.subscribe(self._channel)
                         await self._listen(subscription)
                 except (RedisError, OSError, TimeoutError) as error:
                     if self._connected:

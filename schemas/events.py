@@ -206,7 +206,7 @@ class Alert(WireModel):
 
 
 class RouteHint(WireModel):
-    """A hint that a route changed, on the Redis channel `headrace:routes`; the registry alone is authoritative.
+    """A hint that a route changed, on the Redis channel `headrace:INSTALLATION:routes`; the registry is authoritative.
 
     A reader that has read the registry at `epoch` or later ignores the hint.
     """

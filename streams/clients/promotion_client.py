@@ -135,11 +135,19 @@ async def send_hint(settings: Settings, result: PromotionResult) -> None:
         return
     # Late imports, here and in `_apply`: Kafka decides most events, and these cost an operator 0.2 s.
     from registry.broadcast import HintSender  # noqa: PLC0415
+    from registry.installation import read_installation  # noqa: PLC0415
+    from registry.postgres import Database  # noqa: PLC0415
     from streams.promotions.control import announce  # noqa: PLC0415
 
-    # An unusable Redis certificate is no reason to hide a result: workers see it at their next poll.
-    with suppress(SetupError):
-        hints = HintSender(**redis_options(settings))
+    # An unusable Redis certificate or a lost registry is no reason to hide a result: workers see it at their next poll.
+    with suppress(SetupError, RegistryUnavailableError):
+        options = redis_options(settings)
+        database = await Database.connect(settings.postgres_dsn.get_secret_value())
+        try:
+            installation = await read_installation(database)
+        finally:
+            await database.close()
+        hints = HintSender(channel=installation.hint_channel, **options)
         try:
             await announce(hints, result)
         finally:

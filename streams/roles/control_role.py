@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from registry.broadcast import HintSender
+from registry.installation import read_installation
 from registry.store import RegistryStore
 from schemas.models import PromotionResult
 from streams.config.security import redis_options
@@ -49,7 +50,8 @@ async def control_role(context: RoleContext) -> AsyncIterator[None]:
     async with AsyncExitStack() as opened:
         store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
         opened.push_async_callback(store.close)
-        hints = HintSender(**redis_options(settings))
+        installation = await read_installation(store.database)
+        hints = HintSender(channel=installation.hint_channel, **redis_options(settings))
         opened.push_async_callback(hints.close)
         control = Control(store, hints, send_result, max_event_bytes=settings.max_record_bytes)
         async with consumer.reading(control.process, attempts=lambda: control.attempts):

@@ -14,6 +14,7 @@ import structlog
 from registry.broadcast import HintListener
 from registry.follower import EpochFollower
 from registry.heartbeats import Heartbeats
+from registry.installation import Installation, read_installation
 from registry.store import RegistryStore
 from streams.config.security import redis_options
 from streams.config.settings import Settings
@@ -47,9 +48,9 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
     async with (
         # Outermost, so that it still exports the spans that end during shutdown.
         tracing(settings, identity) as spans,
-        _store(settings) as store,
+        _store(settings) as (store, installation),
         _refresher(settings, store, tables, metrics, None if spans is None else spans.calls_of) as refresher,
-        _cache(settings) as cache,
+        _cache(settings, installation) as cache,
     ):
         pipeline_options = await _pipeline_options(settings)
         consumer = RoleConsumer(
@@ -82,7 +83,10 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
         consumer.app.on_before_shutdown.connect(send_last_deltas)
         heartbeats = Heartbeats(store.database)
         listener = HintListener(
-            on_hint=refresher.on_hint, on_connected=refresher.poll_now, **redis_options(settings)
+            channel=installation.hint_channel,
+            on_hint=refresher.on_hint,
+            on_connected=refresher.poll_now,
+            **redis_options(settings),
         )
         # Heartbeats begin before the first slice and end after the last one: an operator who waits for the workers
         # to serve a change must see this worker for as long as it answers requests.
@@ -136,10 +140,10 @@ async def _send_deltas(settings: Settings, app: WorkerApp, deltas: DeltaSender) 
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[RegistryStore]:
+async def _store(settings: Settings) -> AsyncIterator[tuple[RegistryStore, Installation]]:
     store = await RegistryStore.connect(settings.postgres_dsn.get_secret_value())
     try:
-        yield store
+        yield store, await read_installation(store.database)
     finally:
         await store.close()
 
@@ -173,8 +177,8 @@ async def _refresher(
 
 
 @asynccontextmanager
-async def _cache(settings: Settings) -> AsyncIterator[PredictionCache]:
-    cache = PredictionCache(**redis_options(settings))
+async def _cache(settings: Settings, installation: Installation) -> AsyncIterator[PredictionCache]:
+    cache = PredictionCache(namespace=installation.cache_namespace, **redis_options(settings))
     try:
         yield cache
     finally:

@@ -7,6 +7,7 @@ A table is immutable. A slice captures one table and uses it to its end; a chang
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol
 
 from registry.routing import RouteTable, bucket
@@ -15,6 +16,7 @@ from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.models import Fallback, ModelSpec, StalePolicy, Status
+from schemas.wire import canonical
 
 
 class InferenceDispatcher(Protocol):
@@ -33,7 +35,9 @@ class InferenceDispatcher(Protocol):
 class ServedVersion:
     """A version that takes requests: its compiled schemas and the dispatcher of its backend.
 
-    `is_loaded` is False for a version that could not be loaded: its calls fail with BACKEND_UNAVAILABLE.
+    `cache_prefix` and the digest of an input are the cache's key. It contains a digest of the spec: in a registry that
+    was restored, a name may be registered again with another artifact. `is_loaded` is False for a version that could
+    not be loaded: its calls fail with BACKEND_UNAVAILABLE.
     """
 
     model_name: str
@@ -61,7 +65,7 @@ class ServedVersion:
             model_name=model_name,
             spec=spec,
             dispatcher=dispatcher,
-            cache_prefix=f"headrace:pred:{model_name}:{spec.version}:".encode(),
+            cache_prefix=cache_prefix_of(model_name, spec),
             input_validator=input_validator,
             output_validator=output_validator,
             input_is_valid=input_validator.is_valid,
@@ -88,6 +92,12 @@ class ServedVersion:
             f"predictions do not match the output schema of {self.spec.version}",
             details(self.output_validator, value),
         )
+
+
+def cache_prefix_of(model_name: str, spec: ModelSpec) -> bytes:
+    """The beginning of the cache keys of a version, with 64 bits of the SHA-256 of its spec."""
+    digest = sha256(canonical(spec.model_dump(mode="json"))).hexdigest()[:16]
+    return f"{model_name}:{spec.version}:{digest}:".encode()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

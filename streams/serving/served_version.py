@@ -1,12 +1,13 @@
 """Building the versions of a serving table: compiled schemas, and the backend behind its dispatcher."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import Framework, ModelSpec
-from streams.serving.route_table import ServedVersion
+from streams.serving.route_table import ServedVersion, cache_prefix_of
 from workers.backends.port import Backend
 from workers.calls.dispatch import CallTracer, Dispatcher, Meter
 
@@ -29,7 +30,9 @@ def unloaded_version(model_name: str, spec: ModelSpec, meter: Meter) -> ServedVe
     without_schemas = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
     backend = _UnloadedBackend(f"{spec.version} is not loaded on this worker; its log says why")
     dispatcher = _dispatcher(model_name, without_schemas, backend, meter)
-    return ServedVersion.of(model_name, without_schemas, dispatcher, is_loaded=False)
+    version = ServedVersion.of(model_name, without_schemas, dispatcher, is_loaded=False)
+    # What the version predicted while it was loaded is still in the cache.
+    return replace(version, cache_prefix=cache_prefix_of(model_name, spec))
 
 
 def _dispatcher(

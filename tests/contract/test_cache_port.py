@@ -10,11 +10,12 @@ from tests.support.worker.pipeline_harness import MemoryCache
 from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
 TTL_SECONDS = 60
+NAMESPACE = b"n:"
 
 
 @pytest.fixture
 async def redis_cache(redis_url: str) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(redis_url, timeout_seconds=DEADLINE_SECONDS)
+    made = PredictionCache(redis_url, namespace=NAMESPACE, timeout_seconds=DEADLINE_SECONDS)
     yield made
     await made.close()
 

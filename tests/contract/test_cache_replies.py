@@ -11,6 +11,7 @@ from tests.support.deadline import DEADLINE_SECONDS
 from workers.cache import availability
 from workers.cache.redis_cache import PredictionCache
 
+NAMESPACE = b"n:"
 Command = list[bytes]
 # A reply in RESP; None never answers, and b"" closes the connection.
 Script = Callable[[Command], bytes | None]
@@ -47,7 +48,7 @@ async def scripted_redis(script: Script) -> AsyncIterator[str]:
 async def scripted_cache(script: Script, *, timeout_seconds: float = 60) -> AsyncIterator[PredictionCache]:
     """A cache on a server that answers each command as the script says."""
     async with scripted_redis(script) as url:
-        cache = PredictionCache(url, timeout_seconds=timeout_seconds)
+        cache = PredictionCache(url, namespace=NAMESPACE, timeout_seconds=timeout_seconds)
         try:
             yield cache
         finally:
@@ -59,7 +60,7 @@ async def test_one_lost_call_ends_all_waiting_calls() -> None:
     hanging = asyncio.Event()
 
     def script(command: Command) -> bytes | None:
-        if command == [b"MGET", b"hangs"]:
+        if command == [b"MGET", b"n:hangs"]:
             hanging.set()
             return None
         return b""
@@ -78,7 +79,7 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
     asked = asyncio.Event()
 
     def script(command: Command) -> bytes | None:
-        if command == [b"MGET", b"closes"]:
+        if command == [b"MGET", b"n:closes"]:
             return b""
         probes.append(command)
         asked.set()
@@ -108,7 +109,7 @@ async def test_msetex_writes_all_at_once() -> None:
     async with scripted_cache(script) as cache:
         await cache.set_many([(b"k1", b"v1"), (b"k2", b"v2")], ttl_seconds=300)
         assert cache.available
-    assert commands == [[b"MSETEX", b"2", b"k1", b"v1", b"k2", b"v2", b"EX", b"300"]]
+    assert commands == [[b"MSETEX", b"2", b"n:k1", b"v1", b"n:k2", b"v2", b"EX", b"300"]]
 
 
 async def test_older_servers_get_a_script() -> None:
@@ -127,7 +128,7 @@ async def test_older_servers_get_a_script() -> None:
         for _ in range(2):
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
     assert [command[0] for command in commands] == [b"MSETEX", b"EVALSHA", b"EVAL", b"EVALSHA"]
-    assert commands[-1][2:] == [b"1", b"k", b"v", b"300"]
+    assert commands[-1][2:] == [b"1", b"n:k", b"v", b"300"]
 
 
 async def test_a_server_of_another_protocol_makes_the_cache_unavailable() -> None:

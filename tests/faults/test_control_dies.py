@@ -19,7 +19,7 @@ from tests.support.deadline import wait_until
 from tests.support.kafka.administration import DEFAULT_MESSAGE_BYTES, expire_members, set_message_limits
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_promotions
 from tests.support.promotions.events import event, publish, spec
-from tests.support.promotions.hint_log import hint_log
+from tests.support.promotions.hint_log import hint_channel, hint_log
 from tests.support.promotions.steps import COMMIT, LOCK, STEPS, held, install, until_ended
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker, WorkerProcess
@@ -128,7 +128,8 @@ async def kill_after_result(plane: Plane, go: Go) -> None:
 
 async def kill_after_hint(plane: Plane, go: Go) -> None:
     """Kill it when the next hint is heard, before it has committed the offset."""
-    async with hint_log(plane.redis.url) as heard:
+    channel = await hint_channel(plane.settings.postgres_dsn.get_secret_value())
+    async with hint_log(plane.redis.url, channel) as heard:
         await heard.until(lambda: heard.connections == 1)
         worker = await go()
         await heard.until(lambda: bool(heard.hints))
@@ -185,7 +186,7 @@ async def test_a_control_worker_is_killed(
         for each in again:
             await kill_at(plane, each, start_another)
         uncommitted = await uncommitted_promotions(settings)
-        async with hint_log(own_redis.url) as heard:
+        async with hint_log(own_redis.url, await hint_channel(database)) as heard:
             await heard.until(lambda: heard.connections == 1)
             survivor = await start_another()
             await plane.until_decided(len(LIFE))

@@ -16,20 +16,21 @@ from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, Predictio
 # Longer than the default: a busy machine must not look like a hung Redis.
 TIMEOUT_SECONDS = 1.0
 T = TypeVar("T")
-KEYS = [b"headrace:pred:m:v1:%d" % number for number in range(50)]
+NAMESPACE = b"headrace:0123456789abcdef:pred:"
+KEYS = [b"m:v1:%d" % number for number in range(50)]
 ITEMS = [(key, b'[%d, "x"]' % number) for number, key in enumerate(KEYS)]
 
 
 @pytest.fixture
 async def cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, timeout_seconds=10 * DEADLINE_SECONDS)
+    made = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=10 * DEADLINE_SECONDS)
     yield made
     await made.close()
 
 
 @pytest.fixture
 async def hasty_cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, timeout_seconds=TIMEOUT_SECONDS)
+    made = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=TIMEOUT_SECONDS)
     yield made
     await made.close()
 
@@ -62,18 +63,18 @@ async def until_in_use_again(cache: PredictionCache) -> None:
 async def test_keeps_what_it_is_given(cache: PredictionCache) -> None:
     """Values come back for their keys in the order asked; unknown keys are None."""
     await cache.set_many(ITEMS, ttl_seconds=60)
-    asked = [KEYS[7], b"headrace:pred:m:v1:unknown", KEYS[3]]
+    asked = [KEYS[7], b"m:v1:unknown", KEYS[3]]
     assert await cache.get_many(asked) == [b'[7, "x"]', None, b'[3, "x"]']
     assert await cache.get_many([]) == []
 
 
 async def test_every_chunk_is_kept_for_its_time(cache: PredictionCache, client: "redis.Redis") -> None:
     """More keys than one call takes are all there, each with the TTL asked for."""
-    items = [(b"headrace:pred:m:v1:%d" % n, b"%d" % n) for n in range(KEYS_PER_WRITE + 3)]
+    items = [(b"m:v1:%d" % n, b"%d" % n) for n in range(KEYS_PER_WRITE + 3)]
     await cache.set_many(items, ttl_seconds=77)
     assert await cache.get_many([key for key, _ in items]) == [value for _, value in items]
     for key, _ in (items[0], items[-1]):
-        assert 70 <= await client.ttl(key) <= 77
+        assert 70 <= await client.ttl(NAMESPACE + key) <= 77
 
 
 async def test_a_value_that_is_too_big_is_left_out(cache: PredictionCache) -> None:
@@ -85,7 +86,7 @@ async def test_a_value_that_is_too_big_is_left_out(cache: PredictionCache) -> No
 
 async def test_a_key_of_another_type_is_a_miss(cache: PredictionCache, client: "redis.Redis") -> None:
     """A foreign list under our key reads as None; other values are returned."""
-    await client.rpush(KEYS[0], "foreign")
+    await client.rpush(NAMESPACE + KEYS[0], "foreign")
     await cache.set_many(ITEMS[1:2], ttl_seconds=60)
     assert await cache.get_many(KEYS[:2]) == [None, b'[1, "x"]']
     assert cache.available
@@ -180,7 +181,7 @@ async def test_a_redis_that_is_full_is_still_read(cache: PredictionCache, client
 async def test_a_wrong_password_is_a_lost_cache_that_names_no_password(own_redis: Redis) -> None:
     """Redis refuses us: predictions go on without it, and the log has no secret."""
     url = own_redis.url.replace("redis://", "redis://somebody:secret-word@")
-    cache = PredictionCache(url)
+    cache = PredictionCache(url, namespace=NAMESPACE)
     with capture_logs() as logs:
         assert await cache.get_many(KEYS) == [None] * len(KEYS)
     await cache.close()
@@ -202,14 +203,14 @@ async def test_a_wrong_password_is_a_lost_cache_that_names_no_password(own_redis
 def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     """At once, with how to write it, and without quoting it."""
     with pytest.raises(SetupError) as refusal:
-        PredictionCache(url)
+        PredictionCache(url, namespace=NAMESPACE)
     assert "secret" not in str(refusal.value)
     assert "redis://[USER:PASSWORD@]HOST:PORT/DB" in str(refusal.value)
 
 
 async def test_close_is_idempotent_and_ends_the_probe(own_redis: Redis) -> None:
     """Closing twice, also while a hung Redis is probed, is quiet and quick."""
-    cache = PredictionCache(own_redis.url, timeout_seconds=0.1)
+    cache = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=0.1)
     own_redis.pause()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await cache.get_many(KEYS)

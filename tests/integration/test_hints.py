@@ -12,7 +12,7 @@ from redis.asyncio import Redis as RedisClient
 
 from deploy.local.redis import Redis
 from registry import broadcast
-from registry.broadcast import CHANNEL, MAX_HINT_BYTES, HintListener, HintSender
+from registry.broadcast import MAX_HINT_BYTES, HintListener, HintSender
 from schemas.events import RouteHint
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
@@ -24,6 +24,7 @@ from tests.support.promotions.hint_log import HintLog, hint_log
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
+CHANNEL = "headrace:0123456789abcdef:routes"
 LOST = "hints are not received; the registry is polled"
 SEND_TIMEOUT_SECONDS = 0.3
 # On a busy machine a hint may miss its timeout; tests of hints that arrive must not lose one.
@@ -35,7 +36,7 @@ NO_POLLS = {"registry_poll_seconds": 600.0, "stale_after_seconds": 1000.0}
 @pytest.fixture
 async def heard(own_redis: Redis) -> AsyncIterator[HintLog]:
     """Of a listener that is connected."""
-    async with hint_log(own_redis.url) as heard:
+    async with hint_log(own_redis.url, CHANNEL) as heard:
         await heard.until(lambda: heard.connections == 1)
         yield heard
 
@@ -43,7 +44,7 @@ async def heard(own_redis: Redis) -> AsyncIterator[HintLog]:
 @pytest.fixture
 async def sender(own_redis: Redis) -> AsyncIterator[HintSender]:
     """Of the control worker's kind, with more patience: its first hint waits for a connection too."""
-    sender = HintSender(own_redis.url, timeout_seconds=DEADLINE_SECONDS)
+    sender = HintSender(own_redis.url, channel=CHANNEL, timeout_seconds=DEADLINE_SECONDS)
     yield sender
     await sender.close()
 
@@ -127,7 +128,7 @@ async def test_a_redis_that_comes_back_is_heard_again(
 async def test_a_listener_starts_without_redis(own_redis: Redis) -> None:
     """A worker does not wait for it; hints are received when it is there."""
     own_redis.stop()
-    async with hint_log(own_redis.url) as heard:
+    async with hint_log(own_redis.url, CHANNEL) as heard:
         await heard.until(lambda: heard.logged == [LOST])
         await asyncio.to_thread(own_redis.start)
         await heard.until(lambda: heard.connections == 1)
@@ -138,7 +139,9 @@ async def test_a_listener_ends_whenever_it_is_told(own_redis: Redis, monkeypatch
     monkeypatch.setattr(broadcast, "PING_SECONDS", 0.0)
     for turns in range(60):
         connected = asyncio.Event()
-        listener = HintListener(own_redis.url, on_hint=lambda _: None, on_connected=connected.set)
+        listener = HintListener(
+            own_redis.url, channel=CHANNEL, on_hint=lambda _: None, on_connected=connected.set
+        )
         listening = asyncio.create_task(listener.run())
         await asyncio.wait_for(connected.wait(), DEADLINE_SECONDS)
         for _ in range(turns):
@@ -153,7 +156,9 @@ async def test_a_sender_waits_for_its_timeout_at_most(
     own_redis: Redis, harm: Callable[[Redis], None]
 ) -> None:
     """Before its first connection and with one, again and again; no promotion waits longer for Redis."""
-    connected, fresh = (HintSender(own_redis.url, timeout_seconds=SEND_TIMEOUT_SECONDS) for _ in range(2))
+    connected, fresh = (
+        HintSender(own_redis.url, channel=CHANNEL, timeout_seconds=SEND_TIMEOUT_SECONDS) for _ in range(2)
+    )
     await wait_until(lambda: connected.send(hint(1)), "a connection")
     await asyncio.to_thread(harm, own_redis)
     # Redis does not come back meanwhile: what ends here has ended by the sender's own timeout.

@@ -11,7 +11,6 @@ from redis.asyncio import Redis as RedisClient
 
 from deploy.local.kafka import Kafka
 from deploy.local.redis import Redis
-from registry.broadcast import CHANNEL
 from registry.store import RegistryStore
 from schemas.errors import (
     BrokerUnavailableError,
@@ -27,6 +26,7 @@ from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from tests.support.kafka.topic_log import topic_log
 from tests.support.promotions.events import event, spec
+from tests.support.promotions.hint_log import hint_channel
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
@@ -128,7 +128,7 @@ async def test_without_kafka_postgresql_decides(database: str, own_redis: Redis,
         RedisClient.from_url(own_redis.url) as redis,
         redis.pubsub() as hints,
     ):
-        await hints.subscribe(CHANNEL)
+        await hints.subscribe(await hint_channel(database))
         settings = Settings.model_validate(
             {
                 "kafka_bootstrap": silent if hangs else NOWHERE,

@@ -1,8 +1,9 @@
 """Predictions in Redis: many reads or writes in one round trip, and none while Redis is unavailable.
 
-Keys and values are the caller's bytes: `headrace:pred:{model}:{version}:{digest}` has the predictions
-as JSON without any prefix, so that other programs can read them. Anybody may have written a value; the
-caller validates it.
+Keys and values are the caller's bytes. In Redis each key begins with the namespace of the installation:
+`headrace:{installation}:pred:{model}:{version}:{spec digest}:{input digest}` has the predictions as JSON
+without any prefix, so that other programs can read them. Anybody may have written a value; the caller
+validates it.
 
 No call raises. When Redis is down or hangs, the first call to fail waits one timeout; its failure ends
 all other waiting calls, and predictions continue without the cache. Then at most one read a second is
@@ -49,7 +50,7 @@ _WRITE_SCRIPT_SHA1 = sha1(_WRITE_SCRIPT, usedforsecurity=False).hexdigest().enco
 class PredictionCache:
     """Reads and writes many predictions at once; `timeout_seconds` bounds each call.
 
-    `connection_options` are further options of redis-py's connections, for TLS. Raises SetupError for an
+    `namespace` is the beginning of all keys in Redis. `connection_options` are further options of redis-py's connections, for TLS. Raises SetupError for an
     invalid URL.
     """
 
@@ -57,9 +58,11 @@ class PredictionCache:
         self,
         redis_url: str,
         *,
+        namespace: bytes,
         timeout_seconds: float = 0.5,
         connection_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        self._namespace = namespace
         self._pool = _pool(redis_url, timeout_seconds, connection_options)
         self._timeout_seconds = timeout_seconds
         self._state = CacheState()
@@ -151,7 +154,7 @@ class PredictionCache:
                 log.info("prediction cache accepts writes again")
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._command((b"MGET", *keys))
+        values: list[bytes | None] = await self._command((b"MGET", *map(self._namespace.__add__, keys)))
         return values
 
     async def _write(self, items: Sequence[tuple[bytes, bytes]], ttl: bytes) -> str | None:
@@ -159,7 +162,7 @@ class PredictionCache:
         count = b"%d" % len(items)
         try:
             if self._has_msetex:
-                pairs = [part for item in items for part in item]
+                pairs = [part for key, value in items for part in (self._namespace + key, value)]
                 try:
                     await self._command((b"MSETEX", count, *pairs, b"EX", ttl))
                 except ResponseError as error:
@@ -169,7 +172,12 @@ class PredictionCache:
                     self._has_msetex = False
                 else:
                     return None
-            arguments = (count, *(key for key, _ in items), *(value for _, value in items), ttl)
+            arguments = (
+                count,
+                *(self._namespace + key for key, _ in items),
+                *(value for _, value in items),
+                ttl,
+            )
             try:
                 await self._command((b"EVALSHA", _WRITE_SCRIPT_SHA1, *arguments))
             except NoScriptError:

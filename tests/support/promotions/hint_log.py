@@ -8,8 +8,19 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from registry.broadcast import HintListener
+from registry.installation import read_installation
+from registry.postgres import Database
 from schemas.events import RouteHint
 from tests.support.deadline import Signal
+
+
+async def hint_channel(dsn: str) -> str:
+    """The channel of the installation of this database."""
+    database = await Database.connect(dsn)
+    try:
+        return (await read_installation(database)).hint_channel
+    finally:
+        await database.close()
 
 
 class HintLog:
@@ -44,12 +55,14 @@ class HintLog:
 
 
 @asynccontextmanager
-async def hint_log(redis_url: str) -> AsyncIterator[HintLog]:
-    """Of a listener that runs until the block ends."""
+async def hint_log(redis_url: str, channel: str) -> AsyncIterator[HintLog]:
+    """Of a listener on this channel that runs until the block ends."""
     heard = HintLog()
     before = structlog.get_config()
     structlog.configure(processors=[heard.on_log])
-    listener = HintListener(redis_url, on_hint=heard.on_hint, on_connected=heard.on_connected)
+    listener = HintListener(
+        redis_url, channel=channel, on_hint=heard.on_hint, on_connected=heard.on_connected
+    )
     listening = asyncio.create_task(listener.run())
     try:
         yield heard

@@ -93,7 +93,10 @@ async def own_database(stack: StackAddresses) -> AsyncIterator[str]:
     """The DSN of a database that is there until the block ends, with all migrations applied."""
     name = f"test_{uuid.uuid4().hex}"
     await execute(stack.postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield stack.template_dsn.replace(f"/{TEMPLATE}", f"/{name}")
+    dsn = stack.template_dsn.replace(f"/{TEMPLATE}", f"/{name}")
+    # A copy has the identity of its original.
+    await execute(dsn, "UPDATE installation SET installation_id = $1", uuid.uuid4().hex[:16])
+    yield dsn
     await execute(stack.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -163,9 +166,9 @@ async def _make_template(addresses: StackAddresses) -> None:
     await migrate(addresses.template_dsn)
 
 
-async def execute(dsn: str, statement: str) -> None:
+async def execute(dsn: str, statement: str, *arguments: Any) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(statement)
+        await connection.execute(statement, *arguments)
     finally:
         await connection.close()

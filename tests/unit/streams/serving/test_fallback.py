@@ -128,7 +128,7 @@ async def test_production_answers_when_the_backend_of_the_canary_fails(error: Ex
     assert (answers["r"]["model_version"], answers["r"]["fallback"]) == ("v1", True)
     assert (answers["r"]["cached"], answers["r"]["revision"]) == (False, 4)
     assert canary.harness.output.dead_letters() == []
-    assert [key.split(b":")[3] for items, _ in canary.harness.cache.writes for key, _ in items] == [b"v1"]
+    assert [key.split(b":")[1] for items, _ in canary.harness.cache.writes for key, _ in items] == [b"v1"]
     deltas = canary.deltas()
     assert (deltas["v1"].requests, deltas["v1"].ok, deltas["v1"].cache_misses) == (1, 1, 1)
     assert (deltas["v2"].requests, deltas["v2"].errors, deltas["v2"].fallbacks) == (0, {}, {code: 1})

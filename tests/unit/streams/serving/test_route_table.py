@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from registry.routing import RouteTable, bucket
 from schemas.errors import ArtifactError
 from schemas.models import BUCKETS, BucketRange, Route
-from streams.serving.route_table import ServedVersion, ServingTable
+from streams.serving.route_table import ServedVersion, ServingTable, cache_prefix_of
 from tests.support.models.served_versions import RecordingBackend, served_model, served_version, spec_of
 
 VERSIONS = [
@@ -45,6 +45,16 @@ def test_the_longest_timeout_of_a_table() -> None:
     """Of all versions, in seconds; 0 without any."""
     assert ServingTable().longest_timeout_seconds() == 0.0
     assert ServingTable(models={"m": served_model("m", 1, *VERSIONS)}).longest_timeout_seconds() == 0.3
+
+
+def test_the_cache_keys_of_a_version_contain_its_spec() -> None:
+    """A name that is registered again with another artifact has other keys; equal specs have equal keys."""
+    spec = spec_of("v1")
+    other = spec.model_copy(update={"artifact_sha256": "f" * 64})
+    prefixes = [cache_prefix_of(*of) for of in (("m", spec), ("m", other), ("n", spec))]
+    assert len(set(prefixes)) == len(prefixes)
+    assert VERSIONS[0].cache_prefix == cache_prefix_of("m", VERSIONS[0].spec)
+    assert cache_prefix_of("m", spec_of("v1")) == prefixes[0]
 
 
 def test_what_is_not_a_schema_cannot_be_served() -> None:

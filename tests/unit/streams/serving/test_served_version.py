@@ -7,6 +7,7 @@ import pytest
 
 from schemas.errors import BackendUnavailableError
 from schemas.models import Framework
+from streams.serving.route_table import cache_prefix_of
 from streams.serving.served_version import ONNX_BATCH, SERVER_BATCH, served_version, unloaded_version
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
@@ -36,6 +37,7 @@ async def test_a_version_that_could_not_be_loaded_fails_each_call() -> None:
     spec = spec_of("v1").model_copy(update={"input_schema": {"type": "no-such-type"}})
     version = unloaded_version("m", spec, RecordingMeter())
     assert not version.is_loaded
+    assert version.cache_prefix == cache_prefix_of("m", spec)
     assert version.input_is_valid({"x": 1})
     (error,) = await asyncio.wait_for(version.dispatcher.infer([{"x": 1}]), DEADLINE_SECONDS)
     assert isinstance(error, BackendUnavailableError)
