@@ -2,6 +2,7 @@
 
 The page `/metrics`, the table in docs/monitoring.md, and the tests of the Prometheus rules and of the Grafana
 dashboard read this catalogue. To add a metric: add it here, yield it in a `*_families.py`, run `make docs`.
+It has over 300 lines because the whole list is easier to search than parts of it.
 """
 
 from collections.abc import Sequence
@@ -100,6 +101,12 @@ CACHE_HITS = _counter(
 )
 CACHE_MISSES = _counter(
     "headrace_cache_misses_total", Source.PREDICT, _VERSION, "Predictions that the backend inferred."
+)
+CACHE_REJECTED_VALUES = _counter(
+    "headrace_cache_rejected_values_total",
+    Source.PREDICT,
+    (),
+    "Values in Redis that no worker of this installation wrote under their key; they count as misses.",
 )
 LOAD_FAILURES = _counter(
     "headrace_load_failures_total",

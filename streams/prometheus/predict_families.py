@@ -1,6 +1,6 @@
 """Metrics of the role `predict`: requests by version, and what the worker serves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from schemas.models import BUCKETS
@@ -25,17 +25,25 @@ KEPT = timedelta(hours=1)
 
 
 class PredictMetrics:
-    """Reads the counters and the serving table of a worker."""
+    """Reads the counters, the serving table and the cache of a worker."""
 
-    def __init__(self, counters: MetricsRegistry, tables: ActiveTables, refresher: ServingRefresher) -> None:
+    def __init__(
+        self,
+        counters: MetricsRegistry,
+        tables: ActiveTables,
+        refresher: ServingRefresher,
+        rejected_cache_values: Callable[[], int],
+    ) -> None:
         self._counters = counters
         self._tables = tables
         self._refresher = refresher
+        self._rejected_cache_values = rejected_cache_values
 
     def read(self) -> Iterator[Part]:
         """The metrics, one version after the other; those of one version are of one moment."""
         table = self._tables.current
         yield from _registry(table, self._refresher)
+        yield simple(catalogue.CACHE_REJECTED_VALUES, [(NO_LABELS, self._rejected_cache_values())])
         for model in table.models.values():
             yield from _model(model, behind=model.model_name in table.behind)
         served = {

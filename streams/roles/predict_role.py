@@ -108,7 +108,9 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
                 ),
                 background(context.on_fault, _send_deltas(settings, consumer.app, deltas)),
             ):
-                context.metrics.add(PredictMetrics(metrics, tables, refresher).read)
+                context.metrics.add(
+                    PredictMetrics(metrics, tables, refresher, lambda: cache.rejected_values).read
+                )
                 log.info(
                     "predict role started", epoch=tables.current.epoch, models=len(tables.current.models)
                 )
@@ -178,7 +180,9 @@ async def _refresher(
 
 @asynccontextmanager
 async def _cache(settings: Settings, installation: Installation) -> AsyncIterator[PredictionCache]:
-    cache = PredictionCache(namespace=installation.cache_namespace, **redis_options(settings))
+    cache = PredictionCache(
+        namespace=installation.cache_namespace, secret=installation.cache_secret, **redis_options(settings)
+    )
     try:
         yield cache
     finally:

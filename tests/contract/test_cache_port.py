@@ -11,11 +11,12 @@ from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, Predictio
 
 TTL_SECONDS = 60
 NAMESPACE = b"n:"
+SECRET = bytes(32)
 
 
 @pytest.fixture
 async def redis_cache(redis_url: str) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(redis_url, namespace=NAMESPACE, timeout_seconds=DEADLINE_SECONDS)
+    made = PredictionCache(redis_url, namespace=NAMESPACE, secret=SECRET, timeout_seconds=DEADLINE_SECONDS)
     yield made
     await made.close()
 

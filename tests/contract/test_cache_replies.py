@@ -10,8 +10,10 @@ import pytest
 from tests.support.deadline import DEADLINE_SECONDS
 from workers.cache import availability
 from workers.cache.redis_cache import PredictionCache
+from workers.cache.sealing import seal
 
 NAMESPACE = b"n:"
+SECRET = bytes(32)
 Command = list[bytes]
 # A reply in RESP; None never answers, and b"" closes the connection.
 Script = Callable[[Command], bytes | None]
@@ -48,7 +50,7 @@ async def scripted_redis(script: Script) -> AsyncIterator[str]:
 async def scripted_cache(script: Script, *, timeout_seconds: float = 60) -> AsyncIterator[PredictionCache]:
     """A cache on a server that answers each command as the script says."""
     async with scripted_redis(script) as url:
-        cache = PredictionCache(url, namespace=NAMESPACE, timeout_seconds=timeout_seconds)
+        cache = PredictionCache(url, namespace=NAMESPACE, secret=SECRET, timeout_seconds=timeout_seconds)
         try:
             yield cache
         finally:
@@ -101,6 +103,7 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
 async def test_msetex_writes_all_at_once() -> None:
     """Redis 8.4 gets one MSETEX with one expiry for all."""
     commands: list[Command] = []
+    sealed = [seal(SECRET, b"k1", b"v1"), seal(SECRET, b"k2", b"v2")]
 
     def script(command: Command) -> bytes:
         commands.append(command)
@@ -109,7 +112,7 @@ async def test_msetex_writes_all_at_once() -> None:
     async with scripted_cache(script) as cache:
         await cache.set_many([(b"k1", b"v1"), (b"k2", b"v2")], ttl_seconds=300)
         assert cache.available
-    assert commands == [[b"MSETEX", b"2", b"n:k1", b"v1", b"n:k2", b"v2", b"EX", b"300"]]
+    assert commands == [[b"MSETEX", b"2", b"n:k1", sealed[0], b"n:k2", sealed[1], b"EX", b"300"]]
 
 
 async def test_older_servers_get_a_script() -> None:
@@ -128,7 +131,7 @@ async def test_older_servers_get_a_script() -> None:
         for _ in range(2):
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
     assert [command[0] for command in commands] == [b"MSETEX", b"EVALSHA", b"EVAL", b"EVALSHA"]
-    assert commands[-1][2:] == [b"1", b"n:k", b"v", b"300"]
+    assert commands[-1][2:] == [b"1", b"n:k", seal(SECRET, b"k", b"v"), b"300"]
 
 
 async def test_a_server_of_another_protocol_makes_the_cache_unavailable() -> None:

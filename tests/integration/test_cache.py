@@ -17,20 +17,23 @@ from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, Predictio
 TIMEOUT_SECONDS = 1.0
 T = TypeVar("T")
 NAMESPACE = b"headrace:0123456789abcdef:pred:"
+SECRET = bytes(range(32))
 KEYS = [b"m:v1:%d" % number for number in range(50)]
 ITEMS = [(key, b'[%d, "x"]' % number) for number, key in enumerate(KEYS)]
 
 
 @pytest.fixture
 async def cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=10 * DEADLINE_SECONDS)
+    made = PredictionCache(
+        own_redis.url, namespace=NAMESPACE, secret=SECRET, timeout_seconds=10 * DEADLINE_SECONDS
+    )
     yield made
     await made.close()
 
 
 @pytest.fixture
 async def hasty_cache(own_redis: Redis) -> AsyncIterator[PredictionCache]:
-    made = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=TIMEOUT_SECONDS)
+    made = PredictionCache(own_redis.url, namespace=NAMESPACE, secret=SECRET, timeout_seconds=TIMEOUT_SECONDS)
     yield made
     await made.close()
 
@@ -51,6 +54,13 @@ def without_waiting(call: Coroutine[Any, Any, T]) -> T:
         return result
     call.close()
     raise AssertionError("it waits")
+
+
+async def read_raw(client: "redis.Redis", key: bytes) -> bytes:
+    """What Redis has under one of our keys."""
+    value = await client.get(NAMESPACE + key)
+    assert isinstance(value, bytes)
+    return value
 
 
 async def until_in_use_again(cache: PredictionCache) -> None:
@@ -90,6 +100,44 @@ async def test_a_key_of_another_type_is_a_miss(cache: PredictionCache, client: "
     await cache.set_many(ITEMS[1:2], ttl_seconds=60)
     assert await cache.get_many(KEYS[:2]) == [None, b'[1, "x"]']
     assert cache.available
+
+
+async def test_foreign_values_are_misses(cache: PredictionCache, client: "redis.Redis") -> None:
+    """What another program wrote, moved from another key, cut or enlarged is counted and logged.
+
+    The next prediction overwrites it.
+    """
+    await cache.set_many(ITEMS, ttl_seconds=60)
+    ours, others = await asyncio.gather(*(read_raw(client, key) for key in (KEYS[0], KEYS[9])))
+    foreign = [
+        b"",
+        b"not json",
+        b'0.01,"request_id":"VICTIM","user_id":"alice"',
+        others,
+        ours[:-1],
+        ours + b" ",
+        b"x" * (1024 * 1024),
+    ]
+    for key, value in zip(KEYS, foreign, strict=False):
+        await client.set(NAMESPACE + key, value)
+    with capture_logs() as logs:
+        for _ in range(2):
+            values = await cache.get_many(KEYS)
+            assert values[: len(foreign)] == [None] * len(foreign)
+            assert values[len(foreign) :] == [value for _, value in ITEMS[len(foreign) :]]
+    assert cache.rejected_values == 2 * len(foreign)
+    assert [(log["log_level"], log["values"]) for log in logs] == [("warning", len(foreign))]
+    await cache.set_many(ITEMS, ttl_seconds=60)
+    assert await cache.get_many(KEYS) == [value for _, value in ITEMS]
+
+
+async def test_another_secret_is_foreign(cache: PredictionCache, own_redis: Redis) -> None:
+    """A worker of another installation under the same keys."""
+    other = PredictionCache(own_redis.url, namespace=NAMESPACE, secret=bytes(32))
+    await other.set_many(ITEMS, ttl_seconds=60)
+    assert await cache.get_many(KEYS) == [None] * len(KEYS)
+    assert await other.get_many(KEYS) == [value for _, value in ITEMS]
+    await other.close()
 
 
 async def test_an_emptied_script_cache_costs_nothing(cache: PredictionCache, client: "redis.Redis") -> None:
@@ -181,7 +229,7 @@ async def test_a_redis_that_is_full_is_still_read(cache: PredictionCache, client
 async def test_a_wrong_password_is_a_lost_cache_that_names_no_password(own_redis: Redis) -> None:
     """Redis refuses us: predictions go on without it, and the log has no secret."""
     url = own_redis.url.replace("redis://", "redis://somebody:secret-word@")
-    cache = PredictionCache(url, namespace=NAMESPACE)
+    cache = PredictionCache(url, namespace=NAMESPACE, secret=SECRET)
     with capture_logs() as logs:
         assert await cache.get_many(KEYS) == [None] * len(KEYS)
     await cache.close()
@@ -203,14 +251,14 @@ async def test_a_wrong_password_is_a_lost_cache_that_names_no_password(own_redis
 def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     """At once, with how to write it, and without quoting it."""
     with pytest.raises(SetupError) as refusal:
-        PredictionCache(url, namespace=NAMESPACE)
+        PredictionCache(url, namespace=NAMESPACE, secret=SECRET)
     assert "secret" not in str(refusal.value)
     assert "redis://[USER:PASSWORD@]HOST:PORT/DB" in str(refusal.value)
 
 
 async def test_close_is_idempotent_and_ends_the_probe(own_redis: Redis) -> None:
     """Closing twice, also while a hung Redis is probed, is quiet and quick."""
-    cache = PredictionCache(own_redis.url, namespace=NAMESPACE, timeout_seconds=0.1)
+    cache = PredictionCache(own_redis.url, namespace=NAMESPACE, secret=SECRET, timeout_seconds=0.1)
     own_redis.pause()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await cache.get_many(KEYS)

@@ -1,9 +1,10 @@
-"""Several installations on one Redis: none answers with the predictions of another one."""
+"""A Redis that others use too: no answer has the predictions of another installation, or what another program wrote."""
 
 from pathlib import Path
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis as RedisClient
 
 from deploy.local.redis import Redis
 from streams.clients.predict_client import PredictClient
@@ -68,3 +69,26 @@ async def test_a_version_of_the_same_name_has_predictions_of_its_own(
             assert await twice(settings) == [(expected, False), (expected, True)]
             worker.terminate()
             assert await worker.ended() == 0
+
+
+async def test_what_another_program_wrote_reaches_no_answer(
+    topics: MakeTopics, database: str, own_redis: Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """JSON that would add fields to the answer: the model predicts instead, and its prediction is cached again."""
+    await register(database, tmp_path, "v1")
+    settings = await topics(
+        1,
+        postgres_dsn=database,
+        redis_url=own_redis.url,
+        redis_timeout_seconds=10.0,
+        artifact_dir=str(tmp_path / "artifacts"),
+    )
+    worker = start_worker(settings, roles="predict")
+    await worker.ready()
+    expected = predictions_of("v1", 5)
+    assert await twice(settings) == [(expected, False), (expected, True)]
+    async with RedisClient.from_url(own_redis.url) as client:
+        (key,) = await client.keys("headrace:*:pred:*")
+        await client.set(key, b'[0,0,0],"model_version":"v9","request_id":"VICTIM","user_id":"alice"')
+    assert await twice(settings) == [(expected, False), (expected, True)]
+    assert worker.count("prediction cache has foreign values; they count as misses") == 1

@@ -1,9 +1,9 @@
 """Predictions in Redis: many reads or writes in one round trip, and none while Redis is unavailable.
 
 Keys and values are the caller's bytes. In Redis each key begins with the namespace of the installation:
-`headrace:{installation}:pred:{model}:{version}:{spec digest}:{input digest}` has the predictions as JSON
-without any prefix, so that other programs can read them. Anybody may have written a value; the caller
-validates it.
+`headrace:{installation}:pred:{model}:{version}:{spec digest}:{input digest}` has a tag of 16 bytes and the
+predictions as JSON. Redis is shared: a value that is too large or whose tag is wrong (`sealing.py`) is a
+miss, and the prediction that is made for it overwrites it.
 
 No call raises. When Redis is down or hangs, the first call to fail waits one timeout; its failure ends
 all other waiting calls, and predictions continue without the cache. Then at most one read a second is
@@ -15,6 +15,7 @@ has keys of many slots.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha1
@@ -30,6 +31,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from schemas.errors import CacheUnavailableError, SetupError
 from workers.cache.availability import Availability, CacheEvent, CacheState, advance
+from workers.cache.sealing import seal, unseal
 
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ Answer = TypeVar("Answer")
 KEYS_PER_WRITE = 1000
 # Larger values cost Redis and the event loop more time than they save, and delay other keys.
 MAX_VALUE_BYTES = 64 * 1024
+REJECTED_LOG_SECONDS = 60.0
 
 _WRITE_SCRIPT = b"""\
 local ttl = ARGV[#KEYS + 1]
@@ -50,7 +53,7 @@ _WRITE_SCRIPT_SHA1 = sha1(_WRITE_SCRIPT, usedforsecurity=False).hexdigest().enco
 class PredictionCache:
     """Reads and writes many predictions at once; `timeout_seconds` bounds each call.
 
-    `namespace` is the beginning of all keys in Redis. `connection_options` are further options of redis-py's connections, for TLS. Raises SetupError for an
+    `namespace` is the beginning of all keys in Redis; `secret` authenticates the values. `connection_options` are further options of redis-py's connections, for TLS. Raises SetupError for an
     invalid URL.
     """
 
@@ -59,10 +62,16 @@ class PredictionCache:
         redis_url: str,
         *,
         namespace: bytes,
+        secret: bytes,
         timeout_seconds: float = 0.5,
         connection_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._namespace = namespace
+        self._secret = secret
+        self.rejected_values = 0
+        """The number of values in Redis that no worker of this installation wrote under their key."""
+        self._rejected_logged = 0
+        self._next_rejected_log_at = -math.inf
         self._pool = _pool(redis_url, timeout_seconds, connection_options)
         self._timeout_seconds = timeout_seconds
         self._state = CacheState()
@@ -76,13 +85,16 @@ class PredictionCache:
         return self._state.in_use
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key, in order; None for a key without a value or when Redis is unavailable."""
+        """The value of each key, in order; None without a value that is ours, or when Redis is unavailable."""
         if not keys:
             return []
         if self.available:
             with suppress(CacheUnavailableError):
-                values = await self._guarded(self._read(keys))
+                sealed = await self._guarded(self._read(keys))
                 self._advance(CacheEvent.READ_ANSWERED)
+                values = unseal(self._secret, keys, sealed, MAX_VALUE_BYTES)
+                if rejected := values.count(None) - sealed.count(None):
+                    self._count_rejected(rejected)
                 return values
         # One probe at a time, also when the timeout is longer than the pause between two.
         elif self._probe is None or self._probe.done():
@@ -94,7 +106,9 @@ class PredictionCache:
 
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         """Store each (key, value) for `ttl_seconds`, at least 1; values over 64 KiB are left out."""
-        fitting = [item for item in items if len(item[1]) <= MAX_VALUE_BYTES]
+        fitting = [
+            (key, seal(self._secret, key, value)) for key, value in items if len(value) <= MAX_VALUE_BYTES
+        ]
         for start in range(0, len(fitting), KEYS_PER_WRITE):
             if not self.available:
                 return
@@ -115,6 +129,18 @@ class PredictionCache:
             await self._pool.aclose()
         except (RedisError, OSError) as error:
             log.debug("prediction cache not closed cleanly", reason=str(error))
+
+    def _count_rejected(self, count: int) -> None:
+        """Count values that are not ours; log the first ones, and then at most one line a minute."""
+        self.rejected_values += count
+        now = _now()
+        if now >= self._next_rejected_log_at:
+            log.warning(
+                "prediction cache has foreign values; they count as misses",
+                values=self.rejected_values - self._rejected_logged,
+            )
+            self._rejected_logged = self.rejected_values
+            self._next_rejected_log_at = now + REJECTED_LOG_SECONDS
 
     async def _run_probe(self, keys: Sequence[bytes]) -> None:
         with suppress(CacheUnavailableError):
