@@ -64,7 +64,11 @@ async def test_a_server_without_metadata_is_asked_by_the_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(404, ArtifactError), (503, UnavailableError), (429, UnavailableError)]
+    ("status", "error"),
+    [
+        *((status, ArtifactError) for status in (302, 400, 401, 403, 404)),
+        *((status, UnavailableError) for status in (429, 500, 502, 503)),
+    ],
 )
 async def test_warming_tells_a_missing_model_from_a_busy_server(status: int, error: type[Exception]) -> None:
     """The first needs an operator, the second is temporary."""

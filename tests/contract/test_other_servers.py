@@ -42,6 +42,10 @@ async def answering(response: bytes) -> AsyncIterator[tuple[str, list[HttpReques
         (200, {STATE: [{"state": "LOADING"}]}, UnavailableError, "is not served yet: its state is LOADING"),
         (200, {"name": "m", "ready": "False"}, UnavailableError, "is not served yet: it is not ready"),
         (503, {"error": "later"}, UnavailableError, "answered 503: later"),
+        (500, {"error": "crash"}, UnavailableError, "cannot be served.*answered 500: crash"),
+        (400, {"error": "no"}, ArtifactError, "not a model of its server.*answered 400: no"),
+        (401, {"error": "who"}, ArtifactError, "not a model of its server.*answered 401: who"),
+        (403, {"error": "you"}, ArtifactError, "not a model of its server.*answered 403: you"),
     ],
 )
 async def test_tensorflows_state_is_asked_before_it_serves(
@@ -97,6 +101,10 @@ async def test_what_tensorflow_is_sent(form: RequestForm, sent: JsonObject) -> N
     ("status", "error", "told"),
     [
         (404, ArtifactError, "not a model of its server.*in its own words"),
+        (400, ArtifactError, "not a model of its server.*in its own words"),
+        (401, ArtifactError, "not a model of its server.*in its own words"),
+        (403, ArtifactError, "not a model of its server.*in its own words"),
+        (500, UnavailableError, "cannot be served.*in its own words"),
         (503, UnavailableError, "answered 503: in its own words"),
     ],
 )

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.errors import ArtifactError, BackendUnavailableError
+from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from workers.backends.description import ModelDescription
 from workers.backends.model_server import ModelServer
@@ -19,7 +19,7 @@ from workers.backends.open_inference_messages import (
     read_response,
     write_request,
 )
-from workers.backends.responses import OK, describe_response
+from workers.backends.responses import OK, raise_unless_found
 from workers.backends.tensors import TensorSpec, alike
 
 _WARM_SECONDS = 5.0
@@ -64,14 +64,11 @@ class OpenInferenceBackend:
     async def warm(self) -> None:
         """Determine the model's inputs.
 
-        Raises UnavailableError when the server does not answer, ArtifactError when it does not have the
-        model or the types of its inputs cannot be determined.
+        Raises UnavailableError when the server does not answer or has a fault, ArtifactError when it does not
+        have the model, refuses access to it, or the types of its inputs cannot be determined.
         """
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
-        if status == 404:
-            raise ArtifactError(
-                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
-            )
+        raise_unless_found(self._server.url, status, body)
         self._inputs = self._declared or read_metadata(body if status == OK else b"{}", self._input_schema)
 
     async def describe(self) -> ModelDescription | None:

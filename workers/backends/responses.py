@@ -8,7 +8,13 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
+from schemas.errors import (
+    ArtifactError,
+    BackendBrokenError,
+    BackendFailedError,
+    BackendUnavailableError,
+    UnavailableError,
+)
 from schemas.events import JsonObject
 from workers.network.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS
 
@@ -17,6 +23,9 @@ OK = 200
 _REFUSED = frozenset({400, 413, 415, 422})
 # The model or the access to it is missing: other requests fail too.
 _NOT_THERE = frozenset({401, 403, 404, 405, 410})
+# The server does not describe models.
+_NO_SUCH_QUESTION = frozenset({405, 501})
+_SERVER_FAULTS_FROM = 500
 _EXCERPT_CHARACTERS = 200
 # Longer bodies are not error messages, and are not parsed.
 _MAX_ERROR_BYTES = 64 * 1024
@@ -37,6 +46,20 @@ def error_of_response(
     if 300 <= status < 400:
         return BackendUnavailableError(f"{message}; redirects are not followed")
     return BackendFailedError(message) if status in _REFUSED else BackendBrokenError(message)
+
+
+def raise_unless_found(url: str, status: int, body: bytes) -> None:
+    """Raise when the response to a question about the model at `url` shows that the server cannot serve it.
+
+    Statuses that say that the server has no such question pass. Raises UnavailableError for a fault of the server,
+    which may pass, and ArtifactError for the others: the model, or the access to it, is missing.
+    """
+    if status == OK or status in _NO_SUCH_QUESTION:
+        return
+    reason = describe_response(status, body)
+    if status >= _SERVER_FAULTS_FROM:
+        raise UnavailableError(f"{url} cannot be served: {reason}")
+    raise ArtifactError(f"{url} is not a model of its server: {reason}")
 
 
 def is_busy(status: int) -> bool:

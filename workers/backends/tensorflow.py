@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError, UnavailableError
+from schemas.errors import BackendFailedError, BackendUnavailableError, UnavailableError
 from schemas.events import JsonObject
 from schemas.json_schema import Validator
 from schemas.models import RequestForm
 from workers.backends.description import ModelDescription
 from workers.backends.model_server import ModelServer
-from workers.backends.responses import OK, describe_response
+from workers.backends.responses import OK, raise_unless_found
 from workers.backends.tensorflow_messages import read_description, read_response, read_status, write_request
 
 _WARM_SECONDS = 5.0
@@ -64,10 +64,7 @@ class TensorflowBackend:
     async def warm(self) -> None:
         """Check that the server has the model and serves it; raises UnavailableError and ArtifactError."""
         status, body = await self._server.look(within_seconds=_WARM_SECONDS)
-        if status == 404:
-            raise ArtifactError(
-                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
-            )
+        raise_unless_found(self._server.url, status, body)
         reason = read_status(body) if status == OK else None
         if reason is not None:
             raise UnavailableError(f"{self._server.url} is not served yet: {reason}")

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import ArtifactError, BackendUnavailableError
+from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from workers.backends.model_server import ModelServer
-from workers.backends.responses import describe_response, read_value
+from workers.backends.responses import raise_unless_found, read_value
 
 FAULTS = frozenset({503})
 _WARM_SECONDS = 5.0
@@ -47,17 +47,15 @@ class TorchServeBackend:
     async def warm(self) -> None:
         """Predict the example; without one no call is made, since any other input could fail.
 
-        Raises UnavailableError when the server does not answer, ArtifactError when it lacks the model.
+        Raises UnavailableError when the server does not answer or has a fault, ArtifactError when it lacks the
+        model, or refuses the example or the access to it.
         """
         if self._example is None:
             return
         status, body = await self._server.look(
             content=orjson.dumps(self._example), within_seconds=_WARM_SECONDS
         )
-        if status == 404:
-            raise ArtifactError(
-                f"{self._server.url} is not a model of its server: {describe_response(status, body)}"
-            )
+        raise_unless_found(self._server.url, status, body)
 
     async def describe(self) -> None:
         """See `workers/backends/port.py`. TorchServe has no description of a handler's inputs and outputs."""
