@@ -87,10 +87,18 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A connection for the block. Errors of asyncpg in the block are translated."""
+        """A connection for the block. Errors of asyncpg in the block are translated.
+
+        After a ReadOnlySQLTransactionError every connection is made anew: behind the same address there may be another
+        primary by now.
+        """
         with translated():
             async with self._pool.acquire(timeout=self._connect_timeout_seconds) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.ReadOnlySQLTransactionError:
+                    await self._pool.expire_connections()
+                    raise
 
     async def close(self) -> None:
         """Close all connections, forcibly after the connect timeout."""

@@ -159,7 +159,7 @@ async def _refresher(
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
-        EpochFollower(store.epoch, store.load),
+        EpochFollower(store.epoch_of_primary, store.load),
         tables,
         VersionLoader(
             BackendLoader(settings),

@@ -151,3 +151,34 @@ async def test_promotions_wait_for_the_registry_to_be_set_up(
         assert await connection.fetchval("SELECT count(*) FROM promotion_audit") == 1
     finally:
         await connection.close()
+
+
+async def test_a_read_only_server_counts_as_not_read(make_group: MakeGroup, own_postgres: Postgres) -> None:
+    """It may be an old copy: responses become stale, the connections are made anew, and all is well when it is a primary."""
+    group = await make_group(
+        postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0
+    )
+    (worker,) = await group.start("one")
+    operator = await asyncpg.connect(own_postgres.dsn)
+
+    async def sessions() -> set[int]:
+        rows = await operator.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return {row["pid"] for row in rows}
+
+    async with group.traffic() as traffic:
+        await traffic.until_answered(lambda response: not response.stale, "fresh")
+        before = await sessions()
+        await operator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await operator.execute("SELECT pg_reload_conf()")
+        await traffic.until_answered(lambda response: response.stale, "stale")
+        await operator.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        await operator.execute("SELECT pg_reload_conf()")
+        await traffic.until_answered(lambda response: not response.stale, "fresh again")
+        after = await sessions()
+        assert before
+        assert not before & after
+        assert await traffic.end() == 0
+    await operator.close()
+    await group.end(worker)
