@@ -38,7 +38,7 @@ def worker_app(options: TransportOptions, on_fault: Callable[[BaseException], No
     """An app that reads slices; `slice_agent` adds its agent before the app starts."""
     app = WorkerApp(
         options.group_id,
-        broker=f"kafka://{options.bootstrap.split(',')[0]}",
+        broker=[f"kafka://{address.strip()}" for address in options.bootstrap.split(",")],
         ConsumerScheduler=SliceScheduler,
         agent_supervisor=CrashingSupervisor,
         broker_client_id=options.client_id,

@@ -9,6 +9,7 @@ from streams.kafka.topics import administration
 from tests.support.deadline import wait_until
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics, StackAddresses
+from tests.support.worker.process import StartWorker
 
 PARTITIONS = 4
 REQUESTS = 3000
@@ -60,6 +61,16 @@ async def test_without_the_registrys_tables_it_says_what_to_run(
     ended = await headrace("worker", settings=await topics(1, postgres_dsn=stack.postgres_dsn))
     assert ended.code == 1
     assert "run `headrace init`" in ended.stderr
+
+
+async def test_every_bootstrap_server_counts(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """Whichever of the list is away: each role starts by the others."""
+    (port,) = free_ports(1)
+    settings = await topics(1, postgres_dsn=database)
+    servers = f"127.0.0.1:{port}, {settings.kafka_bootstrap}"
+    await start_worker(settings.model_copy(update={"kafka_bootstrap": servers})).ready()
 
 
 async def test_without_kafka_it_does_not_start(database: str) -> None:
