@@ -1,6 +1,7 @@
 """workers/cache/redis_cache.py on a real Redis: reads and writes, and a Redis that stops, hangs or refuses."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from structlog.testing import capture_logs
 from deploy.local.redis import Redis
 from schemas.errors import SetupError
 from tests.support.deadline import DEADLINE_SECONDS, deadline
+from tests.support.servers.forwarder import forwarder
+from tests.support.stack.services import StackAddresses
 from workers.cache.redis_cache import KEYS_PER_WRITE, MAX_VALUE_BYTES, PredictionCache
 
 # Longer than the default: a busy machine must not look like a hung Redis.
@@ -224,6 +227,29 @@ async def test_a_redis_that_is_full_is_still_read(cache: PredictionCache, client
             await cache.set_many(ITEMS[1:], ttl_seconds=60)
     assert await cache.get_many(KEYS[:2]) == [b'[0, "x"]', b'[1, "x"]']
     assert [log["log_level"] for log in logs] == ["warning", "info"]
+
+
+async def test_a_demoted_redis_is_left(
+    own_redis: Redis, client: "redis.Redis", stack: StackAddresses
+) -> None:
+    """A fail-over behind one address that cuts no connection: the first refused write makes the connections anew."""
+    other = redis.Redis.from_url(stack.redis_url)
+    ports = [connected.connection_pool.connection_kwargs["port"] for connected in (client, other)]
+    # The other Redis has keys of other tests.
+    namespace = b"headrace:%b:pred:" % uuid.uuid4().hex.encode()
+    async with forwarder(ports[0]) as address:
+        url = f"redis://127.0.0.1:{address.port}/0"
+        cache = PredictionCache(url, namespace=namespace, secret=SECRET, timeout_seconds=DEADLINE_SECONDS)
+        await cache.set_many(ITEMS, ttl_seconds=60)
+        await asyncio.gather(*(cache.get_many(KEYS) for _ in range(4)))
+        await client.replicaof("127.0.0.1", "1")
+        address.target = ports[1]
+        for _ in range(2):
+            await cache.set_many(ITEMS, ttl_seconds=60)
+        assert await cache.get_many(KEYS) == [value for _, value in ITEMS]
+        assert await other.exists(*(namespace + key for key in KEYS)) == len(KEYS)
+        await cache.close()
+    await other.aclose()
 
 
 async def test_a_wrong_password_is_a_lost_cache_that_names_no_password(own_redis: Redis) -> None:

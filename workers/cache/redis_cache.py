@@ -8,7 +8,7 @@ miss, and the prediction that is made for it overwrites it.
 No call raises. When Redis is down or hangs, the first call to fail waits one timeout; its failure ends
 all other waiting calls, and predictions continue without the cache. Then at most one read a second is
 repeated in the background as a probe; an answer puts the cache in use again. A Redis that refuses only
-writes (out of memory, a replica) is still read. The rules are in `workers/cache/availability.py`.
+writes (out of memory, a replica) is still read; connections to a replica are made anew. The rules are in `workers/cache/availability.py`.
 
 For a single Redis or the primary behind one address. Redis Cluster is not supported, since one MGET
 has keys of many slots.
@@ -41,6 +41,8 @@ KEYS_PER_WRITE = 1000
 # Larger values cost Redis and the event loop more time than they save, and delay other keys.
 MAX_VALUE_BYTES = 64 * 1024
 REJECTED_LOG_SECONDS = 60.0
+# A Redis that stays a replica costs one connection each second.
+RECONNECT_SECONDS = 1.0
 
 _WRITE_SCRIPT = b"""\
 local ttl = ARGV[#KEYS + 1]
@@ -72,6 +74,7 @@ class PredictionCache:
         """The number of values in Redis that no worker of this installation wrote under their key."""
         self._rejected_logged = 0
         self._next_rejected_log_at = -math.inf
+        self._next_reconnection_at = -math.inf
         self._pool = _pool(redis_url, timeout_seconds, connection_options)
         self._timeout_seconds = timeout_seconds
         self._state = CacheState()
@@ -119,6 +122,8 @@ class PredictionCache:
                     self._advance(CacheEvent.WRITE_ACCEPTED)
                 else:
                     self._advance(CacheEvent.WRITE_REFUSED, refusal)
+                    if "READONLY" in refusal:
+                        await self._connect_anew()
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
@@ -129,6 +134,13 @@ class PredictionCache:
             await self._pool.aclose()
         except (RedisError, OSError) as error:
             log.debug("prediction cache not closed cleanly", reason=str(error))
+
+    async def _connect_anew(self) -> None:
+        """Close the idle connections, at most once a second: behind the same address there may be a primary by now."""
+        now = _now()
+        if now >= self._next_reconnection_at:
+            self._next_reconnection_at = now + RECONNECT_SECONDS
+            await self._pool.disconnect(inuse_connections=False)
 
     def _count_rejected(self, count: int) -> None:
         """Count values that are not ours; log the first ones, and then at most one line a minute."""
