@@ -7,7 +7,8 @@ import orjson
 
 from registry.postgres import Database
 from schemas.alert_rules import GlobalRules, ModelRules, rules_class
-from schemas.events import JsonObject, rfc3339
+from schemas.bounds import rfc3339
+from schemas.events import JsonObject
 
 _ADD = """
     INSERT INTO alert_rules (model_name, rules, actor, reason, set_at) VALUES ($1, $2, $3, $4, $5)

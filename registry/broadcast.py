@@ -123,12 +123,19 @@ class HintListener:
                 self._receive(message["data"])
 
     def _receive(self, data: bytes) -> None:
-        try:
-            hint = RouteHint.model_validate(read_object(data, MAX_HINT_BYTES))
-        except (MalformedRecordError, ValidationError):
+        hint = read_hint(data)
+        if hint is None:
             log.debug("not a hint", size_bytes=len(data))
             return
         self._on_hint(hint)
+
+
+def read_hint(data: bytes) -> RouteHint | None:
+    """PURE. The hint in a message; None when it is none."""
+    try:
+        return RouteHint.model_validate(read_object(data, MAX_HINT_BYTES))
+    except (MalformedRecordError, ValidationError):
+        return None
 
 
 def _end_if_cancelled() -> None:

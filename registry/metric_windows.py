@@ -3,8 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import orjson
+import structlog
+from pydantic import ValidationError
 
 from registry.postgres import Database
 from schemas.events import MetricsDelta
@@ -20,6 +23,10 @@ from schemas.windows import (
     windows_of,
 )
 
+log = structlog.get_logger()
+
+# Each is logged once, and no more of them.
+MAX_LOGGED_WINDOWS = 1000
 # The topic does not hold the deltas of workers that ended so long ago.
 FORGET_WATERMARKS_SECONDS = 30 * 24 * 3600.0
 
@@ -66,11 +73,18 @@ class MetricWindows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unreadable: set[WindowKey] = set()
 
     async def add(self, topic: str, partition: int, deltas: Sequence[MetricsDelta]) -> list[MetricsDelta]:
-        """Add the deltas of a partition that were not added before, in one transaction, and return them."""
+        """Add the deltas of a partition that were not added before, in one transaction, and return them.
+
+        A stored window that cannot be read is replaced by what these deltas counted.
+        """
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(_LOCK, topic, str(partition))
+            if not all(delta.model_name for delta in deltas):
+                # Every partition has deltas of models that are not registered. Their windows are one.
+                await connection.execute(_LOCK, topic, "")
             watermarks = {
                 (row["worker"], row["boot_id"]): SequenceWatermark(
                     row["first_seq"], row["last_seq"], row["seen"]
@@ -83,8 +97,9 @@ class MetricWindows:
             added = windows_of(new)
             columns = _columns(list(added))
             known = {
-                _key(row): Totals.model_validate(orjson.loads(row["totals"]))
+                _key(row): totals
                 for row in await connection.fetch(_GET_WINDOWS, *columns)
+                if (totals := self._totals(row)) is not None
             }
             sums = [
                 total([known[key], *parts] if key in known else parts).model_dump_json()
@@ -103,7 +118,10 @@ class MetricWindows:
     async def read(
         self, model_name: str, resolution_seconds: int, since: datetime, until: datetime
     ) -> list[Window]:
-        """The windows of a model that begin at `since` or later and before `until`, ordered by their start."""
+        """The windows of a model that begin at `since` or later and before `until`, ordered by their start.
+
+        A window that cannot be read is logged and left out.
+        """
         async with self._database.connection() as connection:
             rows = await connection.fetch(_READ, model_name, resolution_seconds, since, until)
         return [
@@ -112,10 +130,25 @@ class MetricWindows:
                 start=row["window_start"],
                 model_name=row["model_name"],
                 model_version=row["model_version"],
-                totals=Totals.model_validate(orjson.loads(row["totals"])),
+                totals=totals,
             )
             for row in rows
+            if (totals := self._totals(row)) is not None
         ]
+
+    def _totals(self, row: Mapping[str, Any]) -> Totals | None:
+        try:
+            return Totals.model_validate(orjson.loads(row["totals"]))
+        except ValidationError as error:
+            key = _key(row)
+            if key not in self._unreadable and len(self._unreadable) < MAX_LOGGED_WINDOWS:
+                self._unreadable.add(key)
+                log.warning(
+                    "stored metrics cannot be read; the window is skipped",
+                    window=[*map(str, key)],
+                    reason=str(error).partition("\n")[0],
+                )
+            return None
 
     async def models(self, since: datetime) -> list[str]:
         """The names of the models with a window of one minute that begins at `since` or later."""
@@ -146,10 +179,5 @@ def _columns(keys: Sequence[WindowKey]) -> list[list[object]]:
     return [list(column) for column in zip(*keys, strict=True)]
 
 
-def _key(row: Mapping[str, object]) -> WindowKey:
-    return WindowKey(
-        row["resolution_seconds"],  # type: ignore[arg-type]  # as the table has them
-        row["window_start"],  # type: ignore[arg-type]
-        row["model_name"],  # type: ignore[arg-type]
-        row["model_version"],  # type: ignore[arg-type]
-    )
+def _key(row: Mapping[str, Any]) -> WindowKey:
+    return WindowKey(row["resolution_seconds"], row["window_start"], row["model_name"], row["model_version"])

@@ -1,4 +1,6 @@
-"""Connections to PostgreSQL. Its errors become RegistryUnavailableError (try later) or SetupError (change the set-up)."""
+"""Connections to PostgreSQL. Its errors become RegistryUnavailableError (try later), SetupError (change the set-up) or
+DataRefusedError (a value that cannot be stored).
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +9,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import DataRefusedError, RegistryUnavailableError, SetupError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 COMMAND_TIMEOUT_SECONDS = 5.0
@@ -23,13 +25,15 @@ SCHEMA_CODES = frozenset({"42P01", "42703", "42883"})
 # Wrong user or password, no such database, no permission.
 ACCESS_CLASSES = frozenset({"28", "3D"})
 ACCESS_CODES = frozenset({"42501"})
+# Data exception, which asyncpg raises by itself too, and a limit of PostgreSQL exceeded.
+DATA_CLASSES = frozenset({"22", "54"})
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise RegistryUnavailableError or SetupError for what asyncpg raises in the block.
+    """Raise RegistryUnavailableError, SetupError or DataRefusedError for what asyncpg raises in the block.
 
-    Other errors pass through: violated constraints and wrong values are known to the caller, or a bug.
+    Other errors pass through: violated constraints are known to the caller, or a bug.
     """
     try:
         yield
@@ -41,6 +45,8 @@ def translated() -> Iterator[None]:
             raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
         if code[:2] in ACCESS_CLASSES or code in ACCESS_CODES:
             raise SetupError(f"PostgreSQL refuses HEADRACE_POSTGRES_DSN: {error}") from error
+        if code[:2] in DATA_CLASSES:
+            raise DataRefusedError(f"PostgreSQL refuses a value: {error}") from error
         if code in SCHEMA_CODES:
             raise SetupError(
                 f"the registry's tables are missing or old ({error}); run `headrace init`"

@@ -16,8 +16,8 @@ from registry.lifecycle import Applied
 from registry.model_rows import RANGES, find_model
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
+from schemas.bounds import rfc3339
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.events import rfc3339
 from schemas.models import PromotionError, PromotionEvent, PromotionResult, Status, event_body
 from schemas.wire import digest
 

@@ -1,20 +1,21 @@
-"""Asking PostgreSQL again until it answers, for work that may wait and must not be lost."""
+"""Work for PostgreSQL that must not be lost: asked again until it answers, and stored but for what it refuses."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import structlog
 
 from schemas.backoff import backoff_seconds
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import DataRefusedError, RegistryUnavailableError, SetupError
 
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 1.0
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -41,3 +42,27 @@ async def until_reachable(ask: Callable[[], Awaitable[Result]], *, waiting: str)
             chance=random.uniform(0.5, 1.0),  # noqa: S311  # no secret
         )
         await asyncio.sleep(pause_seconds)
+
+
+async def store_accepted(
+    store: Callable[[Sequence[Item]], Awaitable[Result]],
+    items: Sequence[Item],
+    *,
+    refuse: Callable[[Item, DataRefusedError], None],
+) -> list[Result]:
+    """Store items in their order, all at once; when PostgreSQL refuses a value in them, in halves, down to one item.
+
+    Returns the results of the calls that succeeded. `refuse` is called with each item that cannot be stored. `store`
+    stores all of its items or none.
+    """
+    try:
+        return [await store(items)]
+    except DataRefusedError as error:
+        if len(items) == 1:
+            refuse(items[0], error)
+            return []
+    middle = len(items) // 2
+    return [
+        *await store_accepted(store, items[:middle], refuse=refuse),
+        *await store_accepted(store, items[middle:], refuse=refuse),
+    ]

@@ -8,11 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.bounds import MAX_INT64
+
 Severity = Literal["critical", "warning", "info"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Factor = Annotated[float, Field(gt=1, le=1000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Times = Annotated[int, Field(ge=1)]
+Times = Annotated[int, Field(ge=1, le=MAX_INT64)]
 # The lengths of the windows that streams/monitoring/series.py keeps of each version.
 WindowSeconds = Literal[1, 10, 60, 300]
 

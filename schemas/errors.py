@@ -22,6 +22,7 @@ HeadraceError
 │   ├── CacheUnavailableError
 │   ├── RegistryUnavailableError
 │   └── ResponseTimeoutError
+├── DataRefusedError           count the record as unreadable and skip it
 ├── ArtifactError              try the load again later; the older route stays, if there is one
 └── SetupError                 stop the process; the message says what to change
 """
@@ -188,6 +189,10 @@ class ResponseTimeoutError(UnavailableError):
             f"no response to {request_id} within {timeout_seconds:g} s; is a worker running (`headrace worker`)?"
         )
         self.request_id = request_id
+
+
+class DataRefusedError(HeadraceError):
+    """PostgreSQL refuses a value, as it will each time: what was to be stored is unreadable data."""
 
 
 class ArtifactError(HeadraceError):

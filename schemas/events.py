@@ -4,17 +4,21 @@ Readers ignore unknown fields. A field may be added, but never renamed or repurp
 Times are RFC 3339 UTC with milliseconds; durations carry their unit in the name.
 """
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from schemas.bounds import (
+    MAX_HISTOGRAM_BUCKETS,
+    BucketNumber,
+    Count,
+    Finite,
+    Identifier,
+    Label,
+    Message,
+    NonNegative,
+    UtcTime,
 )
 
 JsonObject = dict[str, Any]
@@ -26,19 +30,9 @@ RequestId = Annotated[
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-def rfc3339(moment: datetime) -> str:
-    """Format a time as the wire contract does: UTC, milliseconds, `Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-UtcTime = Annotated[
-    AwareDatetime,
-    # Times arrive as strings; strict mode would accept only datetime objects.
-    Field(strict=False),
-    PlainSerializer(rfc3339, return_type=str, when_used="json"),
-]
+# As their names, or empty: a request may have no model that is registered, and no version.
+_AnyModel = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")]
+_AnyVersion = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?$")]
 
 
 class WireModel(BaseModel):
@@ -78,6 +72,10 @@ class ErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+CountedCode = Annotated[str, StringConstraints(pattern=f"^({'|'.join([*ErrorCode, 'MALFORMED_RECORD'])})$")]
+"""An error code, or that of a record without a response."""
+
+
 class ErrorDetail(WireModel):
     """One wrong value: `path` is its JSON pointer (RFC 6901)."""
 
@@ -89,7 +87,7 @@ class PredictError(WireModel):
     """The error of a response without predictions."""
 
     code: Annotated[ErrorCode, Field(strict=False)]
-    message: str
+    message: Message
     details: Annotated[list[ErrorDetail], Field(max_length=10)] = []
 
 
@@ -104,16 +102,18 @@ class PredictResponse(WireModel):
     )
 
     request_id: RequestId
-    model_name: str = Field(description='As in the request; "" when the request has none that can be read.')
-    model_version: str = Field(description='"" when the request was not routed to a version.')
-    user_id: str = Field(description='As in the request; "" when the request has none that can be read.')
+    model_name: _AnyModel = Field(
+        description='As in the request; "" when the request has none that can be read.'
+    )
+    model_version: _AnyVersion = Field(description='"" when the request was not routed to a version.')
+    user_id: Annotated[str, Field(max_length=256)] = Field(
+        description='As in the request; "" when the request has none that can be read.'
+    )
     predictions: Any = None
     error: PredictError | None = None
-    latency_ms: Annotated[float, Field(ge=0)] = Field(
-        description="From the record's arrival in the worker to its response."
-    )
+    latency_ms: NonNegative = Field(description="From the record's arrival in the worker to its response.")
     cached: bool
-    revision: Annotated[int, Field(ge=0)]
+    revision: Count
     stale: bool = Field(
         description="The worker could not read the registry for longer than STALE_AFTER_SECONDS (5)."
     )
@@ -130,47 +130,48 @@ class Histogram(WireModel):
     merge by adding integers. Zeros count in `zero_count`.
     """
 
-    scale: int
-    count: Annotated[int, Field(ge=0)]
-    sum: float
-    min: float
-    max: float
-    zero_count: Annotated[int, Field(ge=0)] = 0
-    buckets: dict[str, Annotated[int, Field(ge=0)]]
+    scale: Annotated[int, Field(ge=-10, le=20)]
+    count: Count
+    sum: NonNegative
+    min: NonNegative
+    max: NonNegative
+    zero_count: Count = 0
+    buckets: Annotated[dict[BucketNumber, Count], Field(max_length=MAX_HISTOGRAM_BUCKETS)]
 
 
 class MetricsDelta(WireModel):
     """The counts of one worker for one version in one window; topic `predict-metrics`.
 
-    Readers drop duplicates by (worker, boot_id, seq); a gap in `seq` shows loss.
+    Readers drop duplicates by (worker, boot_id, seq); a gap in `seq` shows loss. Both times are within a day of the
+    record's Kafka timestamp.
     """
 
-    worker: str
-    boot_id: str
-    seq: Annotated[int, Field(ge=0)]
+    worker: Identifier
+    boot_id: Identifier
+    seq: Count
     window_start: UtcTime
     window_end: UtcTime
-    model_name: str
-    model_version: str = Field(description='"" for requests that were not routed to a version.')
-    revision: Annotated[int, Field(ge=0)]
-    requests: Annotated[int, Field(ge=0)]
-    ok: Annotated[int, Field(ge=0)]
-    errors: dict[str, Annotated[int, Field(ge=0)]]
-    cache_hits: Annotated[int, Field(ge=0)]
-    cache_misses: Annotated[int, Field(ge=0)]
+    model_name: _AnyModel
+    model_version: _AnyVersion = Field(description='"" for requests that were not routed to a version.')
+    revision: Count
+    requests: Count
+    ok: Count
+    errors: dict[CountedCode, Count]
+    cache_hits: Count
+    cache_misses: Count
     latency_ms: Histogram
     end_to_end_ms: Histogram
     backend_ms: Histogram
     batch_size: Histogram
-    load_failures: Annotated[int, Field(ge=0)] = Field(
+    load_failures: Count = Field(
         default=0, description="How often loading this version failed; its model kept the older route."
     )
-    fallbacks: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    fallbacks: dict[CountedCode, Count] = Field(
         default={},
         description="Requests of this version that production answered instead, by the error code of this version. "
         "They count in `requests` of production, not here.",
     )
-    breaker_opened: Annotated[int, Field(ge=0)] = Field(
+    breaker_opened: Count = Field(
         default=0,
         description="How often the circuit breaker opened, and the worker stopped calling the model server.",
     )
@@ -179,29 +180,29 @@ class MetricsDelta(WireModel):
 class Outcome(WireModel):
     """What a user did after a prediction; topic `predict-outcomes`, key `user_id`. An `outcome_id` counts once."""
 
-    outcome_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    outcome_id: Identifier
     model_name: ModelName
     user_id: UserId
     request_id: RequestId | None = None
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    value: float
+    name: Identifier
+    value: Finite
     occurred_at: UtcTime
 
 
 class Alert(WireModel):
     """A rule that began or ceased to hold; topic `predict-alerts`, key `model_name`."""
 
-    alert_id: str
+    alert_id: Identifier
     scope: Literal["model", "global"] = "model"
-    model_name: str
-    model_version: str
-    rule: str
-    severity: str
+    model_name: _AnyModel
+    model_version: _AnyVersion
+    rule: Identifier
+    severity: Label
     state: Literal["firing", "resolved"]
-    value: float
-    threshold: float
-    baseline: float | None = None
-    window_seconds: float
+    value: Finite
+    threshold: Finite
+    baseline: Finite | None = None
+    window_seconds: Finite
     at: UtcTime
 
 
@@ -211,6 +212,6 @@ class RouteHint(WireModel):
     A reader that has read the registry at `epoch` or later ignores the hint.
     """
 
-    model_name: str
-    revision: Annotated[int, Field(ge=0)]
-    epoch: Annotated[int, Field(ge=0)]
+    model_name: ModelName
+    revision: Count
+    epoch: Count

@@ -6,8 +6,10 @@ exponential histogram (opentelemetry.io, Metrics Data Model, "ExponentialHistogr
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 
+from schemas.bounds import MAX_INT64
 from schemas.events import Histogram
 
 SCALE = 5
@@ -61,7 +63,7 @@ def bucket_index(value: float) -> int:
 
 
 def merge(histograms: Iterable[Histogram]) -> Histogram:
-    """Add histograms up. Raises ValueError when their scales differ."""
+    """Add histograms up; sums stay within what a histogram may hold. Raises ValueError when their scales differ."""
     parts = [part for part in histograms if part.count]
     if not parts:
         return HistogramBuilder().drain()
@@ -71,14 +73,14 @@ def merge(histograms: Iterable[Histogram]) -> Histogram:
         if part.scale != scale:
             raise ValueError(f"histograms of scale {scale} and {part.scale} do not merge")
         for index, times in part.buckets.items():
-            buckets[index] = buckets.get(index, 0) + times
-    return Histogram(
+            buckets[index] = min(buckets.get(index, 0) + times, MAX_INT64)
+    return Histogram.model_construct(
         scale=scale,
-        count=sum(part.count for part in parts),
-        sum=sum(part.sum for part in parts),
+        count=min(sum(part.count for part in parts), MAX_INT64),
+        sum=min(sum(part.sum for part in parts), sys.float_info.max),
         min=min(part.min for part in parts),
         max=max(part.max for part in parts),
-        zero_count=sum(part.zero_count for part in parts),
+        zero_count=min(sum(part.zero_count for part in parts), MAX_INT64),
         buckets=buckets,
     )
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -13,12 +14,15 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.bounds import Count, Identifier, Label, Message, Reason, Uri, UtcTime
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.events import JsonObject, ModelName, UtcTime, VersionName, WireModel
+from schemas.events import JsonObject, ModelName, VersionName, WireModel
 from schemas.mapping import Mapping
 from schemas.wire import canonical
 
 BUCKETS = 10_000
+# Each change of a model is shown with its figures, and the audit trail keeps them for ever.
+MAX_METRICS_BYTES = 16 * 1024
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -110,6 +114,17 @@ class Fallback(StrEnum):
     PRODUCTION = "production"
 
 
+def _within_limit(metrics: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size_bytes = len(canonical(metrics))
+    except ValueError:
+        # What has no form in JSON is refused by `event_body`, which says why.
+        return metrics
+    if size_bytes > MAX_METRICS_BYTES:
+        raise ValueError(f"the metrics have more than {MAX_METRICS_BYTES} bytes of JSON")
+    return metrics
+
+
 class ModelSpec(WireModel):
     """An immutable model version as an operator registers it (`model` in action `register`).
 
@@ -118,9 +133,9 @@ class ModelSpec(WireModel):
 
     version: VersionName
     framework: Annotated[Framework, Field(strict=False)]
-    artifact_uri: str | None = None
+    artifact_uri: Uri | None = None
     artifact_sha256: Sha256 | None = None
-    endpoint: str | None = None
+    endpoint: Uri | None = None
     server: ServerOptions = ServerOptions()
     mapping: Mapping | None = Field(
         default=None, description="Declared tensors, for `onnx`, `open-inference` and `tensorflow`."
@@ -131,7 +146,9 @@ class ModelSpec(WireModel):
     )
     input_schema: JsonObject = Field(description="JSON Schema 2020-12 of a request's input.")
     output_schema: JsonObject = Field(description="JSON Schema 2020-12 of a response's predictions.")
-    metrics: dict[str, Any] = Field(default={}, description="Offline figures: accuracy, latency_p50_ms, …")
+    metrics: Annotated[dict[str, Any], AfterValidator(_within_limit)] = Field(
+        default={}, description="Offline figures: accuracy, latency_p50_ms, …; at most 16 KiB of JSON."
+    )
     cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
         default=300, description="How long a prediction may be served from the cache; 0 = never."
     )
@@ -153,7 +170,7 @@ class ModelSpec(WireModel):
         description="While the worker cannot read the registry: `serve_stale` answers by the last known route, marked "
         "`stale`; `fail` answers with the error STALE_ROUTE.",
     )
-    created_by: str = ""
+    created_by: Label = ""
 
     @model_validator(mode="after")
     def _has_what_its_framework_needs(self) -> Self:
@@ -181,7 +198,7 @@ class Route(WireModel):
     `ranges` are ordered and cover 0 to 9999 exactly, or are empty while no version takes traffic.
     """
 
-    salt: str
+    salt: Label
     ranges: tuple[BucketRange, ...]
 
     @model_validator(mode="after")
@@ -227,17 +244,17 @@ Weight = Annotated[
 class PromotionEvent(WireModel):
     """A change that an operator asks for; topic `model-promotions`, key `model_name`."""
 
-    event_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    event_id: Identifier
     model_name: ModelName
     action: Annotated[Action, Field(strict=False)]
     version: VersionName | None = None
     weight: Weight | None = Field(default=None, description="Percent, two decimals, 0 < w < 100.")
     weights: dict[VersionName, Weight] | None = None
     model: ModelSpec | None = None
-    salt: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    actor: str = ""
-    reason: str = ""
-    expected_revision: Annotated[int, Field(ge=0)] | None = None
+    salt: Identifier | None = None
+    actor: Label = ""
+    reason: Reason = ""
+    expected_revision: Count | None = None
 
 
 def event_body(event: PromotionEvent) -> bytes:
@@ -257,23 +274,23 @@ def event_body(event: PromotionEvent) -> bytes:
 class PromotionError(WireModel):
     """Why a promotion was refused, and what to do about it."""
 
-    code: str
-    message: str
+    code: Label
+    message: Message
 
 
 class PromotionResult(WireModel):
     """The result of a promotion event; topic `model-promotion-results`, key `model_name`."""
 
-    event_id: str
-    model_name: str
-    action: str
+    event_id: Label
+    model_name: Label
+    action: Label
     status: Literal["applied", "rejected"]
-    revision: Annotated[int, Field(ge=0)]
-    epoch: Annotated[int, Field(ge=0)] = Field(
+    revision: Count
+    epoch: Count = Field(
         default=0,
         description="Number of the change among those of all models. A worker that has read this epoch serves the result.",
     )
     route: Route | None
     error: PromotionError | None
     applied_at: UtcTime
-    actor: str
+    actor: Label

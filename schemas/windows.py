@@ -7,16 +7,18 @@ to the windows in which it began. It covers one second, so the edges of a window
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from schemas.events import Histogram, MetricsDelta, UtcTime, WireModel
+from schemas.bounds import MAX_INT64, Count, UtcTime, is_near
+from schemas.events import CountedCode, Histogram, MetricsDelta, WireModel
 from schemas.histogram import SCALE, HistogramBuilder, merge, quantile
 
 RESOLUTIONS_SECONDS = (10, 60, 3600)
 
-Count = Annotated[int, Field(ge=0)]
+# Four histograms with all their buckets, each of 2^63 - 1 values.
+MAX_DELTA_BYTES = 256 * 1024
 _EMPTY = HistogramBuilder().drain()
 _COUNTS = ("requests", "ok", "cache_hits", "cache_misses", "load_failures", "breaker_opened")
 _BY_CODE = ("errors", "fallbacks")
@@ -28,8 +30,8 @@ class Totals(WireModel):
 
     requests: Count = 0
     ok: Count = 0
-    errors: dict[str, Count] = Field(default={})
-    fallbacks: dict[str, Count] = Field(default={})
+    errors: dict[CountedCode, Count] = Field(default={})
+    fallbacks: dict[CountedCode, Count] = Field(default={})
     cache_hits: Count = 0
     cache_misses: Count = 0
     load_failures: Count = 0
@@ -100,17 +102,29 @@ WorkerBoot = tuple[str, str]
 
 
 def total(parts: Iterable[Totals | MetricsDelta]) -> Totals:
-    """The sum of all parts; raises ValueError when their histograms have different scales."""
+    """The sum of all parts; raises ValueError when their histograms have different scales.
+
+    A sum beyond 64 bits, which no honest worker reaches, stays at the largest number: it must be readable again.
+    """
     parts = list(parts)
-    summed: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in _COUNTS}
+    summed: dict[str, Any] = {
+        name: min(sum(getattr(part, name) for part in parts), MAX_INT64) for name in _COUNTS
+    }
     summed |= {name: _sum_by_code(getattr(part, name) for part in parts) for name in _BY_CODE}
     summed |= {name: merge(getattr(part, name) for part in parts) for name in _HISTOGRAMS}
     return Totals.model_construct(**summed)
 
 
-def read_delta(value: bytes | None) -> MetricsDelta:
-    """Parse a record; raises ValueError when it is not a delta, or its histograms have another scale."""
+def read_delta(value: bytes | None, timestamp_ms: int) -> MetricsDelta:
+    """Parse a record with this Kafka timestamp.
+
+    Raises ValueError when it is not a delta, its histograms have another scale, or it is of another day.
+    """
+    if value is not None and len(value) > MAX_DELTA_BYTES:
+        raise ValueError(f"it has {len(value)} bytes; at most {MAX_DELTA_BYTES} are read")
     delta = MetricsDelta.model_validate_json(value or b"")
+    if not (is_near(delta.window_start, timestamp_ms) and is_near(delta.window_end, timestamp_ms)):
+        raise ValueError("its window is more than a day from the record's timestamp")
     for name in _HISTOGRAMS:
         histogram: Histogram = getattr(delta, name)
         if histogram.count and histogram.scale != SCALE:
@@ -177,5 +191,5 @@ def _sum_by_code(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     summed: dict[str, int] = {}
     for part in parts:
         for code, times in part.items():
-            summed[code] = summed.get(code, 0) + times
+            summed[code] = min(summed.get(code, 0) + times, MAX_INT64)
     return summed

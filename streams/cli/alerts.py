@@ -88,7 +88,7 @@ def rules(
 
     from registry.alert_rules import AlertRules, read_rules
     from schemas.alert_rules import rules_class
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
     from streams.cli.output import print_json
 
     async def ask(database: Any) -> "list[RulesChange]":
@@ -165,7 +165,7 @@ def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
 def _firing_table(alerts: "list[Alert]") -> Any:
     from rich.table import Table
 
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
     from streams.monitoring.alert_text import format_alert
 
     table = Table(box=None, pad_edge=False)
@@ -184,7 +184,7 @@ def _scoped(model_name: str) -> dict[str, Any]:
 
 
 def _plain(change: "RulesChange") -> dict[str, Any]:
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
 
     return {
         "rules": change.rules,

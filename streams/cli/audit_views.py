@@ -32,7 +32,7 @@ def history(
     from rich.table import Table
 
     from registry.assignment import differences
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
 
     table = Table(box=None, pad_edge=False)
     for heading in ("time", "rev", "action"):
@@ -94,7 +94,7 @@ def route(
 
 def explained(model_name: str, user: str, assignment: "Assignment") -> list[str]:
     """PURE. Format an assignment as lines of text, the version first."""
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
 
     at = f"{model_name} at revision {assignment.revision}"
     bucket = f"bucket {assignment.bucket} of 0 to 9999, by the salt {assignment.salt}"
@@ -141,7 +141,7 @@ def _document(model_name: str, user: str, assignment: "Assignment") -> dict[str,
 
 
 def _plain(change: "Change") -> dict[str, Any]:
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
 
     return {
         "event_id": change.event_id,

@@ -46,7 +46,7 @@ def metrics(
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
     from schemas.windows import window_start
     from streams.cli.output import console, print_json
     from streams.monitoring.version_metrics import by_version, difference, figures, resolution_for

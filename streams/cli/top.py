@@ -70,7 +70,7 @@ def _document(figures: "LiveFigures") -> dict[str, Any]:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from schemas.events import rfc3339
+    from schemas.bounds import rfc3339
     from streams.monitoring.live_view import WINDOW_SECONDS
 
     return {"at": rfc3339(datetime.now(UTC)), "window_seconds": WINDOW_SECONDS, **asdict(figures)}

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from schemas.bounds import Identifier
 from streams.config.setting_types import Port, Positive, Records, Seconds, Section
 
 # A shorter token can be guessed.
@@ -13,7 +14,7 @@ DASHBOARD_TOKEN_CHARACTERS = 16
 class WorkerSettings(Section):
     title: ClassVar[str] = "Worker"
 
-    worker_name: str | None = Field(
+    worker_name: Identifier | None = Field(
         None,
         description="Name of this process, unique in the installation and the same after a restart; unset: host "
         "name and process id.",

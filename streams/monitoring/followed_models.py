@@ -1,6 +1,7 @@
 """What alerts depend on in the registry: the models' routes, and the alert rules in force."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -28,6 +29,7 @@ class FollowedModels:
     def __init__(self, store: RegistryStore, rules: AlertRules) -> None:
         self._follower = EpochFollower(store.epoch, store.load)
         self._rules = rules
+        self._refreshing = asyncio.Lock()
         self._changes: dict[str, RulesChange] = {}
         self._routes: dict[str, ModelRoute] = {}
         self.model_rules: Mapping[str, ModelRules] = {}
@@ -39,8 +41,23 @@ class FollowedModels:
             return None
         return self._routes.get(model_name, NO_ROUTE)
 
+    async def unregistered(self, model_names: Collection[str]) -> set[str]:
+        """Those of the names that the registry does not have; reads what changed before it calls one unregistered.
+
+        Raises RegistryUnavailableError and SetupError.
+        """
+        unknown = set(model_names) - self._routes.keys() - {""}
+        if unknown:
+            await self.refresh()
+            unknown -= self._routes.keys()
+        return unknown
+
     async def refresh(self) -> None:
         """Read what changed; raises RegistryUnavailableError and SetupError."""
+        async with self._refreshing:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         changes = await self._follower.poll()
         if changes is not None:
             changed = {name: _route(model) for name, model in changes.models.items()}

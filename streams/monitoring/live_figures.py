@@ -30,7 +30,7 @@ async def live_figures(
             while (wait_seconds := next_at - now()) > 0:
                 for record in await tail.next_records(wait_ms=max(1, int(wait_seconds * 1000))):
                     try:
-                        view.add(read_delta(record.value), now())
+                        view.add(read_delta(record.value, record.timestamp), now())
                     except ValueError:
                         view.add_unreadable()
             yield view.figures(now())

@@ -17,7 +17,8 @@ import httpx
 import structlog
 
 from schemas.backoff import backoff_seconds
-from schemas.events import Alert, JsonObject, rfc3339
+from schemas.bounds import rfc3339
+from schemas.events import Alert, JsonObject
 from streams.monitoring.alert_text import format_alert
 from workers.network.connections import new_client
 from workers.network.endpoints import Outbound

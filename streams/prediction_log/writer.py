@@ -1,18 +1,20 @@
 """Writes responses to the prediction log in PostgreSQL.
 
 A slice is acknowledged when its rows are committed. Each response has one row, even when it is read again. A record
-that is not a response, or of a day that is not kept, is counted, logged and skipped. While PostgreSQL is unavailable
+that is not a response, that PostgreSQL refuses, or of a day that is not kept, is counted, logged and skipped. While PostgreSQL is unavailable
 the responses wait in Kafka.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 
 import structlog
 
 from registry.logged_predictions import LoggedPrediction
 from registry.prediction_log import PredictionLog
-from registry.retry import until_reachable
+from registry.retry import store_accepted, until_reachable
+from schemas.errors import DataRefusedError
 from streams.kafka.offset_tracker import Slice
 from streams.prediction_log.rows import RowReader
 
@@ -49,15 +51,30 @@ class Writer:
     async def process(self, handled: Slice) -> None:
         """Write the responses of a slice; returns when PostgreSQL has committed them."""
         rows = self._kept(handled, self._read(handled))
+        refused: list[DataRefusedError] = []
+        if rows:
+            added = sum(
+                await store_accepted(
+                    partial(self._add, handled), rows, refuse=lambda _, error: refused.append(error)
+                )
+            )
+            self.written += added
+            self.repeats += len(rows) - len(refused) - added
+        if refused:
+            self.unreadable += len(refused)
+            log.warning(
+                "responses cannot be stored",
+                records=len(refused),
+                partition=handled.partition,
+                reason=str(refused[0]),
+            )
 
+    async def _add(self, handled: Slice, rows: Sequence[LoggedPrediction]) -> int:
         async def add() -> int:
             self.attempts += 1
             return await self._rows.add(handled.partition.partition, rows)
 
-        if rows:
-            added = await until_reachable(add, waiting="responses to be logged")
-            self.written += added
-            self.repeats += len(rows) - added
+        return await until_reachable(add, waiting="responses to be logged")
 
     def _read(self, handled: Slice) -> list[LoggedPrediction]:
         rows = []

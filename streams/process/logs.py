@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import orjson
 import structlog
 
-from schemas.events import rfc3339
+from schemas.bounds import rfc3339
 
 if TYPE_CHECKING:
     from structlog.typing import Processor

@@ -23,7 +23,7 @@ from schemas.errors import RejectionCode
 from schemas.events import RouteHint
 from schemas.models import Action, PromotionError, PromotionEvent, PromotionResult
 from streams.kafka.offset_tracker import Record, Slice
-from streams.promotions.events import bounded, read_event
+from streams.promotions.events import read_event
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class Control:
         """Decide the events of a slice in their order; returns when the broker has all results."""
         topic, partition = handled.partition
         for record in handled.records:
-            result = bounded(await self._result(record))
+            result = await self._result(record)
             # A rejected event may name any action; it must not create a metric label.
             action = result.action if result.action in _ACTIONS else ""
             self.decided[action, result.status] += 1

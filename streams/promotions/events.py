@@ -5,15 +5,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.bounds import MAX_ID_CHARACTERS, printable
 from schemas.errors import MalformedRecordError, PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
 from schemas.models import PromotionError, PromotionEvent, PromotionResult
 from schemas.validation import one_line
 from schemas.wire import read_object
-
-# A longer text is no valid id, model name, action or actor; the result repeats only so much of it.
-MAX_ECHO_CHARACTERS = 128
-MAX_MESSAGE_CHARACTERS = 1000
 
 
 def make_event(fields: JsonObject) -> PromotionEvent:
@@ -30,7 +27,8 @@ def make_event(fields: JsonObject) -> PromotionEvent:
 def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionEvent | PromotionResult:
     """The event of a record, or a result with status `rejected` if the record is not a valid event.
 
-    The result repeats the event's id, model, action and actor as far as they can be read, otherwise "".
+    The result repeats the first 128 characters of the event's id, model, action and actor, without control characters;
+    "" where they are no text.
     """
     document: JsonObject = {}
     try:
@@ -53,17 +51,5 @@ def read_event(value: bytes | None, max_bytes: int, now: datetime) -> PromotionE
     )
 
 
-def bounded(result: PromotionResult) -> PromotionResult:
-    """The result with its actor and its message cut to a bounded length.
-
-    An event of the largest permitted size may consist of an actor only, and a message may quote most of it. A result
-    that is too large for its topic would stop all later promotions.
-    """
-    error = result.error
-    if error is not None and len(error.message) > MAX_MESSAGE_CHARACTERS:
-        error = error.model_copy(update={"message": error.message[: MAX_MESSAGE_CHARACTERS - 1] + "…"})
-    return result.model_copy(update={"actor": result.actor[:MAX_ECHO_CHARACTERS], "error": error})
-
-
 def _text(value: Any) -> str:
-    return value[:MAX_ECHO_CHARACTERS] if isinstance(value, str) else ""
+    return printable(value[:MAX_ID_CHARACTERS], MAX_ID_CHARACTERS) if isinstance(value, str) else ""

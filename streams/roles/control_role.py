@@ -11,13 +11,13 @@ import structlog
 from registry.broadcast import HintSender
 from registry.installation import read_installation
 from registry.store import RegistryStore
+from schemas.bounds import MAX_ID_CHARACTERS
 from schemas.models import PromotionResult
 from streams.config.security import redis_options
 from streams.kafka.offset_tracker import Record
 from streams.kafka.topics import partition_counts
 from streams.prometheus.control_families import ControlMetrics
 from streams.promotions.control import Control
-from streams.promotions.events import MAX_ECHO_CHARACTERS
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 log = structlog.get_logger()
@@ -64,4 +64,4 @@ def _key(result: PromotionResult, record: Record) -> bytes | None:
     """The model's name. Without a readable name, the record's key, if it has at most `MAX_ECHO_CHARACTERS` bytes."""
     if result.model_name:
         return result.model_name.encode()
-    return record.key if record.key is not None and len(record.key) <= MAX_ECHO_CHARACTERS else None
+    return record.key if record.key is not None and len(record.key) <= MAX_ID_CHARACTERS else None

@@ -66,7 +66,7 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
             publish=partial(_publish, consumer, settings),
             notify=webhook.enqueue if webhook else _drop_alert,
         )
-        monitor = Monitor(windows, watch)
+        monitor = Monitor(windows, watch, following)
 
         feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
         show_page(context.web, feed, settings, host=settings.http_host)

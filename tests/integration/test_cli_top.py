@@ -5,6 +5,7 @@ import itertools
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -26,6 +27,7 @@ async def metrics(settings: Settings) -> AsyncIterator[None]:
         for seq in itertools.count():
             counted = delta(
                 seq,
+                at=datetime.now(UTC),
                 latencies=(1.0,) * 9 + (100.0,),
                 ok=9,
                 errors={"INTERNAL": 1},

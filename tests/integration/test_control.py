@@ -243,10 +243,10 @@ async def test_limits_that_are_kept_are_taken(harness: Harness) -> None:
         document("register", longest[0], model=spec("v2")),
         document("canary", longest[0], version="v2", weight=0.01),
         document("canary", longest[0], version="v2", weight=99.99),
-        document("reshuffle", longest[0], salt=longest[3], actor="é" * 128, reason="\x7f"),
+        document("reshuffle", longest[0], salt=longest[3], actor="é" * 128, reason="é" * 1000),
     ]
-    largest = document("rollback", longest[0], reason="")
-    largest["reason"] = "x" * (MAX_RECORD_BYTES - len(encoded(largest)))
+    largest = document("rollback", longest[0], ignored="")
+    largest["ignored"] = "x" * (MAX_RECORD_BYTES - len(encoded(largest)))
     results = await harness.decide(*values, largest)
     assert [result.error for result in results] == [None] * 7
     harness.applied += [result.event_id for result in results]

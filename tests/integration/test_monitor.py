@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -166,19 +167,66 @@ async def test_old_windows_are_forgotten_by_their_resolution(windows: MetricWind
 
 
 async def test_a_record_that_is_no_delta_holds_up_none(
-    topics: MakeTopics, database: str, windows: MetricWindows, start_worker: StartWorker
+    topics: MakeTopics, database: str, windows: MetricWindows, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """It is logged and left out."""
+    """It is counted, logged and left out; made-up models count under no name. The monitor goes on."""
     settings = await topics(1, postgres_dsn=database)
+    model = await serve_model(database, tmp_path)
+    now = datetime.now(UTC)
+    good = orjson.loads(delta(at=now, model_name=model).model_dump_json())
+    hostile = [
+        good | {"window_start": "0001-01-01T00:00:00+14:00"},
+        good | {"window_start": "9999-12-31T23:59:59-14:00"},
+        good | {"worker": "w\0"},
+        good | {"seq": 2**63},
+        good | {"errors": {"NO\0CODE": 1}},
+        good | {"latency_ms": good["latency_ms"] | {"buckets": {"x": 1}}},
+    ]
+    too_many = orjson.dumps(good).replace(b'"requests":1', b'"requests":20000000000000000000')
+    made_up = good | {"model_name": "made-up", "boot_id": "other"}
     monitor = start_worker(settings, "monitor")
     await monitor.ready()
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
-        for value in (b"{", None, b"[]", delta(at=datetime.now(UTC)).model_dump_json().encode()):
+        for value in (
+            b"{",
+            None,
+            b"[]",
+            *map(orjson.dumps, [*hostile, made_up]),
+            too_many,
+            orjson.dumps(good),
+        ):
             await producer.send_and_wait(settings.topic_metrics, value, key=b"m", partition=0)
-    assert (await until_counted(windows, "m", 1))["v1"].requests == 1
-    assert len(await monitor.logged("record is not a metrics delta")) > 0
+    assert (await until_counted(windows, model, 1))["v1"].requests == 1
+    assert await counted(windows, "made-up") == {}
+    assert (await counted(windows, ""))[""].requests == 1
+    assert len(await monitor.logged("records are not metrics deltas")) > 0
     monitor.terminate()
     assert await monitor.ended() == 0
+
+
+async def test_stored_windows_that_cannot_be_read_are_left_out(
+    topics: MakeTopics, database: str, windows: MetricWindows, tmp_path: Path
+) -> None:
+    """A monitor adds to them anew, and `headrace metrics` shows the others."""
+    settings = await topics(1, postgres_dsn=database)
+    model = await serve_model(database, tmp_path)
+    now = datetime.now(UTC)
+    await windows.add(
+        "t", 0, [delta(seq, at=now - timedelta(minutes=2 * seq), model_name=model) for seq in (0, 1)]
+    )
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "UPDATE metric_windows SET totals = jsonb_set(totals, '{requests}', '20000000000000000000')"
+            " WHERE window_start > now() - interval '1 minute' AND resolution_seconds = 10"
+        )
+    finally:
+        await connection.close()
+    assert (await counted(windows, model))["v1"].requests == 1
+    ended = await headrace("metrics", model, "--json", settings=settings)
+    assert ended.code == 0, ended.stderr
+    assert len(await windows.add("t", 0, [delta(2, at=now, model_name=model)])) == 1
+    assert (await counted(windows, model))["v1"].requests == 2
 
 
 async def test_a_model_without_metrics_and_one_that_is_none(

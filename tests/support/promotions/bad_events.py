@@ -4,6 +4,7 @@ They meet the registry that `LIFE` makes.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ LIFE: Sequence[PromotionEvent] = (
 production. `idle` has no traffic."""
 
 
+_CONTROLS = re.compile("[\0\n]")
+
+
 @dataclass(frozen=True)
 class Case:
     """A record, the code of its refusal, and what the result says of the event."""
@@ -46,9 +50,12 @@ def encoded(body: JsonObject) -> bytes:
 
 
 def echo(body: JsonObject) -> JsonObject:
-    """What a result repeats of an event: what is text, and no more of it than an id may have."""
+    """What a result repeats of an event: what is text, no more of it than an id may have, and no control character."""
     told = {name: body.get(name) for name in ("event_id", "model_name", "action", "actor")}
-    return {name: value[:128] if isinstance(value, str) else "" for name, value in told.items()}
+    return {
+        name: _CONTROLS.sub("\ufffd", value[:128]) if isinstance(value, str) else ""
+        for name, value in told.items()
+    }
 
 
 def unreadable(name: str, value: bytes | str | None, **fields: Any) -> Case:
@@ -127,9 +134,9 @@ NO_VERSIONS: Sequence[Any] = (*NO_NAMES, "-v", "v/1", "v" * 65, "v1\n", "\x00")
 NO_WEIGHTS: Sequence[Any] = (..., None, "5", "NaN", True, [5], {"v2": 5})
 NO_SPLITS: Sequence[Any] = (..., None, {}, [], "v2", 5, {"v2": "5"}, {"v2": None}, {"": 5}, {"v 2": 5})
 NO_SALTS: Sequence[Any] = (*NO_NAMES, "s" * 129)
-NO_REVISIONS: Sequence[Any] = (-1, 1.0, "8", True, [], 2**70)
-NO_ACTORS: Sequence[Any] = (None, 7, [], "\x00")
-NO_REASONS: Sequence[Any] = (None, 7, {}, "a\x00b")
+NO_REVISIONS: Sequence[Any] = (-1, 1.0, "8", True, [], 2**63, 2**70)
+NO_ACTORS: Sequence[Any] = (None, 7, [], "\x00", "x" * 129)
+NO_REASONS: Sequence[Any] = (None, 7, {}, "a\x00b", "x" * 1001)
 NO_SECONDS: Sequence[Any] = (-1, 1.5, "300", None, 10**9)
 NO_MILLISECONDS: Sequence[Any] = (0, -1, 600_001, 2.0)
 BAD_WEIGHTS: Sequence[float] = (0, 100, -1, 120, 100.01, 5.001, 0.001, 1e-300, 1e300, 99.999)
@@ -167,7 +174,9 @@ NO_SPECS: Sequence[Any] = (
     spec("v9", framework="torchserve", mapping={"inputs": {"x": {"datatype": "INT64"}}}),
     spec("v9", mapping={"inputs": {"x": {"datatype": "INT64"}}}, example={"input": {"x": "1"}}),
     spec("v9", example={"input": 7}),
+    spec("v9", metrics={"note": "x" * 16_384}),
     spec("v9", created_by=7),
+    spec("v9", created_by="x" * 129),
 )
 
 SHAPELESS = [
@@ -204,7 +213,7 @@ def filled(code: str, field: str, build: Callable[[str], JsonObject]) -> Case:
 
 
 LARGEST = [
-    filled("UNKNOWN_MODEL", "actor", lambda text: document("rollback", "nobody", actor=text)),
+    filled("INVALID_EVENT", "actor", lambda text: document("rollback", "nobody", actor=text)),
     filled("INVALID_EVENT", "event_id", lambda text: document("rollback", event_id=text)),
     filled("INVALID_EVENT", "model_name", lambda text: document("rollback", text)),
     filled("INVALID_EVENT", "action", document),
@@ -267,7 +276,7 @@ ILL_TIMED: Mapping[str, Sequence[tuple[str, JsonObject]]] = {
         ("reshuffle", {"salt": "m"}),
     ],
     "STALE_REVISION": [
-        *(("rollback", {"expected_revision": at}) for at in (0, REVISION - 1, REVISION + 1, 2**63)),
+        *(("rollback", {"expected_revision": at}) for at in (0, REVISION - 1, REVISION + 1, 2**63 - 1)),
         ("register", {"model_name": "new", "model": SPEC, "expected_revision": 1}),
     ],
 }

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from registry.postgres import translated
-from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
+from schemas.errors import DataRefusedError, HeadraceError, RegistryUnavailableError, SetupError
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from schemas.errors import HeadraceError, RegistryUnavailableError, SetupError
         (asyncpg.UndefinedTableError("no table"), SetupError),
         (asyncpg.InvalidPasswordError("wrong"), SetupError),
         (asyncpg.ClientConfigurationError("no DSN"), SetupError),
+        (asyncpg.CharacterNotInRepertoireError("NUL"), DataRefusedError),
+        (asyncpg.DataError("out of int64 range"), DataRefusedError),
+        (asyncpg.StatementTooComplexError("too deep"), DataRefusedError),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

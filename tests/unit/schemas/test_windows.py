@@ -22,6 +22,8 @@ from schemas.windows import (
 )
 from tests.support.metrics.deltas import NOON, delta
 
+NOON_MS = int(NOON.timestamp() * 1000)
+
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_each_delta_counts_once_however_often_it_is_read(seqs: list[int], chance: random.Random) -> None:
@@ -106,12 +108,28 @@ def test_what_production_answered_speaks_against_the_version() -> None:
 def test_what_is_no_delta_is_refused(value: bytes | None) -> None:
     """The reader counts it and goes on."""
     with pytest.raises((ValidationError, ValueError)):
-        read_delta(value)
+        read_delta(value, NOON_MS)
 
 
 def test_a_delta_of_another_scale_is_refused() -> None:
     """It would not merge with the others."""
     other = delta().model_copy(update={"backend_ms": delta().latency_ms.model_copy(update={"scale": 3})})
     with pytest.raises(ValueError, match="backend_ms is counted at scale 3, not 5"):
-        read_delta(other.model_dump_json().encode())
-    assert read_delta(delta().model_dump_json().encode()) == delta()
+        read_delta(other.model_dump_json().encode(), NOON_MS)
+    assert read_delta(delta().model_dump_json().encode(), NOON_MS) == delta()
+
+
+@pytest.mark.parametrize("hours", [-25, 25])
+def test_a_delta_of_another_day_is_refused(hours: int) -> None:
+    """Its windows would never be forgotten, or be forgotten at once."""
+    value = delta(at=NOON + timedelta(hours=hours)).model_dump_json().encode()
+    with pytest.raises(ValueError, match="more than a day from the record"):
+        read_delta(value, NOON_MS)
+
+
+def test_a_sum_stays_readable() -> None:
+    """However many counts of the largest size are added."""
+    largest = delta(requests=2**63 - 1, errors={"INTERNAL": 2**63 - 1})
+    summed = total([largest, largest, total([largest])])
+    assert summed.requests == summed.errors["INTERNAL"] == 2**63 - 1
+    assert Totals.model_validate_json(summed.model_dump_json()) == summed
