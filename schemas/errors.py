@@ -12,6 +12,7 @@ HeadraceError
 │   ├── OverloadedError
 │   └── AnswerAndDeadLetterError   answer with `error` and write a dead letter
 │       ├── BackendUnavailableError
+│       │   └── BackendTimeoutError
 │       ├── BackendFailedError
 │       │   └── BackendBrokenError
 │       ├── InvalidOutputError
@@ -111,6 +112,10 @@ class BackendUnavailableError(AnswerAndDeadLetterError):
     """The model server cannot be reached, or does not answer in time."""
 
     code = ErrorCode.BACKEND_UNAVAILABLE
+
+
+class BackendTimeoutError(BackendUnavailableError):
+    """The model server does not answer in time: it may be away, or the call had too many examples."""
 
 
 class BackendFailedError(AnswerAndDeadLetterError):

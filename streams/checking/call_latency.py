@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from schemas.events import JsonObject
 from workers.backends.port import Backend
 
-BATCH_SIZES = 1, 8, 32
+_BATCH_SIZES = 1, 8, 32, 128, 512, 2048
 # Limits of the measurement of one batch size.
 MAX_CALLS = 500
 MAX_SECONDS = 1.0
@@ -37,6 +37,11 @@ class Latency:
             p99_ms=round(_percentile(ordered, 0.99) * 1000, 4),
             examples_per_second=round(batch_size * len(ordered) / sum(ordered), 1),
         )
+
+
+def batch_sizes(largest: int) -> list[int]:
+    """PURE. The sizes to measure, in order; the last is `largest`."""
+    return [*(size for size in _BATCH_SIZES if size < largest), largest]
 
 
 async def measure(

@@ -25,16 +25,20 @@ from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import schema_of
 from schemas.models import Framework, ModelSpec, PromotionEvent, RequestForm
 from streams.checking.agreement import differences
-from streams.checking.call_latency import BATCH_SIZES, MAX_SECONDS, Latency, measure
+from streams.checking.call_latency import MAX_SECONDS, Latency, batch_sizes, measure
 from streams.checking.contradictions import contradictions, misfits, misnamed
 from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
 from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
+from streams.serving.served_version import max_batch
 from workers.backends.port import DescribedBackend
+from workers.calls.batch_size import LONG
 
 MAX_REPORTED = 3
+# TorchServe receives a batch as single calls, whatever max_batch is.
+TORCHSERVE_CALLS = 32
 
 
 class Watcher(Protocol):
@@ -140,7 +144,7 @@ def _choose_example(
 async def _predict(
     spec: ModelSpec, backend: DescribedBackend, findings: Findings, inputs: Sequence[JsonObject]
 ) -> list[Any] | None:
-    """The predictions, or None after adding a refusal to `findings`; raises UnavailableError."""
+    """The predictions, or None after adding to `findings` why there are none; raises UnavailableError."""
     timeout_seconds = spec.timeout_ms / 1000
     what = "example.input" if not findings.example_made else "an input that input_schema accepts"
     if len(inputs) > 1:
@@ -151,11 +155,15 @@ async def _predict(
     except BackendUnavailableError as error:
         if time.perf_counter() - start < timeout_seconds:
             raise UnavailableError(str(error)) from None
-        findings.refuse(
-            error.code,
-            f"no prediction for {what} within timeout_ms, {spec.timeout_ms} ms; raise timeout_ms"
-            + (", or lower max_batch" if len(inputs) > 1 else ""),
-        )
+        if len(inputs) > 1:
+            findings.warnings.append(
+                f"no prediction for {what} within timeout_ms, {spec.timeout_ms} ms; a worker makes smaller calls"
+            )
+        else:
+            findings.refuse(
+                error.code,
+                f"no prediction for {what} within timeout_ms, {spec.timeout_ms} ms; raise timeout_ms",
+            )
     except BackendFailedError as error:
         findings.refuse(
             error.code, f"the model does not predict {what}: {error.message}; {_remedy(findings, inputs)}"
@@ -201,9 +209,10 @@ def _summary(found: Sequence[ErrorDetail]) -> str:
 
 async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher) -> None:
     assert findings.example is not None
-    for batch_size in BATCH_SIZES:
-        # TorchServe receives a batch as single calls, whatever max_batch is.
-        if batch_size > (spec.max_batch or batch_size) and spec.framework is not Framework.TORCHSERVE:
+    largest = TORCHSERVE_CALLS if spec.framework is Framework.TORCHSERVE else max_batch(spec)
+    for batch_size in batch_sizes(largest):
+        if findings.latency and findings.latency[-1].median_ms > LONG * spec.timeout_ms:
+            # A worker makes no larger calls, unless they cost hardly more than these.
             return
         inputs = [findings.example] * batch_size
         start = time.perf_counter()

@@ -41,7 +41,7 @@ def _dispatcher(
     return Dispatcher(
         backend,
         name=f"{model_name} {spec.version}",
-        max_batch=_max_batch(spec),
+        max_batch=max_batch(spec),
         max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
         timeout_seconds=spec.timeout_ms / 1000,
         meter=meter,
@@ -49,7 +49,8 @@ def _dispatcher(
     )
 
 
-def _max_batch(spec: ModelSpec) -> int:
+def max_batch(spec: ModelSpec) -> int:
+    """The number of examples that one call of a version may have."""
     if spec.framework is Framework.TORCHSERVE:
         return 1
     return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)

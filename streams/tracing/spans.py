@@ -36,7 +36,7 @@ from streams.kafka.offset_tracker import Slice
 from streams.serving.ports import OnFailure
 from streams.tracing.contexts import SampledContext, sampled_contexts, traceparent
 from workers.backends.model_server import TRACE_HEADERS
-from workers.calls.dispatch import Outcome
+from workers.calls.callers import Outcome
 
 MAX_LINKS = 32
 

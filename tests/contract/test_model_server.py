@@ -157,27 +157,30 @@ async def test_a_new_connection_that_is_reset_is_not_tried_again() -> None:
 
 
 async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
-    """A large batch is sent in parts, with at most `max_calls` calls and connections."""
+    """No more calls than `max_calls` are in flight, over as many connections."""
     in_flight, most, connections = 0, 0, set()
-    all_there = asyncio.Event()
+    numbers = list(range(105))
+    # An unknown server gets two concurrent calls, and the third after a response.
+    two_there, all_there = asyncio.Event(), asyncio.Event()
 
     async def handle(request: HttpRequest, writer: StreamWriter) -> None:
         nonlocal in_flight, most
         connections.add(request.connection)
-        assert len(request.json()["inputs"][0]["data"]) <= 10
+        (number,) = request.json()["inputs"][0]["data"]
         in_flight += 1
         most = max(most, in_flight)
+        if in_flight == 2:
+            two_there.set()
         if in_flight == 3:
             all_there.set()
-        await all_there.wait()
+        await (two_there if number < 2 else all_there).wait()
         in_flight -= 1
         writer.write(answer(doubled(request)))
 
     async with served(handle) as backend:
         dispatcher = Dispatcher(
-            backend, name="m v1", max_batch=10, max_calls=3, timeout_seconds=30, meter=RecordingMeter()
+            backend, name="m v1", max_batch=1, max_calls=3, timeout_seconds=30, meter=RecordingMeter()
         )
-        numbers = list(range(205))
         answers = await dispatcher.infer([{"x": number} for number in numbers])
     assert answers == [2 * number for number in numbers]
     assert most == 3

@@ -29,7 +29,12 @@ def limits(parallel: int, service_seconds: float, *, calls: int = 3000, noise: f
             heapq.heappush(in_flight, (ends, now))
         now, sent = heapq.heappop(in_flight)
         state = on_success(
-            state, batch_size=8, rtt_seconds=now - sent, in_flight=len(in_flight) + 1, max_calls=MAX_CALLS
+            state,
+            batch_size=8,
+            rtt_seconds=now - sent,
+            in_flight=len(in_flight) + 1,
+            max_calls=MAX_CALLS,
+            timeout_seconds=2,
         )
         seen.append(state.calls)
     return seen
@@ -60,7 +65,13 @@ def test_a_server_that_batches_calls_gets_the_maximum() -> None:
     for _ in range(1000):
         took = 0.01 * (1 + state.calls / 8)
         state = on_success(
-            state, batch_size=1, rtt_seconds=took, in_flight=state.calls, max_calls=MAX_CALLS, single=True
+            state,
+            batch_size=1,
+            rtt_seconds=took,
+            in_flight=state.calls,
+            max_calls=MAX_CALLS,
+            timeout_seconds=2,
+            single=True,
         )
     assert state.calls == MAX_CALLS
     assert on_failure(state).calls == MAX_CALLS // 2
@@ -70,8 +81,40 @@ def test_an_idle_server_keeps_its_limit() -> None:
     """The limit grows only while it is reached."""
     state = Concurrency()
     for _ in range(100):
-        state = on_success(state, batch_size=1, rtt_seconds=0.01, in_flight=1, max_calls=MAX_CALLS)
+        state = on_success(
+            state, batch_size=1, rtt_seconds=0.01, in_flight=1, max_calls=MAX_CALLS, timeout_seconds=2
+        )
     assert state.calls == Concurrency().calls
+
+
+def test_an_unknown_server_gets_its_calls_soon() -> None:
+    """The limit doubles each round trip until calls wait."""
+    state = Concurrency()
+    for _ in range(MAX_CALLS - state.calls):
+        state = on_success(
+            state,
+            batch_size=1,
+            rtt_seconds=0.01,
+            in_flight=state.calls,
+            max_calls=MAX_CALLS,
+            timeout_seconds=2,
+        )
+    assert state.calls == MAX_CALLS
+
+
+def test_waiting_calls_stay_far_from_their_timeout() -> None:
+    """A serial server that needs 0.4 s for a call: five calls at once would take the whole timeout."""
+    state = Concurrency()
+    for _ in range(300):
+        state = on_success(
+            state,
+            batch_size=4,
+            rtt_seconds=0.4 * state.calls,
+            in_flight=state.calls,
+            max_calls=MAX_CALLS,
+            timeout_seconds=2,
+        )
+        assert state.calls <= 3
 
 
 def test_failures_halve_the_limit_down_to_one() -> None:

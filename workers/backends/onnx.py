@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import structlog
 
-from schemas.errors import ArtifactError, BackendFailedError, BackendUnavailableError
+from schemas.errors import ArtifactError, BackendFailedError, BackendTimeoutError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
@@ -99,7 +99,7 @@ class OnnxBackend:
             async with asyncio.timeout(timeout_seconds):
                 return await self._in_thread(self._predict, inputs, options)
         except TimeoutError:
-            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+            raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         finally:
             # A run that continues after the timeout has no caller.
             options.terminate = True

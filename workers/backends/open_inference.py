@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.errors import BackendUnavailableError
+from schemas.errors import BackendTimeoutError, BackendUnavailableError
 from schemas.events import JsonObject
 from workers.backends.description import ModelDescription
 from workers.backends.model_server import ModelServer
@@ -59,7 +59,7 @@ class OpenInferenceBackend:
                     return await self._infer_alike(inputs, deadline_loop_seconds)
                 return await self._infer_groups(inputs, groups, deadline_loop_seconds)
         except TimeoutError:
-            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+            raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
 
     async def warm(self) -> None:
         """Determine the model's inputs.

@@ -12,6 +12,7 @@ from schemas.errors import (
     ArtifactError,
     BackendBrokenError,
     BackendFailedError,
+    BackendTimeoutError,
     BackendUnavailableError,
     UnavailableError,
 )
@@ -19,6 +20,7 @@ from schemas.events import JsonObject
 from workers.network.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS
 
 OK = 200
+_GATEWAY_TIMEOUT = 504
 # A healthy server refuses the request for its content.
 _REFUSED = frozenset({400, 413, 415, 422})
 # The model or the access to it is missing: other requests fail too.
@@ -41,6 +43,8 @@ def error_of_response(
     message = describe_response(status, body)
     if status in faults:
         return BackendBrokenError(message)
+    if status == _GATEWAY_TIMEOUT:
+        return BackendTimeoutError(message)
     if status in _NOT_THERE or is_busy(status):
         return BackendUnavailableError(message)
     if 300 <= status < 400:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.errors import BackendFailedError, BackendUnavailableError, UnavailableError
+from schemas.errors import BackendFailedError, BackendTimeoutError, UnavailableError
 from schemas.events import JsonObject
 from schemas.json_schema import Validator
 from schemas.models import RequestForm
@@ -58,7 +58,7 @@ class TensorflowBackend:
                     ":predict", content, deadline_loop_seconds=deadline_loop_seconds
                 )
         except TimeoutError:
-            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+            raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         return read_response(body, len(inputs), self._outputs)
 
     async def warm(self) -> None:

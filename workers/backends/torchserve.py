@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import BackendUnavailableError
+from schemas.errors import BackendTimeoutError
 from schemas.events import JsonObject
 from workers.backends.model_server import ModelServer
 from workers.backends.responses import raise_unless_found, read_value
@@ -39,7 +39,7 @@ class TorchServeBackend:
                         calls.create_task(self._predict(value, deadline_loop_seconds)) for value in inputs
                     ]
         except TimeoutError:
-            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+            raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]

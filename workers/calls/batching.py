@@ -2,7 +2,8 @@
 
 No timer delays a batch: it goes as soon as a call may be made, with all inputs that wait then, up to
 `max_batch` examples. An idle server is called at once, and batches grow with the load. Callers whose
-deadline has passed or that were cancelled are left out; the rest of the batch is unaffected.
+deadline has passed or that were cancelled are left out; the rest of the batch is unaffected. Inputs whose
+batch took too long come back to the front, and each then gets a call for itself.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -10,7 +11,7 @@ Times are seconds of one monotonic clock, passed in as `now`.
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.events import JsonObject
@@ -39,11 +40,12 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The inputs `start` to `stop` (exclusive) of a caller."""
+    """The inputs `start` to `stop` (exclusive) of a caller; `alone`: each in a call for itself."""
 
     caller: Caller
     start: int
     stop: int
+    alone: bool = False
 
     @property
     def inputs(self) -> Sequence[JsonObject]:
@@ -61,6 +63,14 @@ class BatchQueue:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
+    def holds(self, count: int) -> bool:
+        """True when at least `count` inputs wait, those of cancelled callers included."""
+        for part in self._parts:
+            count -= part.stop - part.start
+            if count <= 0:
+                return True
+        return False
+
     def add(self, caller: Caller) -> None:
         self._parts.append(Part(caller, 0, len(caller.inputs)))
         self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)
@@ -70,17 +80,27 @@ class BatchQueue:
         batch: list[Part] = []
         room = max_batch
         while room and self._parts:
+            if batch and self._parts[0].alone:
+                break
             part = self._parts.popleft()
             if part.caller.cancelled:
                 continue
+            if part.alone:
+                room = 1
             count = part.stop - part.start
             if count > room:
                 middle = part.start + room
-                self._parts.appendleft(Part(part.caller, middle, part.stop))
-                part, count = Part(part.caller, part.start, middle), room
+                self._parts.appendleft(replace(part, start=middle))
+                part, count = replace(part, stop=middle), room
             batch.append(part)
             room -= count
         return batch
+
+    def put_back(self, parts: Sequence[Part]) -> None:
+        """Put parts of a batch at the front again, in their order."""
+        self._parts.extendleft(reversed(parts))
+        for part in parts:
+            self._first_deadline = min(self._first_deadline, part.caller.deadline_loop_seconds)
 
     def drop_late(self, now: float) -> list[Part]:
         """Remove and return the inputs of callers whose deadline has passed."""

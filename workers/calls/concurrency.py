@@ -3,7 +3,9 @@
 More calls than a server executes in parallel only wait in its queue, where Headrace can neither batch
 nor abandon them. Queueing shows in the latency: of `limit` calls in flight, about
 `limit * (1 - base_rtt / rtt)` wait. While few calls wait, the limit grows by one each round trip; when
-many wait, it shrinks by one. A failed call halves it. The rule is TCP Vegas (Brakmo and Peterson 1995)
+many wait, it shrinks by one. A failed call halves it. Until calls wait or fail for the first time, the
+limit doubles each round trip (slow start). Calls that wait must not come near their timeout: where they
+do, none may be added, and those that wait are taken away. The rule is TCP Vegas (Brakmo and Peterson 1995)
 with the multiplicative decrease of AIMD. `base_rtt` is the latency of a call without queueing, kept
 for each power of two of the batch size.
 
@@ -19,6 +21,9 @@ from dataclasses import dataclass, field, replace
 # limit grows, above MANY it shrinks. The fractions tolerate the variance of latencies.
 FEW_WAITING, FEW_FRACTION = 2.0, 0.3
 MANY_WAITING, MANY_FRACTION = 4.0, 0.5
+# Shares of the timeout above which no call may be added that waits, and above which one that waits is too many.
+LONG, LONGEST = 1 / 4, 1 / 2
+NONE_WAITING = 0.5
 _SMOOTHING = 0.3
 
 
@@ -26,11 +31,12 @@ _SMOOTHING = 0.3
 class Concurrency:
     """`limit` is the number of calls in flight; its fraction is progress towards the next call.
 
-    `base_rtt_seconds` has the latency without queueing by the bit length of the batch size.
+    `slow_start` until calls wait or fail for the first time. `base_rtt_seconds` has the latency without queueing by the bit length of the batch size.
     """
 
-    limit: float = 4.0
+    limit: float = 2.0
     base_rtt_seconds: Mapping[int, float] = field(default_factory=dict)
+    slow_start: bool = True
 
     @property
     def calls(self) -> int:
@@ -54,6 +60,7 @@ def on_success(
     rtt_seconds: float,
     in_flight: int,
     max_calls: int,
+    timeout_seconds: float,
     single: bool = False,
 ) -> Concurrency:
     """The state after a call that succeeded in `rtt_seconds`.
@@ -67,13 +74,19 @@ def on_success(
         base_rtt += _SMOOTHING * (rtt_seconds - base_rtt)
     limit = state.limit
     waiting = limit * (1 - base_rtt / rtt_seconds) if rtt_seconds > base_rtt and not single else 0.0
-    if waiting > max(MANY_WAITING, MANY_FRACTION * limit):
+    share = rtt_seconds / timeout_seconds
+    few = waiting < (max(FEW_WAITING, FEW_FRACTION * limit) if share <= LONG else NONE_WAITING)
+    slow_start = state.slow_start and few
+    if waiting > (max(MANY_WAITING, MANY_FRACTION * limit) if share <= LONGEST else FEW_WAITING / 2):
         limit = max(1.0, limit - 1 / limit)
-    elif waiting < max(FEW_WAITING, FEW_FRACTION * limit) and in_flight >= state.calls:
+    elif slow_start and 2 * in_flight > state.calls:
+        # Calls that end together leave few in flight for the last of them.
+        limit = min(float(max_calls), limit + 1)
+    elif few and in_flight >= state.calls:
         limit = min(float(max_calls), limit + 1 / limit)
-    return Concurrency(limit, {**state.base_rtt_seconds, batch_size.bit_length(): base_rtt})
+    return Concurrency(limit, {**state.base_rtt_seconds, batch_size.bit_length(): base_rtt}, slow_start)
 
 
 def on_failure(state: Concurrency) -> Concurrency:
     """The state after a call without an answer, or one that the server refused as overload."""
-    return replace(state, limit=max(1.0, state.limit / 2))
+    return replace(state, limit=max(1.0, state.limit / 2), slow_start=False)

@@ -1,7 +1,10 @@
 """The dispatcher of one version: batches inputs, limits the calls in flight, and pauses after repeated failures.
 
-`batching` forms batches, `concurrency` limits the calls in flight, `breaker` stops calls after failures, and
-`isolate` finds bad examples. This module runs the calls.
+`batching` forms batches, `batch_size` limits their examples, `concurrency` limits the calls in flight,
+`breaker` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
+
+A timeout of a batch first means that it had too many examples: batches become smaller, and its inputs are
+tried again, each in a call for itself. Only a timeout of a call with one example counts for the breaker.
 """
 
 import asyncio
@@ -14,16 +17,25 @@ import structlog
 
 from schemas.errors import (
     AnswerAndDeadLetterError,
-    AnswerError,
     BackendBrokenError,
     BackendUnavailableError,
     DeadlineExceededError,
 )
 from schemas.events import JsonObject
 from workers.backends.port import Backend
-from workers.calls import breaker, concurrency
-from workers.calls.batching import BatchQueue, Caller, Part
+from workers.calls import batch_size, breaker, concurrency
+from workers.calls.batching import BatchQueue, Part
 from workers.calls.breaker import BreakerConfig, BreakerEvent, Phase
+from workers.calls.callers import (
+    Outcome,
+    WaitingCaller,
+    is_timeout,
+    raise_in_callers,
+    settle,
+    settle_in_time,
+    settle_with,
+    trace_contexts,
+)
 from workers.calls.isolate import infer_each
 
 log = structlog.get_logger()
@@ -36,9 +48,6 @@ SLOW_CALL_FACTOR = 10.0
 # Errors that the server causes, not an input.
 SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
-
-Outcome = Any | AnswerError
-"""A prediction, or the error in its place."""
 
 
 class Meter(Protocol):
@@ -67,23 +76,11 @@ class CallTracer(Protocol):
         ...
 
 
-class _Waiting(Caller):
-    """A caller with a future for its outcomes, and a trace context where requests are traced."""
-
-    __slots__ = ("settled", "trace_context")
-
-    trace_context: Any
-
-    def __init__(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> None:
-        super().__init__(inputs, deadline_loop_seconds)
-        self.settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-
-
 class Dispatcher:
     """Dispatches many callers' inputs to one backend.
 
     `name` is for the log. A call has at most `max_batch` examples and `timeout_seconds`; at most
-    `max_calls` calls are in flight.
+    `max_calls` calls are in flight. Below these limits the dispatcher learns what serves best.
     """
 
     def __init__(
@@ -106,10 +103,13 @@ class Dispatcher:
         self._tracer = tracer
         self._queue = BatchQueue()
         self._concurrency = concurrency.capped(concurrency.Concurrency(), max_calls)
+        self._batch_size = batch_size.capped(batch_size.BatchSize(), max_batch)
         self._breaker = breaker.CLOSED
         self._last_failure = ""
         self._calls: set[asyncio.Task[None]] = set()
         self._send_is_due = False
+        self._has_lone_call = False
+        self._closed = False
 
     async def infer(
         self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = math.inf
@@ -121,7 +121,7 @@ class Dispatcher:
         """
         if not inputs:
             return []
-        caller = _Waiting(inputs, deadline_loop_seconds)
+        caller = WaitingCaller(inputs, deadline_loop_seconds)
         if self._tracer is not None:
             caller.trace_context = self._tracer.current()
         self._queue.add(caller)
@@ -136,7 +136,8 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Cancel the calls, fail the waiting callers, and close the backend. Idempotent."""
-        _settle_with(self._queue.take_all(), BackendUnavailableError(UNLOADED))
+        self._closed = True
+        settle_with(self._queue.take_all(), BackendUnavailableError(UNLOADED))
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -146,23 +147,31 @@ class Dispatcher:
         """Start every call that the breaker and the concurrency limit allow now."""
         self._send_is_due = False
         now = asyncio.get_running_loop().time()
-        _settle_with(self._queue.drop_late(now), DeadlineExceededError("the deadline passed before a call"))
+        settle_with(self._queue.drop_late(now), DeadlineExceededError("the deadline passed before a call"))
         while self._queue:
             if breaker.refuses(self._breaker, now):
                 self._fail_all()
                 return
-            if len(self._calls) >= self._concurrency.calls:
+            if len(self._calls) >= self._concurrency.calls or (self._calls and self._lone_call_is_due()):
                 return
             self._breaker = breaker.advance(self._breaker, BreakerEvent.CALL, now, BREAKER)
             # A probe has one example.
             probing = self._breaker.phase is Phase.HALF_OPEN
-            batch = self._queue.take(1 if probing else self._max_batch)
+            batch = self._queue.take(1 if probing else self._batch_size.limit)
             if not batch:
                 # All waiting callers were cancelled.
                 return
+            is_full = sum(part.stop - part.start for part in batch) == self._batch_size.limit
+            self._has_lone_call = is_full and self._batch_size.is_probing and not self._calls
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(self._ended)
+
+    def _lone_call_is_due(self) -> bool:
+        """True while a full batch is alone at the server, or waits to be."""
+        if not self._batch_size.is_probing:
+            return False
+        return self._has_lone_call or self._queue.holds(self._batch_size.limit)
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -171,7 +180,7 @@ class Dispatcher:
 
     def _fail_all(self) -> None:
         error = BackendUnavailableError(f"the model server is not called for now: {self._last_failure}")
-        _settle_with(self._queue.take_all(), error)
+        settle_with(self._queue.take_all(), error)
 
     async def _call(self, batch: list[Part]) -> None:
         loop = asyncio.get_running_loop()
@@ -184,40 +193,70 @@ class Dispatcher:
             if self._tracer is None:
                 outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
             else:
-                with self._tracer.call(_callers_of(batch), len(inputs)) as note:
+                with self._tracer.call(trace_contexts(batch), len(inputs)) as note:
                     outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
                     note(outcomes)
         except asyncio.CancelledError:
-            _settle_with(batch, BackendUnavailableError(UNLOADED))
+            settle_with(batch, BackendUnavailableError(UNLOADED))
             raise
         except Exception as error:  # noqa: BLE001  # a programming error, raised in every caller
-            _raise_in_callers(batch, error)
+            raise_in_callers(batch, error)
             return
-        _settle(batch, outcomes)
         seconds = loop.time() - started
-        self._meter.called(len(inputs), seconds)
-        cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
-        self._learn(outcomes, seconds, max(in_flight, len(self._calls)), cut_short=cut_short)
-
-    def _learn(self, outcomes: Sequence[Outcome], seconds: float, in_flight: int, *, cut_short: bool) -> None:
-        """Update the concurrency limit and the breaker; `cut_short`: a caller's deadline ended the call."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
-        if not errors:
-            self._concurrency = concurrency.on_success(
-                self._concurrency,
-                batch_size=len(outcomes),
-                rtt_seconds=seconds,
-                in_flight=in_flight,
-                max_calls=self._max_calls,
-                single=self._max_batch == 1,
-            )
+        if len(outcomes) > 1 and not self._closed and any(map(is_timeout, errors)):
+            self._queue.put_back(settle_in_time(batch, outcomes, loop.time()))
+        else:
+            settle(batch, outcomes)
+        self._meter.called(len(inputs), seconds)
+        in_flight = max(in_flight, len(self._calls))
+        cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
+        if errors:
+            self._learn_from_errors(len(outcomes), errors, seconds, cut_short=cut_short)
+        else:
+            self._learn_from_success(len(outcomes), seconds, in_flight)
+
+    def _learn_from_success(self, count: int, seconds: float, in_flight: int) -> None:
+        self._concurrency = concurrency.on_success(
+            self._concurrency,
+            batch_size=count,
+            rtt_seconds=seconds,
+            in_flight=in_flight,
+            max_calls=self._max_calls,
+            timeout_seconds=self._timeout_seconds,
+            single=self._max_batch == 1,
+        )
+        self._batch_size = batch_size.on_success(
+            self._batch_size,
+            batch_size=count,
+            seconds=seconds,
+            is_alone=in_flight == 1,
+            now=asyncio.get_running_loop().time(),
+            timeout_seconds=self._timeout_seconds,
+            max_batch=self._max_batch,
+        )
+        self._succeeded()
+
+    def _learn_from_errors(
+        self, count: int, errors: Sequence[AnswerAndDeadLetterError], seconds: float, *, cut_short: bool
+    ) -> None:
+        """Update both limits and the breaker after a call with `count` examples.
+
+        `cut_short`: a caller's deadline ended the call.
+        """
+        base_rtt = self._concurrency.base_rtt(count)
+        too_early = cut_short and (base_rtt is None or seconds < SLOW_CALL_FACTOR * base_rtt)
+        if count > 1 and any(map(is_timeout, errors)):
+            if not too_early and count <= self._batch_size.limit:
+                self._concurrency = concurrency.on_failure(self._concurrency)
+                self._batch_size = batch_size.on_timeout(self._batch_size, count)
+            return
         serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
-        if len(errors) < len(outcomes) or serious is None:
+        if len(errors) < count or serious is None:
             # A server that refuses an input for its content is healthy.
             self._succeeded()
             return
-        base_rtt = self._concurrency.base_rtt(len(outcomes))
-        if cut_short and (base_rtt is None or seconds < SLOW_CALL_FACTOR * base_rtt):
+        if too_early:
             return
         if isinstance(serious, BackendUnavailableError):
             self._concurrency = concurrency.on_failure(self._concurrency)
@@ -239,32 +278,3 @@ class Dispatcher:
 
     def _advance(self, event: BreakerEvent) -> None:
         self._breaker = breaker.advance(self._breaker, event, asyncio.get_running_loop().time(), BREAKER)
-
-
-def _callers_of(batch: Sequence[Part]) -> list[Any]:
-    return [part.caller.trace_context for part in batch if isinstance(part.caller, _Waiting)]
-
-
-def _settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
-    start = 0
-    for part in batch:
-        stop = start + part.stop - part.start
-        caller = part.caller
-        assert isinstance(caller, _Waiting)
-        if caller.settle(part.start, outcomes[start:stop]) and not caller.settled.done():
-            caller.settled.set_result(caller.outcomes)
-        start = stop
-
-
-def _settle_with(batch: Sequence[Part], error: AnswerError) -> None:
-    _settle(batch, [error] * sum(part.stop - part.start for part in batch))
-
-
-def _raise_in_callers(batch: Sequence[Part], error: Exception) -> None:
-    for part in batch:
-        caller = part.caller
-        assert isinstance(caller, _Waiting)
-        # The rest of its inputs may still wait in the queue.
-        caller.cancelled = True
-        if not caller.settled.done():
-            caller.settled.set_exception(error)

@@ -39,8 +39,11 @@ def save_model(
     return path
 
 
-def save_doubler(path: Path) -> Path:
-    """`x` INT64 [N] → `y` = 2x. Above a million it also counts to x, which takes as long as one wants."""
+def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
+    """`x` INT64 [N] → `y` = 2x. Above a million it also counts to x, which takes as long as one wants.
+
+    It counts `rounds_of_example` further for each example, some microseconds each.
+    """
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["condition"], ["goes_on"]),
@@ -56,7 +59,10 @@ def save_doubler(path: Path) -> Path:
         [
             helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
             helper.make_node("Sub", ["largest", "million"], ["excess"]),
-            helper.make_node("Max", ["excess", "zero"], ["rounds"]),
+            helper.make_node("Max", ["excess", "zero"], ["rounds_of_largest"]),
+            helper.make_node("Size", ["x"], ["examples"]),
+            helper.make_node("Mul", ["examples", "rounds_of_example"], ["rounds_of_all"]),
+            helper.make_node("Add", ["rounds_of_largest", "rounds_of_all"], ["rounds"]),
             helper.make_node("Loop", ["rounds", "", "zero"], ["counted"], body=body),
             helper.make_node("Mul", ["counted", "zero"], ["nothing"]),
             helper.make_node("Mul", ["x", "two"], ["double"]),
@@ -67,6 +73,7 @@ def save_doubler(path: Path) -> Path:
         [
             constant("zero", np.int64(0)),
             constant("two", np.int64(2)),
+            constant("rounds_of_example", np.int64(rounds_of_example)),
             constant("million", np.int64(1_000_000)),
         ],
     )

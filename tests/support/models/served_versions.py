@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.snapshot import RegisteredModel, RegisteredVersion
-from schemas.errors import BackendUnavailableError
+from schemas.errors import BackendTimeoutError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.route_table import ServedModel, ServedVersion
@@ -56,7 +56,7 @@ class RecordingBackend:
             async with asyncio.timeout(timeout_seconds):
                 await self.gate.wait()
         except TimeoutError:
-            raise BackendUnavailableError(f"no prediction within {timeout_seconds:g} s") from None
+            raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         return [self._predict(value) for value in inputs]
 
     async def warm(self) -> None:

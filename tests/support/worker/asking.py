@@ -31,6 +31,12 @@ class Asking:
         self, model: str, xs: Sequence[Any], *, users: Sequence[str] = ("u",), **fields: Any
     ) -> list[PredictResponse]:
         """Send a request for each `x`, by the users in turn, and wait for all answers; in the same order."""
+        return await self.answers(await self.send(model, xs, users=users, **fields))
+
+    async def send(
+        self, model: str, xs: Sequence[Any], *, users: Sequence[str] = ("u",), **fields: Any
+    ) -> list[str]:
+        """Send a request for each `x`, by the users in turn; their ids, when all are in the topic."""
         ids, deliveries = [], []
         for user, x in zip(itertools.cycle(users), xs, strict=False):
             number = next(self._numbers)
@@ -48,6 +54,10 @@ class Asking:
                 )
             )
         await asyncio.gather(*deliveries)
+        return ids
+
+    async def answers(self, ids: Sequence[str]) -> list[PredictResponse]:
+        """Wait for the answers to requests with these ids; in the same order."""
         await self._log.until(lambda: self._take_in() >= set(ids), f"answers to {len(ids)} requests")
         return [self._answers[request_id] for request_id in ids]
 

@@ -3,7 +3,12 @@
 import orjson
 import pytest
 
-from schemas.errors import BackendBrokenError, BackendFailedError, BackendUnavailableError
+from schemas.errors import (
+    BackendBrokenError,
+    BackendFailedError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+)
 from workers.backends.responses import error_of_response, excerpt, read_object, read_value
 
 
@@ -12,7 +17,8 @@ from workers.backends.responses import error_of_response, excerpt, read_object, 
     [
         *((status, BackendFailedError) for status in (400, 413, 415, 422)),
         *((status, BackendUnavailableError) for status in (301, 307, 401, 403, 404, 405, 410)),
-        *((status, BackendUnavailableError) for status in (429, 502, 503, 504)),
+        *((status, BackendUnavailableError) for status in (429, 502, 503)),
+        (504, BackendTimeoutError),
         *((status, BackendBrokenError) for status in (201, 204, 409, 418, 500, 501, 505, 599)),
     ],
 )

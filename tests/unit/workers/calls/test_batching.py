@@ -1,6 +1,7 @@
 """workers/calls/batching.py: which inputs go together."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +59,20 @@ def test_a_caller_is_settled_by_its_last_part() -> None:
     assert not one.settle(second[0].start, ["d", "e"])
     assert one.settle(first[0].start, ["a", "b", "c"])
     assert one.outcomes == ["a", "b", "c", "d", "e"]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 40))
+def test_what_is_put_back_goes_first_and_alone(sizes: list[int], max_batch: int) -> None:
+    """Each of its inputs in a call for itself, in order; what waited meanwhile comes after."""
+    starts = [sum(sizes[:at]) for at in range(len(sizes))]
+    queue = queue_of(*(caller(size, first=start) for size, start in zip(sizes, starts, strict=True)))
+    late = queue.take(max_batch)
+    count = len(numbers(late))
+    queue.put_back([replace(part, alone=True) for part in late])
+    assert queue.holds(sum(sizes))
+    assert not queue.holds(sum(sizes) + 1)
+    batches = []
+    while queue:
+        batches.append(numbers(queue.take(max_batch)))
+    assert batches[:count] == [[number] for number in range(count)]
+    assert [number for batch in batches for number in batch] == list(range(sum(sizes)))

@@ -4,6 +4,7 @@ The real servers are in tests/servers, the scripted ones in tests/contract.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from schemas.errors import (
     BackendBrokenError,
     BackendFailedError,
+    BackendTimeoutError,
     BackendUnavailableError,
     DeadlineExceededError,
 )
@@ -193,3 +195,76 @@ async def test_closing_fails_the_waiting_callers() -> None:
         assert isinstance(outcome, BackendUnavailableError)
     await dispatcher.close()
     assert backend.closed
+
+
+class Timing(RecordingBackend):
+    """Doubles `x`; a batch with more than `largest_in_time` examples, or with 13, takes too long."""
+
+    def __init__(self, largest_in_time: int) -> None:
+        super().__init__(lambda value: 2 * value["x"])
+        self._largest_in_time = largest_in_time
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        predictions = await super().infer(inputs, timeout_seconds=timeout_seconds)
+        if len(inputs) > self._largest_in_time or {"x": 13} in inputs:
+            raise BackendTimeoutError("no prediction in time")
+        return predictions
+
+
+async def test_inputs_of_a_batch_that_takes_too_long_are_tried_one_by_one() -> None:
+    """No input fails, the next batches are smaller, and the breaker does not count the timeouts."""
+    backend, meter = Timing(largest_in_time=3), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    numbers = range(100, 200)
+    for _ in range(2 * BREAKER.failures):
+        assert await ask(dispatcher, *numbers) == [2 * number for number in numbers]
+    assert [len(call) for call in backend.calls[:9]] == [8, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert meter.opened == 0
+
+
+async def test_an_input_that_takes_too_long_fails_alone() -> None:
+    """The other inputs of its batch are answered."""
+    outcomes = await ask(dispatcher_of(Timing(largest_in_time=100)), *range(40))
+    assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception)] == [13]
+    assert isinstance(outcomes[13], BackendTimeoutError)
+
+
+async def test_a_server_that_hangs_opens_the_breaker_by_calls_with_one_example() -> None:
+    """Then all waiting inputs fail at once."""
+    backend, meter = Timing(largest_in_time=0), RecordingMeter()
+    outcomes = await ask(dispatcher_of(backend, meter=meter), *range(40))
+    assert all(isinstance(outcome, BackendUnavailableError) for outcome in outcomes)
+    assert [len(call) for call in backend.calls] == [8] + [1] * BREAKER.failures
+    assert meter.opened == 1
+
+
+async def test_an_input_past_its_deadline_is_not_tried_again() -> None:
+    """Its outcome is the timeout."""
+    backend = doubler()
+    backend.gate.clear()
+    now = asyncio.get_running_loop().time()
+    outcomes = await ask(dispatcher_of(backend), 1, 2, 3, deadline_loop_seconds=now + 0.01)
+    assert [type(outcome) for outcome in outcomes] == [BackendTimeoutError] * 3
+    assert calls_of(backend) == [[1, 2, 3]]
+
+
+async def test_a_closed_dispatcher_tries_nothing_again() -> None:
+    """A batch that times out while the dispatcher closes gets its outcome."""
+
+    class Stuck(RecordingBackend):
+        """Times out when its call is cancelled."""
+
+        async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+            try:
+                return await super().infer(inputs, timeout_seconds=timeout_seconds)
+            except asyncio.CancelledError:
+                raise BackendTimeoutError("stuck") from None
+
+    backend = Stuck()
+    backend.gate.clear()
+    dispatcher = dispatcher_of(backend)
+    caller = asyncio.create_task(ask(dispatcher, 1, 2))
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
+    await dispatcher.close()
+    assert [type(outcome) for outcome in await caller] == [BackendTimeoutError] * 2
+    assert calls_of(backend) == [[1, 2]]

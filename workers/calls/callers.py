@@ -1,0 +1,80 @@
+"""The callers of a dispatcher, and how the outcomes of a batch reach them."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.errors import AnswerError, BackendTimeoutError
+from schemas.events import JsonObject
+from workers.calls.batching import Caller, Part
+
+Outcome = Any | AnswerError
+"""A prediction, or the error in its place."""
+
+
+class WaitingCaller(Caller):
+    """A caller with a future for its outcomes, and a trace context where requests are traced."""
+
+    __slots__ = ("settled", "trace_context")
+
+    trace_context: Any
+
+    def __init__(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> None:
+        super().__init__(inputs, deadline_loop_seconds)
+        self.settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+
+
+def is_timeout(outcome: Outcome) -> bool:
+    return isinstance(outcome, BackendTimeoutError)
+
+
+def trace_contexts(batch: Sequence[Part]) -> list[Any]:
+    return [part.caller.trace_context for part in batch if isinstance(part.caller, WaitingCaller)]
+
+
+def settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
+    """Hand the outcomes of a batch, in order, to its callers."""
+    start = 0
+    for part in batch:
+        stop = start + part.stop - part.start
+        caller = part.caller
+        assert isinstance(caller, WaitingCaller)
+        if caller.settle(part.start, outcomes[start:stop]) and not caller.settled.done():
+            caller.settled.set_result(caller.outcomes)
+        start = stop
+
+
+def settle_in_time(batch: Sequence[Part], outcomes: Sequence[Outcome], now: float) -> list[Part]:
+    """Like `settle`, but return the inputs whose outcome is a timeout and whose caller has time for another call."""
+    again: list[Part] = []
+    start = 0
+    for part in batch:
+        stop = start + part.stop - part.start
+        first = part.start
+        for timed_out, group in itertools.groupby(outcomes[start:stop], is_timeout):
+            of_group = list(group)
+            piece = Part(part.caller, first, first + len(of_group), alone=True)
+            if timed_out and part.caller.deadline_loop_seconds > now:
+                again.append(piece)
+            else:
+                settle([piece], of_group)
+            first = piece.stop
+        start = stop
+    return again
+
+
+def settle_with(batch: Sequence[Part], error: AnswerError) -> None:
+    """Fail every input of a batch with the same error."""
+    settle(batch, [error] * sum(part.stop - part.start for part in batch))
+
+
+def raise_in_callers(batch: Sequence[Part], error: Exception) -> None:
+    """Raise a fault of our own in every caller of a batch."""
+    for part in batch:
+        caller = part.caller
+        assert isinstance(caller, WaitingCaller)
+        # The rest of its inputs may still wait in the queue.
+        caller.cancelled = True
+        if not caller.settled.done():
+            caller.settled.set_exception(error)
