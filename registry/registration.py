@@ -55,8 +55,8 @@ def _check_example(
 
 
 def _check(problem: str, validator: Validator, value: object) -> None:
-    found = [f"{detail.path or 'it'}: {detail.message}" for detail in details(validator, value)]
-    if found:
+    if not validator.is_valid(value):
+        found = [f"{detail.path or 'it'}: {detail.message}" for detail in details(validator, value)]
         raise _invalid(f"{problem}: {'; '.join(found[:MAX_DETAILS])}")
 
 

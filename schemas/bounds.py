@@ -80,6 +80,19 @@ Message = Annotated[
 """Text for people. It is cut and made printable rather than refused: it may quote what it complains about."""
 
 
+MAX_DETAIL_CHARACTERS = 200
+
+
+def _cut_detail(text: str) -> str:
+    return printable(text, MAX_DETAIL_CHARACTERS)
+
+
+ShortMessage = Annotated[
+    str, AfterValidator(_cut_detail), Field(json_schema_extra={"maxLength": MAX_DETAIL_CHARACTERS})
+]
+"""As a message, for one place of many."""
+
+
 def is_near(moment: datetime, timestamp_ms: int) -> bool:
     """True when a time is within a day of a record's Kafka timestamp."""
     return abs(moment.timestamp() * 1000 - timestamp_ms) <= ONE_DAY_MS

@@ -18,6 +18,7 @@ from schemas.bounds import (
     Label,
     Message,
     NonNegative,
+    ShortMessage,
     UtcTime,
 )
 
@@ -79,8 +80,8 @@ CountedCode = Annotated[str, StringConstraints(pattern=f"^({'|'.join([*ErrorCode
 class ErrorDetail(WireModel):
     """One wrong value: `path` is its JSON pointer (RFC 6901)."""
 
-    path: str
-    message: str
+    path: ShortMessage
+    message: ShortMessage
 
 
 class PredictError(WireModel):

@@ -1,6 +1,6 @@
 """JSON Schema 2020-12 as versions declare it: compiled once, and never fetched from another place."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -10,7 +10,22 @@ from schemas.events import ErrorDetail, JsonObject
 from schemas.validation import json_pointer
 
 MAX_DETAILS = 10
-MAX_MESSAGE_CHARACTERS = 200
+MAX_COPIED_ITEMS = 100
+MAX_COPIED_DEPTH = 10
+MAX_COPIED_CHARACTERS = 1000
+# What is left out of a text counts as one value for so many characters.
+CHARACTERS_OF_A_VALUE = 10
+MAX_COPIED_VALUES = 500
+MAX_LEFT_OUT = 2000
+# Some 10 ms of work.
+MAX_EXPLAINED_VALUES = 10_000
+
+BEYOND = "the fault is not among the first values, which alone are explained"
+OMITTED = "details are omitted: too much of this slice is invalid"
+
+# Errors that a value has too when more belongs to it, and those that follow from its own keys or length.
+_ALSO_OF_MORE = frozenset({"type", "maxItems", "maxProperties", "maxLength", "additionalProperties"})
+_OF_OWN_KEYS = frozenset({"required", "minItems", "minProperties", "dependentRequired"})
 
 
 class Validator(Protocol):
@@ -18,6 +33,7 @@ class Validator(Protocol):
 
     def is_valid(self, instance: Any) -> bool: ...
     def iter_errors(self, instance: Any) -> Iterator[Any]: ...
+    def validate(self, instance: Any) -> None: ...
 
 
 def compile_schema(schema: JsonObject) -> Validator:
@@ -32,22 +48,125 @@ def compile_schema(schema: JsonObject) -> Validator:
     return validator
 
 
+class Explanations:
+    """The details of invalid values, within a budget: those of one slice, or of one call's predictions.
+
+    The library makes all errors of a value before it returns the first one, so 133,000 wrong numbers would hold the
+    event loop for a second. What is explained is a copy with at most `MAX_COPIED_VALUES` values, and the copies of
+    one budget have at most `MAX_EXPLAINED_VALUES`.
+    """
+
+    def __init__(self) -> None:
+        self._values_left = MAX_EXPLAINED_VALUES
+
+    def of(self, validator: Validator, value: Any) -> list[ErrorDetail] | None:
+        """As `details`; None when the budget is used up."""
+        if self._values_left <= 0:
+            return None
+        copy = CutCopy(value)
+        self._values_left -= copy.count
+        return _explain(validator, value, copy)
+
+
 def details(validator: Validator, value: Any) -> list[ErrorDetail]:
-    """At most ten faults of a value, each with its JSON pointer (RFC 6901)."""
-    return [_detail(error) for error in islice(validator.iter_errors(value), MAX_DETAILS)]
+    """At most ten faults of a value that `validator` refuses, each with its JSON pointer (RFC 6901).
+
+    They are those of the first values in it; see `CutCopy`.
+    """
+    return _explain(validator, value, CutCopy(value))
 
 
 def type_errors(validator: Validator, value: Any) -> list[ErrorDetail]:
-    """As `details`, but only values of a wrong type; sizes and contents do not count."""
+    """As `details` of the whole value, but only values of a wrong type; sizes and contents do not count."""
     wrong = (error for error in validator.iter_errors(value) if error.schema_path[-1:] == ["type"])
     return [_detail(error) for error in islice(wrong, MAX_DETAILS)]
 
 
+def _explain(validator: Validator, value: Any, copy: "CutCopy") -> list[ErrorDetail]:
+    errors = (error for error in validator.iter_errors(copy.value) if copy.is_error_of_original(error))
+    if found := [_detail(error) for error in islice(errors, MAX_DETAILS)]:
+        return found
+    if copy.leaves_out_little:
+        try:
+            validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return [_detail(error)]
+    return [ErrorDetail(path="", message=BEYOND)]
+
+
+class CutCopy:
+    """The first values of a JSON value: `MAX_COPIED_ITEMS` of each list and object, `MAX_COPIED_DEPTH` levels.
+
+    `count` is the number of values in it.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.count = 0
+        self._cut: set[tuple[str | int, ...]] = set()
+        self._around_cut: set[tuple[str | int, ...]] = set()
+        self._left_out = 0
+        self.value = self._copy(value, ())
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the original has more than the copy."""
+        return bool(self._cut)
+
+    @property
+    def leaves_out_little(self) -> bool:
+        """Whether an error of the whole value is cheap: it is one list too long, rather than megabytes."""
+        return self._left_out <= MAX_LEFT_OUT
+
+    def is_error_of_original(self, error: Any) -> bool:
+        """Whether an error of the copy is one of the original too, and not of the cut."""
+        keyword = error.schema_path[-1] if error.schema_path else ""
+        place = tuple(error.instance_path)
+        if keyword in _ALSO_OF_MORE or not (place in self._cut or place in self._around_cut):
+            return True
+        return place not in self._cut and keyword in _OF_OWN_KEYS
+
+    def _copy(self, value: Any, place: tuple[str | int, ...]) -> Any:
+        self.count += 1
+        if isinstance(value, str) and len(value) > MAX_COPIED_CHARACTERS:
+            self._cut_at(place, len(value) // CHARACTERS_OF_A_VALUE)
+            return value[:MAX_COPIED_CHARACTERS]
+        if isinstance(value, dict):
+            return {key: self._copy(value[key], (*place, key)) for key in self._kept(value, place)}
+        if isinstance(value, list):
+            return [self._copy(item, (*place, index)) for index, item in enumerate(self._kept(value, place))]
+        return value
+
+    def _kept(self, values: Collection[Any], place: tuple[str | int, ...]) -> Iterator[Any]:
+        kept = 0
+        if len(place) < MAX_COPIED_DEPTH:
+            for value in islice(values, MAX_COPIED_ITEMS):
+                if self.count >= MAX_COPIED_VALUES:
+                    break
+                kept += 1
+                yield value
+        if kept < len(values):
+            left_out = len(values) - kept
+            if self._left_out + left_out <= MAX_LEFT_OUT and _has_large(values):
+                left_out += MAX_LEFT_OUT
+            self._cut_at(place, left_out)
+
+    def _cut_at(self, place: tuple[str | int, ...], left_out: int) -> None:
+        self._left_out += left_out
+        self._cut.add(place)
+        self._around_cut.update(place[:length] for length in range(len(place)))
+
+
+def _has_large(values: Collection[Any]) -> bool:
+    """Whether something in a list or an object may itself be of any size."""
+    items = values.values() if isinstance(values, dict) else values
+    return any(
+        isinstance(item, dict | list) or (isinstance(item, str) and len(item) > MAX_COPIED_ITEMS)
+        for item in items
+    )
+
+
 def _detail(error: Any) -> ErrorDetail:
-    message = error.message
-    if len(message) > MAX_MESSAGE_CHARACTERS:
-        message = message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
-    return ErrorDetail(path=json_pointer(error.instance_path), message=message)
+    return ErrorDetail(path=json_pointer(error.instance_path), message=error.message)
 
 
 def _refuse(uri: str) -> None:

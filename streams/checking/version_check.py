@@ -180,8 +180,8 @@ def _remedy(findings: Findings, inputs: Sequence[JsonObject]) -> str:
 
 
 def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings) -> None:
-    found = details(promises, findings.predictions)
-    if found:
+    if not promises.is_valid(findings.predictions):
+        found = details(promises, findings.predictions)
         findings.refuse(
             ErrorCode.INVALID_OUTPUT,
             f"the predictions do not match output_schema: {_summary(found)}; correct output_schema or the model",

@@ -35,6 +35,7 @@ import orjson
 import structlog
 
 from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
+from schemas.json_schema import Explanations
 from streams.kafka.offset_tracker import Slice
 from streams.serving.coalescing import CoalescedCall, Coalescer, await_call
 from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
@@ -141,12 +142,15 @@ class Pipeline:
         """The valid requests of a slice by their versions; responds to the others."""
         max_bytes = self._options.max_record_bytes
         now_unix_ms = time.time() * 1000
+        explanations = Explanations()
         requests: Requests = {}
         for record in handled.records:
             request = RequestContext(record)
             try:
                 parse(request, table.models, max_bytes)
-                version = route_and_validate(request, table, now_unix_ms, stale=stale)
+                version = route_and_validate(
+                    request, table, now_unix_ms, stale=stale, explanations=explanations
+                )
             except AnswerError as error:
                 responder.respond_error(request, error)
             except MalformedRecordError as error:
@@ -216,14 +220,17 @@ class Pipeline:
         outcomes = await call.version.dispatcher.infer(
             call.inputs, deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left
         )
+        explanations = Explanations()
         for digest, outcome in zip(call.digests, outcomes, strict=True):
-            call.results[digest] = self._validate_predictions(call.version, outcome)
+            call.results[digest] = self._validate_predictions(call.version, outcome, explanations)
 
-    def _validate_predictions(self, version: ServedVersion, outcome: Any) -> CallResult:
+    def _validate_predictions(
+        self, version: ServedVersion, outcome: Any, explanations: Explanations
+    ) -> CallResult:
         if isinstance(outcome, AnswerError):
             return outcome
         if not version.output_is_valid(outcome):
-            return version.refuse_output(outcome)
+            return version.refuse_output(outcome, explanations)
         predictions = orjson.dumps(outcome)
         limit = self._options.max_predictions_bytes
         if len(predictions) > limit:

@@ -16,7 +16,7 @@ from schemas.errors import (
     UnknownModelError,
 )
 from schemas.events import JsonObject, PredictRequest
-from schemas.json_schema import MAX_DETAILS
+from schemas.json_schema import MAX_DETAILS, Explanations
 from schemas.validation import error_details, problems
 from schemas.wire import MAX_INPUT_NESTING, canonical, digest, read_object
 from streams.kafka.offset_tracker import Record
@@ -100,11 +100,17 @@ def parse(context: RequestContext, known_models: Container[str], max_bytes: int)
 
 
 def route_and_validate(
-    context: RequestContext, table: ServingTable, now_unix_ms: float, *, stale: bool
+    context: RequestContext,
+    table: ServingTable,
+    now_unix_ms: float,
+    *,
+    stale: bool,
+    explanations: Explanations,
 ) -> ServedVersion:
     """Choose the version of a parsed request and check its input against the version's schema.
 
-    `stale` says that the table may be older than the registry. Raises DeadlineExceededError, UnknownModelError,
+    `stale` says that the table may be older than the registry. An invalid input is explained within the budget of
+    `explanations`. Raises DeadlineExceededError, UnknownModelError,
     NoActiveVersionError, StaleRouteError, InvalidInputError, and InvalidRequestError for an input with too many
     nested levels.
     """
@@ -127,7 +133,7 @@ def route_and_validate(
     except ValueError:
         form = _canonical_strictly(context)
     if not version.input_is_valid(context.input):
-        raise version.refuse_input(context.input)
+        raise version.refuse_input(context.input, explanations)
     context.digest = digest(form)
     return version
 

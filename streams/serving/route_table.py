@@ -14,7 +14,7 @@ from registry.routing import RouteTable, bucket
 from registry.snapshot import RegisteredModel
 from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
-from schemas.json_schema import Validator, compile_schema, details
+from schemas.json_schema import OMITTED, Explanations, Validator, compile_schema
 from schemas.models import Fallback, ModelSpec, StalePolicy, Status
 from schemas.wire import canonical
 
@@ -79,19 +79,17 @@ class ServedVersion:
         """Whether the production version answers the requests that this version fails."""
         return self.spec.fallback is Fallback.PRODUCTION
 
-    def refuse_input(self, value: JsonObject) -> InvalidInputError:
-        """The error for an invalid input, with the details of the schema."""
-        return InvalidInputError(
-            f"input does not match the schema of {self.spec.version}",
-            details(self.input_validator, value),
-        )
+    def refuse_input(self, value: JsonObject, explanations: Explanations) -> InvalidInputError:
+        """The error for an invalid input, with details as far as the budget of `explanations` goes."""
+        message = f"input does not match the schema of {self.spec.version}"
+        found = explanations.of(self.input_validator, value)
+        return InvalidInputError(message if found else f"{message}; {OMITTED}", found or ())
 
-    def refuse_output(self, value: Any) -> InvalidOutputError:
-        """The error for invalid predictions, with the details of the schema."""
-        return InvalidOutputError(
-            f"predictions do not match the output schema of {self.spec.version}",
-            details(self.output_validator, value),
-        )
+    def refuse_output(self, value: Any, explanations: Explanations) -> InvalidOutputError:
+        """The error for invalid predictions, with details as far as the budget of `explanations` goes."""
+        message = f"predictions do not match the output schema of {self.spec.version}"
+        found = explanations.of(self.output_validator, value)
+        return InvalidOutputError(message if found else f"{message}; {OMITTED}", found or ())
 
 
 def cache_prefix_of(model_name: str, spec: ModelSpec) -> bytes:

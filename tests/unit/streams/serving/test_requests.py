@@ -16,6 +16,7 @@ from schemas.errors import (
     NoActiveVersionError,
     UnknownModelError,
 )
+from schemas.json_schema import Explanations
 from streams.serving.requests import RequestContext, parse, route_and_validate
 from streams.serving.route_table import ServingTable
 from tests.support.models.served_versions import RecordingBackend, record_of, served_model, served_version
@@ -90,7 +91,7 @@ def test_an_invalid_request_keeps_its_valid_fields() -> None:
 def test_routes_a_valid_request() -> None:
     """It has its version, revision and digest."""
     context = read_of()
-    route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
+    route_and_validate(context, table_of(), now_unix_ms=0, stale=False, explanations=Explanations())
     assert (context.model_version, context.revision) == ("v1", 4)
     assert len(context.digest) == 32
 
@@ -100,7 +101,7 @@ def test_equal_inputs_share_a_digest() -> None:
     keys = []
     for value in ({"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 1, "y": 3}):
         context = read_of(input=value)
-        route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
+        route_and_validate(context, table_of(), now_unix_ms=0, stale=False, explanations=Explanations())
         keys.append(context.digest)
     assert keys[0] == keys[1] != keys[2]
 
@@ -108,15 +109,23 @@ def test_equal_inputs_share_a_digest() -> None:
 def test_refuses_what_cannot_be_served() -> None:
     """Unknown models, models without traffic, bad inputs and late requests each have their error."""
     with pytest.raises(UnknownModelError):
-        route_and_validate(read_of(model_name="other"), table_of(), now_unix_ms=0, stale=False)
+        route_and_validate(
+            read_of(model_name="other"), table_of(), now_unix_ms=0, stale=False, explanations=Explanations()
+        )
     with pytest.raises(NoActiveVersionError):
-        route_and_validate(read_of(), table_of(active=False), now_unix_ms=0, stale=False)
+        route_and_validate(
+            read_of(), table_of(active=False), now_unix_ms=0, stale=False, explanations=Explanations()
+        )
     with pytest.raises(InvalidInputError) as caught:
-        route_and_validate(read_of(input={"x": "text"}), table_of(), now_unix_ms=0, stale=False)
+        route_and_validate(
+            read_of(input={"x": "text"}), table_of(), now_unix_ms=0, stale=False, explanations=Explanations()
+        )
     assert [detail.path for detail in caught.value.details] == ["/x"]
     late = read_of(deadline_ms=5)
     with pytest.raises(DeadlineExceededError):
-        route_and_validate(late, table_of(), now_unix_ms=late.record.timestamp + 5, stale=False)
+        route_and_validate(
+            late, table_of(), now_unix_ms=late.record.timestamp + 5, stale=False, explanations=Explanations()
+        )
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:
@@ -125,7 +134,9 @@ def test_an_input_nested_too_deeply_is_refused() -> None:
     for _ in range(300):
         inner = [inner]
     with pytest.raises(InvalidRequestError, match="nested deeper"):
-        route_and_validate(read_of(input={"x": inner}), table_of(), now_unix_ms=0, stale=False)
+        route_and_validate(
+            read_of(input={"x": inner}), table_of(), now_unix_ms=0, stale=False, explanations=Explanations()
+        )
 
 
 ANYTHING = st.recursive(
@@ -146,7 +157,7 @@ def test_every_object_is_routed_or_refused(document: dict[str, Any]) -> None:
     context = RequestContext(record_of(json.dumps(document).encode()))
     try:
         parse(context, KNOWN, MAX_BYTES)
-        route_and_validate(context, table_of(), now_unix_ms=0, stale=False)
+        route_and_validate(context, table_of(), now_unix_ms=0, stale=False, explanations=Explanations())
     except MalformedRecordError:
         assert not context.request_id
     except HeadraceError:
@@ -176,7 +187,9 @@ def outcome(value: bytes, known_models: set[str]) -> tuple[Any, ...]:
     context = RequestContext(record_of(value, timestamp=0))
     try:
         parse(context, known_models, MAX_BYTES)
-        route_and_validate(context, table_of(input_schema={}), now_unix_ms=0, stale=False)
+        route_and_validate(
+            context, table_of(input_schema={}), now_unix_ms=0, stale=False, explanations=Explanations()
+        )
     except HeadraceError as error:
         return type(error), str(error)
     return (
@@ -217,6 +230,8 @@ def test_they_agree_on_damaged_bytes(position: int, damage: bytes, insert: bool)
 def test_integers_beyond_64_bits_are_read_as_the_contract_says() -> None:
     """The model sees the floating-point number that the strict reader makes of it."""
     context = read_of(input={"x": 99999999999999999999})
-    route_and_validate(context, table_of(input_schema={}), now_unix_ms=0, stale=False)
+    route_and_validate(
+        context, table_of(input_schema={}), now_unix_ms=0, stale=False, explanations=Explanations()
+    )
     assert context.input == {"x": 1e20}
     assert type(context.input["x"]) is float

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from registry.routing import RouteTable, bucket
 from schemas.errors import ArtifactError
+from schemas.json_schema import OMITTED, Explanations
 from schemas.models import BUCKETS, BucketRange, Route
 from streams.serving.route_table import ServedVersion, ServingTable, cache_prefix_of
 from tests.support.models.served_versions import RecordingBackend, served_model, served_version, spec_of
@@ -68,5 +69,21 @@ def test_a_refusal_has_the_details_of_the_schema() -> None:
     """Of the input's schema, or the output's."""
     number = {"type": "object", "properties": {"x": {"type": "number"}}}
     version = served_version("m", "v1", RecordingBackend(), number, output_schema=number)
-    for error in (version.refuse_input({"x": "text"}), version.refuse_output({"x": "text"})):
+    explanations = Explanations()
+    for error in (
+        version.refuse_input({"x": "text"}, explanations),
+        version.refuse_output({"x": "text"}, explanations),
+    ):
         assert [detail.path for detail in error.details] == ["/x"]
+
+
+def test_details_are_omitted_when_the_budget_is_used_up() -> None:
+    """The answers say so; a slice of invalid inputs must not hold up the others."""
+    numbers = {"type": "object", "properties": {"x": {"items": {"type": "number"}}}}
+    version = served_version("m", "v1", RecordingBackend(), numbers)
+    explanations = Explanations()
+    errors = [version.refuse_input({"x": ["1.5"] * 768}, explanations) for _ in range(500)]
+    explained = [error for error in errors if error.details]
+    assert 50 < len(explained) < 150
+    assert errors[: len(explained)] == explained
+    assert all(OMITTED in error.message for error in errors[len(explained) :])
