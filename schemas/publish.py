@@ -44,7 +44,7 @@ RESPONSE_HEADERS = {
     "headrace-source": _SOURCE,
     "headrace-input-digest": "Hexadecimal digest of the canonical input, if the input is valid.",
     "content-type": "application/json",
-    "headrace-omitted": "`key` when the request's key is too large for the topic.",
+    "headrace-omitted": "`key` when the request's key is too large for the topic; `key, headers, details` when that is not enough.",
     **_CARRIED,
 }
 DEAD_LETTER_HEADERS = {

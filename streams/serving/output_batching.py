@@ -21,17 +21,22 @@ class OutputTopic:
 class OutputBatcher:
     """Batches rows for one partition.
 
-    A row that is larger than the topic accepts is sent as `shrink` returns it. The broker would refuse the
-    whole row, the process would end, and the record would be fetched again.
+    A row that is larger than the topic accepts is sent as the first of `reductions` that fits returns it, or as
+    the last one does. The broker would refuse the whole row, the process would end, and the record would be
+    fetched again.
     """
 
     def __init__(
-        self, output: Output, topic: OutputTopic, partition: int, shrink: Callable[[Row], Row]
+        self,
+        output: Output,
+        topic: OutputTopic,
+        partition: int,
+        reductions: Sequence[Callable[[Row], Row]],
     ) -> None:
         self._output = output
         self._topic = topic
         self._partition = partition
-        self._shrink = shrink
+        self._reductions = reductions
         self._rows: list[Row] = []
         self.deliveries: list[asyncio.Future[Any]] = []
         """For each flushed batch a future that is done when the broker has it."""
@@ -65,8 +70,10 @@ class OutputBatcher:
             batch = OutputBatch(limit)
             batch.add(*row)
             # A batch takes its first row whatever its size.
-            if batch.size() > limit:
+            for reduce in self._reductions:
+                if batch.size() <= limit:
+                    break
                 batch = OutputBatch(limit)
-                batch.add(*self._shrink(row))
+                batch.add(*reduce(row))
         if batch is not None:
             yield batch

@@ -44,7 +44,12 @@ from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext, parse, route_and_validate
 from streams.serving.responder import Responder
-from streams.serving.response_encoding import ResponseEncoder, without_content, without_key
+from streams.serving.response_encoding import (
+    ResponseEncoder,
+    without_content,
+    without_details,
+    without_key,
+)
 from streams.serving.route_table import ServedVersion, ServingTable
 
 log = structlog.get_logger()
@@ -290,12 +295,12 @@ class Pipeline:
         options, partition = self._options, handled.partition.partition
         return Responder(
             ResponseEncoder(handled.partition, stale=stale),
-            OutputBatcher(self._output, options.responses, partition, without_key),
+            OutputBatcher(self._output, options.responses, partition, (without_key, without_details)),
             OutputBatcher(
                 self._output,
                 options.dead_letters,
                 partition % options.dead_letter_partitions,
-                without_content,
+                (without_content,),
             ),
             self._metrics,
             received_at=handled.received_at,

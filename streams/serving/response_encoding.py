@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 
-from schemas.errors import AnswerError, MalformedRecordError
+from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.events import JsonObject
 from streams.kafka.offset_tracker import Partition, Record, Row
 from streams.serving.requests import RequestContext
@@ -16,7 +16,25 @@ CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"}
 """Headers of a request that its response has too."""
 # Longer ones are not valid; the headers of a request must not make its response too large to send.
 MAX_CARRIED_BYTES = 4096
+MAX_CARRIED_TOTAL_BYTES = 8192
 MAX_ERROR_HEADER_BYTES = 1024
+
+DEAD_LETTER_HEADERS = frozenset(
+    {
+        "headrace-source",
+        "headrace-error-code",
+        "headrace-error-message",
+        "headrace-attempts",
+        "headrace-model-version",
+        "headrace-omitted",
+        "__connect.errors.topic",
+        "__connect.errors.partition",
+        "__connect.errors.offset",
+        "__connect.errors.exception.class.name",
+        "__connect.errors.exception.message",
+    }
+)
+"""Headers that Headrace writes on a dead letter. They replace the record's own headers of these names."""
 
 _CONTENT_TYPE = ("content-type", b"application/json")
 
@@ -107,11 +125,14 @@ class ResponseEncoder:
     def dead_letter(
         self, request: RequestContext, error: AnswerError | MalformedRecordError, *, now_unix_ms: int
     ) -> Row:
-        """The record's own key, value and headers, with headers for its source and the error."""
+        """The record's own key, value and headers, with headers for its source and the error.
+
+        A dead letter that is sent again as a request has these headers already; it gets the new ones instead.
+        """
         record = request.record
         message = str(error).encode()[:MAX_ERROR_HEADER_BYTES]
         headers: Headers = [
-            *record.headers,
+            *(header for header in record.headers if header[0] not in DEAD_LETTER_HEADERS),
             ("headrace-source", self._source(record)),
             ("headrace-error-code", error.code.encode()),
             ("headrace-error-message", message),
@@ -131,25 +152,55 @@ class ResponseEncoder:
 
 
 def without_key(row: Row) -> Row:
-    """A response whose row is too large: its key, which is the request's, is the only part without a limit."""
+    """A response whose row is too large, without its key: the request's key has no limit of its own."""
     timestamp_ms, _, value, headers = row
     return timestamp_ms, None, value, [*headers, ("headrace-omitted", b"key")]
+
+
+def without_details(row: Row) -> Row:
+    """A response that is too large without its key: the fields of bounded size, and an error without details.
+
+    Only the parts of the value that the encoder wrote are parsed: cached predictions may be any bytes.
+    """
+    timestamp_ms, _, value, headers = row
+    assert value is not None  # every response has a value
+    # Cannot match inside a JSON string: a quote in a string follows a backslash, not a comma.
+    common, has_predictions, _ = value.partition(b',"predictions":')
+    if has_predictions:
+        body = orjson.loads(common + b"}")
+        body["cached"] = False
+        code: str = InvalidOutputError.code
+    else:
+        body = orjson.loads(value)
+        code = body["error"]["code"]
+    body["error"] = {"code": code, "message": "the response is too large for its topic; details omitted"}
+    kept = [header for header in headers if header[0] == "headrace-source"]
+    return (
+        timestamp_ms,
+        None,
+        orjson.dumps(body),
+        [*kept, _CONTENT_TYPE, ("headrace-omitted", b"key, headers, details")],
+    )
 
 
 def without_content(row: Row) -> Row:
     """A dead letter whose row is too large: the headers that locate the record, which stays in its topic."""
     timestamp_ms, _, _, headers = row
-    kept = [
-        (name, value)
-        for name, value in headers
-        if name.startswith(("headrace-", "__connect.errors.")) and len(value) <= MAX_ERROR_HEADER_BYTES
-    ]
+    kept = [header for header in headers if header[0] in DEAD_LETTER_HEADERS]
     return timestamp_ms, None, None, [*kept, ("headrace-omitted", b"key, value, headers")]
 
 
 def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:
-    return [
-        (name, value)
-        for name, value in headers
-        if name in CARRIED_HEADERS and value is not None and len(value) <= MAX_CARRIED_BYTES
-    ]
+    """The first usable header of each carried name, together at most `MAX_CARRIED_TOTAL_BYTES`."""
+    carried: dict[str, bytes] = {}
+    room = MAX_CARRIED_TOTAL_BYTES
+    for name, value in headers:
+        if (
+            name in CARRIED_HEADERS
+            and name not in carried
+            and value is not None
+            and len(value) <= min(room, MAX_CARRIED_BYTES)
+        ):
+            carried[name] = value
+            room -= len(value)
+    return list(carried.items())

@@ -30,7 +30,7 @@ def with_header_name(batch: Any, name: bytes) -> Any:
     return batch
 
 
-@pytest.mark.parametrize("poison", ["header", "value", "key"])
+@pytest.mark.parametrize("poison", ["header", "value", "null header", "key", "trace headers"])
 async def test_a_poison_record_does_not_stop_its_partition(
     topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path, poison: str
 ) -> None:
@@ -57,31 +57,39 @@ async def test_a_poison_record_does_not_stop_its_partition(
         if poison == "header":  # a name that is not UTF-8, as C clients can write it
             batch = producer.create_batch()
             for name in ("before", "bad", "behind"):
-                headers = [("NAME", b"1")] if name == "bad" else []
-                batch.append(
-                    key=b"u", value=request(name), timestamp=int(time.time() * 1000), headers=headers
-                )
+                named = [("NAME", b"1")] if name == "bad" else []
+                batch.append(key=b"u", value=request(name), timestamp=int(time.time() * 1000), headers=named)
             batch = with_header_name(batch, b"\xff\xfe\xff\xfe")
             await (await producer.send_batch(batch, topic, partition=0))
-        elif poison == "value":  # 5 KB on the wire, more than the dead letters' topic takes
-            await producer.send_and_wait(topic, b"x" * (5 << 20), key=b"u")
+        elif poison in ("value", "null header"):  # 5 KB on the wire, more than the dead letters' topic takes
+            headers: list[Any] = [("headrace-x", None)] if poison == "null header" else []
+            await producer.send_and_wait(topic, b"x" * (5 << 20), key=b"u", headers=headers)
+        elif poison == "trace headers":  # 12 MB of headers that a response carries
+            headers = [("traceparent", b"t" * 4096)] * 3000
+            await producer.send_and_wait(topic, request("many-headers"), key=b"u", headers=headers)
         else:  # the response has the request's key
             await producer.send_and_wait(topic, request("huge-key"), key=b"k" * (5 << 20))
         await producer.send_and_wait(topic, request("next"), key=b"u")
-        expected = {"header": {"before", "bad", "behind"}, "value": set(), "key": {"huge-key"}}[poison] | {
-            "next"
-        }
+        expected = {
+            "header": {"before", "bad", "behind"},
+            "key": {"huge-key"},
+            "trace headers": {"many-headers"},
+        }.get(poison, set()) | {"next"}
+        has_letter = poison in ("value", "null header")
         # Slices are worked on side by side: the next request may be answered before those of a slice before.
         responses, letters = log.of(settings.topic_responses), log.of(settings.topic_dead_letters)
         await log.until(
-            lambda: len(responses) >= len(expected) and len(letters) >= (poison == "value"),
+            lambda: len(responses) >= len(expected) and len(letters) >= has_letter,
             "all responses, and what is kept",
         )
         answered = {orjson.loads(record.value)["request_id"]: record for record in responses}
     assert answered.keys() == expected
     if poison == "key":
         assert dict(answered["huge-key"].headers)["headrace-omitted"] == b"key"
-    if poison == "value":
+    if poison == "trace headers":
+        names = [name for name, _ in answered["many-headers"].headers]
+        assert names.count("traceparent") == 1
+    if has_letter:
         (letter,) = letters
         assert dict(letter.headers)["headrace-source"] == f"{topic}/0/0".encode()
     worker.terminate()

@@ -43,7 +43,7 @@ class Waiting(MemoryOutput):
 async def test_every_row_is_sent_once_and_in_order(sizes: list[int], room: int) -> None:
     """Whole where the topic accepts it, shrunk where not, and behind the rows that joined a waiting batch."""
     output = Waiting(room)
-    batcher = OutputBatcher(output, OutputTopic("t", MAX_BYTES), 3, without_value)
+    batcher = OutputBatcher(output, OutputTopic("t", MAX_BYTES), 3, (without_value,))
     batcher.add(row(size) for size in sizes)
     assert batcher.has_rows == bool(sizes)
     if sizes:
@@ -64,7 +64,7 @@ async def test_every_row_is_sent_once_and_in_order(sizes: list[int], room: int) 
 async def test_small_rows_share_a_batch() -> None:
     """Until it is full: three of these fit."""
     output = MemoryOutput()
-    batcher = OutputBatcher(output, OutputTopic("t", MAX_BYTES), 0, without_value)
+    batcher = OutputBatcher(output, OutputTopic("t", MAX_BYTES), 0, (without_value,))
     batcher.add(row(300) for _ in range(6))
     await batcher.flush()
     assert len(output.sent) == 6
@@ -80,7 +80,7 @@ async def test_a_failed_delivery_is_seen() -> None:
             refused.set_exception(ConnectionError("gone"))
             return refused
 
-    batcher = OutputBatcher(Refusing(), OutputTopic("t", MAX_BYTES), 0, without_value)
+    batcher = OutputBatcher(Refusing(), OutputTopic("t", MAX_BYTES), 0, (without_value,))
     batcher.add([row(1)])
     await batcher.flush()
     with pytest.raises(ConnectionError, match="gone"):

@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import publish
 from schemas.errors import AnswerError, BackendFailedError, InvalidInputError, MalformedRecordError
 from schemas.events import ErrorDetail, PredictResponse
 from streams.kafka.offset_tracker import Partition
 from streams.serving.requests import RequestContext
 from streams.serving.response_encoding import (
+    DEAD_LETTER_HEADERS,
     MAX_CARRIED_BYTES,
+    MAX_CARRIED_TOTAL_BYTES,
     MAX_ERROR_HEADER_BYTES,
     ResponseEncoder,
     without_content,
+    without_details,
     without_key,
 )
 from tests.support.models.served_versions import RecordingBackend, record_of, served_version
@@ -118,6 +122,88 @@ def test_trace_headers_are_carried() -> None:
     ]
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["traceparent", "tracestate", "kafka_correlationId", "other"]),
+            st.none() | st.integers(0, 5000).map(bytes),
+        )
+    )
+)
+def test_carried_headers_are_bounded(headers: Sequence[tuple[str, bytes | None]]) -> None:
+    """Each name once, and all together as much as `MAX_CARRIED_TOTAL_BYTES`, however many the request has."""
+    _, _, _, sent = ENCODER.error(
+        a_request(headers=headers), BackendFailedError("no"), now_unix_ms=NOW, latency_ms=2.0
+    )
+    carried = [pair for pair in sent if not pair[0].startswith(("headrace-", "content-"))]
+    assert len(dict(carried)) == len(carried)
+    assert sum(len(value) for _, value in carried) <= MAX_CARRIED_TOTAL_BYTES
+    assert set(carried) <= set(headers)
+
+
+def test_a_dead_letter_that_is_sent_again_has_its_headers_once() -> None:
+    """The new ones replace those of the time before; the sender's stay."""
+    headers: Sequence[tuple[str, bytes | None]] = [("mine", b"1"), ("headrace-mine", None)]
+    first = ENCODER.dead_letter(a_request(headers=headers, offset=1), BackendFailedError("no"), now_unix_ms=1)
+    again = ENCODER.dead_letter(
+        a_request(headers=first[3], offset=2), MalformedRecordError("no"), now_unix_ms=2
+    )
+    assert again[3][:2] == headers
+    assert len(dict(again[3])) == len(again[3]) == len(first[3])
+    assert dict(again[3])["headrace-source"] == b"requests/3/2"
+    assert dict(again[3])["headrace-error-code"] == b"MALFORMED_RECORD"
+
+
+def test_the_documented_headers_of_a_dead_letter_are_those_written() -> None:
+    """The encoder removes and writes the names that the contract documents."""
+    assert publish.DEAD_LETTER_HEADERS.keys() == DEAD_LETTER_HEADERS
+    letter = without_content(ENCODER.dead_letter(a_request(), BackendFailedError("no"), now_unix_ms=1))
+    assert dict(letter[3]).keys() == DEAD_LETTER_HEADERS
+
+
+@pytest.mark.parametrize(
+    "prediction", [b"9" * 9999, b'0.01,"request_id":"VICTIM","error":{"code":"X"}', b'{"a":', b"\xff"]
+)
+def test_a_response_is_reduced_whatever_its_predictions_are(prediction: bytes) -> None:
+    """What the encoder wrote stays; cached predictions may be any bytes."""
+    name = ',"predictions":'
+    (row,) = ENCODER.predictions(
+        VERSION,
+        [a_request(name, name)],
+        [prediction],
+        now_unix_ms=1,
+        latency_ms=1.0,
+        cached=True,
+        fallback=False,
+    )
+    timestamp, key, value, headers = without_details(row)
+    assert (timestamp, key) == (1, None)
+    assert value is not None
+    response = PredictResponse.model_validate_json(value)
+    assert (response.request_id, response.user_id, response.model_version) == (name, name, "v1")
+    assert response.error is not None
+    assert response.error.code == "INVALID_OUTPUT"
+    assert response.cached is False
+    assert dict(headers) == {
+        "headrace-source": b"requests/3/7",
+        "content-type": b"application/json",
+        "headrace-omitted": b"key, headers, details",
+    }
+
+
+def test_an_error_is_reduced_to_its_code() -> None:
+    """Its message and details may be of any length."""
+    error = InvalidInputError("n" * 9999, [ErrorDetail(path=',"predictions":', message="x")])
+    row = ENCODER.error(a_request(headers=[("traceparent", b"t")]), error, now_unix_ms=1, latency_ms=2.0)
+    _, key, value, headers = without_details(without_key(row))
+    assert value is not None
+    response = PredictResponse.model_validate_json(value)
+    assert response.error is not None
+    assert (key, response.request_id, response.error.code) == (None, "r", "INVALID_INPUT")
+    assert (len(value) < 1000, response.error.details) == (True, [])
+    assert len(dict(headers)) == len(headers) == 3
+
+
 def test_what_is_left_out_of_a_row_that_is_too_large() -> None:
     """A response keeps its value; a dead letter keeps the headers that locate the record."""
     response = ENCODER.error(
@@ -126,7 +212,7 @@ def test_what_is_left_out_of_a_row_that_is_too_large() -> None:
     timestamp, key, value, headers = without_key(response)
     assert (timestamp, key, value) == (1, None, response[2])
     assert headers == [*response[3], ("headrace-omitted", b"key")]
-    request = a_request(headers=[("mine", b"1"), ("headrace-mine", b"x" * 2000)])
+    request = a_request(headers=[("mine", b"1"), ("headrace-mine", None), ("headrace-source", None)])
     letter = ENCODER.dead_letter(request, MalformedRecordError("no"), now_unix_ms=1)
     _, key, value, headers = without_content(letter)
     assert (key, value) == (None, None)
