@@ -2,6 +2,8 @@
 
 HeadraceError
 ├── MalformedRecordError       write a dead letter; without a request_id there is nobody to answer
+├── SteppedOverError           write a dead letter with the place and the reason, and continue behind it
+│   └── UnreadableBatchError
 ├── AnswerError                answer with `error`
 │   ├── InvalidRequestError
 │   ├── InvalidInputError
@@ -43,6 +45,18 @@ class MalformedRecordError(HeadraceError):
     """The record cannot be parsed: it becomes a dead letter and gets no response."""
 
     code: ClassVar[str] = "MALFORMED_RECORD"
+
+
+class SteppedOverError(HeadraceError):
+    """Records that are not processed; nobody is answered."""
+
+    code: ClassVar[str]
+
+
+class UnreadableBatchError(SteppedOverError):
+    """The records of a Kafka batch cannot be read, or exceed a limit: one dead letter names the offsets of them all."""
+
+    code = "UNREADABLE_BATCH"
 
 
 class AnswerError(HeadraceError):

@@ -49,11 +49,12 @@ RESPONSE_HEADERS = {
 }
 DEAD_LETTER_HEADERS = {
     "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
-    "headrace-error-code": "The error code of the response, or MALFORMED_RECORD when there was no response.",
+    "headrace-last-offset": "The last offset of a batch that could not be read; `headrace-source` has its first one.",
+    "headrace-error-code": "The error code of the response; MALFORMED_RECORD or UNREADABLE_BATCH when there was no response.",
     "headrace-error-message": "The error in words.",
     "headrace-model-version": "The version, if the request was routed to one.",
     "headrace-attempts": "Number of tries.",
-    "headrace-omitted": "`key, value, headers` when the record is too large for the topic; the record stays in its own topic.",
+    "headrace-omitted": "`key, value, headers` when the record is too large for the topic or cannot be read; it stays in its own topic.",
     "__connect.errors.topic": "As Kafka Connect writes it.",
     "__connect.errors.partition": "As Kafka Connect writes it.",
     "__connect.errors.offset": "As Kafka Connect writes it.",

@@ -45,6 +45,11 @@ class KafkaSettings(Section):
     fetch_max_bytes: Bytes = Field(
         1024 * 1024, description="Size of one fetch from one partition; raise it for large records."
     )
+    batch_max_bytes: Bytes = Field(
+        64 * 1024 * 1024,
+        description="Size of the largest batch of records after it is inflated; a larger one is stepped over, with a "
+        "dead letter.",
+    )
 
     @model_validator(mode="after")
     def _kafka_credentials_are_complete(self) -> Self:

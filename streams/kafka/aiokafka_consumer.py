@@ -34,6 +34,7 @@ class TransportOptions:
     slice_max_records: int
     max_outstanding: int
     fetch_max_bytes: int
+    batch_max_bytes: int
     security: Mapping[str, Any] = field(default_factory=dict)
 
 

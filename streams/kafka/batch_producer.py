@@ -4,6 +4,7 @@ Part of `streams/kafka/transport.py`; it overrides private methods of Faust and 
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,6 +111,16 @@ class BatchProducer(driver.Producer):
         delivery = await self.send_record(topic, value, key=key, headers=headers)
         with kafka_errors(self.transport.options.bootstrap, topic):
             await delivery
+
+    async def deliver_headers(self, topic: str, headers: list[tuple[str, bytes]]) -> None:
+        """Send a record without key and value, which aiokafka's `send` refuses, to partition 0, and wait for it.
+
+        Raises the errors of `kafka_errors`.
+        """
+        batch = OutputBatch()
+        batch.add(int(time.time() * 1000), None, None, headers)
+        with kafka_errors(self.transport.options.bootstrap, topic):
+            await (await self.send_batch(batch, topic, 0))
 
     def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
         """Append rows to the partition's last batch, while it is still open; returns their number and their delivery.

@@ -1,22 +1,46 @@
 # ruff: noqa: SLF001  # part of the batched transport, which uses private names
 """Takes records from aiokafka's fetched buffers, one Kafka batch at a time.
 
-aiokafka itself copies each record into a second object with eleven fields, and a header whose name is not UTF-8
-(other clients can write one) makes its fetcher raise for ever. This reader returns the parsed records without a
-copy, and parses a batch with such a name again with U+FFFD in its place.
+aiokafka itself copies each record into a second object with eleven fields, inflates batches without a limit, and
+raises for ever at a batch that it cannot read and at a header whose name is not UTF-8 (other clients can write one).
+This reader returns the parsed records without a copy, within limits. It parses a batch with such a name again with
+U+FFFD in its place. A batch that cannot be read, or exceeds a limit, comes as one `UnreadableBatch`.
 """
 
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import aiokafka.consumer.fetcher
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 
+from schemas.errors import UnreadableBatchError
+from streams.kafka.batch_parsing import BatchParser
+from streams.kafka.inflation import HEADER_BYTES
 from streams.kafka.offset_tracker import Record
 
 _LENGTH_AT, _LENGTH_BYTES, _LOG_OVERHEAD_BYTES = 8, 4, 12
+_MAGIC_AT, _MAGIC = 16, 2
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableBatch:
+    """Stands for the records of a batch that cannot be read, as the only record of its slice."""
+
+    first_offset: int
+    offset: int
+    """The last offset of the batch."""
+    reason: str
+    timestamp: int
+    key: None = None
+    value: None = None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
@@ -32,101 +56,181 @@ class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
 aiokafka.consumer.fetcher.MemoryRecords = KeptRecords
 
 
+class BatchReader:
+    """Reads the fetched buffers of one consumer.
+
+    A batch may inflate to `batch_max_bytes`, and its parsed records and headers may take as much again beside their
+    bytes.
+    """
+
+    def __init__(self, batch_max_bytes: int) -> None:
+        self.parser = BatchParser(batch_max_bytes)
+        self._damaged: dict[TopicPartition, int] = {}
+
+    async def fetched_records(
+        self, fetcher: Any, partitions: Collection[Any], max_records: int | None
+    ) -> Mapping[Any, list[Record]]:
+        """The records that the fetcher has now; `partitions` empty means all. An unreadable batch comes alone."""
+        for fetched in fetcher._records.values():
+            if type(fetched) is FetchResult:
+                self.install(fetched)
+        # With a timeout of 0 the fetcher returns only buffers that have the batch reader.
+        records: Mapping[Any, list[Record]] = await fetcher.fetched_records(
+            partitions, timeout=0, max_records=max_records
+        )
+        return records
+
+    def install(self, fetched: FetchResult) -> None:
+        """Replace `getall` of a fetch result by one that reads whole batches. Idempotent."""
+        if "getall" in fetched.__dict__ or fetched._partition_records is None:
+            return
+        partition_records = fetched._partition_records
+        # Breaks a reference cycle, so that the buffer is freed when it is used up and not at the next garbage
+        # collection.
+        partition_records._records_iterator = None
+        unread = _Unread(self, partition_records._records.raw, partition_records.next_fetch_offset)
+        partition = fetched._topic_partition
+
+        def getall(max_records: int | None) -> list[Record]:
+            taken: list[Record] = []
+            if fetched.check_assignment(partition) and fetched.has_more():
+                state = fetched._assignment.state_value(partition)
+                taken = unread.take(partition, max_records, state.highwater)
+                partition_records.next_fetch_offset = unread.next_offset
+                fetched._update_position()
+                if unread.exhausted:
+                    fetched._partition_records = None
+            if not fetched.has_more():
+                del fetched.getall
+            return taken
+
+        fetched.getall = getall
+
+    def damaged_before(self, partition: TopicPartition, offset: int) -> bool:
+        """Whether the batch at `offset` failed its checksum in the fetch before too; remembers that it did now."""
+        again = self._damaged.get(partition) == offset
+        self._damaged[partition] = offset
+        return again
+
+
 class _Unread:
     """The part of a fetched buffer that was not read yet."""
 
-    def __init__(self, kept: KeptRecords, next_offset: int) -> None:
-        self._kept = kept
-        self._batches = 0
-        self._records: list[Record] = []
+    def __init__(self, reader: BatchReader, raw: bytes, next_offset: int) -> None:
+        self._reader = reader
+        self._raw = memoryview(raw)
+        self._next_batch = 0
+        self._batch_end: int | None = None
+        self._find_batch_end()
+        self._records: Sequence[Record] = ()
         self._at = 0
         self._offset_after_batch = next_offset
         self.next_offset = next_offset
 
     @property
     def exhausted(self) -> bool:
-        return self._at == len(self._records) and not self._kept.has_next()
+        return self._batch_end is None and self._at == len(self._records)
 
-    def take(self, limit: int) -> list[Record]:
-        """Up to `limit` records, in order; raises CorruptRecordException."""
+    def take(self, partition: TopicPartition, limit: int | None, highwater: int | None) -> list[Record]:
+        """Up to `limit` records, in order; an unreadable batch comes alone."""
         taken: list[Record] = []
-        while len(taken) < limit and not self.exhausted:
+        while (limit is None or len(taken) < limit) and not self.exhausted:
             if self._at == len(self._records):
-                self._parse_next_batch()
+                self._parse_next_batch(partition, highwater)
             else:
-                part = self._records[self._at : self._at + limit - len(taken)]
+                end = None if limit is None else self._at + limit - len(taken)
+                part = self._records[self._at : end]
+                if taken and type(part[0]) is UnreadableBatch:
+                    return taken
                 taken += part
                 self._at += len(part)
                 self.next_offset = part[-1].offset + 1
             if self._at == len(self._records):
                 # Larger than the last offset + 1 when compaction removed the records after it.
                 self.next_offset = self._offset_after_batch
+            if taken and type(taken[0]) is UnreadableBatch:
+                return taken
         return taken
 
-    def _parse_next_batch(self) -> None:
-        batch = self._kept.next_batch()
-        self._batches += 1
+    def _find_batch_end(self) -> None:
+        """Find where the next batch ends: None when it is not there, or only its beginning is."""
+        begin = self._next_batch + _LENGTH_AT
+        self._batch_end = None
+        if begin + _LENGTH_BYTES <= len(self._raw):
+            length = int.from_bytes(self._raw[begin : begin + _LENGTH_BYTES], signed=True)
+            end = self._next_batch + _LOG_OVERHEAD_BYTES + length
+            # A negative length is a damaged header: nothing behind it can be found.
+            if length < 0 or end <= len(self._raw):
+                self._batch_end = end
+
+    def _parse_next_batch(self, partition: TopicPartition, highwater: int | None) -> None:
+        assert self._batch_end is not None  # otherwise it is exhausted
+        raw = self._raw[self._next_batch : self._batch_end]
+        self._next_batch = self._batch_end
+        self._find_batch_end()
+        self._at, self._records = 0, ()
+        if len(raw) < HEADER_BYTES or raw[_MAGIC_AT] != _MAGIC:
+            if len(raw) < _LOG_OVERHEAD_BYTES:
+                # The batch after it cannot be found. What follows in the buffer is fetched again.
+                self._batch_end = None
+                self._step_over(self.next_offset, "its header is damaged", highwater)
+            else:
+                last = int.from_bytes(raw[:_LENGTH_AT], signed=True)
+                self._step_over(last, "it is not in the message format of Kafka 0.11 and later", highwater)
+            return
+        batch = DefaultRecordBatch(raw)
+        last = batch.next_offset - 1
         if not batch.validate_crc():
-            raise CorruptRecordException("a fetched batch does not match its checksum")
-        self._at = 0
-        self._offset_after_batch = batch.next_offset
+            if self._reader.damaged_before(partition, self.next_offset):
+                self._step_over(last, "it does not match its checksum", highwater)
+            else:
+                # The network may have damaged it: the rest of the buffer is fetched again.
+                self._batch_end = None
+                self._offset_after_batch = self.next_offset
+            return
+        self._offset_after_batch = last + 1
         if batch.is_control_batch:
-            self._records = []
             return
         try:
-            records = list(batch)
-        except UnicodeDecodeError:
-            records = list(_with_any_header_names(_nth_batch(self._kept.raw, self._batches - 1)))
-        # A fetch from the middle of a batch returns the whole batch.
-        self._records = [record for record in records if record.offset >= self.next_offset]
+            records = self._reader.parser.parse(raw)
+        except UnreadableBatchError as error:
+            self._step_over(last, str(error), highwater)
+            return
+        offsets = [record.offset for record in records]
+        if not _are_within(offsets, batch.base_offset, last):
+            self._step_over(last, "the offsets of its records are damaged", highwater)
+        elif offsets and offsets[0] < self.next_offset:
+            # A fetch from the middle of a batch returns the whole batch.
+            self._records = [record for record in records if record.offset >= self.next_offset]
+        else:
+            self._records = records
+
+    def _step_over(self, last_offset: int, reason: str, highwater: int | None) -> None:
+        """Put an UnreadableBatch in place of the records up to `last_offset`.
+
+        A damaged header can name any offset. Beyond the end of the partition the consumer would start again at its
+        first record, so an impossible offset makes a step of one record.
+        """
+        first = self.next_offset
+        if last_offset < first or (highwater is not None and last_offset >= max(highwater, first + 1)):
+            last_offset = first
+        timestamp_ms = int(time.time() * 1000)
+        self._records = (UnreadableBatch(first, last_offset, reason, timestamp_ms),)
+        self._offset_after_batch = last_offset + 1
 
 
-def install_batch_reader(fetched: FetchResult) -> None:
-    """Replace `getall` of a fetch result by one that reads whole batches. Idempotent."""
-    if "getall" in fetched.__dict__ or fetched._partition_records is None:
-        return
-    partition_records = fetched._partition_records
-    # Breaks a reference cycle, so that the buffer is freed when it is used up and not at the next garbage collection.
-    partition_records._records_iterator = None
-    unread = _Unread(partition_records._records, partition_records.next_fetch_offset)
-
-    def getall(max_records: int) -> list[Record]:
-        taken: list[Record] = []
-        if fetched.check_assignment(fetched._topic_partition) and fetched.has_more():
-            taken = unread.take(max_records)
-            partition_records.next_fetch_offset = unread.next_offset
-            fetched._update_position()
-            if unread.exhausted:
-                fetched._partition_records = None
-        if not fetched.has_more():
-            del fetched.getall
-        return taken
-
-    fetched.getall = getall
+def _are_within(offsets: list[int], first: int, last: int) -> bool:
+    """Whether the offsets rise from `first` or later to `last` or earlier; compaction leaves gaps."""
+    if offsets == list(range(first, last + 1)):
+        return True
+    return all(before < after for before, after in pairwise([first - 1, *offsets, last + 1]))
 
 
-def _nth_batch(raw: bytes, index: int) -> bytes:
-    start = end = 0
-    for _ in range(index + 1):
-        start = end
-        length = int.from_bytes(raw[start + _LENGTH_AT : start + _LENGTH_AT + _LENGTH_BYTES])
-        end = start + _LOG_OVERHEAD_BYTES + length
-    return raw[start:end]
-
-
-def _with_any_header_names(raw: bytes) -> Any:
-    batch = _DefaultRecordBatchPy(raw)
-    batch._maybe_uncompress()
-    batch._buffer = _LenientText(batch._buffer)
-    return batch
-
-
-class _LenientText(bytearray):
-    """Bytes whose slices decode to text without raising."""
-
-    def __getitem__(self, key: Any) -> Any:
-        part = super().__getitem__(key)
-        return _LenientText(part) if isinstance(key, slice) else part
-
-    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:  # noqa: ARG002  # never strict
-        return super().decode(encoding, "replace")
+async def wait_for_fetch(fetcher: Any, timeout_seconds: float) -> None:
+    """Wait until the fetcher has records or the timeout ends; raises the fetcher's error."""
+    waiter = fetcher._create_fetch_waiter()
+    await asyncio.wait([waiter], timeout=timeout_seconds)
+    if waiter.done():
+        waiter.result()
+    else:
+        waiter.cancel()

@@ -6,7 +6,9 @@ from typing import Any
 
 import faust
 
+from streams.kafka.batch_reader import UnreadableBatch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
+from streams.kafka.stepping_over import StepOver
 
 SliceHandler = Callable[[Slice], Awaitable[None]]
 
@@ -16,6 +18,7 @@ def slice_agent(
     topic: str,
     handle: SliceHandler,
     *,
+    step_over: StepOver,
     slices_in_flight: int,
     in_order: bool = False,
     on_fault: Callable[[BaseException], None],
@@ -23,15 +26,20 @@ def slice_agent(
     """Add the agent to an app that has not started.
 
     The agent handles slices of up to `slices_in_flight` full slices' weight concurrently, or one slice at a time
-    with `in_order`. It acknowledges a slice when `handle` returns. When `handle` raises, it calls `on_fault`, which
-    must end the process: Kafka delivers the slice again only after a restart or a rebalance.
+    with `in_order`. It acknowledges a slice when `handle` returns. A batch that cannot be read goes to `step_over`
+    instead. When one of the two raises, the agent calls `on_fault`, which must end the process: Kafka delivers the
+    slice again only after a restart or a rebalance.
     """
     room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
     handling: set[asyncio.Task[None]] = set()
 
     async def handle_one(event: Any) -> None:
         try:
-            await handle(event.value)
+            first = event.value.records[0]
+            if type(first) is UnreadableBatch:
+                await step_over.unreadable(event.value, first)
+            else:
+                await handle(event.value)
             event.ack()
         except asyncio.CancelledError:
             raise

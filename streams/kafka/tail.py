@@ -1,15 +1,25 @@
+# ruff: noqa: SLF001  # it fetches through the batch reader, as the transport does
 """Reads the new records of a topic, for clients and live views: all partitions, without a group or commits."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.structs import TopicPartition
 
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
+from streams.kafka.batch_reader import BatchReader, UnreadableBatch, wait_for_fetch
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
+from streams.kafka.offset_tracker import Record
 from streams.kafka.stopping import stop_consumer
+
+# Not structlog, whose import costs each command of an operator time.
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 _METADATA_SECONDS = 5.0
@@ -23,15 +33,44 @@ class Tail:
         self._settings = settings
         self._topic = topic
         self._consumer = consumer
+        self._reader = BatchReader(settings.batch_max_bytes)
 
-    async def next_records(self, wait_ms: int = _WAIT_MS) -> list[ConsumerRecord]:
+    async def next_records(self, wait_ms: int = _WAIT_MS) -> list[Record]:
         """The available records, or the first ones that arrive within `wait_ms`; in order within each partition.
 
-        Raises the errors of `kafka_errors`.
+        A batch that cannot be read is logged and skipped. Raises the errors of `kafka_errors`.
         """
         with kafka_errors(self._settings.kafka_bootstrap, self._topic):
-            batches = await self._consumer.getmany(timeout_ms=wait_ms)
-        return [record for records in batches.values() for record in records]
+            batches = await self._fetch(wait_ms / 1000)
+        return [
+            record
+            for partition, records in batches.items()
+            for record in records
+            if not _is_unreadable(record, partition)
+        ]
+
+    async def _fetch(self, wait_seconds: float) -> Mapping[TopicPartition, list[Record]]:
+        """Like aiokafka's `getmany`, but with the limits of the batch reader."""
+        consumer = self._consumer
+        fetcher = consumer._fetcher
+        if consumer._closed:
+            raise ConsumerStoppedError
+        deadline = time.monotonic() + wait_seconds
+        with consumer._subscription.fetch_context():
+            while True:
+                records = await self._reader.fetched_records(fetcher, (), None)
+                remaining = deadline - time.monotonic()
+                if records or remaining <= 0:
+                    return records
+                await wait_for_fetch(fetcher, remaining)
+
+
+def _is_unreadable(record: Record, partition: TopicPartition) -> bool:
+    if type(record) is not UnreadableBatch:
+        return False
+    place = f"{partition.topic}/{partition.partition}"
+    log.error("skipped offsets %d to %d of %s: %s", record.first_offset, record.offset, place, record.reason)
+    return True
 
 
 @asynccontextmanager

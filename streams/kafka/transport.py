@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import structlog
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -37,7 +36,7 @@ from mode.utils.futures import notify
 
 from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TransportOptions
 from streams.kafka.batch_producer import BatchProducer
-from streams.kafka.batch_reader import install_batch_reader
+from streams.kafka.batch_reader import BatchReader, wait_for_fetch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
 
 # Not `__name__`: Faust's services log under that name, and `streams/process/logs.py` hides that logger.
@@ -65,6 +64,7 @@ class SliceConsumer(AiokafkaConsumer):
         super().__init__(*args, **kwargs)
         self.offsets = OffsetTracker()
         self._slot_freed = asyncio.Event()
+        self._reader = BatchReader(self.transport.options.batch_max_bytes)
 
     # Fetching
 
@@ -90,17 +90,13 @@ class SliceConsumer(AiokafkaConsumer):
                     or generation != self.app.consumer_generation_id
                 ):
                     return {}
-                for fetched in fetcher._records.values():
-                    if type(fetched) is FetchResult:
-                        install_batch_reader(fetched)
-                # With a timeout of 0 the fetcher returns only buffers that have the batch reader.
-                records: Mapping[TP, list[Record]] = await fetcher.fetched_records(
-                    active_partitions, timeout=0, max_records=self.transport.options.slice_max_records
+                records: Mapping[TP, list[Record]] = await self._reader.fetched_records(
+                    fetcher, active_partitions, self.transport.options.slice_max_records
                 )
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
                     return records
-                await _arrival(fetcher, remaining)
+                await wait_for_fetch(fetcher, remaining)
 
     async def _slot_is_free(self, timeout: float) -> bool:
         limit = self.transport.options.max_outstanding * FULL_SLICE_WEIGHT
@@ -236,13 +232,3 @@ class SliceTransport(driver.Transport):
     def __init__(self, app: AppT, options: TransportOptions) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.options = options
-
-
-async def _arrival(fetcher: Any, timeout_seconds: float) -> None:
-    """Wait until the fetcher has records or the timeout ends; raises the fetcher's error."""
-    waiter = fetcher._create_fetch_waiter()
-    await asyncio.wait([waiter], timeout=timeout_seconds)
-    if waiter.done():
-        waiter.result()
-    else:
-        waiter.cancel()

@@ -260,6 +260,12 @@ CONSUMER_INFLIGHT_SLICES = _gauge(
     ("topic",),
     "Unacknowledged slices, in units of one full slice.",
 )
+CONSUMER_STEPPED_OVER = _counter(
+    "headrace_consumer_stepped_over_total",
+    Source.ROLES,
+    ("topic", "code"),
+    "Batches that this process could not read (UNREADABLE_BATCH) and stepped over, with one dead letter each.",
+)
 WORKER_INFO = _gauge(
     "headrace_worker_info",
     Source.PROCESS,

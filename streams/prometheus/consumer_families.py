@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from streams.kafka.faust_app import WorkerApp, consumer_of
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
+from streams.kafka.stepping_over import StepOver
 from streams.prometheus import catalogue
 from streams.prometheus.text_format import Part, labels, simple, with_label
 
@@ -12,9 +13,10 @@ from streams.prometheus.text_format import Part, labels, simple, with_label
 class ConsumerMetrics:
     """Reads the consumer of an app that has started."""
 
-    def __init__(self, app: WorkerApp, topic: str) -> None:
+    def __init__(self, app: WorkerApp, topic: str, step_over: StepOver) -> None:
         self._app = app
         self._topic = topic
+        self._step_over = step_over
 
     def read(self) -> Iterator[Part]:
         consumer = consumer_of(self._app)
@@ -31,3 +33,7 @@ class ConsumerMetrics:
         yield simple(catalogue.CONSUMER_OLDEST_AGE, [(of_topic, age_seconds)])
         inflight = consumer.offsets.outstanding / FULL_SLICE_WEIGHT
         yield simple(catalogue.CONSUMER_INFLIGHT_SLICES, [(of_topic, inflight)])
+        yield simple(
+            catalogue.CONSUMER_STEPPED_OVER,
+            [(with_label(of_topic, "code", code), count) for code, count in self._step_over.counts.items()],
+        )

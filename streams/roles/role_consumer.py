@@ -17,6 +17,7 @@ from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
 from streams.kafka.slice_agent import SliceHandler, slice_agent
+from streams.kafka.stepping_over import Headers, StepOver
 from streams.process.background import OnFault
 from streams.process.http import Web
 from streams.process.watchdog import Progress, Watchdog
@@ -71,6 +72,7 @@ class RoleConsumer:
                 slice_max_records=slice_max_records,
                 max_outstanding=2 * slices_in_flight,
                 fetch_max_bytes=settings.fetch_max_bytes,
+                batch_max_bytes=settings.batch_max_bytes,
                 security=kafka_security(settings),
             ),
             on_fault=context.on_fault,
@@ -94,10 +96,12 @@ class RoleConsumer:
         this role reads the unfinished slices again.
         """
         context = self._context
+        step_over = StepOver(self._send_dead_letter)
         slice_agent(
             self.app,
             self._topic,
             handle,
+            step_over=step_over,
             slices_in_flight=self._slices_in_flight,
             in_order=self._in_order,
             on_fault=context.on_fault,
@@ -110,7 +114,7 @@ class RoleConsumer:
         watchdog = Watchdog(progress, stall_seconds or (lambda: context.settings.watchdog_seconds))
         await self.app.start()
         watchdog.start()
-        context.metrics.add(ConsumerMetrics(self.app, self._topic).read)
+        context.metrics.add(ConsumerMetrics(self.app, self._topic, step_over).read)
         yield
         stopping = asyncio.create_task(self.app.stop())
         await asyncio.wait([stopping], timeout=drain_seconds)
@@ -127,3 +131,6 @@ class RoleConsumer:
         await output_of(self.app).deliver_record(
             topic, value, key=key, headers=[*headers, ("content-type", b"application/json")]
         )
+
+    async def _send_dead_letter(self, headers: Headers) -> None:
+        await output_of(self.app).deliver_headers(self._context.settings.topic_dead_letters, headers)

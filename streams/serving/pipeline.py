@@ -293,15 +293,11 @@ class Pipeline:
 
     def _responder(self, handled: Slice, on_failure: OnFailure | None, *, stale: bool) -> Responder:
         options, partition = self._options, handled.partition.partition
+        letters_partition = partition % options.dead_letter_partitions
         return Responder(
             ResponseEncoder(handled.partition, stale=stale),
             OutputBatcher(self._output, options.responses, partition, (without_key, without_details)),
-            OutputBatcher(
-                self._output,
-                options.dead_letters,
-                partition % options.dead_letter_partitions,
-                (without_content,),
-            ),
+            OutputBatcher(self._output, options.dead_letters, letters_partition, (without_content,)),
             self._metrics,
             received_at=handled.received_at,
             on_failure=on_failure,

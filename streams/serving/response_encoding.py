@@ -22,6 +22,7 @@ MAX_ERROR_HEADER_BYTES = 1024
 DEAD_LETTER_HEADERS = frozenset(
     {
         "headrace-source",
+        "headrace-last-offset",
         "headrace-error-code",
         "headrace-error-message",
         "headrace-attempts",

@@ -1,28 +1,31 @@
 """streams/kafka/batch_reader.py on aiokafka's own buffers: every record once, in order, whatever its header names."""
 
 import gc
+import gzip
 import struct
 import weakref
 from typing import Any
 
 import pytest
+from aiokafka.codec import zstd_encode
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.batch_reader import KeptRecords, install_batch_reader
+from streams.kafka.batch_reader import BatchReader, KeptRecords, UnreadableBatch
+from tests.support.kafka.raw_batches import HEADER_BYTES, packed, sealed
 
 PARTITION = TopicPartition("t", 0)
+LIMIT = 1 << 20
 
 
 class Assignment:
     """Stands for the consumer's: active, and at whatever position was consumed to."""
 
     active = True
+    highwater = 10_000
 
     def __init__(self, position: int) -> None:
         self.position, self.paused = position, False
@@ -49,18 +52,20 @@ def with_bad_name(raw: bytearray) -> bytearray:
     """The same batch with NAME replaced by bytes that are no UTF-8."""
     at = bytes(raw).index(b"NAME")
     raw[at : at + 4] = b"\xff\xfe\xff\xfe"
-    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw)[21:]))
-    return raw
+    return sealed(raw)
 
 
-def fetched_of(*batches: bytearray, position: int = 0) -> tuple[FetchResult, Assignment]:
+def fetched_of(
+    *batches: bytes | bytearray, position: int = 0, reader: BatchReader | None = None
+) -> tuple[FetchResult, Assignment]:
+    reader = reader or BatchReader(LIMIT)
     assignment = Assignment(position)
     records = PartitionRecords(
         PARTITION, KeptRecords(b"".join(batches)), [], position, None, None, True, "read_uncommitted"
     )
     result = FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0)
-    install_batch_reader(result)
-    install_batch_reader(result)
+    reader.install(result)
+    reader.install(result)
     return result, assignment
 
 
@@ -88,8 +93,7 @@ def test_positions_go_beyond_what_was_compacted_away() -> None:
     """The last offset of a batch counts although its record is gone."""
     raw = batch_of(0, 3)
     struct.pack_into(">i", raw, 23, 9)
-    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw)[21:]))
-    result, assignment = fetched_of(raw)
+    result, assignment = fetched_of(sealed(raw))
     assert len(result.getall(10)) == 3
     assert assignment.position == 10
 
@@ -98,7 +102,7 @@ def test_positions_go_beyond_what_was_compacted_away() -> None:
 def test_a_header_name_that_is_no_text_is_read(compression: int) -> None:
     """Its batch comes whole, with U+FFFD in the name, and those around it as they are."""
     if compression:
-        raw = _gzipped(with_bad_name(batch_of(3, 2, names=("NAME", "fine"))))
+        raw = packed(with_bad_name(batch_of(3, 2, names=("NAME", "fine"))), 1, gzip.compress)
     else:
         raw = with_bad_name(batch_of(3, 2, names=("NAME", "fine")))
     result, assignment = fetched_of(batch_of(0, 3), raw, batch_of(5, 2))
@@ -109,14 +113,100 @@ def test_a_header_name_that_is_no_text_is_read(compression: int) -> None:
     assert assignment.position == 7
 
 
-def test_a_damaged_batch_is_not_read() -> None:
-    """Its checksum tells; the position stays before it, so that it is fetched again."""
-    raw = batch_of(0, 3)
+def test_a_damaged_batch_is_fetched_once_more() -> None:
+    """The network may have damaged it. At the second time it is stepped over, and the records behind it come."""
+    raw = batch_of(3, 3)
     raw[-1] ^= 1
-    result, assignment = fetched_of(raw)
-    with pytest.raises(CorruptRecordException):
-        result.getall(10)
-    assert assignment.position == 0
+    reader = BatchReader(LIMIT)
+    batches = batch_of(0, 3), raw, batch_of(6, 2)
+    result, assignment = fetched_of(*batches, reader=reader)
+    assert [len(part) for part in drained(result, 10)] == [3]
+    assert assignment.position == 3
+    result, assignment = fetched_of(*batches, position=3, reader=reader)
+    (unreadable,), behind = drained(result, 10)
+    assert (type(unreadable), unreadable.first_offset, unreadable.offset) == (UnreadableBatch, 3, 5)
+    assert unreadable.reason == "it does not match its checksum"
+    assert [record.offset for record in behind] == [6, 7]
+    assert assignment.position == 8
+
+
+def many(count: int, headers: int = 0, value: bytes = b"") -> bytearray:
+    builder = BatchBuilder(1 << 30, 0)
+    for _ in range(count):
+        builder.append(timestamp=7, key=None, value=value, headers=[("", b"")] * headers)
+    return bytearray(builder._build())
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        pytest.param(packed(many(1, value=b" " * LIMIT), 4, zstd_encode), "inflates to more than", id="bomb"),
+        pytest.param(packed(many(1), 1, lambda body: gzip.compress(body)[:-3]), "gzip: ", id="cut"),
+        pytest.param(packed(many(1), 1, lambda _: b"?" * 30), "gzip: ", id="not gzip"),
+        pytest.param(packed(many(1), 2, lambda _: b"?" * 30), "snappy: ", id="not snappy"),
+        pytest.param(packed(many(1), 3, lambda _: b"?" * 30), "lz4: ", id="not lz4"),
+        pytest.param(packed(many(1), 4, lambda _: b"?" * 30), "zstd: ", id="not zstd"),
+        pytest.param(packed(many(1), 7, bytes), "unknown compression codec 7", id="codec"),
+        pytest.param(many(LIMIT // 200 + 1), "records; at most 5242 are read", id="records"),
+        pytest.param(many(3, headers=6000), "has more than 10485 headers", id="headers"),
+        pytest.param(many(2, value=b"x" * LIMIT), "at most 1048576 are read", id="size"),
+        pytest.param(sealed(many(2) + b"x"), "is damaged: ", id="structure"),
+        pytest.param(sealed(many(2)[:16] + b"\1" + many(2)[17:]), "message format", id="format"),
+        pytest.param(sealed(many(2)[:40]), "message format", id="short"),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_stepped_over(raw: bytearray, reason: str) -> None:
+    """It comes alone, as what names its offsets and the reason; those around it come whole."""
+    count = int.from_bytes(raw[57:61]) if len(raw) >= HEADER_BYTES else 0
+    raw[0:8] = struct.pack(">q", 3)
+    last = max(3, 3 + count - 1) if reason != "message format" else 3
+    result, assignment = fetched_of(batch_of(0, 3), raw, batch_of(last + 1, 2))
+    before, (unreadable,), behind = drained(result, 10_000)
+    assert [record.offset for record in before] == [0, 1, 2]
+    assert (unreadable.first_offset, unreadable.offset) == (3, last)
+    assert reason in unreadable.reason
+    assert [record.offset for record in behind] == [last + 1, last + 2]
+    assert assignment.position == last + 3
+
+
+@pytest.mark.parametrize("delta", [10_000_000, -5])
+def test_a_damaged_header_is_not_believed(delta: int) -> None:
+    """An offset beyond the partition's end would start the consumer again at the first record."""
+    raw = batch_of(0, 3)
+    struct.pack_into(">i", raw, 23, delta)
+    reader = BatchReader(LIMIT)
+    fetched_of(raw, reader=reader)[0].getall(10)
+    result, assignment = fetched_of(raw, reader=reader)
+    ((unreadable,),) = drained(result, 10)
+    assert (unreadable.first_offset, unreadable.offset) == (0, 0)
+    assert assignment.position == 1
+
+
+@pytest.mark.parametrize("length", [-1, -100, 0, 5])
+def test_a_length_that_cannot_be_is_stepped_over(length: int) -> None:
+    """By one record: what follows is fetched again."""
+    raw = batch_of(3, 3)
+    struct.pack_into(">i", raw, 8, length)
+    result, assignment = fetched_of(batch_of(0, 3), raw)
+    parts = drained(result, 10)
+    assert [record.offset for record in parts[0]] == [0, 1, 2]
+    assert parts[1][0].first_offset == 3
+    assert assignment.position > 3
+
+
+@given(st.lists(st.tuples(st.integers(HEADER_BYTES, 140), st.integers(0, 255))), st.integers(1, 7))
+def test_records_around_a_changed_batch_come(changes: list[tuple[int, int]], limit: int) -> None:
+    """Whatever the bytes of its records are: its offsets are passed, and nothing raises."""
+    raw = batch_of(3, 5, names=("a", "b"))
+    for at, byte in changes:
+        if at < len(raw):
+            raw[at] = byte
+    result, assignment = fetched_of(batch_of(0, 3), sealed(raw), batch_of(8, 2))
+    parts = drained(result, limit)
+    records = [record for part in parts for record in part]
+    assert [record.offset for record in records if not 3 <= record.offset < 8] == [0, 1, 2, 8, 9]
+    assert all(len(part) == 1 for part in parts if type(part[0]) is UnreadableBatch)
+    assert assignment.position == 10
 
 
 def test_nothing_is_taken_from_a_partition_that_is_gone() -> None:
@@ -139,15 +229,3 @@ def test_what_is_used_up_goes_without_the_collector() -> None:
         assert unread() is None
     finally:
         gc.enable()
-
-
-def _gzipped(raw: bytearray) -> bytearray:
-    """The batch with its records compressed, as a producer would have sent it."""
-    import gzip
-
-    packed = gzip.compress(bytes(raw[61:]))
-    whole = bytearray(raw[:61]) + packed
-    struct.pack_into(">h", whole, 21, 1)
-    struct.pack_into(">i", whole, 8, len(whole) - 12)
-    struct.pack_into(">I", whole, 17, calc_crc32c(bytes(whole)[21:]))
-    return whole

@@ -14,6 +14,7 @@ from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.faust_app import output_of, worker_app
 from streams.kafka.offset_tracker import Row, Slice
 from streams.kafka.slice_agent import slice_agent
+from streams.kafka.stepping_over import Headers, StepOver
 from streams.serving.ports import Output
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
@@ -47,6 +48,10 @@ async def nothing_to_handle(handled: Slice) -> None:
     raise AssertionError(f"unexpected records: {handled.records}")
 
 
+async def nothing_to_send(headers: Headers) -> None:
+    raise AssertionError(f"unexpected dead letter: {headers}")
+
+
 @pytest.fixture
 async def kafka_output(topics: MakeTopics) -> AsyncIterator[Sent]:
     settings = await topics(partitions=2)
@@ -58,10 +63,18 @@ async def kafka_output(topics: MakeTopics) -> AsyncIterator[Sent]:
         slice_max_records=10,
         max_outstanding=1,
         fetch_max_bytes=1024 * 1024,
+        batch_max_bytes=64 * 1024 * 1024,
     )
     app = worker_app(options, on_fault=faults.append)
     # Faust needs an agent to start.
-    slice_agent(app, settings.topic_requests, nothing_to_handle, slices_in_flight=1, on_fault=faults.append)
+    slice_agent(
+        app,
+        settings.topic_requests,
+        nothing_to_handle,
+        step_over=StepOver(nothing_to_send),
+        slices_in_flight=1,
+        on_fault=faults.append,
+    )
 
     async def read(partition: int, count: int) -> list[Row]:
         consumer = aiokafka.AIOKafkaConsumer(

@@ -93,6 +93,7 @@ async def test_batches_wait_in_turn_while_the_broker_hangs(
             slice_max_records=1,
             max_outstanding=1,
             fetch_max_bytes=1,
+            batch_max_bytes=64 * 1024 * 1024,
         ),
         on_fault=lambda _: None,
     )

@@ -14,6 +14,7 @@ from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import WorkerApp, worker_app
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Row, Slice
 from streams.kafka.slice_agent import slice_agent
+from streams.kafka.stepping_over import Headers, StepOver
 from streams.kafka.transport import SliceConsumer
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.topic_log import topic_log
@@ -57,6 +58,10 @@ class Handled:
         return [record.offset for handled in self.slices for record in handled.records]
 
 
+async def nothing_to_send(headers: Headers) -> None:
+    raise AssertionError(f"unexpected dead letter: {headers}")
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, handle: Callable[[Slice], Awaitable[None]], *, slice_max_records: int = 10
@@ -70,10 +75,18 @@ async def running(
             slice_max_records=slice_max_records,
             max_outstanding=MAX_OUTSTANDING,
             fetch_max_bytes=1024 * 1024,
+            batch_max_bytes=64 * 1024 * 1024,
         ),
         on_fault=faults.append,
     )
-    slice_agent(app, settings.topic_requests, handle, slices_in_flight=8, on_fault=faults.append)
+    slice_agent(
+        app,
+        settings.topic_requests,
+        handle,
+        step_over=StepOver(nothing_to_send),
+        slices_in_flight=8,
+        on_fault=faults.append,
+    )
     await app.start()
     try:
         yield app

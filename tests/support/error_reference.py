@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator
 from itertools import pairwise
 
-from schemas.errors import AnswerError, MalformedRecordError, RejectionCode
+from schemas.errors import AnswerError, MalformedRecordError, RejectionCode, UnreadableBatchError
 from schemas.events import ErrorCode
 
 
@@ -16,7 +16,9 @@ def response_errors() -> str:
         (code.value, "yes", "yes" if classes[code].dead_letter else "no", _text(classes[code]))
         for code in ErrorCode
     ]
-    rows.append((MalformedRecordError.code, "no", "yes", _text(MalformedRecordError)))
+    rows += [
+        (error.code, "no", "yes", _text(error)) for error in (MalformedRecordError, UnreadableBatchError)
+    ]
     head = "| Code | Response | Dead letter | When |\n| --- | --- | --- | --- |\n"
     return head + "".join(f"| `{code}` | {' | '.join(cells)} |\n" for code, *cells in rows)
 

@@ -49,14 +49,10 @@ async def responder(
         async def respond() -> None:
             while True:
                 for record in await tail.next_records():
-                    response = answer(orjson.loads(record.value))
+                    response = answer(orjson.loads(record.value or b""))
                     if response is not None:
-                        await producer.send(
-                            settings.topic_responses,
-                            orjson.dumps(response),
-                            key=record.key,
-                            partition=record.partition,
-                        )
+                        # The key chooses the partition, as it did for the request.
+                        await producer.send(settings.topic_responses, orjson.dumps(response), key=record.key)
 
         responding = asyncio.create_task(respond())
         try:

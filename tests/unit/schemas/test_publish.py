@@ -161,6 +161,7 @@ def test_headers_are_those_of_the_contract() -> None:
     assert len(connect) == 5
     assert {name for name in DEAD_LETTER_HEADERS if name.startswith("headrace-")} == {
         "headrace-source",
+        "headrace-last-offset",
         "headrace-error-code",
         "headrace-error-message",
         "headrace-model-version",

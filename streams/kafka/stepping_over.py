@@ -1,0 +1,74 @@
+"""Steps over records that a role cannot process: a dead letter with their place and the reason, and a log line."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from schemas.errors import InvalidRequestError, SetupError, SteppedOverError, UnreadableBatchError
+from streams.kafka.batch_reader import UnreadableBatch
+from streams.kafka.offset_tracker import Partition, Slice
+
+log = structlog.get_logger()
+
+MAX_REASON_BYTES = 1024
+
+Headers = list[tuple[str, bytes]]
+
+
+class StepOver:
+    """Steps over slices; `counts` has the number of dead letters by their code.
+
+    `send` writes a dead letter that has these headers, no key and no value, and returns when the broker has it. It
+    raises the errors of `kafka_errors`.
+    """
+
+    def __init__(self, send: Callable[[Headers], Awaitable[None]]) -> None:
+        self._send = send
+        # Every code starts at 0, so that Prometheus sees the first one as an increase.
+        self.counts: Counter[str] = Counter({UnreadableBatchError.code: 0})
+
+    async def unreadable(self, handled: Slice, batch: UnreadableBatch) -> None:
+        """Step over a batch that cannot be read; raises BrokerUnavailableError."""
+        await self._step_over(
+            handled.partition, batch.first_offset, batch.offset, UnreadableBatchError(batch.reason)
+        )
+
+    async def _step_over(
+        self, partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError
+    ) -> None:
+        log.error(
+            "records stepped over",
+            topic=partition.topic,
+            partition=partition.partition,
+            first_offset=first_offset,
+            last_offset=last_offset,
+            code=error.code,
+            reason=str(error),
+        )
+        self.counts[error.code] += 1
+        try:
+            await self._send(place_headers(partition, first_offset, last_offset, error))
+        except (SetupError, InvalidRequestError) as refused:
+            # Without its topic a dead letter must not stop the records behind it; the log has its content.
+            log.error("dead letter refused", topic=partition.topic, reason=str(refused))
+
+
+def place_headers(
+    partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError
+) -> Headers:
+    """PURE. The headers of a dead letter that stands for the records from `first_offset` to `last_offset`."""
+    reason = str(error).encode()[:MAX_REASON_BYTES]
+    return [
+        ("headrace-source", f"{partition.topic}/{partition.partition}/{first_offset}".encode()),
+        ("headrace-last-offset", str(last_offset).encode()),
+        ("headrace-error-code", error.code.encode()),
+        ("headrace-error-message", reason),
+        ("headrace-attempts", b"1"),
+        ("headrace-omitted", b"key, value, headers"),
+        ("__connect.errors.topic", partition.topic.encode()),
+        ("__connect.errors.partition", str(partition.partition).encode()),
+        ("__connect.errors.offset", str(first_offset).encode()),
+        ("__connect.errors.exception.class.name", type(error).__name__.encode()),
+        ("__connect.errors.exception.message", reason),
+    ]
