@@ -5,13 +5,15 @@ Fetching, acknowledging and committing are in `streams/kafka/transport.py`. `tes
 holds the private names that this module uses.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiokafka
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import Consumer
@@ -36,6 +38,10 @@ class TransportOptions:
     fetch_max_bytes: int
     batch_max_bytes: int
     security: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TopicGoneError(KafkaError):  # type: ignore[misc]  # aiokafka is untyped
+    """An offset was not committed, because the broker does not have its topic."""
 
 
 class AiokafkaConsumer(Consumer):
@@ -72,6 +78,8 @@ class AiokafkaConsumer(Consumer):
             **options.security,
         )
         await self._kafka.start()
+        coordinator = self._kafka._coordinator
+        coordinator._do_commit_offsets = partial(_commit_once, coordinator._do_commit_offsets)
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -80,6 +88,11 @@ class AiokafkaConsumer(Consumer):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         self.kafka.subscribe(topics=set(topics), listener=_RebalanceListener(self))
+
+    async def look_for_topics(self) -> None:
+        """Ask the broker for subscribed topics that it did not have; aiokafka itself asks again after five minutes."""
+        if not all(map(self.kafka.partitions_for_topic, self.kafka.subscription())):
+            await self.kafka._client.force_metadata_update()
 
     def assignment(self) -> set[TP]:
         return {TP(*tp) for tp in self.kafka.assignment()}
@@ -148,6 +161,18 @@ class AiokafkaConsumer(Consumer):
 
     async def create_topic(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("`headrace init` creates the topics")
+
+
+async def _commit_once(commit: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Commit; raises TopicGoneError for a topic that is not there.
+
+    aiokafka would commit each 0.1 s until there is such a topic: the offset of a deleted topic would be committed in the
+    topic that is made in its place, whose records before it would never be read.
+    """
+    try:
+        await commit(*args)
+    except UnknownTopicOrPartitionError as error:
+        raise TopicGoneError(str(error)) from error
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped

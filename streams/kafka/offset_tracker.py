@@ -107,8 +107,17 @@ class OffsetTracker:
             self._committable[done.partition] = queue.popleft().records[-1].offset + 1
 
     def committable(self, partition: Partition) -> int | None:
-        """The offset after the last record of the acknowledged prefix; None before the first acknowledgement."""
+        """The offset after the last record of the acknowledged prefix; None when there is nothing to commit."""
         return self._committable.get(partition)
+
+    def settle(self, partition: Partition, offset: int) -> None:
+        """Forget a committable offset that needs no commit any more.
+
+        Committing it again is not harmless: the topic may have been made anew since, and the offset is not one of the
+        new topic.
+        """
+        if self._committable.get(partition) == offset:
+            del self._committable[partition]
 
     def partitions(self) -> Iterable[Partition]:
         """The partitions that have a committable offset."""

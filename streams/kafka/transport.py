@@ -34,7 +34,7 @@ from faust.types import TP, AppT, ConsumerMessage
 from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
-from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TransportOptions
+from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TopicGoneError, TransportOptions
 from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import BatchReader, wait_for_fetch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
@@ -144,6 +144,8 @@ class SliceConsumer(AiokafkaConsumer):
                 async for _, message in self.getmany(timeout=1.0):
                     await self.callback(message)
                 await asyncio.sleep(0)
+                if not self._active_partitions:
+                    await self.look_for_topics()
         except (ConsumerStoppedError, asyncio.CancelledError):
             # While the app stops during a rebalance, Faust would treat the exception as a crash.
             if not self.app.should_stop:
@@ -188,6 +190,7 @@ class SliceConsumer(AiokafkaConsumer):
         if not mine or not await self._commit(mine):
             return False
         self._committed_offset.update(mine)
+        self._settle(mine)
         return True
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -199,12 +202,21 @@ class SliceConsumer(AiokafkaConsumer):
             # A rebalance came first: the partition's new owner reads the records again.
             self.log.info("Commit refused: %s", error)
             return False
+        except TopicGoneError:
+            self._settle(offsets)
+            topics = sorted({tp.topic for tp in offsets})
+            log.warning("topic is gone; its offsets are not committed", topics=topics)
+            return False
         except KafkaError as error:
             if not error.retriable:
                 await self.crash(error)
             self.log.warning("Commit failed, retrying in %s s: %r", self.commit_interval, error)
             return False
         return True
+
+    def _settle(self, offsets: Mapping[TP, int]) -> None:
+        for tp, offset in offsets.items():
+            self.offsets.settle(Partition(*tp), offset)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Ignore gaps: those inside a slice and those left by compaction need no tracking."""

@@ -13,6 +13,7 @@ import aiokafka
 import httpcore
 import httpx
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 from faust.transport.conductor import ConductorCompiler
@@ -22,6 +23,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from httpcore._async.connection import AsyncHTTPConnection
 
+from streams.kafka.aiokafka_consumer import TopicGoneError
 from streams.kafka.offset_tracker import Partition
 from workers.network import connections
 
@@ -58,6 +60,14 @@ def test_faust_commits_through_what_is_overridden() -> None:
     assert "self._new_offset(tp)" in committable
     assert "self._should_commit(tp, offset)" in committable
     assert "self._commit_offsets(" in source(Consumer._commit_tps)
+
+
+def test_aiokafka_commits_through_what_is_wrapped() -> None:
+    """`_do_commit_offsets` makes one attempt; its errors that are not retriable leave `commit_offsets`."""
+    commit = source(GroupCoordinator.commit_offsets)
+    assert "self._do_commit_offsets(assignment, offsets)" in commit
+    assert "if not err.retriable" in commit
+    assert not TopicGoneError.retriable
 
 
 def test_faust_acknowledges_through_what_is_overridden() -> None:

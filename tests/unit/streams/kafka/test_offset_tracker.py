@@ -55,6 +55,20 @@ def test_partitions_do_not_wait_for_each_other() -> None:
     assert list(tracker.partitions()) == [other]
 
 
+def test_a_settled_offset_is_not_committed_again() -> None:
+    """A later one stays: slices may be acknowledged while an earlier offset is committed."""
+    tracker, first, second = OffsetTracker(), slice_of(0, 2), slice_of(2, 2)
+    for each in (first, second):
+        tracker.track(each)
+    tracker.acknowledge(first)
+    tracker.acknowledge(second)
+    tracker.settle(PARTITION, 2)
+    assert tracker.committable(PARTITION) == 4
+    tracker.settle(PARTITION, 4)
+    assert tracker.committable(PARTITION) is None
+    assert list(tracker.partitions()) == []
+
+
 def test_acknowledging_twice_counts_once() -> None:
     """A repeat changes neither the offset nor the count of open slices."""
     tracker, first, second = OffsetTracker(), slice_of(0, 2), slice_of(2, 2)
