@@ -44,12 +44,7 @@ from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext, parse, route_and_validate
 from streams.serving.responder import Responder
-from streams.serving.response_encoding import (
-    ResponseEncoder,
-    without_content,
-    without_details,
-    without_key,
-)
+from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from streams.serving.route_table import ServedVersion, ServingTable
 
 log = structlog.get_logger()
@@ -296,8 +291,8 @@ class Pipeline:
         letters_partition = partition % options.dead_letter_partitions
         return Responder(
             ResponseEncoder(handled.partition, stale=stale),
-            OutputBatcher(self._output, options.responses, partition, (without_key, without_details)),
-            OutputBatcher(self._output, options.dead_letters, letters_partition, (without_content,)),
+            OutputBatcher(self._output, options.responses, partition, RESPONSE_REDUCTIONS),
+            OutputBatcher(self._output, options.dead_letters, letters_partition, DEAD_LETTER_REDUCTIONS),
             self._metrics,
             received_at=handled.received_at,
             on_failure=on_failure,

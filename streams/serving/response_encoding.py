@@ -191,6 +191,10 @@ def without_content(row: Row) -> Row:
     return timestamp_ms, None, None, [*kept, ("headrace-omitted", b"key, value, headers")]
 
 
+RESPONSE_REDUCTIONS = (without_key, without_details)
+DEAD_LETTER_REDUCTIONS = (without_content,)
+
+
 def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:
     """The first usable header of each carried name, together at most `MAX_CARRIED_TOTAL_BYTES`."""
     carried: dict[str, bytes] = {}

@@ -15,12 +15,7 @@ from streams.serving.output_batching import OutputBatcher, OutputTopic
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext
 from streams.serving.responder import Responder
-from streams.serving.response_encoding import (
-    ResponseEncoder,
-    without_content,
-    without_details,
-    without_key,
-)
+from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from tests.support.models.served_versions import RecordingBackend, record_of, served_version
 from tests.support.worker.pipeline_harness import Harness, MemoryOutput, request
 
@@ -37,8 +32,8 @@ class Slice:
         self.failures: list[AnswerError | MalformedRecordError] = []
         self.responder = Responder(
             ResponseEncoder(Partition("requests", 3), stale=False),
-            OutputBatcher(self.output, OutputTopic("responses", 50_000), 3, (without_key, without_details)),
-            OutputBatcher(self.output, OutputTopic("dead", 50_000), 1, (without_content,)),
+            OutputBatcher(self.output, OutputTopic("responses", 50_000), 3, RESPONSE_REDUCTIONS),
+            OutputBatcher(self.output, OutputTopic("dead", 50_000), 1, DEAD_LETTER_REDUCTIONS),
             self.metrics,
             received_at=time.monotonic(),
             on_failure=self.failures.append,
