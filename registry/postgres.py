@@ -1,5 +1,8 @@
-"""Connections to PostgreSQL. Its errors become RegistryUnavailableError (try later), SetupError (change the set-up) or
-DataRefusedError (a value that cannot be stored).
+"""Connections to PostgreSQL.
+
+Its errors become RegistryUnavailableError (try later), SetupError (change the set-up), DataRefusedError (a value that
+cannot be stored), or RegistryFaultError: the lists of SQLSTATEs here have what was thought of, and an error outside of
+them must not end the process.
 """
 
 import asyncio
@@ -9,7 +12,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from schemas.errors import DataRefusedError, RegistryUnavailableError, SetupError
+from schemas.errors import DataRefusedError, RegistryFaultError, RegistryUnavailableError, SetupError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 COMMAND_TIMEOUT_SECONDS = 5.0
@@ -31,10 +34,7 @@ DATA_CLASSES = frozenset({"22", "54"})
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise RegistryUnavailableError, SetupError or DataRefusedError for what asyncpg raises in the block.
-
-    Other errors pass through: violated constraints are known to the caller, or a bug.
-    """
+    """Raise an error of Headrace for each that asyncpg raises in the block."""
     try:
         yield
     except asyncpg.ClientConfigurationError as error:
@@ -51,7 +51,7 @@ def translated() -> Iterator[None]:
             raise SetupError(
                 f"the registry's tables are missing or old ({error}); run `headrace init`"
             ) from error
-        raise
+        raise RegistryFaultError(f"PostgreSQL failed unexpectedly (SQLSTATE {code}): {error}") from error
     except TimeoutError as error:
         raise RegistryUnavailableError("PostgreSQL does not answer in time") from error
     # asyncpg raises an internal error when the server closes a connection while it is used.

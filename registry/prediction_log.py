@@ -16,8 +16,8 @@ from typing import Any
 import asyncpg
 
 from registry.logged_predictions import LoggedPrediction, OffsetRange, RequestKey, offset_ranges
-from registry.postgres import Database
-from schemas.errors import SetupError
+from registry.postgres import Database, translated
+from schemas.errors import RegistryUnavailableError, SetupError
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prediction_log:' || $1, 0))"
 _KNOWN = """
@@ -90,16 +90,25 @@ class PredictionLog:
     async def drop_days(self, before: date) -> list[date]:
         """Drop the partitions of all days before one, and return their days.
 
-        Raises RegistryUnavailableError too when a reader holds a partition for longer than a second; that day and
-        later ones stay.
+        A day that cannot be dropped stays, and does not keep the others: a reader holds it for longer than a second,
+        or a view depends on it. Then the first such error is raised at the end.
         """
         dropped = []
+        first_error: RegistryUnavailableError | SetupError | None = None
         async with self._database.connection() as connection:
             for day in sorted(await _days(connection)):
-                if day < before:
-                    async with connection.transaction():
-                        await connection.execute(_DROP_DAY.format(name=day.strftime(_DAY_NAME)))
+                if day >= before:
+                    break
+                try:
+                    with translated():
+                        async with connection.transaction():
+                            await connection.execute(_DROP_DAY.format(name=day.strftime(_DAY_NAME)))
+                except (RegistryUnavailableError, SetupError) as error:
+                    first_error = first_error or error
+                else:
                     dropped.append(day)
+        if first_error is not None:
+            raise first_error
         return dropped
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from schemas.backoff import backoff_seconds
-from schemas.errors import DataRefusedError, RegistryUnavailableError, SetupError
+from schemas.errors import DataRefusedError, RegistryFaultError, RegistryUnavailableError, SetupError
 
 log = structlog.get_logger()
 
@@ -19,8 +19,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-async def until_reachable(ask: Callable[[], Awaitable[Result]], *, waiting: str) -> Result:
+async def until_reachable(
+    ask: Callable[[], Awaitable[Result]], *, waiting: str, retry_faults: bool = True
+) -> Result:
     """Call `ask` until it raises neither RegistryUnavailableError nor SetupError; return its result.
+
+    A RegistryFaultError is raised where `retry_faults` is False: for an item that must not hold up those behind it.
 
     SetupError is waited out too: before a migration the registry is not set up, and nothing may be lost by
     that. A call that failed may have been carried out, so `ask` must be safe to repeat. `waiting` names in the
@@ -32,6 +36,8 @@ async def until_reachable(ask: Callable[[], Awaitable[Result]], *, waiting: str)
         try:
             return await ask()
         except (RegistryUnavailableError, SetupError) as error:
+            if isinstance(error, RegistryFaultError) and not retry_faults:
+                raise
             tries += 1
             if tries == 1:
                 log.warning(notice, reason=str(error))

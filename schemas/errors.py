@@ -24,6 +24,7 @@ HeadraceError
 │   ├── BrokerUnavailableError
 │   ├── CacheUnavailableError
 │   ├── RegistryUnavailableError
+│   │   └── RegistryFaultError
 │   └── ResponseTimeoutError
 ├── DataRefusedError           count the record as unreadable and skip it
 ├── ArtifactError              try the load again later; the older route stays, if there is one
@@ -198,6 +199,10 @@ class CacheUnavailableError(UnavailableError):
 
 class RegistryUnavailableError(UnavailableError):
     """PostgreSQL does not answer: workers continue with their last snapshot."""
+
+
+class RegistryFaultError(RegistryUnavailableError):
+    """PostgreSQL raised an error that Headrace does not expect. The job fails and is tried again, not the process."""
 
 
 class ResponseTimeoutError(UnavailableError):

@@ -1,14 +1,21 @@
-"""Background tasks of a role, whose failure is a fault of the process."""
+"""Background tasks of a role.
+
+The end of a task is a fault of the process. A periodic step that fails is none: it is logged, counted and tried again.
+"""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import structlog
 
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import HeadraceError
 
 log = structlog.get_logger()
+
+failed_steps: Counter[str] = Counter()
+"""How often periodic steps of this process failed, by their `failed_event`."""
 
 OnFault = Callable[[BaseException], None]
 """Called with an error that must end the process; see `streams/worker.py`."""
@@ -36,14 +43,29 @@ async def background(on_fault: OnFault, *jobs: Coroutine[object, object, None]) 
 async def run_periodically(
     step: Callable[[], Awaitable[None]], *, interval_seconds: float, failed_event: str
 ) -> None:
-    """Run `step` until cancelled; log the first of consecutive failures of the registry as `failed_event`."""
+    """Run `step` until cancelled, whatever it raises; log the first of consecutive failures as `failed_event`."""
     works = True
+    failed_steps[failed_event] += 0
     while True:
         try:
             await step()
             works = True
-        except (RegistryUnavailableError, SetupError) as error:
+        except Exception as error:  # a chore that fails must not end predictions
+            failed_steps[failed_event] += 1
             if works:
-                log.warning(failed_event, reason=str(error))
+                foreseen = isinstance(error, HeadraceError)
+                log.warning(failed_event, reason=str(error) or repr(error), exc_info=not foreseen)
             works = False
         await asyncio.sleep(interval_seconds)
+
+
+async def run_each(*steps: Callable[[], Awaitable[object]]) -> None:
+    """Run independent steps in turn, each also after a failure of another; then raise the first error."""
+    first_error: HeadraceError | None = None
+    for step in steps:
+        try:
+            await step()
+        except HeadraceError as error:
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error

@@ -273,6 +273,12 @@ WORKER_INFO = _gauge(
     "The name, roles and release of this worker; always 1.",
     Unit.FLAG,
 )
+FAILED_STEPS = _counter(
+    "headrace_background_failures_total",
+    Source.PROCESS,
+    ("failure",),
+    "Failures of periodic work in the background, by what was not done; it is tried again.",
+)
 
 METRICS: Sequence[Metric] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order of this file."""

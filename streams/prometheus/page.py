@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from streams.process.background import failed_steps
 from streams.prometheus import catalogue
 from streams.prometheus.text_format import Part, labels, simple
 
@@ -68,6 +69,9 @@ def process_metrics(worker: str, roles: Sequence[str]) -> Iterator[Part]:
     """The metric that identifies a process: its name, its roles and its release."""
     known = labels(worker=worker, roles=",".join(roles), version=_release())
     yield simple(catalogue.WORKER_INFO, [(known, 1)])
+    failures = [(labels(failure=failure), count) for failure, count in sorted(failed_steps.items())]
+    if failures:
+        yield simple(catalogue.FAILED_STEPS, failures)
 
 
 @cache

@@ -88,7 +88,7 @@ class Control:
             self.attempts += 1
             return await self._store.apply(event)
 
-        return await until_reachable(apply, waiting="promotions")
+        return await until_reachable(apply, waiting="promotions", retry_faults=False)
 
 
 async def announce(hints: HintSender, result: PromotionResult) -> None:

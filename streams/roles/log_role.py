@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 
 import structlog
@@ -13,7 +13,7 @@ from streams.config.settings import Settings
 from streams.kafka.topics import partition_counts
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
-from streams.process.background import background, run_periodically
+from streams.process.background import background, run_each, run_periodically
 from streams.process.interpreter import tune_garbage_collector
 from streams.prometheus.log_families import LogMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
@@ -91,11 +91,21 @@ def _name_user(settings: Settings) -> Callable[[str], str]:
 async def _maintain_partitions(rows: PredictionLog, settings: Settings) -> None:
     """Create the daily partitions ahead of time, and drop those older than `prediction_log_keep_days`."""
     first, last = kept_days(_now(), settings.prediction_log_keep_days)
-    created = await rows.make_days(_now().date(), last)
-    dropped = await rows.drop_days(first)
-    if created or dropped:
-        log.info(
-            "prediction log partitions changed",
-            created=[day.isoformat() for day in created],
-            dropped=[day.isoformat() for day in dropped],
-        )
+    created: list[date] = []
+    dropped: list[date] = []
+
+    async def create() -> None:
+        created.extend(await rows.make_days(_now().date(), last))
+
+    async def drop() -> None:
+        dropped.extend(await rows.drop_days(first))
+
+    try:
+        await run_each(create, drop)
+    finally:
+        if created or dropped:
+            log.info(
+                "prediction log partitions changed",
+                created=[day.isoformat() for day in created],
+                dropped=[day.isoformat() for day in dropped],
+            )

@@ -26,7 +26,7 @@ from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
 from streams.monitoring.watch import AlertWatch
 from streams.monitoring.webhook import Webhook
-from streams.process.background import background, run_periodically
+from streams.process.background import background, run_each, run_periodically
 from streams.prometheus.monitor_families import MonitorMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
@@ -135,11 +135,9 @@ async def _publish(consumer: RoleConsumer, settings: Settings, alert: Alert) -> 
 
 async def _delete_old_metrics(windows: MetricWindows, alert_events: AlertEvents, settings: Settings) -> None:
     """Delete the windows and alert events that are older than their retention."""
-    await windows.forget(
-        {
-            10: settings.metrics_keep_10s_hours * 3600.0,
-            60: settings.metrics_keep_1m_days * 86_400.0,
-            3600: settings.metrics_keep_1h_days * 86_400.0,
-        }
+    await run_each(
+        partial(windows.forget, {10: settings.metrics_keep_10s_hours * 3600.0}),
+        partial(windows.forget, {60: settings.metrics_keep_1m_days * 86_400.0}),
+        partial(windows.forget, {3600: settings.metrics_keep_1h_days * 86_400.0}),
+        alert_events.forget,
     )
-    await alert_events.forget()

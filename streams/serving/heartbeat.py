@@ -6,7 +6,7 @@ import structlog
 
 from registry.heartbeats import Heartbeats
 from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import HeadraceError
 from streams.config.identity import Identity
 from streams.serving.active_tables import ActiveTables
 
@@ -31,7 +31,7 @@ async def send_heartbeats(
             await heartbeats.record(
                 WorkerHeartbeat(identity.worker, identity.boot_id, table.epoch, table.behind)
             )
-        except (RegistryUnavailableError, SetupError) as error:
+        except HeadraceError as error:
             log.debug("heartbeat not sent", reason=str(error))
         try:
             async with asyncio.timeout(min(interval_seconds, MAX_INTERVAL_SECONDS)):
@@ -44,5 +44,5 @@ async def remove_heartbeat(heartbeats: Heartbeats, identity: Identity) -> None:
     """Delete this worker's heartbeat. If the registry cannot be reached, the heartbeat times out."""
     try:
         await heartbeats.remove(identity.worker, identity.boot_id)
-    except (RegistryUnavailableError, SetupError) as error:
+    except HeadraceError as error:
         log.info("heartbeat not removed; it times out", reason=str(error))

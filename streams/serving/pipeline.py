@@ -142,15 +142,13 @@ class Pipeline:
         """The valid requests of a slice by their versions; responds to the others."""
         max_bytes = self._options.max_record_bytes
         now_unix_ms = time.time() * 1000
-        explanations = Explanations()
+        budget = Explanations()
         requests: Requests = {}
         for record in handled.records:
             request = RequestContext(record)
             try:
                 parse(request, table.models, max_bytes)
-                version = route_and_validate(
-                    request, table, now_unix_ms, stale=stale, explanations=explanations
-                )
+                version = route_and_validate(request, table, now_unix_ms, stale=stale, explanations=budget)
             except AnswerError as error:
                 responder.respond_error(request, error)
             except MalformedRecordError as error:
@@ -220,17 +218,15 @@ class Pipeline:
         outcomes = await call.version.dispatcher.infer(
             call.inputs, deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left
         )
-        explanations = Explanations()
+        budget = Explanations()
         for digest, outcome in zip(call.digests, outcomes, strict=True):
-            call.results[digest] = self._validate_predictions(call.version, outcome, explanations)
+            call.results[digest] = self._validate_predictions(call.version, outcome, budget)
 
-    def _validate_predictions(
-        self, version: ServedVersion, outcome: Any, explanations: Explanations
-    ) -> CallResult:
+    def _validate_predictions(self, version: ServedVersion, outcome: Any, budget: Explanations) -> CallResult:
         if isinstance(outcome, AnswerError):
             return outcome
         if not version.output_is_valid(outcome):
-            return version.refuse_output(outcome, explanations)
+            return version.refuse_output(outcome, budget)
         predictions = orjson.dumps(outcome)
         limit = self._options.max_predictions_bytes
         if len(predictions) > limit:

@@ -259,6 +259,25 @@ async def test_a_long_read_holds_up_no_writer(rows: PredictionLog, database: str
     assert [each["source_offset"] for each in await logged(database)] == [2, 4]
 
 
+async def test_a_day_that_a_view_depends_on_ends_nothing(
+    topics: MakeTopics, rows: PredictionLog, database: str, start_worker: StartWorker
+) -> None:
+    """It stays, the other old days are dropped, and the role goes on logging."""
+    held = named(midnight(9).date())
+    await rows.add(0, [row(1, midnight(10)), row(2, midnight(9)), row(3, midnight(8))])
+    await fetch(database, f"CREATE VIEW quarter AS SELECT * FROM {held}")
+    settings = await topics(1, postgres_dsn=database, prediction_log_keep_days=2)
+    worker = start_worker(settings, "log")
+    await worker.ready()
+    reason = (await worker.logged("prediction log partitions not maintained"))["reason"]
+    assert "because other objects depend on it" in reason
+    await write_responses(settings, written(response(4), "requests/0/4", ms(datetime.now(UTC))))
+    await until_logged(settings, 1)
+    assert [day for day in await days(database) if day < named(midnight(2).date())] == [held]
+    worker.terminate()
+    assert await worker.ended() == 0
+
+
 async def test_a_day_taken_out_by_hand_is_not_written_over(rows: PredictionLog, database: str) -> None:
     """A table of a day that was detached elsewhere: the message says what to do."""
     name = named(midnight(5).date())

@@ -4,7 +4,13 @@ import asyncpg
 import pytest
 
 from registry.postgres import translated
-from schemas.errors import DataRefusedError, HeadraceError, RegistryUnavailableError, SetupError
+from schemas.errors import (
+    DataRefusedError,
+    HeadraceError,
+    RegistryFaultError,
+    RegistryUnavailableError,
+    SetupError,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +39,19 @@ def test_errors_are_translated(raised: Exception, expected: type[HeadraceError])
         raise raised
 
 
-def test_a_broken_constraint_is_a_fault_of_ours() -> None:
-    """A violated constraint passes through."""
-    with pytest.raises(asyncpg.UniqueViolationError), translated():
-        raise asyncpg.UniqueViolationError("twice")
+@pytest.mark.parametrize(
+    "raised",
+    [
+        asyncpg.UniqueViolationError("twice"),
+        asyncpg.DependentObjectsStillExistError("a view depends on it"),
+        # A pooler that gives each transaction another connection.
+        asyncpg.DuplicatePreparedStatementError("__asyncpg_stmt_1__"),
+        asyncpg.PostgresError("of a later release"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_unforeseen_error_fails_the_job_and_not_the_process(raised: Exception) -> None:
+    """It has the SQLSTATE for whoever reads the log; workers wait it out as they do an outage."""
+    with pytest.raises(RegistryFaultError, match="SQLSTATE") as caught, translated():
+        raise raised
+    assert isinstance(caught.value, RegistryUnavailableError)

@@ -1,12 +1,13 @@
 """streams/process/background.py: jobs of a role, their end, and the log of periodic failures."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
 from schemas.errors import RegistryUnavailableError
-from streams.process.background import background, run_periodically
+from streams.process.background import background, failed_steps, run_each, run_periodically
 
 
 async def test_a_job_that_ends_is_a_fault() -> None:
@@ -62,3 +63,42 @@ async def test_a_periodic_step_continues_after_failures() -> None:
     assert [(line["event"], line["reason"]) for line in logs] == [
         ("step failed", "PostgreSQL does not answer")
     ] * 2
+
+
+async def test_a_periodic_step_continues_after_faults_that_nobody_foresaw() -> None:
+    """Each is counted; a chore must not end the predictions of its process."""
+    done = asyncio.Event()
+    failures = 0
+
+    async def step() -> None:
+        nonlocal failures
+        failures += 1
+        if failures > 3:
+            done.set()
+            await asyncio.Event().wait()
+        raise ZeroDivisionError
+
+    with capture_logs() as logs:
+        running = asyncio.create_task(
+            run_periodically(step, interval_seconds=0, failed_event="a test failed")
+        )
+        await asyncio.wait_for(done.wait(), 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [(line["event"], line["reason"]) for line in logs] == [("a test failed", "ZeroDivisionError()")]
+    assert failed_steps["a test failed"] == 3
+
+
+async def test_independent_steps_do_not_stop_each_other() -> None:
+    """All run; the first error is the one that is reported."""
+    ran: list[int] = []
+
+    async def step(number: int) -> None:
+        ran.append(number)
+        if number % 2:
+            raise RegistryUnavailableError(f"step {number}")
+
+    with pytest.raises(RegistryUnavailableError, match="step 1"):
+        await run_each(*(partial(step, number) for number in range(5)))
+    assert ran == [0, 1, 2, 3, 4]
