@@ -197,15 +197,18 @@ DEAD_LETTER_REDUCTIONS = (without_content,)
 
 def _carried(headers: Sequence[tuple[str, bytes]]) -> Headers:
     """The first usable header of each carried name, together at most `MAX_CARRIED_TOTAL_BYTES`."""
-    carried: dict[str, bytes] = {}
+    carried = [
+        (name, value)
+        for name, value in headers
+        if name in CARRIED_HEADERS and value is not None and len(value) <= MAX_CARRIED_BYTES
+    ]
+    # The common case; what follows would double its cost.
+    if len(carried) < 2:  # one header needs no bound but its own
+        return carried
+    first: dict[str, bytes] = {}
     room = MAX_CARRIED_TOTAL_BYTES
-    for name, value in headers:
-        if (
-            name in CARRIED_HEADERS
-            and name not in carried
-            and value is not None
-            and len(value) <= min(room, MAX_CARRIED_BYTES)
-        ):
-            carried[name] = value
+    for name, value in carried:
+        if name not in first and len(value) <= room:
+            first[name] = value
             room -= len(value)
-    return list(carried.items())
+    return list(first.items())
