@@ -16,7 +16,8 @@ HeadraceError
 │       ├── BackendUnavailableError
 │       │   └── BackendTimeoutError
 │       ├── BackendFailedError
-│       │   └── BackendBrokenError
+│       │   ├── BackendBrokenError
+│       │   └── NonFiniteResultError
 │       ├── InvalidOutputError
 │       └── InternalError
 ├── PromotionRejectedError     report to the operator; the state did not change
@@ -141,6 +142,10 @@ class BackendFailedError(AnswerAndDeadLetterError):
 
 class BackendBrokenError(BackendFailedError):
     """The model server's answer breaks its own protocol: the fault is the server's, not the input's."""
+
+
+class NonFiniteResultError(BackendFailedError):
+    """The model's result for one example has NaN or Infinity, which are not JSON: the fault is not the server's."""
 
 
 class InvalidOutputError(AnswerAndDeadLetterError):

@@ -151,7 +151,10 @@ async def _predict(
         what = f"{len(inputs)} times {what} in one call"
     start = time.perf_counter()
     try:
-        return await backend.infer(inputs, timeout_seconds=timeout_seconds)
+        predictions = await backend.infer(inputs, timeout_seconds=timeout_seconds)
+        for prediction in predictions:
+            if isinstance(prediction, BackendFailedError):
+                raise prediction
     except BackendUnavailableError as error:
         if time.perf_counter() - start < timeout_seconds:
             raise UnavailableError(str(error)) from None
@@ -168,6 +171,8 @@ async def _predict(
         findings.refuse(
             error.code, f"the model does not predict {what}: {error.message}; {_remedy(findings, inputs)}"
         )
+    else:
+        return predictions
     return None
 
 

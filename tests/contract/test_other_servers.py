@@ -6,13 +6,32 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
-from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, UnavailableError
+from schemas.errors import (
+    ArtifactError,
+    BackendBrokenError,
+    BackendFailedError,
+    NonFiniteResultError,
+    UnavailableError,
+)
 from schemas.events import JsonObject
 from schemas.models import RequestForm
-from tests.support.models.backends import tensorflow, torchserve
-from tests.support.servers.http_server import HttpRequest, answer, doubled, http_server
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.models.backends import open_inference, tensorflow, torchserve
+from tests.support.models.served_versions import RecordingMeter
+from tests.support.servers.http_server import (
+    METADATA,
+    HttpRequest,
+    answer,
+    asked,
+    doubled,
+    http_server,
+    predicted,
+)
+from workers.backends.port import Backend
+from workers.calls.dispatch import Dispatcher
 
 STATE = "model_version_status"
 
@@ -156,7 +175,7 @@ async def test_torchserves_calls_go_at_once_and_end_together() -> None:
         await backend.close()
 
 
-@pytest.mark.parametrize("body", [b"NaN", b"", b"<html>", b'{"y": ', b"[1, Infinity]"])
+@pytest.mark.parametrize("body", [b"NoN", b"", b"<html>", b'{"y": ', b"[1, Infinity"])
 async def test_torchserves_answer_is_json(body: bytes) -> None:
     """Whatever its content type."""
     async with answering(answer(body)) as (url, _):
@@ -164,3 +183,45 @@ async def test_torchserves_answer_is_json(body: bytes) -> None:
         with pytest.raises(BackendFailedError, match="answered no JSON"):
             await backend.infer([{"x": 1}], timeout_seconds=30)
         await backend.close()
+
+
+@pytest.mark.parametrize("kind", ["open-inference", "tensorflow", "torchserve"])
+async def test_nan_fails_its_examples_and_no_others(kind: str) -> None:
+    """With many bad examples in a backlog each good one is answered, and the breaker stays closed."""
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        if request.method == "GET":
+            writer.write(answer(METADATA | {"outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}]}))
+            return
+        response = predicted(request, [None if x % 20 == 0 else 2.0 * x for x in asked(request)])
+        if kind == "open-inference":
+            response["outputs"][0]["datatype"] = "FP64"
+        writer.write(answer(orjson.dumps(response).replace(b"null", b"NaN")))
+
+    async with http_server(handle) as url:
+        backend: Backend
+        if kind == "open-inference":
+            backend = open_inference(f"{url}/v2/models/m")
+        elif kind == "tensorflow":
+            backend = tensorflow(f"{url}/v1/models/m")
+        else:
+            backend = torchserve(f"{url}/predictions/m")
+        await backend.warm()
+        meter = RecordingMeter()
+        dispatcher = Dispatcher(
+            backend,
+            name="m v1",
+            max_batch=1 if kind == "torchserve" else 256,
+            max_calls=8,
+            timeout_seconds=DEADLINE_SECONDS,
+            meter=meter,
+        )
+        numbers = range(400)
+        outcomes = await dispatcher.infer([{"x": x} for x in numbers])
+        for x in (0, 20, 40, 60):
+            (alone,) = await dispatcher.infer([{"x": x}])
+            assert isinstance(alone, NonFiniteResultError)
+        await dispatcher.close()
+    for x, outcome in zip(numbers, outcomes, strict=True):
+        assert isinstance(outcome, NonFiniteResultError) if x % 20 == 0 else outcome == 2.0 * x
+    assert meter.opened == 0

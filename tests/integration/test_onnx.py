@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
-from schemas.errors import ArtifactError, BackendFailedError
+from schemas.errors import ArtifactError, BackendFailedError, NonFiniteResultError
 from tests.support.models.onnx_files import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
 from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
@@ -132,6 +132,10 @@ async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: floa
     outcomes = await infer_each(backend, [{"x": 1.0}, {"x": bad}, {"x": math.e}], timeout_seconds=5)
     assert isinstance(outcomes[1], BackendFailedError)
     assert [outcomes[0], outcomes[2]] == pytest.approx([0.0, 1.0], abs=1e-6)
+    # Each row is known by one run, however many are bad.
+    many = await backend.infer([{"x": bad}, {"x": 1.0}] * 500, timeout_seconds=30)
+    assert many[1::2] == [0.0] * 500
+    assert all(isinstance(outcome, NonFiniteResultError) for outcome in many[::2])
 
 
 async def test_the_event_loop_goes_on_while_a_model_runs(load: Load, tmp_path: Path) -> None:

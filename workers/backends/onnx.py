@@ -30,6 +30,7 @@ from workers.backends.tensors import (
     TensorSpec,
     alike,
     declared,
+    non_finite_rows,
     to_predictions,
     to_tensors,
     to_values,
@@ -150,10 +151,14 @@ class OnnxBackend:
 
     def _predict_alike(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
         tensors = self._run(to_tensors(self._inputs, inputs), options)
-        named = zip(self._outputs, tensors, strict=True)
-        return to_predictions(
-            {name: to_values(name, tensor, len(inputs)) for name, tensor in named}, self._chosen
+        named = dict(zip(self._outputs, tensors, strict=True))
+        predictions = to_predictions(
+            {name: to_values(name, tensor, len(inputs)) for name, tensor in named.items()}, self._chosen
         )
+        for name, tensor in named.items():
+            for row, error in non_finite_rows(name, tensor).items():
+                predictions[row] = error
+        return predictions
 
     def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Tensor]:
         try:

@@ -8,15 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import orjson
 
-from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
+from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
-from workers.backends.responses import excerpt, read_object
+from workers.backends.responses import excerpt, fail_non_json, read_object
 from workers.backends.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
 
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
@@ -61,25 +62,29 @@ def read_response(
 ) -> list[Any]:
     """The predictions for `count` examples, of the chosen outputs or of all.
 
-    Raises BackendBrokenError unless the response has the request's id, and outputs with distinct names,
+    A prediction with NaN or Infinity, or null for a number, is a NonFiniteResultError. Raises BackendBrokenError unless the response has the request's id, and outputs with distinct names,
     each with one value of its declared shape for each example.
     """
-    document = read_object(body)
+    document = read_object(body, allow_non_finite=True)
     if document.get("id", request_id) not in (request_id, None):
         raise BackendBrokenError("the model server answered another request")
     answered = document.get("outputs")
     if not isinstance(answered, list) or not answered:
         raise BackendBrokenError(f"the model server answered without outputs: {excerpt(body)}")
     named: dict[str, list[Any]] = {}
+    gaps: set[int] = set()
     for output in answered:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name in named:
             raise BackendBrokenError("the model server answered outputs without distinct names")
         try:
-            named[name] = _read_values(output, count)
+            named[name] = _read_values(output, count, gaps)
         except (ValueError, TypeError) as error:
             raise BackendBrokenError(f"output {name!r} of the model server {error}") from None
-    return to_predictions(named, outputs)
+    predictions = fail_non_json(to_predictions(named, outputs), body)
+    for row in gaps:
+        predictions[row] = NonFiniteResultError("an output has null for a number")
+    return predictions
 
 
 def read_metadata(body: bytes, input_schema: JsonObject) -> list[TensorSpec]:
@@ -148,8 +153,11 @@ def _read_spec(tensor: JsonObject) -> TensorSpec:
     return TensorSpec(name, DTYPES[tensor["datatype"]], sizes)
 
 
-def _read_values(output: JsonObject, count: int) -> list[Any]:
-    """An output's value for each example; raises ValueError or TypeError whose message follows its name."""
+def _read_values(output: JsonObject, count: int, gaps: set[int]) -> list[Any]:
+    """An output's value for each example; raises ValueError or TypeError whose message follows its name.
+
+    Adds the examples to `gaps` that have null for a floating-point number, as some servers write NaN.
+    """
     shape, values, datatype = output.get("shape"), output.get("data"), output.get("datatype")
     if not isinstance(shape, list) or not isinstance(values, list) or not all(type(n) is int for n in shape):
         raise ValueError("has no shape or no data")
@@ -166,7 +174,12 @@ def _read_values(output: JsonObject, count: int) -> list[Any]:
     if len(values) != math.prod(shape):
         raise ValueError(f"has {len(values)} values, which does not match its shape {shape}")
     allowed = {"BOOL": frozenset({bool}), "BYTES": frozenset({str})}.get(str(datatype), _NUMBER_TYPES)
-    if not set(map(type, values)) <= allowed:
+    types = set(map(type, values))
+    if NoneType in types and str(datatype).startswith("FP"):
+        size = len(values) // count
+        gaps.update(at // size for at, value in enumerate(values) if value is None)
+        types.discard(NoneType)
+    if not types <= allowed:
         raise ValueError(f"has data that is not {datatype}")
     return _nest(values, shape)
 

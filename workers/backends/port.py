@@ -18,6 +18,7 @@ class Backend(Protocol):
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """One prediction for each input, in order, as JSON values, within the timeout.
 
+        A result that JSON cannot represent is a NonFiniteResultError in the prediction's place.
         Raises BackendUnavailableError or BackendFailedError for the whole batch; BackendTimeoutError when the
         time is over, which may be due to the size of the batch.
         """

@@ -3,7 +3,9 @@
 The content type is ignored, because servers label JSON as text.
 """
 
+import json
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -14,6 +16,7 @@ from schemas.errors import (
     BackendFailedError,
     BackendTimeoutError,
     BackendUnavailableError,
+    NonFiniteResultError,
     UnavailableError,
 )
 from schemas.events import JsonObject
@@ -88,17 +91,48 @@ def excerpt(body: bytes) -> str:
     return "".join(filter(str.isprintable, str(text)))[:_EXCERPT_CHARACTERS]
 
 
-def read_value(body: bytes) -> Any:
-    """Parse a body as JSON; raises BackendBrokenError for other content, NaN and Infinity included."""
+def read_value(body: bytes, *, allow_non_finite: bool = False) -> Any:
+    """Parse a body as JSON; raises BackendBrokenError for other content.
+
+    NaN and Infinity are other content, unless they are allowed: Python's servers write them. Values of such a
+    body may then be no JSON for further reasons, which `fail_non_json` finds.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        if allow_non_finite and _may_be_non_finite(body):
+            with suppress(ValueError, RecursionError):
+                return json.loads(body)
         raise BackendBrokenError(f"the model server answered no JSON: {excerpt(body)}") from None
 
 
-def read_object(body: bytes) -> JsonObject:
-    """Parse a body as a JSON object; raises BackendBrokenError for other content."""
-    document = read_value(body)
+def read_object(body: bytes, *, allow_non_finite: bool = False) -> JsonObject:
+    """Parse a body as a JSON object, like `read_value`; raises BackendBrokenError for other content."""
+    document = read_value(body, allow_non_finite=allow_non_finite)
     if not isinstance(document, dict):
         raise BackendBrokenError(f"the model server answered no JSON object: {excerpt(body)}")
     return document
+
+
+def fail_non_json(predictions: list[Any], body: bytes) -> list[Any]:
+    """The predictions of a body, with a NonFiniteResultError in place of each that is not JSON."""
+    if not _may_be_non_finite(body):
+        return predictions
+    return [
+        prediction
+        if _is_json(prediction)
+        else NonFiniteResultError("the prediction has NaN or Infinity, which JSON cannot represent")
+        for prediction in predictions
+    ]
+
+
+def _may_be_non_finite(body: bytes) -> bool:
+    return b"NaN" in body or b"Infinity" in body
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        # NaN and Infinity become null.
+        return bool(orjson.loads(orjson.dumps(value)) == value)
+    except (orjson.JSONEncodeError, orjson.JSONDecodeError):
+        return False

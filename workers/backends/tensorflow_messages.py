@@ -16,7 +16,7 @@ from schemas.events import JsonObject
 from schemas.mapping import Datatype
 from schemas.models import RequestForm
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
-from workers.backends.responses import excerpt, read_object
+from workers.backends.responses import excerpt, fail_non_json, read_object
 from workers.backends.tensors import to_predictions
 
 _DEFAULT_SIGNATURE = "serving_default"
@@ -58,9 +58,9 @@ def write_request(
 def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = None) -> list[Any]:
     """The predictions for `count` examples, of the chosen outputs or of all.
 
-    Raises BackendBrokenError unless the response has one prediction for each example.
+    A prediction with NaN or Infinity is a NonFiniteResultError. Raises BackendBrokenError unless the response has one prediction for each example.
     """
-    document = read_object(body)
+    document = read_object(body, allow_non_finite=True)
     columns = document.get("outputs")
     # The batch of a single output is a list in either form.
     rows = columns if isinstance(columns, list) else document.get("predictions")
@@ -72,7 +72,7 @@ def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = N
         raise BackendBrokenError(
             f"the model server answered {len(predictions)} predictions for {count} inputs"
         )
-    return predictions
+    return fail_non_json(predictions, body)
 
 
 def read_status(body: bytes) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import BackendBrokenError, BackendFailedError
+from schemas.errors import BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
 
@@ -122,17 +122,27 @@ def to_predictions(
 def to_values(name: str, tensor: Tensor, count: int) -> list[Any]:
     """The value of an output for each of `count` examples.
 
-    Raises BackendFailedError when its first dimension is not `count`, or for NaN and Infinity, which JSON
-    cannot represent.
+    NaN and Infinity are left in; `non_finite_rows` finds them. Raises BackendFailedError when its first
+    dimension is not `count`.
     """
     if tensor.shape[:1] != (count,):
         raise BackendFailedError(
             f"output {name!r} has shape {list(tensor.shape)}; its first dimension must be {count}, the batch"
         )
-    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-        raise BackendFailedError(f"output {name!r} has NaN or Infinity, which JSON cannot represent")
     values: list[Any] = tensor.tolist()
     return values
+
+
+def non_finite_rows(name: str, tensor: Tensor) -> dict[int, NonFiniteResultError]:
+    """The error of each example for which an output has NaN or Infinity, which JSON cannot represent."""
+    if tensor.dtype.kind != "f":
+        return {}
+    finite = np.isfinite(tensor)
+    if finite.all():
+        return {}
+    message = f"output {name!r} has NaN or Infinity, which JSON cannot represent"
+    rows = finite.reshape(len(tensor), -1).all(axis=1)
+    return {row: NonFiniteResultError(message) for row in np.flatnonzero(~rows).tolist()}
 
 
 def _to_tensor(spec: TensorSpec, values: list[Any]) -> Tensor:

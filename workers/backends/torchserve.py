@@ -14,7 +14,7 @@ import orjson
 from schemas.errors import BackendTimeoutError
 from schemas.events import JsonObject
 from workers.backends.model_server import ModelServer
-from workers.backends.responses import raise_unless_found, read_value
+from workers.backends.responses import fail_non_json, raise_unless_found, read_value
 
 FAULTS = frozenset({503})
 _WARM_SECONDS = 5.0
@@ -65,6 +65,6 @@ class TorchServeBackend:
         await self._server.close()
 
     async def _predict(self, example: JsonObject, deadline_loop_seconds: float) -> Any:
-        return read_value(
-            await self._server.predict("", orjson.dumps(example), deadline_loop_seconds=deadline_loop_seconds)
-        )
+        content = orjson.dumps(example)
+        body = await self._server.predict("", content, deadline_loop_seconds=deadline_loop_seconds)
+        return fail_non_json([read_value(body, allow_non_finite=True)], body)[0]

@@ -20,6 +20,7 @@ from schemas.errors import (
     BackendBrokenError,
     BackendUnavailableError,
     DeadlineExceededError,
+    NonFiniteResultError,
 )
 from schemas.events import JsonObject
 from workers.backends.port import Backend
@@ -211,7 +212,8 @@ class Dispatcher:
         self._meter.called(len(inputs), seconds)
         in_flight = max(in_flight, len(self._calls))
         cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
-        if errors:
+        # A result that is no JSON is an answer.
+        if not all(isinstance(error, NonFiniteResultError) for error in errors):
             self._learn_from_errors(len(outcomes), errors, seconds, cut_short=cut_short)
         else:
             self._learn_from_success(len(outcomes), seconds, in_flight)

@@ -1,7 +1,8 @@
 """Isolation of bad examples: a batch that fails is halved until each bad example fails alone.
 
 A good batch is one call. A bad example among n costs about 2 log2(n) further calls. The search is
-bounded: after `MAX_CALLS` calls, or twice the timeout, the remaining parts fail as a whole. When all of
+bounded by `MAX_CALLS` calls and twice the timeout. The parts that remain then have a timeout as their outcome,
+so that the dispatcher tries each of their examples in a call of its own. When all of
 the first `SUSPICIOUS_CALLS` calls failed, a few examples are tried alone. If they fail too, the model is
 at fault, and the whole batch fails.
 """
@@ -11,7 +12,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.errors import AnswerAndDeadLetterError, BackendFailedError, BackendUnavailableError
+from schemas.errors import (
+    AnswerAndDeadLetterError,
+    BackendFailedError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+)
 from schemas.events import JsonObject
 from workers.backends.port import Backend
 
@@ -65,6 +71,9 @@ async def infer_each(
                     raise ValueError(f"a backend has {len(predictions)} predictions for {len(part)} inputs")
                 settled[part.start : part.stop] = predictions
                 continue
+        elif answered:
+            # Its examples may be good.
+            error = BackendTimeoutError("the calls to isolate a bad example took too long")
         for index in part:
             # An example that was tried alone may have its outcome.
             if settled[index] is None:

@@ -91,7 +91,8 @@ class BrokenServer:
             case Fault.WRONG_JSON:
                 writer.write(answer(b"{" + body))
             case Fault.NAN:
-                nulls = orjson.dumps(predicted(request, [None] * len(asked(request))))
+                rows = [None if x == fault or self.down else 2 * x for x in asked(request)]
+                nulls = orjson.dumps(predicted(request, rows))
                 writer.write(answer(nulls.replace(b"null", b"NaN")))
             case Fault.TOO_MANY_PREDICTIONS:
                 writer.write(answer(predicted(request, [2 * fault] * (len(asked(request)) + 1))))

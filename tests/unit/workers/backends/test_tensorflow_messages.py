@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from schemas.errors import BackendBrokenError, BackendFailedError
+from schemas.errors import BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
 from schemas.models import RequestForm
 from workers.backends.tensorflow_messages import read_response, read_status, write_request
@@ -107,7 +107,6 @@ def test_outputs_are_chosen_by_the_mapping() -> None:
         {"outputs": {"y": "ab"}},
         {"error": "why"},
         [1, 2],
-        b'{"predictions": [NaN, 2]}',
         b'{"predictions": [1, 2]',
         b"",
     ],
@@ -136,3 +135,12 @@ def test_an_answer_that_is_not_whole_is_broken(body: Any) -> None:
 def test_a_state_is_believed_where_it_is_told(body: bytes, reason: str | None) -> None:
     """In TensorFlow Serving's form and in KServe's; no state means ready."""
     assert read_status(body) == reason
+
+
+@pytest.mark.parametrize("bad", [b"NaN", b'{"p": [1.0, Infinity]}', b'[NaN, "\\ud800"]'])
+@pytest.mark.parametrize("key", [b"predictions", b"outputs"])
+def test_a_prediction_that_is_not_json_fails_alone(bad: bytes, key: bytes) -> None:
+    """The other examples have their predictions."""
+    first, failed, last = read_response(b'{"%b": [1, %b, "NaN"]}' % (key, bad), 3)
+    assert (first, last) == (1, "NaN")
+    assert isinstance(failed, NonFiniteResultError)

@@ -17,6 +17,7 @@ from workers.backends.tensors import (
     TensorSpec,
     alike,
     declared,
+    non_finite_rows,
     to_predictions,
     to_tensors,
     to_values,
@@ -153,10 +154,14 @@ def test_predictions_are_bare_or_by_name() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_outputs_that_json_has_not_are_refused(bad: float) -> None:
-    """NaN and both infinities, at any position."""
-    with pytest.raises(BackendFailedError, match="'y' has NaN or Infinity"):
-        to_values("y", np.array([[1.0, 2.0], [3.0, bad]], np.float32), 2)
+def test_rows_that_json_has_not_are_known(bad: float) -> None:
+    """NaN and both infinities, at any position; only their examples have an error."""
+    errors = non_finite_rows("y", np.array([[1.0, 2.0], [3.0, bad], [5.0, 6.0]], np.float32))
+    assert errors.keys() == {1}
+    assert "'y' has NaN or Infinity" in str(errors[1])
+    assert list(non_finite_rows("y", np.array([bad, 1.0]))) == [0]
+    assert non_finite_rows("y", np.array([1.0, 2.0])) == {}
+    assert non_finite_rows("y", np.array(["a"], object)) == {}
 
 
 @pytest.mark.parametrize("tensor", [np.array(1.0), np.array([1.0]), np.zeros((3, 2))])

@@ -15,6 +15,7 @@ from schemas.errors import (
     BackendTimeoutError,
     BackendUnavailableError,
     DeadlineExceededError,
+    NonFiniteResultError,
 )
 from schemas.events import JsonObject
 from tests.support.deadline import DEADLINE_SECONDS
@@ -268,3 +269,24 @@ async def test_a_closed_dispatcher_tries_nothing_again() -> None:
     await dispatcher.close()
     assert [type(outcome) for outcome in await caller] == [BackendTimeoutError] * 2
     assert calls_of(backend) == [[1, 2]]
+
+
+async def test_examples_beyond_the_budget_of_isolation_get_a_call_of_their_own() -> None:
+    """Only the bad examples fail, however many there are."""
+    bad: dict[int, Exception] = {number: BackendFailedError("shape") for number in range(0, 3000, 16)}
+    dispatcher = dispatcher_of(doubler(bad), max_batch=4096)
+    # Batches grow first.
+    await ask(dispatcher, *range(10_001, 20_000))
+    outcomes = await ask(dispatcher, *range(3000))
+    assert {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception)} == bad.keys()
+
+
+async def test_results_that_are_not_json_count_neither_for_the_breaker_nor_against_the_batch() -> None:
+    """Batches grow as they do without them."""
+    backend, meter = RecordingBackend(lambda _: NonFiniteResultError("NaN")), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    for _ in range(3 * BREAKER.failures):
+        outcomes = await ask(dispatcher, *range(300))
+        assert all(isinstance(outcome, NonFiniteResultError) for outcome in outcomes)
+    assert meter.opened == 0
+    assert max(len(call) for call in backend.calls) == 100

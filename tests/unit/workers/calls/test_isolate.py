@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BackendFailedError, BackendUnavailableError
+from schemas.errors import BackendFailedError, BackendTimeoutError, BackendUnavailableError
 from schemas.events import JsonObject
 from workers.calls.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infer_each
 
@@ -81,6 +81,18 @@ async def test_many_bad_examples_are_no_broken_backend() -> None:
         2 * number for number in range(64) if number % 4
     ]
     assert len(backend.calls) <= MAX_CALLS
+
+
+async def test_examples_beyond_the_budget_are_left_to_the_dispatcher() -> None:
+    """Their outcome is a timeout, so that each is tried in a call of its own; no good one fails for a bad one."""
+    bad = set(range(0, 1024, 16))
+    settled = await infer_each(Doubler(bad), batch(1024), timeout_seconds=60)
+    assert any(isinstance(outcome, BackendTimeoutError) for outcome in settled)
+    for number, outcome in enumerate(settled):
+        if number in bad:
+            assert isinstance(outcome, BackendFailedError | BackendTimeoutError)
+        else:
+            assert isinstance(outcome, BackendTimeoutError) or outcome == 2 * number
 
 
 async def test_the_end_of_time_ends_it() -> None:
