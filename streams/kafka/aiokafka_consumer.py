@@ -70,6 +70,7 @@ class AiokafkaConsumer(Consumer):
             client_id=options.client_id,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             enable_auto_commit=False,
+            isolation_level="read_committed",
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=options.fetch_max_bytes,
             session_timeout_ms=SESSION_TIMEOUT_SECONDS * 1000,
@@ -133,15 +134,18 @@ class AiokafkaConsumer(Consumer):
         return sum(self.lags().values())
 
     def lags(self) -> dict[TP, int]:
-        """The lag by partition, for the partitions whose end offset is known."""
+        """The lag by partition, for the partitions whose last stable offset is known.
+
+        Records of transactions that are open are behind it.
+        """
         subscription = self.kafka._subscription.subscription
         if subscription is None or subscription.assignment is None:
             return {}
         states = {TP(*tp): subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
         return {
-            tp: max(0, state.highwater - state.position)
+            tp: max(0, state.lso - state.position)
             for tp, state in states.items()
-            if state.highwater is not None and state.has_valid_position
+            if state.lso is not None and state.has_valid_position
         }
 
     def is_caught_up(self, tp: TP) -> bool:
@@ -150,8 +154,16 @@ class AiokafkaConsumer(Consumer):
         if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
             return False
         state = subscription.assignment.state_value(TopicPartition(*tp))
-        known: bool = state.highwater is not None and state.has_valid_position
-        return known and state.position >= state.highwater
+        known: bool = state.lso is not None and state.has_valid_position
+        return known and state.position >= state.lso
+
+    def position_after(self, tp: TP, offset: int) -> int:
+        """The offset to read next after a record that was just taken, beyond the markers of transactions behind it."""
+        subscription = self.kafka._subscription.subscription
+        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
+            return offset + 1
+        state = subscription.assignment.state_value(TopicPartition(*tp))
+        return max(offset + 1, state.position) if state.has_valid_position else offset + 1
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)

@@ -88,7 +88,7 @@ class BatchReader:
         # Breaks a reference cycle, so that the buffer is freed when it is used up and not at the next garbage
         # collection.
         partition_records._records_iterator = None
-        unread = _Unread(self, partition_records._records.raw, partition_records.next_fetch_offset)
+        unread = _Unread(self, partition_records)
         partition = fetched._topic_partition
 
         def getall(max_records: int | None) -> list[Record]:
@@ -116,9 +116,11 @@ class BatchReader:
 class _Unread:
     """The part of a fetched buffer that was not read yet."""
 
-    def __init__(self, reader: BatchReader, raw: bytes, next_offset: int) -> None:
+    def __init__(self, reader: BatchReader, partition_records: Any) -> None:
         self._reader = reader
-        self._raw = memoryview(raw)
+        self._partition_records = partition_records
+        next_offset: int = partition_records.next_fetch_offset
+        self._raw = memoryview(partition_records._records.raw)
         self._next_batch = 0
         self._batch_end: int | None = None
         self._find_batch_end()
@@ -189,7 +191,7 @@ class _Unread:
                 self._offset_after_batch = self.next_offset
             return
         self._offset_after_batch = last + 1
-        if batch.is_control_batch:
+        if self._is_passed_over(batch):
             return
         try:
             records = self._reader.parser.parse(raw)
@@ -204,6 +206,16 @@ class _Unread:
             self._records = [record for record in records if record.offset >= self.next_offset]
         else:
             self._records = records
+
+    def _is_passed_over(self, batch: Any) -> bool:
+        """Whether a batch is a marker of a transaction, or belongs to one that was aborted."""
+        transactions = self._partition_records
+        transactions._consume_aborted_up_to(batch.base_offset)
+        if batch.is_control_batch:
+            if transactions._contains_abort_marker(batch):
+                transactions._aborted_producers.discard(batch.producer_id)
+            return True
+        return batch.is_transactional and batch.producer_id in transactions._aborted_producers
 
     def _step_over(self, last_offset: int, reason: str, highwater: int | None) -> None:
         """Put an UnreadableBatch in place of the records up to `last_offset`.

@@ -48,7 +48,9 @@ class GroupLag:
         self._opened = AsyncExitStack()
         self._admin = await self._opened.enter_async_context(administration(self._settings))
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap, **kafka_security(self._settings)
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            **kafka_security(self._settings),
         )
         self._opened.push_async_callback(self._consumer.stop)
         await self._consumer.start()

@@ -52,7 +52,14 @@ class Slice:
     received_at: float
     """`time.monotonic()` in seconds."""
     weight: int = FULL_SLICE_WEIGHT
+    next_offset: int = -1
+    """The offset to read next: larger than the last record's + 1 before a marker of a transaction."""
     acknowledged: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset to commit when this slice and those before it are done."""
+        return max(self.next_offset, self.records[-1].offset + 1)
 
 
 def weight_of(records: Sequence[Record], whole_records: int, whole_bytes: int) -> int:
@@ -104,7 +111,7 @@ class OffsetTracker:
         self.outstanding -= done.weight
         self.acknowledged_total += 1
         while queue and queue[0].acknowledged:
-            self._committable[done.partition] = queue.popleft().records[-1].offset + 1
+            self._committable[done.partition] = queue.popleft().end
 
     def committable(self, partition: Partition) -> int | None:
         """The offset after the last record of the acknowledged prefix; None when there is nothing to commit."""

@@ -84,6 +84,7 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         bootstrap_servers=settings.kafka_bootstrap,
         group_id=None,
         enable_auto_commit=False,
+        isolation_level="read_committed",
         auto_offset_reset="latest",
         request_timeout_ms=int(_METADATA_SECONDS * 1000),
         **kafka_security(settings),

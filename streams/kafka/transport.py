@@ -117,6 +117,7 @@ class SliceConsumer(AiokafkaConsumer):
             generation=self.app.consumer_generation_id,
             received_at=time.monotonic(),
             weight=weight_of(record, options.slice_max_records, options.fetch_max_bytes),
+            next_offset=self.position_after(tp, last.offset),
         )
         self.offsets.track(fetched)
         return ConsumerMessage(
