@@ -14,15 +14,25 @@ from tests.bench.broker import Output
 from tests.bench.competitors import BARE, Cache, Competitor
 from tests.bench.figures import document
 from tests.bench.latency import LatencyRound
-from tests.bench.memory import Sample, evaluate
+from tests.bench.memory import Sample, evaluate, requests
 from tests.bench.recommender import Recommender
-from tests.bench.registry_figures import Registry, Watched
+from tests.bench.registry_figures import LIMITS, Registry, Watched
 from tests.bench.registry_figures import document as registry_document
-from tests.bench.rollback_figures import Answers, Change, last_old_ms, wrong_after_confirm
-from tests.bench.rollback_run import check
+from tests.bench.rollback_figures import (
+    ALL_WELL,
+    COMMAND,
+    SCENARIOS,
+    Answers,
+    Change,
+    Run,
+    last_old_ms,
+    wrong_after_confirm,
+)
+from tests.bench.rollback_figures import document as rollback_document
+from tests.bench.rollback_run import Counts, check
 from tests.bench.rollback_traffic import Account
 from tests.bench.rounds import Round, rate
-from tests.bench.workload import TOP, features, message
+from tests.bench.workload import TOP, features, message, number_of, request_id
 
 MODEL = Model(
     Route(salt="m", ranges=(BucketRange(start=0, end=10_000, version="v1"),)),
@@ -67,6 +77,22 @@ def test_document_divides_medians_and_judges_targets() -> None:
     assert written["targets"]["latency_p50_ms"] == {"at_most": 3.0, "is": 2.0, "reached": True}
     assert written["targets"]["latency_p99_ms"] == {"at_most": 9.0, "is": 9.1, "reached": False}
     assert "ratio_vs_faust_echo" not in written
+
+
+def test_memory_run_sends_each_input_twice() -> None:
+    """The requests of the second half have new ids and the inputs of the first half."""
+    values = [request.value for request in requests(2000)]
+    inputs = [value.partition(b'"user_id"')[2] for value in values]
+    assert len(set(values)) == 2000
+    assert sorted(inputs[:1000]) == sorted(inputs[1000:])
+    assert len(set(inputs)) == 1000
+
+
+def test_request_inputs_are_distinct_and_records_have_200_bytes() -> None:
+    """A request id gives its number back; the size of a record is within a tenth of 200 bytes."""
+    assert number_of(request_id(123_456)) == 123_456
+    assert len({str(features(number)) for number in range(20_000)}) == 20_000
+    assert 180 < len(message(999_999).value) < 220
 
 
 @pytest.mark.parametrize(("last_bytes", "reached"), [(109, True), (111, False)])
@@ -137,6 +163,17 @@ def test_last_old_answer_is_of_any_older_revision() -> None:
     assert last_old_ms(seen, changes) == [320, 20, 0]
 
 
+def test_last_old_answer_is_0_without_an_older_revision() -> None:
+    """With little traffic there may be no answer by an older revision."""
+    assert last_old_ms(answers((1200, 2, "v2")), [change(2, "v2")]) == [0]
+
+
+def test_old_answers_up_to_the_confirmation_are_accepted() -> None:
+    """Also in the millisecond of the confirmation; an answer by a newer revision is accepted at any time."""
+    seen = answers((1099, 1, "v1"), (1100, 1, "v1"), (1050, 2, "v2"), (1150, 2, "v2"), (1160, 3, "v1"))
+    assert wrong_after_confirm(seen, [change(2, "v2"), change(3, "v1", 1155)]) == 0
+
+
 @pytest.mark.parametrize(
     ("answer", "count"),
     [
@@ -153,6 +190,54 @@ def test_old_answers_after_a_confirmation_are_wrong(answer: tuple[int, int, str]
     """So are answers by another version than that of their revision, whenever they come."""
     seen = answers(answer, (1500, 3, "v1"), (1250, 2, "v2"))
     assert wrong_after_confirm(seen, [change(2, "v2"), change(3, "v1", 1200)]) == count
+
+
+def run_of_all_scenarios() -> Run:
+    """One change in each scenario, 1 s apart; the last old answer comes 50 ms after each call."""
+    changes = [
+        change(number, f"v{number % 2 + 1}", 1000.0 * number, scenario.name)
+        for number, scenario in enumerate(SCENARIOS, 1)
+    ]
+    old = [(1000 * number + 50, number - 1, f"v{(number - 1) % 2 + 1}") for number in range(1, 7)]
+    return Run(changes, answers(*old), {1: 1040.0})
+
+
+def test_rollback_document_has_each_figure_and_its_target() -> None:
+    """It has percentiles and phases by scenario; one late scenario or one wrong answer misses its target."""
+    run = run_of_all_scenarios()
+    written = rollback_document(run)
+    assert written["p50_ms"] == written["p99_ms"] == 50
+    assert written["command_start_ms"] == 10
+    assert written["confirm_p99_ms"] == 100
+    assert written["rounds"][ALL_WELL.name]["phases_p50_ms"]["swapped"] == 40
+    assert "swapped" not in written["rounds"][COMMAND.name]["phases_p50_ms"]
+    assert all(target["reached"] for target in written["targets"].values())
+    late = replace(
+        run,
+        answers=answers((9000, 2, "v1"), *((1000, revision, f"v{revision % 2 + 1}") for revision in (1, 3))),
+    )
+    targets = rollback_document(late)["targets"]
+    assert not targets["command_p99_ms"]["reached"]
+    assert targets["wrong_version_after_confirm"] == {"at_most": 0, "is": 1, "reached": False}
+    assert targets["p99_ms"]["reached"]
+
+
+def test_changes_outside_the_scenarios_are_checked_but_not_timed() -> None:
+    """The warm-up adds no figure; a wrong answer to it still counts."""
+    run = run_of_all_scenarios()
+    warm_up = change(0, "v2", 0, "warm_up")
+    written = rollback_document(replace(run, changes=[warm_up, *run.changes]))
+    assert "warm_up" not in written["rounds"]
+    assert sum(rounds["count"] for rounds in written["rounds"].values()) == len(SCENARIOS)
+    assert written["wrong_version_after_confirm"] == 1
+
+
+@pytest.mark.parametrize(
+    ("all_well", "counts"), [(200, Counts(200, 40, 10)), (20, Counts(20, 4, 1)), (1, Counts(1, 1, 1))]
+)
+def test_counts_of_the_scenarios_keep_their_proportion(all_well: int, counts: Counts) -> None:
+    """Each scenario has at least one change."""
+    assert Counts.of(all_well) == counts
 
 
 def test_accounts_that_do_not_add_up_are_refused() -> None:
@@ -208,6 +293,13 @@ def test_rounds_that_were_disturbed_do_not_count() -> None:
     assert figures["other_version_p99_rise"] == pytest.approx(0.2)
 
 
+def test_rise_is_the_larger_of_both_latencies() -> None:
+    """The latency in the worker and the latency from end to end are compared separately."""
+    assert row("r").figures()["other_version_p99_rise"] == pytest.approx(0.1)
+    assert row("r", hung_whole_ms=40).figures()["other_version_p99_rise"] == pytest.approx(1.0)
+    assert row("r", hung_ms=30).figures()["other_version_p99_rise"] == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(
     ("bad", "missed", "value"),
     [
@@ -224,6 +316,26 @@ def test_worst_server_decides(bad: dict[str, float], missed: str, value: float) 
     assert [name for name, target in written["targets"].items() if not target["reached"]] == [missed]
     assert [one["name"] for one in written["rows"]] == ["a", "b", "c"]
     assert written["rows"][1][missed] == pytest.approx(value)
+
+
+def test_a_figure_without_rounds_is_left_out() -> None:
+    """A server that did not run keeps its row and the reason; single examples give no unbatched figure."""
+    not_run = Row("a", "server 1", not_run="no Java")
+    written = backends_document([not_run, row("b", unbatched=None)])
+    assert "ratio_vs_direct_unbatched" not in written
+    assert "ratio_vs_direct_unbatched" not in written["targets"]
+    assert written["ratio_vs_direct_batched"] == 0.95
+    assert written["rows"][0] == {
+        "name": "a",
+        "server": "server 1",
+        "not_run": "no Java",
+        "batch": 0,
+        "calls": 0,
+        "throughput": [],
+        "latency": [],
+        "hang": [],
+    }
+    assert backends_document([not_run])["targets"] == {}
 
 
 def test_the_rate_of_answers_is_from_answer_to_answer() -> None:
@@ -256,3 +368,22 @@ def test_routing_is_compared_by_its_quickest_repeats(
     )
     assert written["routing_ratio"] == pytest.approx(ratio)
     assert written["targets"]["routing_ratio"]["reached"] is reached
+
+
+def test_the_slowest_repeat_is_compared_with_the_limit() -> None:
+    """The slowest load and the longest stall count; medians and the stall of an idle loop are given too."""
+    written = registry_document(REGISTRY)
+    assert (written["cold_load_seconds"], written["cold_load_median_seconds"]) == (2.0, 1.5)
+    assert (written["refresh_p50_ms"], written["refresh_p99_ms"]) == (50.0, 99.0)
+    assert (written["refresh_stall_ms"], written["refresh_stall_p50_ms"]) == (5.0, 2.0)
+    assert written["refresh_stall_cpu_ms"] == 0.75
+    assert (written["load_stall_ms"], written["idle_stall_ms"]) == (5.5, 0.5)
+    reached = {name: target["reached"] for name, target in written["targets"].items()}
+    assert reached == {
+        "cold_load_seconds": True,
+        "refresh_p99_ms": False,
+        "refresh_stall_ms": True,
+        "load_stall_ms": False,
+        "routing_ratio": True,
+    }
+    assert reached.keys() == LIMITS.keys()
