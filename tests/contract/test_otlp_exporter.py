@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from streams.tracing import otlp
 from streams.tracing import provider as tracing
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import MAX_LINKS
+from tests.support.deadline import DEADLINE_SECONDS, deadline
 from tests.support.servers.http_server import HttpRequest, http_server
 from tests.support.servers.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.support.stack.certificates import Certificates
@@ -157,14 +159,16 @@ async def test_what_is_under_way_at_the_end_is_given_up(
     assert [line["reason"] for line in logs] == ["not accepted before the process ended"]
 
 
-async def test_memory_is_bounded_and_the_end_waits_for_nobody() -> None:
-    """However many spans there are, with as many links as they may have, and a receiver that hangs."""
+async def test_memory_is_bounded_and_the_end_waits_for_no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver hangs, and no timeout of the exporter passes during the test."""
+    monkeypatch.setattr(otlp, "CALL_SECONDS", 10 * DEADLINE_SECONDS)
+    monkeypatch.setattr(otlp, "EXPORT_SECONDS", 10 * DEADLINE_SECONDS)
     handled = slice_of(*[b""] * MAX_LINKS)
     held = []
-    async with (
-        http_server(never_answer) as url,
-        tracing.tracing(Settings(otlp_endpoint=url), Identity("w", "b")) as spans,
-    ):
+    async with http_server(never_answer) as url, AsyncExitStack() as stack:
+        spans = await stack.enter_async_context(
+            tracing.tracing(Settings(otlp_endpoint=url), Identity("w", "b"))
+        )
         assert spans is not None
         tracemalloc.start()
         for number in range(3 * tracing.MAX_SPANS):
@@ -176,6 +180,7 @@ async def test_memory_is_bounded_and_the_end_waits_for_nobody() -> None:
             if number % tracing.MAX_SPANS == tracing.MAX_SPANS - 1:
                 held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-    # The block has ended, although the receiver never answers.
+        async with deadline("the end of the tracing while its receiver hangs"):
+            await stack.aclose()
     assert held[-1] < 30_000_000, held
     assert held[-1] - held[-2] < 0.1 * held[-1], held
