@@ -40,6 +40,11 @@ def closed_later(server: ModelServer) -> ModelServer:
     return server
 
 
+def with_idle_connections() -> list[str]:
+    """The URLs of the model servers made since the last `close_model_servers` that keep a connection open."""
+    return [server.url for server in _OPEN if server._idle]
+
+
 async def close_model_servers() -> None:
     """Close the model servers made since the last call."""
     while _OPEN:

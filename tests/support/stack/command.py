@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -49,17 +50,37 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
 async def headrace(
     *arguments: str, settings: Settings | None = None, stdin: bytes = b"", cwd: Path | None = None
 ) -> Ended:
-    """Run one command to its end; one that does not end by the deadline is killed and fails the test."""
-    return await asyncio.to_thread(_run, arguments, environment(settings), stdin, cwd)
+    """Run one command to its end.
+
+    A command that does not end by the deadline is killed and fails the test; a cancelled call kills its command.
+    """
+    started: Future[ForkedProcess] = Future()
+    running = asyncio.create_task(
+        asyncio.to_thread(_run, arguments, environment(settings), stdin, cwd, started)
+    )
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled: it ends with its process.
+        started.add_done_callback(lambda done: done.result().kill())
+        await asyncio.gather(running, return_exceptions=True)
+        raise
 
 
-def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: Path | None) -> Ended:
+def _run(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    stdin: bytes,
+    cwd: Path | None,
+    started: Future[ForkedProcess],
+) -> Ended:
     with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
         process = ForkedProcess(
             arguments, env=env, stdin=given.fileno(), stdout=out.fileno(), stderr=err.fileno(), cwd=cwd
         )
+        started.set_result(process)
         try:
             code = process.wait(DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:

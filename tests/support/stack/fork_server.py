@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,33 +49,56 @@ class ForkedProcess:
         stderr: int,
         cwd: Path | None = None,
     ) -> None:
+        self.returncode: int | None = None
+        # One thread may wait while another one sends a signal.
+        self._ending = threading.Lock()
         self._status, status = os.pipe()
         try:
             self.pid = _client().start(
                 {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd or Path.cwd())},
                 (stdin, stdout, stderr, status),
             )
+        except BaseException:
+            os.close(self._status)
+            raise
         finally:
             os.close(status)
-        self.returncode: int | None = None
+
+    def __del__(self) -> None:
+        # Without a pid the start has failed.
+        if self.returncode is None and hasattr(self, "pid"):
+            os.close(self._status)
+            warnings.warn(
+                f"process {self.pid} was not waited for", ResourceWarning, source=self, stacklevel=1
+            )
 
     def wait(self, timeout: float) -> int:
         """The exit code, negative for a signal; raises subprocess.TimeoutExpired."""
-        if self.returncode is None:
-            if not select.select([self._status], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            written = os.read(self._status, 100)
-            assert written, "the fork server has ended"
-            os.close(self._status)
-            self.returncode = int(written)
-        return self.returncode
+        if not self._has_ended(timeout):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        with self._ending:
+            if self.returncode is None:
+                written = os.read(self._status, 100)
+                assert written, "the fork server has ended"
+                os.close(self._status)
+                self.returncode = int(written)
+            return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.returncode is None and not select.select([self._status], [], [], 0)[0]:
-            os.kill(self.pid, number)
+        with self._ending:
+            if not self._has_ended(0):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def _has_ended(self, within_seconds: float) -> bool:
+        if self.returncode is not None:
+            return True
+        # `select.select` refuses file descriptors from 1024.
+        poll = select.poll()
+        poll.register(self._status, select.POLLIN)
+        return bool(poll.poll(within_seconds * 1000))
 
 
 class _Client:
@@ -112,23 +136,28 @@ class _Client:
 
 
 _started: list[_Client] = []
+_starting = threading.Lock()
 
 
 def _client() -> _Client:
-    if not _started:
-        _started.append(_Client())
-    return _started[0]
+    with _starting:
+        if not _started:
+            _started.append(_Client())
+        return _started[0]
 
 
-def _import_all() -> None:
+def import_all() -> dict[str, str]:
+    """Import every module of `streams`; returns the environment variables that the imports have added."""
     import streams
 
+    before = dict(os.environ)
     for module in pkgutil.walk_packages(streams.__path__, "streams."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
     assert threads == 1, f"a process with {threads} threads must not be forked"
+    return {name: value for name, value in os.environ.items() if name not in before}
 
 
 def _serve(connection: socket.socket) -> tuple[dict[str, Any], Sequence[int]] | None:
@@ -154,6 +183,8 @@ def _serve(connection: socket.socket) -> tuple[dict[str, Any], Sequence[int]] | 
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
                     for fd in (ended, wake, *statuses.values(), fds[3]):
                         os.close(fd)
                     connection.close()
@@ -184,10 +215,14 @@ def _reap(statuses: dict[int, int]) -> None:
         os.close(pipe)
 
 
-def _become(order: dict[str, Any], fds: Sequence[int]) -> NoReturn:
-    """Run `headrace` in this process."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def set_environment(env: Mapping[str, str], of_imports: Mapping[str, str]) -> None:
+    """Replace the environment of this process, as if its imports had run with `env`."""
+    os.environ.clear()
+    os.environ.update({**of_imports, **env})
+
+
+def _become(order: dict[str, Any], fds: Sequence[int], of_imports: Mapping[str, str]) -> NoReturn:
+    """Run `headrace` in this process; `of_imports` are environment variables that its imports set."""
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)
@@ -199,8 +234,7 @@ def _become(order: dict[str, Any], fds: Sequence[int]) -> NoReturn:
         errors="backslashreplace",
         line_buffering=True,
     )
-    os.environ.clear()
-    os.environ.update(order["env"])
+    set_environment(order["env"], of_imports)
     os.chdir(order["cwd"])
     sys.argv = ["headrace", *order["arguments"]]
     # The command line names the program after the module that was started, unless it is a script.
@@ -215,9 +249,9 @@ if __name__ == "__main__":
     # With a frozen heap the collector of a fork leaves the pages of its imports shared.
     import gc
 
-    _import_all()
+    added = import_all()
     gc.collect()
     gc.freeze()
     forked = _serve(socket.socket(fileno=int(sys.argv[1])))
     if forked is not None:
-        _become(*forked)
+        _become(*forked, added)
