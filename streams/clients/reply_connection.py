@@ -1,8 +1,8 @@
 """Request/reply over Kafka: one producer of requests and one reader of the reply topic."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
@@ -13,7 +13,7 @@ from streams.clients.pending_replies import PendingReplies, Reply
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_errors
 from streams.kafka.producer import Producer, open_producer
-from streams.kafka.tail import open_tail
+from streams.kafka.tail import Tail, open_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ReplyConnection(Generic[Reply]):
 
     @property
     def is_broken(self) -> bool:
-        """True when the connection has failed or is closed; it does not connect again."""
+        """True when the connection has failed or is closed, and has stopped; it does not connect again."""
         return self._running.done()
 
     async def connected(self) -> Producer:
@@ -63,7 +63,8 @@ class ReplyConnection(Generic[Reply]):
         Raises the protocol's conflict, what `connected` raises, and InvalidRequestError when the topic takes no
         record of this size. The future fails with the same errors, and with those of the protocol's `parse`.
         """
-        producer = await self.connected()
+        # Without a wait on an open connection: each wait adds a callback to the futures that all requests share.
+        producer = self._connected.result() if self._connected.done() else await self.connected()
         if correlation_id in self._pending:
             raise self._protocol.conflict(correlation_id)
         reply = self._pending.expect(correlation_id, key)
@@ -83,30 +84,36 @@ class ReplyConnection(Generic[Reply]):
         await asyncio.wait([self._running])
 
     async def _run(self) -> None:
-        with self._pending.closing():
-            async with AsyncExitStack() as opened:
-                try:
-                    # Concurrently, because operators wait for it. A request is sent only when both are open:
-                    # the reader must see its reply.
-                    async with asyncio.TaskGroup() as opening:
-                        tail = opening.create_task(
-                            opened.enter_async_context(open_tail(self._settings, self._protocol.reply_topic))
-                        )
-                        producer = opening.create_task(
-                            opened.enter_async_context(
-                                open_producer(
-                                    self._settings,
-                                    self._protocol.request_topic,
-                                    close_seconds=self._close_seconds,
-                                )
-                            )
-                        )
-                except ExceptionGroup as errors:
-                    raise errors.exceptions[0] from None
-                self._connected.set_result(producer.result())
+        # Requests fail with the cause before the connections are closed, which may take seconds.
+        async with self._opened() as (tail, producer):
+            with self._pending.closing():
+                self._connected.set_result(producer)
                 while True:
-                    for record in await tail.result().next_records():
+                    for record in await tail.next_records():
                         self._pending.deliver(record.key, record.value)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[Tail, Producer]]:
+        """Open and close both concurrently, because operators wait for it."""
+        settings, protocol = self._settings, self._protocol
+        reader, writer = AsyncExitStack(), AsyncExitStack()
+        try:
+            try:
+                # A request is sent only when both are open: the reader must see its reply.
+                async with asyncio.TaskGroup() as opening:
+                    tail = opening.create_task(
+                        reader.enter_async_context(open_tail(settings, protocol.reply_topic))
+                    )
+                    producer = opening.create_task(
+                        writer.enter_async_context(
+                            open_producer(settings, protocol.request_topic, close_seconds=self._close_seconds)
+                        )
+                    )
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            yield tail.result(), producer.result()
+        finally:
+            await asyncio.gather(reader.aclose(), writer.aclose())
 
     def _on_delivery(self, reply: asyncio.Future[Reply], delivery: asyncio.Future[object]) -> None:
         if delivery.cancelled() or (error := delivery.exception()) is None or reply.done():
