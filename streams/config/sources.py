@@ -22,6 +22,16 @@ ENV_FILE_VARIABLE = "HEADRACE_ENV_FILE"
 DEFAULT_ENV_FILE = Path("data/env")
 VARIABLES = {variable(name): name for section in SECTIONS for name in section.model_fields}
 """The name in `Settings` by environment variable, section by section."""
+# Ignoring one of these would fail open: user ids in plain, or predictions that are kept against the operator's will.
+_RENAMED = {
+    variable(old): variable(new)
+    for old, new in {
+        "log_keep_days": "prediction_log_keep_days",
+        "log_user_ids": "prediction_log_user_ids",
+        "log_hash_key": "prediction_log_hash_key",
+        "log_predictions": "prediction_log_keeps_predictions",
+    }.items()
+}
 _URLS = ("postgres_dsn", "redis_url")
 
 
@@ -41,7 +51,7 @@ def load_settings(env_file: Path | None = None, flags: Iterable[str] = ()) -> Lo
     """Collect the settings of this process; `flags` are `NAME=VALUE`, names with or without the prefix.
 
     Raises SetupError when the file is missing or cannot be read, a line or flag is not `NAME=value`, a flag
-    names no setting, or a value is wrong (one line for each, which quotes no value).
+    names no setting, a setting has its old name, or a value is wrong (one line for each, which quotes no value).
     """
     path = env_file or _named_by_environment() or (DEFAULT_ENV_FILE if DEFAULT_ENV_FILE.is_file() else None)
     return combine(
@@ -69,6 +79,8 @@ def combine(
                 if value:
                     name = VARIABLES[key]
                     values[name], origins[name] = value, origin
+            elif key in _RENAMED and value:
+                raise SetupError(f"{key} ({origin}) was renamed: set {_RENAMED[key]} instead")
             elif origin == "flag":
                 raise SetupError(f"--set: {key} is no setting{_nearest(key)}")
             elif key.startswith(ENV_PREFIX) and key != ENV_FILE_VARIABLE:

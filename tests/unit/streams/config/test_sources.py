@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from schemas.errors import SetupError
 from streams.config.settings import Settings
-from streams.config.sources import LoadedSettings, combine, load_settings, masked, parse_env_file
+from streams.config.sources import VARIABLES, LoadedSettings, combine, load_settings, masked, parse_env_file
 
 BOOTSTRAP = "HEADRACE_KAFKA_BOOTSTRAP"
 PASSWORD = "hunter2-correct-horse"  # long and odd enough to be found wherever it leaks
@@ -65,6 +65,30 @@ def test_an_unknown_flag_is_refused() -> None:
     """A flag is typed by hand: a misspelt one stops the command."""
     with pytest.raises(SetupError, match="did you mean HEADRACE_LOG_LEVEL"):
         load_settings(flags=["log_levle=debug"])
+
+
+@pytest.mark.parametrize("source", ["environment", "env_file", "flags"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LOG_KEEP_DAYS", "PREDICTION_LOG_KEEP_DAYS"),
+        ("LOG_USER_IDS", "PREDICTION_LOG_USER_IDS"),
+        ("LOG_HASH_KEY", "PREDICTION_LOG_HASH_KEY"),
+        ("LOG_PREDICTIONS", "PREDICTION_LOG_KEEPS_PREDICTIONS"),
+    ],
+)
+def test_the_old_name_of_a_renamed_setting_is_refused(source: str, old: str, new: str) -> None:
+    """Ignored with a warning, LOG_USER_IDS=hashed would write user ids in plain."""
+    assert f"HEADRACE_{new}" in VARIABLES
+    with pytest.raises(SetupError, match=rf"^HEADRACE_{old} \(.*: set HEADRACE_{new} instead$") as refusal:
+        of(**{source: {f"HEADRACE_{old}": PASSWORD}})
+    assert PASSWORD not in str(refusal.value)
+
+
+def test_an_empty_value_of_an_old_name_is_only_a_warning() -> None:
+    """Compose files pass unset variables as empty ones."""
+    (warning,) = of(environment={"HEADRACE_LOG_USER_IDS": ""}).warnings
+    assert "HEADRACE_LOG_USER_IDS" in warning
 
 
 def test_each_wrong_value_is_one_line_that_names_its_variable_and_origin() -> None:
