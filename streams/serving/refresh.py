@@ -82,9 +82,9 @@ class ServingRefresher:
 
         Raises RegistryUnavailableError and SetupError.
         """
-        began_at = self._clock()
         changes = await self._follower.poll()
-        self._polled_at = began_at
+        # The end of the poll: a registry that takes seconds for each poll is still followed.
+        self._polled_at = self._clock()
         if changes is not None:
             self._apply(changes)
         for name, load in list(self._loads.items()):

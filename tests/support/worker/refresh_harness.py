@@ -38,14 +38,14 @@ class Loader:
 
 
 class Harness:
-    """A refresher with its collaborators; `seconds` is its clock."""
+    """A refresher with its collaborators; `seconds` is its clock, and each poll takes `seconds_per_poll`."""
 
     def __init__(self) -> None:
         self.registry, self.load, self.tables = MemoryRegistry(), Loader(), ActiveTables()
         self.failures: list[tuple[str, str, int]] = []
-        self.seconds = 0.0
+        self.seconds = self.seconds_per_poll = 0.0
         self.refresher = ServingRefresher(
-            EpochFollower(self.registry.epoch, self.registry.load),
+            EpochFollower(self._epoch, self.registry.load),
             self.tables,
             VersionLoader(
                 self.load,
@@ -62,3 +62,7 @@ class Harness:
         await self.refresher.refresh()
         await self.refresher.wait_for_loads()
         return self.tables.current
+
+    async def _epoch(self) -> int:
+        self.seconds += self.seconds_per_poll
+        return await self.registry.epoch()

@@ -212,6 +212,15 @@ async def test_a_table_without_successful_polls_is_stale(harness: Harness) -> No
     assert not harness.refresher.is_stale()
 
 
+async def test_slow_polls_are_not_stale_before_the_next_one_ends(harness: Harness) -> None:
+    """The age counts from the end of a poll: with 3 s for each, 1 s apart, the next one ends within 5 s."""
+    harness.seconds_per_poll = 3.0
+    await harness.follow()
+    assert harness.refresher.age_seconds() == 0.0
+    harness.seconds += 1.0 + harness.seconds_per_poll
+    assert not harness.refresher.is_stale(), "the second poll is about to end"
+
+
 async def test_a_registry_that_refuses_access_does_not_stop_serving(harness: Harness) -> None:
     """As after a changed password: the worker serves on, and follows when it has access again."""
     harness.registry.put({"v1": 100})
