@@ -27,6 +27,7 @@ from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
 from streams.monitoring.engine import AlertEngine
 from streams.monitoring.rules.global_rules import Sample
+from streams.process.background import FailureLog
 
 log = structlog.get_logger()
 
@@ -134,6 +135,7 @@ class AlertWatch:
 
     async def run_sampling_loop(self, sample: Callable[[], Awaitable[Sample]]) -> None:
         """Take samples and evaluate the global rules, if this monitor owns them. Runs until it is cancelled."""
+        failures = FailureLog("global rules not evaluated")
         while True:
             await asyncio.sleep(SAMPLE_EACH_SECONDS)
             if not (self._assigned.settled and self._assigned.owns(GLOBAL)):
@@ -141,8 +143,9 @@ class AlertWatch:
             try:
                 taken = await sample()
             except (UnavailableError, SetupError) as error:
-                log.debug("global rules not evaluated", reason=str(error))
+                failures.failed(error)
                 continue
+            failures.succeeded()
             self.sampled = taken
             async with self.turn:
                 await self._restart_after_rebalance()

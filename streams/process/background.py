@@ -21,6 +21,27 @@ OnFault = Callable[[BaseException], None]
 """Called with an error that must end the process; see `streams/worker.py`."""
 
 
+class FailureLog:
+    """Logs the failures of a repeated step as `event`, at warning: of each outage the first one of each error class.
+
+    A missing table must not be hidden by the server's restart before it.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._logged: set[type[Exception]] = set()
+
+    def failed(self, error: Exception) -> None:
+        """Report a failure of the step."""
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            log.warning(self._event, reason=str(error))
+
+    def succeeded(self) -> None:
+        """End the outage: the next failure begins another one."""
+        self._logged.clear()
+
+
 @asynccontextmanager
 async def background(on_fault: OnFault, *jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
     """Run `jobs` concurrently and cancel them when the block ends; a job that ends earlier is a fault."""

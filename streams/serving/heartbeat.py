@@ -8,6 +8,7 @@ from registry.heartbeats import Heartbeats
 from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from schemas.errors import HeadraceError
 from streams.config.identity import Identity
+from streams.process.background import FailureLog
 from streams.serving.active_tables import ActiveTables
 
 log = structlog.get_logger()
@@ -24,6 +25,7 @@ async def send_heartbeats(
     Runs until cancelled. The heartbeat carries the epoch of the oldest table in use: an epoch is reported when
     the last slice that began before it is answered, not earlier.
     """
+    failures = FailureLog("heartbeat not sent")
     while True:
         tables.changed.clear()
         table = tables.oldest()
@@ -32,7 +34,9 @@ async def send_heartbeats(
                 WorkerHeartbeat(identity.worker, identity.boot_id, table.epoch, table.behind)
             )
         except HeadraceError as error:
-            log.debug("heartbeat not sent", reason=str(error))
+            failures.failed(error)
+        else:
+            failures.succeeded()
         try:
             async with asyncio.timeout(min(interval_seconds, MAX_INTERVAL_SECONDS)):
                 await tables.changed.wait()

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from schemas.errors import RegistryUnavailableError
-from streams.process.background import background, failed_steps, run_each, run_periodically
+from schemas.errors import RegistryUnavailableError, SetupError
+from streams.process.background import FailureLog, background, failed_steps, run_each, run_periodically
 
 
 async def test_a_job_that_ends_is_a_fault() -> None:
@@ -102,3 +102,20 @@ async def test_independent_steps_do_not_stop_each_other() -> None:
     with pytest.raises(RegistryUnavailableError, match="step 1"):
         await run_each(*(partial(step, number) for number in range(5)))
     assert ran == [0, 1, 2, 3, 4]
+
+
+def test_each_outage_logs_the_first_failure_of_each_class() -> None:
+    """PostgreSQL restarts, then lacks a table: both reasons are logged once, and again in the next outage."""
+    failures = FailureLog("step failed")
+    with capture_logs() as logs:
+        for reason in ("starting", "still starting"):
+            failures.failed(RegistryUnavailableError(reason))
+        for reason in ("no table", "still no table"):
+            failures.failed(SetupError(reason))
+        failures.succeeded()
+        failures.failed(SetupError("no table again"))
+    assert [(line["log_level"], line["reason"]) for line in logs] == [
+        ("warning", "starting"),
+        ("warning", "no table"),
+        ("warning", "no table again"),
+    ]

@@ -1,0 +1,53 @@
+"""streams/serving/heartbeat.py: a worker whose heartbeats are lost says so."""
+
+import asyncio
+from typing import cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from registry.heartbeats import Heartbeats
+from registry.worker_heartbeat import WorkerHeartbeat
+from schemas.errors import SetupError
+from streams.config.identity import Identity
+from streams.serving.active_tables import ActiveTables
+from streams.serving.heartbeat import send_heartbeats
+from tests.support.deadline import deadline
+
+
+class MissingTable:
+    """Fails as PostgreSQL does before the migration, except for the third heartbeat."""
+
+    def __init__(self, tables: ActiveTables) -> None:
+        self._tables = tables
+        self._sent = 0
+        self.done = asyncio.Event()
+
+    async def record(self, _: WorkerHeartbeat) -> None:
+        await asyncio.sleep(0)
+        self._tables.changed.set()
+        self._sent += 1
+        if self._sent > 5:
+            self.done.set()
+        if self._sent != 3:
+            raise SetupError("run headrace init")
+
+
+async def test_the_first_failure_of_an_outage_is_a_warning() -> None:
+    """An operator waits in vain for a worker without heartbeats, so its log must say why."""
+    tables = ActiveTables()
+    missing = MissingTable(tables)
+    with capture_logs() as logs:
+        sending = asyncio.create_task(
+            send_heartbeats(
+                cast("Heartbeats", missing), tables, Identity("me", "boot"), interval_seconds=60.0
+            )
+        )
+        async with deadline("six heartbeats"):
+            await missing.done.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    assert [(line["log_level"], line["event"], line["reason"]) for line in logs] == [
+        ("warning", "heartbeat not sent", "run headrace init")
+    ] * 2
