@@ -52,6 +52,8 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
             keep_days=settings.prediction_log_keep_days,
             clock=_now,
         )
+        # Before the first slice, whose objects it would collect and freeze.
+        tune_garbage_collector()
         async with (
             consumer.reading(writer.process, attempts=lambda: writer.attempts),
             background(
@@ -64,7 +66,6 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
             ),
         ):
             context.metrics.add(LogMetrics(writer).read)
-            tune_garbage_collector()
             log.info("log role started", topic=settings.topic_responses)
             yield
         log.info(

@@ -60,6 +60,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             group_id=settings.group_id,
             slice_max_records=settings.slice_max_records,
             slices_in_flight=settings.slices_in_flight,
+            slices_ahead=settings.slices_in_flight,
         )
         context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
         pipeline = Pipeline(

@@ -44,7 +44,7 @@ class RoleContext:
 class RoleConsumer:
     """Reads `topic` for a role; `app` has the producer of the role's output.
 
-    At most `slices_in_flight` full slices are handled concurrently, and as many are fetched ahead. `in_order`
+    At most `slices_in_flight` full slices are handled concurrently, and `slices_ahead` more are fetched. `in_order`
     handles one slice at a time, in the order of the partition's offsets.
     """
 
@@ -57,6 +57,7 @@ class RoleConsumer:
         group_id: str,
         slice_max_records: int,
         slices_in_flight: int = 1,
+        slices_ahead: int = 1,
         in_order: bool = False,
     ) -> None:
         settings = context.settings
@@ -70,7 +71,7 @@ class RoleConsumer:
                 group_id=group_id,
                 client_id=context.identity.client_id(role),
                 slice_max_records=slice_max_records,
-                max_outstanding=2 * slices_in_flight,
+                max_outstanding=slices_in_flight + slices_ahead,
                 fetch_max_bytes=settings.fetch_max_bytes,
                 batch_max_bytes=settings.batch_max_bytes,
                 security=kafka_security(settings),
