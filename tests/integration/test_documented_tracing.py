@@ -33,13 +33,16 @@ def fraud(folder: Path) -> ModelSpec:
     return spec
 
 
-async def test_the_page_is_tried(topics: MakeTopics, database: str, tmp_path: Path) -> None:
+async def test_the_page_is_tried(topics: MakeTopics, database: str, redis_url: str, tmp_path: Path) -> None:
     """The command and the program, and every attribute that comes is in the table."""
     (command,) = re.findall(r"```\n(\.venv/bin/headrace worker .*)\n```", _PAGE)
     (program,) = re.findall(r"```python\n(.*?)```", _PAGE, re.DOTALL)
     model = fraud(tmp_path).model_dump(mode="json", exclude_none=True)
     await apply(database, event("register", "fraud", model=model), event("promote", "fraud", version="v1"))
-    settings = await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
+    # Other tests serve the same model, and its cached predictions would leave no span of a call.
+    settings = await topics(
+        1, postgres_dsn=database, redis_url=redis_url, artifact_dir=str(tmp_path / "artifacts")
+    )
     async with otlp_receiver() as (url, receiver):
         _, *arguments = shlex.split(command.replace(_ADDRESS, url))
         worker = await asyncio.create_subprocess_exec(

@@ -277,6 +277,8 @@ async def test_one_client_outlives_an_absence_of_kafka(
         await until_via_kafka()
         kafka.pause()
         assert await decided_via() == "postgresql"
+    # The connection still waits for Kafka: closing did not wait for it.
+    assert len(asyncio.all_tasks()) > 1
     kafka.resume()
 
     async def nothing_is_left() -> bool:

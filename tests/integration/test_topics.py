@@ -3,9 +3,7 @@
 import asyncio
 import os
 import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -16,9 +14,8 @@ from schemas.errors import BrokerUnavailableError, SetupError
 from streams.config.settings import Settings
 from streams.kafka.topics import administration, create_topics
 from tests.support.deadline import wait_until
+from tests.support.stack.command import HEADRACE
 from tests.support.stack.services import MakeTopics, StackAddresses
-
-HEADRACE = Path(sys.executable).with_name("headrace")
 
 
 async def test_records_over_the_limit_reach_us_and_their_dead_letters_fit(topics: MakeTopics) -> None:

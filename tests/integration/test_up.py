@@ -4,7 +4,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +21,9 @@ from streams.config.settings import Settings
 from streams.config.sources import combine, parse_env_file
 from streams.kafka.topics import plan_topics
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.stack.command import HEADRACE
 
 T = TypeVar("T")
-
-HEADRACE = Path(sys.executable).with_name("headrace")
 
 pytestmark = pytest.mark.usefixtures("fast_java")
 
@@ -118,6 +116,16 @@ async def test_up_serves_until_it_is_told_to_end(start_up: Callable[[], Up]) -> 
     up.process.send_signal(signal.SIGTERM)
     assert up.wait_for_end() == 0
     assert not env_file.exists()
+    assert_nothing_left(up.data_dir, family)
+
+
+def test_sigint_ends_up_when_it_is_ready(start_up: Callable[[], Up]) -> None:
+    """Ctrl-C is the ordinary end: the exit code is 0, and no process is left."""
+    up = start_up()
+    up.wait_for("ready")
+    family = up.family()
+    up.process.send_signal(signal.SIGINT)
+    assert up.wait_for_end() == 0
     assert_nothing_left(up.data_dir, family)
 
 

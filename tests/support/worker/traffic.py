@@ -127,13 +127,6 @@ class Traffic:
         """The version that answered a request first."""
         return self.answers[number][0].response.model_version
 
-    def latencies_ms(self, first: int, end: int | None = None) -> list[int]:
-        """From the sending of each request to its first answer; of those from number `first` to before `end`."""
-        return [
-            min(answer.at_ms for answer in self.answers[number]) - self.sent[number].at_ms
-            for number in range(first, len(self.sent) if end is None else end)
-        ]
-
     async def close(self) -> None:
         self._sending.cancel()
         await asyncio.gather(self._sending, return_exceptions=True)

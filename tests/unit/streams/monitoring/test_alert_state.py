@@ -161,7 +161,9 @@ class AlertMachine(RuleBasedStateMachine):
             self.state, seen, self.now, hold_seconds=HOLD_SECONDS, clear_seconds=CLEAR_SECONDS
         )
         evaluation, rules = EVALUATIONS[seen]
-        self.events += updated(self.book, evaluation, self.now, rules)
+        events = updated(self.book, evaluation, self.now, rules)
+        assert all(event.at.timestamp() == pytest.approx(self.now) for event in events)
+        self.events += events
 
     @invariant()
     def it_fires_when_the_history_says_so(self) -> None:

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import RegistryUnavailableError, SetupError
 from streams.process.background import FailureLog, background, failed_steps, run_each, run_periodically
+from tests.support.deadline import DEADLINE_SECONDS
 
 
 async def test_a_job_that_ends_is_a_fault() -> None:
@@ -21,7 +22,7 @@ async def test_a_job_that_ends_is_a_fault() -> None:
         pass
 
     async with background(faults.put_nowait, fails(), ends()):
-        seen = {type(await asyncio.wait_for(faults.get(), 5)) for _ in range(2)}
+        seen = {type(await asyncio.wait_for(faults.get(), DEADLINE_SECONDS)) for _ in range(2)}
     assert seen == {ZeroDivisionError, RuntimeError}
 
 
@@ -56,7 +57,7 @@ async def test_a_periodic_step_continues_after_failures() -> None:
 
     with capture_logs() as logs:
         running = asyncio.create_task(run_periodically(step, interval_seconds=0, failed_event="step failed"))
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -82,7 +83,7 @@ async def test_a_periodic_step_continues_after_faults_that_nobody_foresaw() -> N
         running = asyncio.create_task(
             run_periodically(step, interval_seconds=0, failed_event="a test failed")
         )
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

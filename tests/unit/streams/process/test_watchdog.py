@@ -3,6 +3,7 @@
 import threading
 
 from streams.process.watchdog import EXIT_STALLED, Progress, Watch, Watchdog, advance
+from tests.support.deadline import DEADLINE_SECONDS
 
 
 def test_idle_is_progress() -> None:
@@ -38,7 +39,7 @@ def test_ends_a_stalled_process() -> None:
         clock=lambda: float(next(clock)),
     )
     dog.start()
-    assert seen.wait(5)
+    assert seen.wait(DEADLINE_SECONDS)
     dog.stop()
     assert ended == [EXIT_STALLED]
 
@@ -65,6 +66,6 @@ def test_does_not_end_a_working_process() -> None:
         clock=lambda: float(next(clock)),
     )
     dog.start()
-    assert looked.wait(5)
+    assert looked.wait(DEADLINE_SECONDS)
     dog.stop()
     assert ended == []

@@ -5,13 +5,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from registry.follower import EpochFollower
 from schemas.errors import BackendUnavailableError, RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_state import RETRY_SECONDS
+from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
+from streams.serving.version_loader import VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.worker.refresh_harness import Harness
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, served_version
+from tests.support.registry.memory_registry import MemoryRegistry
+from tests.support.worker import pipeline_harness
+from tests.support.worker.refresh_harness import Harness, Loader
 
 
 @pytest.fixture
@@ -20,6 +26,33 @@ async def harness() -> AsyncIterator[Harness]:
     made = Harness()
     yield made
     await made.refresher.close()
+
+
+async def test_a_registry_that_never_answers_stops_no_request() -> None:
+    """Requests are answered while a call of the registry lasts."""
+    asked = asyncio.Event()
+
+    async def never() -> int:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    serving = pipeline_harness.Harness(served_version("m", "v1", RecordingBackend()))
+    refresher = ServingRefresher(
+        EpochFollower(never, MemoryRegistry().load),
+        serving.tables,
+        VersionLoader(Loader(), meter_of=lambda *_: RecordingMeter(), on_load_failed=lambda *_: None),
+        poll_seconds=0.0,
+        stale_after_seconds=5.0,
+    )
+    running = asyncio.create_task(refresher.run())
+    await asyncio.wait_for(asked.wait(), DEADLINE_SECONDS)
+    answers = await serving.answer(pipeline_harness.request("a"))
+    assert answers["a"]["predictions"] == [{"x": 1}]
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await refresher.close()
 
 
 async def test_loads_what_takes_traffic_and_the_rollback_target(harness: Harness) -> None:
