@@ -7,7 +7,7 @@ Times are RFC 3339 UTC with milliseconds; durations carry their unit in the name
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.bounds import (
     MAX_HISTOGRAM_BUCKETS,
@@ -205,6 +205,14 @@ class Alert(WireModel):
     baseline: Finite | None = None
     window_seconds: Finite
     at: UtcTime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_version_without_scope(cls, fields: object) -> object:
+        """Earlier versions wrote no `scope`; PostgreSQL keeps such alerts while they fire."""
+        if isinstance(fields, dict) and "scope" not in fields and fields.get("model_name") == "":
+            return {**fields, "scope": "global"}
+        return fields
 
 
 class RouteHint(WireModel):
