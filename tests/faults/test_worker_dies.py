@@ -1,33 +1,42 @@
 """Workers that die, end, hang or join under load: every request is answered, by whoever is left."""
 
 import asyncio
-import time
 
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from tests.support.kafka.topic_log import topic_log, uncommitted_requests
+from tests.support.deadline import wait_until
+from tests.support.kafka.topic_log import committed_requests, topic_log, uncommitted_requests
 from tests.support.worker.group import MakeGroup, WorkerGroup
 from tests.support.worker.traffic import PARTITIONS
 
 BACKLOG = 40_000
 
-# A killed worker's answers since its last commit, at most a second ago, are repeated.
-UNCOMMITTED_MS = 3000
-
 
 async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
-    """After kill -9 the other one takes all partitions; answers that were not committed may be repeated."""
+    """After kill -9 the other one takes all partitions.
+
+    An answer is repeated only if its offset was not committed by the kill, and once only.
+    """
     group = await make_group()
     one, two = await group.start("one", "two")
     async with group.traffic() as traffic:
         await traffic.until_served_by("one", "two")
+
+        async def commits() -> list[int]:
+            offsets = await committed_requests(group.settings, PARTITIONS)
+            return offsets if all(offsets) else []
+
+        committed = await wait_until(commits, "committed offsets on every partition")
         one.kill()
-        killed_at_ms = time.time() * 1000
+        sent_by_the_kill = len(traffic.sent)
         await traffic.until_answered()
-        repeats = await traffic.end()
-        since = killed_at_ms - UNCOMMITTED_MS
-        assert repeats <= sum(since < sent.at_ms < killed_at_ms for sent in traffic.sent)
+        await traffic.end()
+        for number in traffic.repeated():
+            place = traffic.sent[number].result()
+            assert number < sent_by_the_kill
+            assert place.offset >= committed[place.partition]
+            assert len(traffic.answers[number]) == 2
     await group.end(two)
 
 

@@ -89,6 +89,19 @@ async def uncommitted_requests(settings: Settings, partitions: int) -> int:
     )
 
 
+async def committed_requests(settings: Settings, partitions: int) -> list[int]:
+    """The offset that the workers' group has committed on each partition; 0 where it has committed none."""
+    consumer: Any = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, group_id=settings.group_id, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        topic = settings.topic_requests
+        return [await consumer.committed(TopicPartition(topic, number)) or 0 for number in range(partitions)]
+    finally:
+        await stop_consumer(consumer)
+
+
 async def uncommitted_promotions(settings: Settings) -> int:
     """How many promotion events there are beyond the offset that the control workers have committed."""
     group_id = settings.control_group_id

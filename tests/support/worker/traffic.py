@@ -1,7 +1,6 @@
 """Steady traffic with an account of it: every request that was sent, every response that was written."""
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,14 +23,6 @@ _TICK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request on its way: when it was sent (Unix milliseconds), and its place once the broker has it."""
-
-    at_ms: int
-    delivery: asyncio.Future[Any]
-
-
-@dataclass(frozen=True)
 class Answer:
     """A response, and when it was made (Unix milliseconds)."""
 
@@ -47,7 +38,8 @@ class Traffic:
     def __init__(
         self, settings: Settings, model: str, inputs: int, log: TopicLog, producer: AIOKafkaProducer
     ) -> None:
-        self.sent: list[Sent] = []
+        self.sent: list[asyncio.Future[Any]] = []
+        """Of each request, its place once the broker has it."""
         self.answers: dict[int, list[Answer]] = defaultdict(list)
         """By the request's number; more than one where a response was repeated."""
         self._settings = settings
@@ -104,7 +96,7 @@ class Traffic:
         """Stop sending, wait until every request is answered, and check each; how many were repeated."""
         self._stopping.set()
         await self._sending
-        await asyncio.gather(*(sent.delivery for sent in self.sent))
+        await asyncio.gather(*self.sent)
         await self.until(lambda: len(self.answers) >= len(self.sent), "an answer to every request")
         return self.check()
 
@@ -113,7 +105,7 @@ class Traffic:
         self._take_in()
         assert set(self.answers) == set(range(len(self.sent)))
         for number, answers in self.answers.items():
-            place = self.sent[number].delivery.result()
+            place = self.sent[number].result()
             for answer in answers:
                 # The same for all repeats: that is how they are recognised.
                 assert answer.source == f"{place.topic}/{place.partition}/{place.offset}"
@@ -122,6 +114,10 @@ class Traffic:
                 expected = predictions_of(answer.response.model_version, number % self._inputs)
                 assert answer.response.predictions == expected
         return sum(map(len, self.answers.values())) - len(self.sent)
+
+    def repeated(self) -> list[int]:
+        """The numbers of the requests that have more than one response."""
+        return [number for number, answers in self.answers.items() if len(answers) > 1]
 
     def version(self, number: int) -> str:
         """The version that answered a request first."""
@@ -150,14 +146,13 @@ class Traffic:
             "user_id": user,
             "input": {"x": number % self._inputs},
         }
-        at_ms = int(time.time() * 1000)
         delivery = await self._producer.send(
             self._settings.topic_requests,
             orjson.dumps(request),
             key=user.encode(),
             partition=number % PARTITIONS,
         )
-        self.sent.append(Sent(at_ms, delivery))
+        self.sent.append(delivery)
 
     def _take_in(self) -> None:
         records = self._log.of(self._settings.topic_responses)
