@@ -3,20 +3,27 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import orjson
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
+from registry.routing import RouteTable, bucket
+from registry.store import RegistryStore
 from schemas.events import MetricsDelta, PredictResponse
+from tests.support.deadline import deadline
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import LARGEST_OUTPUT, serve_model
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import HttpRequest, asked, http_server, serve_doubler
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
 PARTITIONS = 4
 REQUESTS = 3000
 INPUTS = 700
+HELD = 1000
 
 
 async def test_the_deltas_count_every_request_once(
@@ -81,6 +88,86 @@ async def test_the_deltas_count_every_request_once(
     for life in lives:
         seqs = sorted(delta.seq for delta in deltas if (delta.worker, delta.boot_id) == life)
         assert seqs == list(range(len(seqs)))
+
+
+async def test_a_slow_version_is_in_its_own_histograms(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """v2's call contains v1's calls, one behind the other: its times are at least the sum of theirs."""
+    calls = 5
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def serve(request: HttpRequest, writer: asyncio.StreamWriter) -> None:
+        if request.method == "POST" and HELD in asked(request):
+            arrived.set()
+            await gate.wait()
+        await serve_doubler(request, writer)
+
+    async with http_server(serve) as url:
+        store = await RegistryStore.connect(database)
+        for one in (
+            event("register", model=spec("v1", endpoint=f"{url}/v2/models/m", timeout_ms=60_000)),
+            event("promote", version="v1"),
+            event("register", model=spec("v2", endpoint=f"{url}/v2/models/m", timeout_ms=60_000)),
+            event("canary", version="v2", weight=50),
+        ):
+            decided = await store.apply(one)
+            assert decided.status == "applied", decided.error
+        await store.close()
+        assert decided.route is not None
+        salt, table = decided.route.salt, RouteTable.of(decided.route)
+        users = {table.version_of(bucket(salt, user)): user for user in map(str, range(100))}
+        settings = await topics(2, postgres_dsn=database, metrics_interval_seconds=0.1)
+        worker = start_worker(settings)
+        await worker.ready()
+        read = (settings.topic_responses, settings.topic_metrics)
+        async with (
+            topic_log(settings.kafka_bootstrap, *read) as log,
+            AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer,
+        ):
+            responses = log.of(settings.topic_responses)
+
+            async def send(version: str, x: int, partition: int) -> None:
+                request = {
+                    "request_id": str(x),
+                    "model_name": "m",
+                    "user_id": users[version],
+                    "input": {"x": x},
+                }
+                await producer.send_and_wait(
+                    settings.topic_requests, orjson.dumps(request), partition=partition
+                )
+
+            await send("v2", HELD, 0)
+            async with deadline("the call of v2"):
+                await arrived.wait()
+            for x in range(calls):
+                await send("v1", x, 1)
+                await log.until(partial(lambda x: len(responses) > x, x), "an answer of v1")
+            gate.set()
+            await log.until(lambda: len(responses) > calls, "the answer of v2")
+            worker.terminate()
+            assert await worker.ended() == 0
+            await log.to_end()
+            deltas = [
+                MetricsDelta.model_validate_json(record.value) for record in log.of(settings.topic_metrics)
+            ]
+    for name in ("backend_ms", "latency_ms", "end_to_end_ms"):
+        fast, slow = (
+            [
+                getattr(delta, name)
+                for delta in deltas
+                if delta.model_version == version and getattr(delta, name).count
+            ]
+            for version in ("v1", "v2")
+        )
+        assert sum(histogram.count for histogram in fast) == calls
+        (held,) = slow
+        assert held.count == 1
+        if name == "backend_ms":
+            assert held.sum >= sum(histogram.sum for histogram in fast)
+        else:
+            assert held.sum > max(histogram.max for histogram in fast)
 
 
 def requests(model: str) -> Iterator[bytes]:
