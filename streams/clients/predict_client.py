@@ -81,7 +81,7 @@ class PredictClient:
         self._connection = ReplyConnection(self._settings, protocol, close_seconds=_CLOSE_SECONDS)
         try:
             await self._connection.connected()
-        except BaseException:
+        except BaseException:  # a cancelled start must not leave connections open either
             await self._connection.close()
             raise
         return self

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from pydantic import ValidationError
 
 from registry.routing import weights_of
 from registry.store import RegistryStore
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import PromotionRejectedError, RegistryUnavailableError, SetupError
 from schemas.models import PromotionEvent, PromotionResult, Status
+from streams.promotions.events import make_event
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
 from tests.support.stack.services import StackAddresses
@@ -158,9 +158,12 @@ async def test_an_event_without_a_form_in_json_is_refused(store: RegistryStore) 
 
 @pytest.mark.parametrize("fields", [{"reason": "a\x00b"}, {"reason": "\udcff"}, {"event_id": "\x00"}])
 def test_text_that_postgresql_refuses_is_no_event(fields: dict[str, str]) -> None:
-    """NUL, and bytes of a command line that are not UTF-8: the model of the event refuses them."""
-    with pytest.raises(ValidationError):
-        event("register", model=spec("v1"), **fields)
+    """NUL, and bytes of a command line that are not UTF-8: the event is refused in words before the store has it."""
+    good = event("register", model=spec("v1")).model_dump(mode="json")
+    with pytest.raises(PromotionRejectedError) as refused:
+        make_event(good | fields)
+    assert refused.value.code == "INVALID_EVENT"
+    assert refused.value.message.startswith(next(iter(fields)))
 
 
 async def test_of_two_operators_at_once_one_is_told_that_he_is_late(
