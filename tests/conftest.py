@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.kafka import Kafka
 from deploy.local.redis import Redis
 from schemas.errors import HeadraceError
+from tests.support.deadline import wait_until
 from tests.support.stack.certificates import Certificates, make_certificates
 from tests.support.stack.java import start_java_fast
 from tests.support.stack.services import (
@@ -79,9 +81,29 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     It is the first fixture of a test, so it ends after the others have closed what they opened. Unit tests open no
     connections, and 5 ms are long for them.
     """
+    opens_connections = request.path.relative_to(_HERE).parts[0] not in {"unit", "simulation"}
+    if opens_connections and iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("closed_connections")
     yield
-    if request.path.relative_to(_HERE).parts[0] not in {"unit", "simulation"}:
+    if opens_connections:
         gc.collect()
+
+
+@pytest.fixture
+async def closed_connections() -> AsyncIterator[None]:
+    """Wait until the connections of the test are closed, before its event loop is.
+
+    A client closes a connection without a wait for it: aiokafka one that is refused in its handshake, and every
+    client one over TLS, whose end is a message of the server. A loop that is closed earlier leaves them open.
+    """
+    yield
+    # Private, but nothing public lists the connections of a loop; the pinned Pythons have it.
+    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+
+    async def all_closed() -> bool:
+        return all(transport._sock is None for transport in list(transports.values()))
+
+    await wait_until(all_closed, "the connections of the test are closed")
 
 
 @pytest.fixture(autouse=True, scope="module")
