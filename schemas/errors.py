@@ -17,6 +17,7 @@ HeadraceError
 │       │   └── BackendTimeoutError
 │       ├── BackendFailedError
 │       │   ├── BackendBrokenError
+│       │   ├── BackendTooLargeError
 │       │   └── NonFiniteResultError
 │       ├── InvalidOutputError
 │       └── InternalError
@@ -142,6 +143,10 @@ class BackendFailedError(AnswerAndDeadLetterError):
 
 class BackendBrokenError(BackendFailedError):
     """The model server's answer breaks its own protocol: the fault is the server's, not the input's."""
+
+
+class BackendTooLargeError(BackendFailedError):
+    """The call needs more memory, or has more bytes, than the backend takes: it may have had too many examples."""
 
 
 class NonFiniteResultError(BackendFailedError):

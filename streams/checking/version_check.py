@@ -16,6 +16,7 @@ from registry.lifecycle import apply
 from schemas.errors import (
     ArtifactError,
     BackendFailedError,
+    BackendTooLargeError,
     BackendUnavailableError,
     PromotionRejectedError,
     UnavailableError,
@@ -24,6 +25,7 @@ from schemas.events import ErrorCode, ErrorDetail, JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import schema_of
 from schemas.models import Framework, ModelSpec, PromotionEvent, RequestForm
+from schemas.wire import canonical
 from streams.checking.agreement import differences
 from streams.checking.call_latency import MAX_SECONDS, Latency, batch_sizes, measure
 from streams.checking.contradictions import contradictions, misfits, misnamed
@@ -35,6 +37,7 @@ from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
 from streams.serving.served_version import max_batch
 from workers.backends.port import DescribedBackend
 from workers.calls.batch_size import LONG
+from workers.calls.call_bytes import MAX_BYTES
 
 MAX_REPORTED = 3
 # TorchServe receives a batch as single calls, whatever max_batch is.
@@ -168,6 +171,9 @@ async def _predict(
                 f"no prediction for {what} within timeout_ms, {spec.timeout_ms} ms; raise timeout_ms",
             )
     except BackendFailedError as error:
+        if isinstance(error, BackendTooLargeError) and len(inputs) > 1:
+            findings.warnings.append(f"{what} is too large: {error.message}; a worker makes smaller calls")
+            return None
         findings.refuse(
             error.code, f"the model does not predict {what}: {error.message}; {_remedy(findings, inputs)}"
         )
@@ -218,6 +224,9 @@ async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Finding
     for batch_size in batch_sizes(largest):
         if findings.latency and findings.latency[-1].median_ms > LONG * spec.timeout_ms:
             # A worker makes no larger calls, unless they cost hardly more than these.
+            return
+        if batch_size > 1 and batch_size * len(canonical(findings.example)) > MAX_BYTES:
+            # Nor calls with more bytes.
             return
         inputs = [findings.example] * batch_size
         start = time.perf_counter()

@@ -11,6 +11,11 @@ class BackendSettings(Section):
     title: ClassVar[str] = "Models and model servers"
 
     onnx_threads: Positive = Field(1, description="Threads of one ONNX Runtime session.")
+    onnx_memory_bytes: Bytes = Field(
+        512 * 1024**2,
+        description="Memory that the tensors of one ONNX version may take in a call, without its weights; a call that "
+        "needs more is made smaller.",
+    )
     backend_hosts: str = Field(
         "",
         description="Model servers that a version may name as endpoint: host[:port],…; empty: this machine only.",

@@ -17,6 +17,7 @@ class BackendLoader:
 
     def __init__(self, settings: Settings, on_progress: Progress | None = None) -> None:
         self._threads = settings.onnx_threads
+        self._memory_bytes = settings.onnx_memory_bytes
         self._outbound = backend_outbound(settings)
         self._artifacts = artifact_store(settings)
         self._on_progress = on_progress
@@ -29,5 +30,7 @@ class BackendLoader:
             async with self._artifacts.fetched(
                 spec.artifact_uri, spec.artifact_sha256, self._on_progress
             ) as path:
-                return await OnnxBackend.load(path, threads=self._threads, mapping=spec.mapping)
+                return await OnnxBackend.load(
+                    path, threads=self._threads, mapping=spec.mapping, memory_bytes=self._memory_bytes
+                )
         return remote_backend(spec, self._outbound)

@@ -28,15 +28,26 @@ class CoalescedCall:
 
     `is_open` until the call starts: until then it takes new inputs, and its deadline can move.
     `deadline_unix_seconds` is the latest deadline of the requests that it was started for, infinite when one
-    of them has none. `done` is set when `results` has an entry for each digest.
+    of them has none. `sizes_bytes` has the size of the record of each input. `done` is set when `results` has an entry
+    for each digest.
     """
 
-    __slots__ = ("deadline_unix_seconds", "digests", "done", "inputs", "is_open", "results", "version")
+    __slots__ = (
+        "deadline_unix_seconds",
+        "digests",
+        "done",
+        "inputs",
+        "is_open",
+        "results",
+        "sizes_bytes",
+        "version",
+    )
 
     def __init__(self, version: ServedVersion) -> None:
         self.version = version
         self.digests: list[bytes] = []
         self.inputs: list[JsonObject] = []
+        self.sizes_bytes: list[int] = []
         self.deadline_unix_seconds = 0.0
         self.is_open = True
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -94,6 +105,7 @@ class Coalescer:
                     call.joins(request)
                     call.digests.append(digest)
                     call.inputs.append(request.input)
+                    call.sizes_bytes.append(len(request.record.value or b""))
                 if joined in waiting:
                     waiting[joined].append(request)
                 else:

@@ -216,7 +216,9 @@ class Pipeline:
         # Deadlines are in Unix time, the dispatcher's clock is the loop's.
         seconds_left = call.deadline_unix_seconds - time.time() + DEADLINE_MARGIN_SECONDS
         outcomes = await call.version.dispatcher.infer(
-            call.inputs, deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left
+            call.inputs,
+            sizes_bytes=call.sizes_bytes,
+            deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left,
         )
         budget = Explanations()
         for digest, outcome in zip(call.digests, outcomes, strict=True):

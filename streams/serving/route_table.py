@@ -22,7 +22,13 @@ from schemas.wire import canonical
 class InferenceDispatcher(Protocol):
     """The calls to the backend of one version; `workers.calls.dispatch.Dispatcher` makes them."""
 
-    async def infer(self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = ...) -> list[Any]:
+    async def infer(
+        self,
+        inputs: Sequence[JsonObject],
+        *,
+        sizes_bytes: Sequence[int] = ...,
+        deadline_loop_seconds: float = ...,
+    ) -> list[Any]:
         """For each input, in order, a prediction or an AnswerError."""
         ...
 

@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import (
     ArtifactError,
     BackendFailedError,
+    BackendTooLargeError,
     BackendUnavailableError,
     UnavailableError,
 )
@@ -103,7 +104,7 @@ async def test_unwarmed_it_is_unavailable() -> None:
     ("status", "error"),
     [
         (400, BackendFailedError),
-        (413, BackendFailedError),
+        (413, BackendTooLargeError),
         (422, BackendFailedError),
         (500, BackendFailedError),
         (501, BackendFailedError),

@@ -342,6 +342,26 @@ async def serve_tensorflow(request: HttpRequest, writer: StreamWriter) -> None:
         writer.write(answer({"predictions": [2 * instance["x"] for instance in instances]}))
 
 
+async def refuse_large_calls(request: HttpRequest, writer: StreamWriter) -> None:
+    """Predictions for up to eight examples."""
+    if request.method == "GET" or len(request.json()["instances"]) <= 8:
+        await serve_tensorflow(request, writer)
+    else:
+        writer.write(answer({"error": "too large"}, 413))
+
+
+async def test_calls_that_are_too_large_are_no_reason_against_a_version(tmp_path: Path) -> None:
+    """A worker makes smaller ones."""
+    async with http_server(refuse_large_calls) as url:
+        told = await check(tmp_path, served("tensorflow", url, server={"model": "doubler"}), "--json")
+    (document,) = told.documents
+    assert (told.code, document["accepted"]) == (0, True)
+    (warning,) = document["warnings"]
+    assert "413" in warning
+    assert warning.endswith("; a worker makes smaller calls")
+    assert [row["batch_size"] for row in document["latency"]] == [1, 8]
+
+
 async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
     """By its signature; a batch without an answer in time is a warning, and none above max_batch is tried."""
     async with http_server(serve_tensorflow) as url:

@@ -23,6 +23,7 @@ from schemas.errors import (
     ArtifactError,
     BackendBrokenError,
     BackendFailedError,
+    BackendTooLargeError,
     BackendUnavailableError,
     UnavailableError,
 )
@@ -119,8 +120,8 @@ class ModelServer:
     ) -> tuple[int, bytes]:
         """The status and body of the response to a request below the endpoint's URL.
 
-        Raises BackendUnavailableError without a response, BackendBrokenError when the response is not HTTP,
-        is incomplete or too big.
+        Raises BackendUnavailableError without a response, BackendBrokenError when the response is not HTTP or
+        incomplete, BackendTooLargeError when it is too large.
         """
         async with self._slots:
             if self._closed:
@@ -215,15 +216,15 @@ class ModelServer:
 
     async def _read(self, response: httpx.Response) -> bytes:
         limit = self._max_response_bytes
-        too_big = f"the model server answered more than {limit} bytes"
+        too_large = f"the model server answered more than {limit} bytes"
         if int(response.headers.get("content-length", 0)) > limit:
-            raise BackendBrokenError(too_big)
+            raise BackendTooLargeError(too_large)
         body = bytearray()
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > limit:
-                    raise BackendBrokenError(too_big)
+                    raise BackendTooLargeError(too_large)
         except httpx.HTTPError as error:
             raise BackendBrokenError(f"the model server broke off its response: {_brief(error)}") from None
         return bytes(body)

@@ -6,9 +6,13 @@ continues. Later batches wait in the thread's queue.
 All inputs and outputs of a model must be tensors whose first dimension, the batch, has an open size;
 `load` and `warm` refuse other models and say what to export. External data cannot be loaded: ONNX Runtime
 refuses paths outside the model's folder, and `workers/artifacts/store.py` keeps one file in a folder.
+
+Each session has a memory arena of its own with a limit, for the tensors of a run; the weights are outside. A run
+that does not fit fails, and has no effect on other sessions.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +23,13 @@ import numpy as np
 import onnxruntime
 import structlog
 
-from schemas.errors import ArtifactError, BackendFailedError, BackendTimeoutError, BackendUnavailableError
+from schemas.errors import (
+    ArtifactError,
+    BackendFailedError,
+    BackendTimeoutError,
+    BackendTooLargeError,
+    BackendUnavailableError,
+)
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
@@ -51,6 +61,21 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 _MESSAGE_CHARACTERS = 200
 _WARM_UP_BATCH = 2
+MEMORY_BYTES = 512 * 1024 * 1024
+"""The default limit of a session's arena."""
+# As Python objects the outputs take about ten times as much.
+MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+# How the arena, and the allocator of the system, report that there is no memory.
+_NO_MEMORY = "Available memory of", "bad_alloc", "Failed to allocate memory"
+# A run with fewer examples keeps its memory for the next run.
+_SHRUNK_FROM_EXAMPLES = 16
+# Runs that give the arena's free memory back to the system take 5% longer.
+_SHRINK = "memory.enable_memory_arena_shrinkage", "cpu:0"
+# An arena that grows by powers of two may have twice the memory that a run needs.
+_AS_REQUESTED = 1
+# Registering an arena and opening the session that takes it are one step.
+_opening = threading.Lock()
+_OPENING_SECONDS = 5.0
 
 
 class OnnxBackend:
@@ -64,6 +89,9 @@ class OnnxBackend:
     ) -> None:
         self._session = session
         self._executor = executor
+        # Calls that run or wait for the thread, and whether the arena may hold much memory.
+        self._calls = 0
+        self._may_shrink = False
         own = [TensorSpec(node.name, *_tensor_type("input", node)) for node in session.get_inputs()]
         self._inputs = own if mapping is None else _mapped(own, declared(mapping))
         self._chosen = {} if mapping is None else mapping.outputs
@@ -79,8 +107,15 @@ class OnnxBackend:
         )
 
     @classmethod
-    async def load(cls, path: Path, *, threads: int, mapping: InputMapping | None = None) -> Self:
-        """Load the model at `path`; one run uses `threads` threads.
+    async def load(
+        cls,
+        path: Path,
+        *,
+        threads: int,
+        mapping: InputMapping | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> Self:
+        """Load the model at `path`; one run uses `threads` threads, and its tensors take up to `memory_bytes`.
 
         Raises ArtifactError when the file is not an ONNX model that can be served, or its tensors differ
         from the mapping.
@@ -88,7 +123,9 @@ class OnnxBackend:
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
         loop = asyncio.get_running_loop()
         try:
-            return cls(await loop.run_in_executor(executor, _open, path, threads), executor, mapping)
+            return cls(
+                await loop.run_in_executor(executor, _open, path, threads, memory_bytes), executor, mapping
+            )
         except BaseException:
             executor.shutdown(wait=False)
             raise
@@ -96,12 +133,14 @@ class OnnxBackend:
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """See `workers/backends/port.py`. One run for each set of sizes in open dimensions."""
         options = onnxruntime.RunOptions()
+        self._calls += 1
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._in_thread(self._predict, inputs, options)
         except TimeoutError:
             raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         finally:
+            self._calls -= 1
             # A run that continues after the timeout has no caller.
             options.terminate = True
 
@@ -139,6 +178,11 @@ class OnnxBackend:
         return await call
 
     def _predict(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
+        self._may_shrink = self._may_shrink or len(inputs) >= _SHRUNK_FROM_EXAMPLES
+        if self._may_shrink and self._calls == 1:
+            # No run follows at once that could use the memory.
+            options.add_run_config_entry(*_SHRINK)
+            self._may_shrink = False
         groups = alike(self._inputs, inputs)
         if len(groups) == 1:
             return self._predict_alike(inputs, options)
@@ -152,6 +196,11 @@ class OnnxBackend:
     def _predict_alike(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
         tensors = self._run(to_tensors(self._inputs, inputs), options)
         named = dict(zip(self._outputs, tensors, strict=True))
+        output_bytes = sum(tensor.nbytes for tensor in tensors)
+        if output_bytes > MAX_OUTPUT_BYTES:
+            raise BackendTooLargeError(
+                f"the outputs have {output_bytes} bytes; at most {MAX_OUTPUT_BYTES} are read"
+            )
         predictions = to_predictions(
             {name: to_values(name, tensor, len(inputs)) for name, tensor in named.items()}, self._chosen
         )
@@ -164,6 +213,10 @@ class OnnxBackend:
         try:
             tensors: list[Tensor] = self._session.run(self._outputs, feeds, options)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
+            if any(sign in str(error) for sign in _NO_MEMORY):
+                raise BackendTooLargeError(
+                    "the model needs more memory than HEADRACE_ONNX_MEMORY_BYTES allows"
+                ) from None
             raise BackendFailedError(f"the model failed: {_brief(error)}") from None
         return tensors
 
@@ -185,7 +238,7 @@ def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[Ten
     return list(mapped)
 
 
-def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _open(path: Path, threads: int, memory_bytes: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -196,8 +249,22 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.enable_mem_pattern = False
     # Fatal only: errors are raised, and the caller logs them.
     options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # A model that never opens must not keep the others waiting: they may share an arena then.
+        is_alone = _opening.acquire(timeout=_OPENING_SECONDS)
+        try:
+            # It replaces the arena of the session before, which keeps its own.
+            onnxruntime.create_and_register_allocator(
+                onnxruntime.OrtMemoryInfo(
+                    "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+                ),
+                onnxruntime.OrtArenaCfg({"max_mem": memory_bytes, "arena_extend_strategy": _AS_REQUESTED}),
+            )
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        finally:
+            if is_alone:
+                _opening.release()
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
         raise ArtifactError(f"{path} cannot be loaded as an ONNX model: {_brief(error)}") from None
 

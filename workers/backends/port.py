@@ -20,7 +20,8 @@ class Backend(Protocol):
 
         A result that JSON cannot represent is a NonFiniteResultError in the prediction's place.
         Raises BackendUnavailableError or BackendFailedError for the whole batch; BackendTimeoutError when the
-        time is over, which may be due to the size of the batch.
+        time is over, and BackendTooLargeError when the call is too large, which both may be due to the size of the
+        batch.
         """
         ...
 

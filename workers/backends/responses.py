@@ -15,6 +15,7 @@ from schemas.errors import (
     BackendBrokenError,
     BackendFailedError,
     BackendTimeoutError,
+    BackendTooLargeError,
     BackendUnavailableError,
     NonFiniteResultError,
     UnavailableError,
@@ -24,8 +25,9 @@ from workers.network.retry import RETRIED_STATUSES, TOO_MANY_REQUESTS
 
 OK = 200
 _GATEWAY_TIMEOUT = 504
+_CONTENT_TOO_LARGE = 413
 # A healthy server refuses the request for its content.
-_REFUSED = frozenset({400, 413, 415, 422})
+_REFUSED = frozenset({400, 415, 422})
 # The model or the access to it is missing: other requests fail too.
 _NOT_THERE = frozenset({401, 403, 404, 405, 410})
 # The server does not describe models.
@@ -48,6 +50,8 @@ def error_of_response(
         return BackendBrokenError(message)
     if status == _GATEWAY_TIMEOUT:
         return BackendTimeoutError(message)
+    if status == _CONTENT_TOO_LARGE:
+        return BackendTooLargeError(message)
     if status in _NOT_THERE or is_busy(status):
         return BackendUnavailableError(message)
     if 300 <= status < 400:

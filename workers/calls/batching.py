@@ -1,17 +1,19 @@
 """PURE queue that forms batches from the inputs that wait for one model.
 
 No timer delays a batch: it goes as soon as a call may be made, with all inputs that wait then, up to
-`max_batch` examples. An idle server is called at once, and batches grow with the load. Callers whose
+`max_batch` examples and `max_bytes`. An idle server is called at once, and batches grow with the load. Callers whose
 deadline has passed or that were cancelled are left out; the rest of the batch is unaffected. Inputs whose
-batch took too long come back to the front, and each then gets a call for itself.
+batch took too long or was too large come back to the front; after too long a batch each gets a call for itself.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from schemas.events import JsonObject
@@ -19,15 +21,18 @@ from schemas.events import JsonObject
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One caller's inputs, the outcome of each in order, and the number of inputs without one."""
+    """One caller's inputs, the size of each, the outcome of each in order, and the number of inputs without one."""
 
     inputs: Sequence[JsonObject]
     deadline_loop_seconds: float
+    sizes_bytes: Sequence[int]
+    size_bytes: int = field(init=False)
     outcomes: list[Any] = field(init=False)
     unsettled: int = field(init=False)
     cancelled: bool = False
 
     def __post_init__(self) -> None:
+        self.size_bytes = sum(self.sizes_bytes)
         self.unsettled = len(self.inputs)
         self.outcomes = [None] * self.unsettled
 
@@ -52,6 +57,22 @@ class Part:
         whole = self.caller.inputs
         return whole if self.stop - self.start == len(whole) else whole[self.start : self.stop]
 
+    @property
+    def size_bytes(self) -> int:
+        caller = self.caller
+        if self.stop - self.start == len(caller.inputs):
+            return caller.size_bytes
+        return sum(caller.sizes_bytes[self.start : self.stop])
+
+    def fitting(self, examples: int, size_bytes: float) -> int:
+        """How many of the inputs, from the first, have at most so many bytes; up to `examples`."""
+        if self.stop - self.start <= examples and self.size_bytes <= size_bytes:
+            return self.stop - self.start
+        sizes = self.caller.sizes_bytes[self.start : min(self.stop, self.start + examples)]
+        if sum(sizes) <= size_bytes:
+            return len(sizes)
+        return bisect_right(list(accumulate(sizes)), size_bytes)
+
 
 class BatchQueue:
     """Waiting inputs in order of arrival; the first caller may have only the rest of its inputs here."""
@@ -75,10 +96,10 @@ class BatchQueue:
         self._parts.append(Part(caller, 0, len(caller.inputs)))
         self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)
 
-    def take(self, max_batch: int) -> list[Part]:
-        """Remove and return the next batch: the oldest inputs, at most `max_batch`."""
+    def take(self, max_batch: int, max_bytes: float) -> list[Part]:
+        """Remove and return the next batch: the oldest inputs, at most `max_batch` and `max_bytes`, or one input."""
         batch: list[Part] = []
-        room = max_batch
+        room, room_bytes = max_batch, max_bytes
         while room and self._parts:
             if batch and self._parts[0].alone:
                 break
@@ -87,13 +108,19 @@ class BatchQueue:
                 continue
             if part.alone:
                 room = 1
-            count = part.stop - part.start
-            if count > room:
-                middle = part.start + room
+            count = part.fitting(room, room_bytes)
+            if not count and not batch:
+                # One that is larger than the limit goes alone.
+                count = room = 1
+            middle = part.start + count
+            if middle < part.stop:
                 self._parts.appendleft(replace(part, start=middle))
-                part, count = replace(part, stop=middle), room
+                if not count:
+                    break
+                part = replace(part, stop=middle)
             batch.append(part)
             room -= count
+            room_bytes -= part.size_bytes
         return batch
 
     def put_back(self, parts: Sequence[Part]) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.errors import AnswerError, BackendTimeoutError
+from schemas.errors import AnswerError, BackendTimeoutError, BackendTooLargeError
 from schemas.events import JsonObject
 from workers.calls.batching import Caller, Part
 
@@ -20,13 +20,23 @@ class WaitingCaller(Caller):
 
     trace_context: Any
 
-    def __init__(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> None:
-        super().__init__(inputs, deadline_loop_seconds)
+    def __init__(
+        self, inputs: Sequence[JsonObject], deadline_loop_seconds: float, sizes_bytes: Sequence[int]
+    ) -> None:
+        super().__init__(inputs, deadline_loop_seconds, sizes_bytes)
         self.settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
 
 def is_timeout(outcome: Outcome) -> bool:
     return isinstance(outcome, BackendTimeoutError)
+
+
+def is_too_large(outcome: Outcome) -> bool:
+    return isinstance(outcome, BackendTooLargeError)
+
+
+def may_fit_smaller_call(outcome: Outcome) -> bool:
+    return isinstance(outcome, BackendTimeoutError | BackendTooLargeError)
 
 
 def trace_contexts(batch: Sequence[Part]) -> list[Any]:
@@ -46,16 +56,21 @@ def settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
 
 
 def settle_in_time(batch: Sequence[Part], outcomes: Sequence[Outcome], now: float) -> list[Part]:
-    """Like `settle`, but return the inputs whose outcome is a timeout and whose caller has time for another call."""
+    """Like `settle`, but return the inputs that may get an outcome in a smaller call, and whose caller has time for it.
+
+    Their outcome is a timeout, or that the call was too large.
+    """
     again: list[Part] = []
     start = 0
     for part in batch:
         stop = start + part.stop - part.start
         first = part.start
-        for timed_out, group in itertools.groupby(outcomes[start:stop], is_timeout):
+        for (timed_out, too_large), group in itertools.groupby(
+            outcomes[start:stop], lambda outcome: (is_timeout(outcome), is_too_large(outcome))
+        ):
             of_group = list(group)
-            piece = Part(part.caller, first, first + len(of_group), alone=True)
-            if timed_out and part.caller.deadline_loop_seconds > now:
+            piece = Part(part.caller, first, first + len(of_group), alone=timed_out)
+            if (timed_out or too_large) and part.caller.deadline_loop_seconds > now:
                 again.append(piece)
             else:
                 settle([piece], of_group)

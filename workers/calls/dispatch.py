@@ -1,10 +1,11 @@
 """The dispatcher of one version: batches inputs, limits the calls in flight, and pauses after repeated failures.
 
-`batching` forms batches, `batch_size` limits their examples, `concurrency` limits the calls in flight,
-`breaker` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
+`batching` forms batches, `limits` learns how many examples and bytes they may have and how many calls may be in
+flight, `breaker` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
 
 A timeout of a batch first means that it had too many examples: batches become smaller, and its inputs are
-tried again, each in a call for itself. Only a timeout of a call with one example counts for the breaker.
+tried again, each in a call for itself. Only a timeout of a call with one example counts for the breaker. A batch
+that is too large for the backend is tried again in smaller ones.
 """
 
 import asyncio
@@ -24,13 +25,15 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject
 from workers.backends.port import Backend
-from workers.calls import batch_size, breaker, concurrency
+from workers.calls import breaker
 from workers.calls.batching import BatchQueue, Part
 from workers.calls.breaker import BreakerConfig, BreakerEvent, Phase
 from workers.calls.callers import (
     Outcome,
     WaitingCaller,
     is_timeout,
+    is_too_large,
+    may_fit_smaller_call,
     raise_in_callers,
     settle,
     settle_in_time,
@@ -38,6 +41,7 @@ from workers.calls.callers import (
     trace_contexts,
 )
 from workers.calls.isolate import infer_each
+from workers.calls.limits import Limits
 
 log = structlog.get_logger()
 
@@ -49,6 +53,7 @@ SLOW_CALL_FACTOR = 10.0
 # Errors that the server causes, not an input.
 SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
+_NO_CALL_IN_TIME = "the deadline passed before a call"
 
 
 class Meter(Protocol):
@@ -97,14 +102,11 @@ class Dispatcher:
     ) -> None:
         self._backend = backend
         self._name = name
-        self._max_batch = max_batch
-        self._max_calls = max_calls
         self._timeout_seconds = timeout_seconds
         self._meter = meter
         self._tracer = tracer
         self._queue = BatchQueue()
-        self._concurrency = concurrency.capped(concurrency.Concurrency(), max_calls)
-        self._batch_size = batch_size.capped(batch_size.BatchSize(), max_batch)
+        self._limits = Limits(max_batch=max_batch, max_calls=max_calls, timeout_seconds=timeout_seconds)
         self._breaker = breaker.CLOSED
         self._last_failure = ""
         self._calls: set[asyncio.Task[None]] = set()
@@ -113,16 +115,21 @@ class Dispatcher:
         self._closed = False
 
     async def infer(
-        self, inputs: Sequence[JsonObject], *, deadline_loop_seconds: float = math.inf
+        self,
+        inputs: Sequence[JsonObject],
+        *,
+        sizes_bytes: Sequence[int] = (),
+        deadline_loop_seconds: float = math.inf,
     ) -> list[Outcome]:
         """The outcome of each input, in order: a prediction, or the error in its place.
 
+        `sizes_bytes` has the size of each input in JSON; without it all are taken for equally small.
         No call begins for this caller after `deadline_loop_seconds`, of the event loop's clock. Cancelling
         the caller does not affect the other inputs of its batch.
         """
         if not inputs:
             return []
-        caller = WaitingCaller(inputs, deadline_loop_seconds)
+        caller = WaitingCaller(inputs, deadline_loop_seconds, sizes_bytes or [1] * len(inputs))
         if self._tracer is not None:
             caller.trace_context = self._tracer.current()
         self._queue.add(caller)
@@ -147,32 +154,33 @@ class Dispatcher:
     def _send(self) -> None:
         """Start every call that the breaker and the concurrency limit allow now."""
         self._send_is_due = False
+        limits = self._limits
         now = asyncio.get_running_loop().time()
-        settle_with(self._queue.drop_late(now), DeadlineExceededError("the deadline passed before a call"))
+        settle_with(self._queue.drop_late(now), DeadlineExceededError(_NO_CALL_IN_TIME))
         while self._queue:
             if breaker.refuses(self._breaker, now):
                 self._fail_all()
                 return
-            if len(self._calls) >= self._concurrency.calls or (self._calls and self._lone_call_is_due()):
+            if len(self._calls) >= limits.calls or (self._calls and self._lone_call_is_due()):
                 return
             self._breaker = breaker.advance(self._breaker, BreakerEvent.CALL, now, BREAKER)
             # A probe has one example.
             probing = self._breaker.phase is Phase.HALF_OPEN
-            batch = self._queue.take(1 if probing else self._batch_size.limit)
+            batch = self._queue.take(1 if probing else limits.examples, limits.size_bytes)
             if not batch:
                 # All waiting callers were cancelled.
                 return
-            is_full = sum(part.stop - part.start for part in batch) == self._batch_size.limit
-            self._has_lone_call = is_full and self._batch_size.is_probing and not self._calls
+            is_full = sum(part.stop - part.start for part in batch) == limits.examples
+            self._has_lone_call = is_full and limits.is_probing and not self._calls
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(self._ended)
 
     def _lone_call_is_due(self) -> bool:
         """True while a full batch is alone at the server, or waits to be."""
-        if not self._batch_size.is_probing:
+        if not self._limits.is_probing:
             return False
-        return self._has_lone_call or self._queue.holds(self._batch_size.limit)
+        return self._has_lone_call or self._queue.holds(self._limits.examples)
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -189,6 +197,9 @@ class Dispatcher:
         started = loop.time()
         deadline = max(part.caller.deadline_loop_seconds for part in batch)
         timeout_seconds = min(self._timeout_seconds, deadline - started)
+        if timeout_seconds <= 0:
+            settle_with(batch, DeadlineExceededError(_NO_CALL_IN_TIME))
+            return
         in_flight = len(self._calls)
         try:
             if self._tracer is None:
@@ -205,7 +216,7 @@ class Dispatcher:
             return
         seconds = loop.time() - started
         errors = [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
-        if len(outcomes) > 1 and not self._closed and any(map(is_timeout, errors)):
+        if len(outcomes) > 1 and not self._closed and any(map(may_fit_smaller_call, errors)):
             self._queue.put_back(settle_in_time(batch, outcomes, loop.time()))
         else:
             settle(batch, outcomes)
@@ -214,30 +225,13 @@ class Dispatcher:
         cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
         # A result that is no JSON is an answer.
         if not all(isinstance(error, NonFiniteResultError) for error in errors):
+            if any(map(is_too_large, errors)):
+                size_bytes = sum(part.size_bytes for part in batch)
+                self._limits.too_large(len(outcomes), size_bytes, loop.time())
             self._learn_from_errors(len(outcomes), errors, seconds, cut_short=cut_short)
         else:
-            self._learn_from_success(len(outcomes), seconds, in_flight)
-
-    def _learn_from_success(self, count: int, seconds: float, in_flight: int) -> None:
-        self._concurrency = concurrency.on_success(
-            self._concurrency,
-            batch_size=count,
-            rtt_seconds=seconds,
-            in_flight=in_flight,
-            max_calls=self._max_calls,
-            timeout_seconds=self._timeout_seconds,
-            single=self._max_batch == 1,
-        )
-        self._batch_size = batch_size.on_success(
-            self._batch_size,
-            batch_size=count,
-            seconds=seconds,
-            is_alone=in_flight == 1,
-            now=asyncio.get_running_loop().time(),
-            timeout_seconds=self._timeout_seconds,
-            max_batch=self._max_batch,
-        )
-        self._succeeded()
+            self._limits.succeeded(len(outcomes), seconds, in_flight=in_flight, now=loop.time())
+            self._succeeded()
 
     def _learn_from_errors(
         self, count: int, errors: Sequence[AnswerAndDeadLetterError], seconds: float, *, cut_short: bool
@@ -246,12 +240,11 @@ class Dispatcher:
 
         `cut_short`: a caller's deadline ended the call.
         """
-        base_rtt = self._concurrency.base_rtt(count)
+        base_rtt = self._limits.base_rtt(count)
         too_early = cut_short and (base_rtt is None or seconds < SLOW_CALL_FACTOR * base_rtt)
         if count > 1 and any(map(is_timeout, errors)):
-            if not too_early and count <= self._batch_size.limit:
-                self._concurrency = concurrency.on_failure(self._concurrency)
-                self._batch_size = batch_size.on_timeout(self._batch_size, count)
+            if not too_early:
+                self._limits.timed_out(count)
             return
         serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
         if len(errors) < count or serious is None:
@@ -261,7 +254,7 @@ class Dispatcher:
         if too_early:
             return
         if isinstance(serious, BackendUnavailableError):
-            self._concurrency = concurrency.on_failure(self._concurrency)
+            self._limits.unavailable()
         self._failed(str(serious))
 
     def _succeeded(self) -> None:

@@ -2,7 +2,8 @@
 
 A good batch is one call. A bad example among n costs about 2 log2(n) further calls. The search is
 bounded by `MAX_CALLS` calls and twice the timeout. The parts that remain then have a timeout as their outcome,
-so that the dispatcher tries each of their examples in a call of its own. When all of
+so that the dispatcher tries each of their examples in a call of its own. A part that is too large is left to the
+dispatcher too. When all of
 the first `SUSPICIOUS_CALLS` calls failed, a few examples are tried alone. If they fail too, the model is
 at fault, and the whole batch fails.
 """
@@ -16,6 +17,7 @@ from schemas.errors import (
     AnswerAndDeadLetterError,
     BackendFailedError,
     BackendTimeoutError,
+    BackendTooLargeError,
     BackendUnavailableError,
 )
 from schemas.events import JsonObject
@@ -55,7 +57,9 @@ async def infer_each(
                 error, calls = _bare(unavailable), MAX_CALLS
             except BackendFailedError as failed:
                 _bare(failed)
-                if len(part) > 1:
+                if isinstance(failed, BackendTooLargeError):
+                    settled[part.start : part.stop] = [failed] * len(part)
+                elif len(part) > 1:
                     middle = len(part) // 2
                     parts += [(part[:middle], failed), (part[middle:], failed)]
                 else:

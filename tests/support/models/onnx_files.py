@@ -77,3 +77,21 @@ def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
             constant("million", np.int64(1_000_000)),
         ],
     )
+
+
+FLOATS_OF_EXAMPLE = 500_000
+
+
+def save_large_model(path: Path) -> Path:
+    """`x` FLOAT [N, 1] → `y` = x + 1, by way of tensors with half a million numbers, 2 MB, for each example."""
+    return save_model(
+        path,
+        [
+            helper.make_node("Expand", ["x", "shape"], ["many"]),
+            helper.make_node("Add", ["many", "one"], ["sums"]),
+            helper.make_node("ReduceMax", ["sums"], ["y"], axes=[1], keepdims=0),
+        ],
+        [value("x", FLOAT, ["N", 1])],
+        [value("y", FLOAT, ["N"])],
+        [constant("shape", np.array([1, FLOATS_OF_EXAMPLE], np.int64)), constant("one", np.float32(1))],
+    )

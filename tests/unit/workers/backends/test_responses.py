@@ -7,6 +7,7 @@ from schemas.errors import (
     BackendBrokenError,
     BackendFailedError,
     BackendTimeoutError,
+    BackendTooLargeError,
     BackendUnavailableError,
 )
 from workers.backends.responses import error_of_response, excerpt, read_object, read_value
@@ -15,7 +16,8 @@ from workers.backends.responses import error_of_response, excerpt, read_object, 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        *((status, BackendFailedError) for status in (400, 413, 415, 422)),
+        *((status, BackendFailedError) for status in (400, 415, 422)),
+        (413, BackendTooLargeError),
         *((status, BackendUnavailableError) for status in (301, 307, 401, 403, 404, 405, 410)),
         *((status, BackendUnavailableError) for status in (429, 502, 503)),
         (504, BackendTimeoutError),

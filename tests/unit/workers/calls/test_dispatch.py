@@ -13,6 +13,7 @@ from schemas.errors import (
     BackendBrokenError,
     BackendFailedError,
     BackendTimeoutError,
+    BackendTooLargeError,
     BackendUnavailableError,
     DeadlineExceededError,
     NonFiniteResultError,
@@ -20,6 +21,7 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from workers.calls.call_bytes import MAX_BYTES
 from workers.calls.dispatch import BREAKER, Dispatcher
 
 
@@ -237,6 +239,63 @@ async def test_a_server_that_hangs_opens_the_breaker_by_calls_with_one_example()
     assert all(isinstance(outcome, BackendUnavailableError) for outcome in outcomes)
     assert [len(call) for call in backend.calls] == [8] + [1] * BREAKER.failures
     assert meter.opened == 1
+
+
+class Sized(RecordingBackend):
+    """Doubles `x`; inputs have `size` bytes. A call with more than `most` bytes is refused; an x of 13 always is."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(lambda value: 2 * value["x"])
+        self._most = most
+
+    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
+        predictions = await super().infer(inputs, timeout_seconds=timeout_seconds)
+        if sum(value["size"] for value in inputs) > self._most or any(value["x"] == 13 for value in inputs):
+            raise BackendTooLargeError("413")
+        return predictions
+
+
+async def ask_sized(dispatcher: Dispatcher, sizes: dict[int, int]) -> list[Any]:
+    inputs = [{"x": number, "size": size} for number, size in sizes.items()]
+    return await asyncio.wait_for(
+        dispatcher.infer(inputs, sizes_bytes=list(sizes.values())), DEADLINE_SECONDS
+    )
+
+
+async def test_no_call_has_more_bytes_than_the_limit() -> None:
+    """One input that is larger goes alone."""
+    backend = Sized(most=10 * MAX_BYTES)
+    sizes = dict(enumerate([MAX_BYTES // 4] * 9 + [2 * MAX_BYTES] + [1] * 5, start=100))
+    assert await ask_sized(dispatcher_of(backend), sizes) == [2 * number for number in sizes]
+    assert [len(call) for call in backend.calls] == [4, 4, 1, 1, 5]
+
+
+async def test_a_batch_that_is_too_large_is_tried_again_in_smaller_ones() -> None:
+    """No input fails, the size is remembered, and the breaker does not count it."""
+    backend, meter = Sized(most=3000), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    for _ in range(2 * BREAKER.failures):
+        sizes = dict.fromkeys(range(100, 200), 1000)
+        assert await ask_sized(dispatcher, sizes) == [2 * number for number in sizes]
+    refused = [len(call) for call in backend.calls if sum(value["size"] for value in call) > 3000]
+    assert refused == [8, 4]
+    assert meter.opened == 0
+
+
+async def test_an_input_that_is_too_large_fails_alone() -> None:
+    """Then batches are as large as before."""
+    backend = Sized(most=10**9)
+    dispatcher = dispatcher_of(backend)
+    # Batches grow first.
+    await ask_sized(dispatcher, dict.fromkeys(range(1000, 2000), 10))
+    backend.calls.clear()
+    outcomes = await ask_sized(dispatcher, dict.fromkeys(range(100), 10))
+    assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception)] == [13]
+    assert isinstance(outcomes[13], BackendTooLargeError)
+    assert len(backend.calls) < 20
+    backend.calls.clear()
+    await ask_sized(dispatcher, dict.fromkeys(range(1000, 1100), 10))
+    assert [len(call) for call in backend.calls] == [100]
 
 
 async def test_an_input_past_its_deadline_is_not_tried_again() -> None:
