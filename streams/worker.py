@@ -1,17 +1,18 @@
-"""The life of a worker process, which runs one or more roles.
+"""The life of a worker process, which runs one role; several roles are several processes under a supervisor.
 
-Start: each role opens its connections and joins its consumer group. End: on SIGTERM or SIGINT the roles stop
-fetching, finish and commit the slices in flight, and the process exits with 0; a timer ends the process when that
+Start: the role opens its connections and joins its consumer group. End: on SIGTERM or SIGINT the role stops
+fetching, finishes and commits the slices in flight, and the process exits with 0; a timer ends the process when that
 takes too long. A fault ends the process at once with exit code 1: Kafka delivers the unacknowledged records again.
 """
 
 import asyncio
 import os
+import pkgutil
 import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
@@ -20,10 +21,7 @@ from streams.config.identity import Identity, default_worker_name
 from streams.config.settings import Settings
 from streams.process.http import Web
 from streams.prometheus.page import MetricsPage, process_metrics
-from streams.roles.control_role import control_role
-from streams.roles.log_role import log_role
-from streams.roles.monitor_role import monitor_role
-from streams.roles.predict_role import predict_role
+from streams.roles import ROLES
 from streams.roles.role_consumer import RoleContext
 
 log = structlog.get_logger()
@@ -38,20 +36,13 @@ Role = Callable[[RoleContext], AbstractAsyncContextManager[None]]
 Entering raises SetupError, RegistryUnavailableError or BrokerUnavailableError.
 """
 
-ROLES: Mapping[str, Role] = {
-    "predict": predict_role,
-    "control": control_role,
-    "monitor": monitor_role,
-    "log": log_role,
-}
-
 
 class Worker:
-    """A process with some of `ROLES`; a `supervised` one also ends when its standard input closes."""
+    """A process with one of `ROLES`; a `supervised` one also ends when its standard input closes."""
 
-    def __init__(self, settings: Settings, roles: Sequence[str], *, supervised: bool = False) -> None:
+    def __init__(self, settings: Settings, role: str, *, supervised: bool = False) -> None:
         self._settings = settings
-        self._roles = roles
+        self._role = role
         self._supervised = supervised
         self._identity = Identity(
             worker=settings.worker_name or default_worker_name(), boot_id=uuid.uuid4().hex
@@ -69,18 +60,18 @@ class Worker:
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._shut_down, "supervisor ended")
         settings, web, metrics, started = self._settings, Web(), MetricsPage(), asyncio.Event()
         context = RoleContext(settings, self._identity, web, metrics, self._fail)
-        web.ready_when("all roles have started", started.is_set)
+        web.ready_when("the role has started", started.is_set)
         web.get("/metrics", metrics.answer)
-        metrics.add(lambda: process_metrics(self._identity.worker, self._roles))
+        metrics.add(lambda: process_metrics(self._identity.worker, self._role))
         async with AsyncExitStack() as running:
             if settings.http_socket is not None:
                 await running.enter_async_context(web.serving_on(settings.http_socket))
             elif settings.http_port is not None:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
-            for name in self._roles:
-                await running.enter_async_context(ROLES[name](context))
+            role: Role = pkgutil.resolve_name(ROLES[self._role])
+            await running.enter_async_context(role(context))
             started.set()
-            log.info("worker ready", worker=self._identity.worker, roles=list(self._roles))
+            log.info("worker ready", worker=self._identity.worker, role=self._role)
             await self._stop.wait()
             if self._fault is not None:
                 # An orderly shutdown would wait for slices that will never be acknowledged.

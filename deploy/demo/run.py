@@ -148,7 +148,7 @@ def _worker(folder: Path, env_file: Path) -> Iterator[ChildProcess]:
     command = [str(_HEADRACE), "worker", "--env-file", str(env_file)]
     worker = ChildProcess("the worker", command, log=folder / _WORKER_LOG)
     try:
-        worker.wait_for_line(b"worker ready", _WORKER_START_SECONDS)
+        worker.wait_for_line(b"all processes ready", _WORKER_START_SECONDS)
         yield worker
     finally:
         _on_signals(signal.SIG_IGN)

@@ -28,6 +28,7 @@ class Web:
     def __init__(self) -> None:
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._conditions: dict[str, Callable[[], bool]] = {}
+        self._other_paths: Handler | None = None
         self.get("/livez", _alive)
         self.get("/readyz", self._readiness)
 
@@ -43,6 +44,10 @@ class Web:
     def post(self, path: str, handler: Handler) -> None:
         """Answer POST of exactly this path."""
         self._add("POST", path, handler)
+
+    def other_paths(self, handler: Handler) -> None:
+        """Answer every method of the paths that have no handler."""
+        self._other_paths = handler
 
     @asynccontextmanager
     async def serving(self, host: str, port: int) -> AsyncIterator[int]:
@@ -103,6 +108,8 @@ class Web:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         methods = self._handlers.get(request.path)
+        if methods is None and self._other_paths is not None:
+            return await self._other_paths(request)
         if methods is None:
             raise web.HTTPNotFound(text=f"not found; the paths are {', '.join(sorted(self._handlers))}\n")
         handler = methods.get(request.method)

@@ -42,6 +42,7 @@ class Source(StrEnum):
     LOG = "`log`"
     ROLES = "each role"
     PROCESS = "each process"
+    SUPERVISOR = "the supervisor"
 
 
 # Compared by identity: each metric is a constant below.
@@ -269,8 +270,8 @@ CONSUMER_STEPPED_OVER = _counter(
 WORKER_INFO = _gauge(
     "headrace_worker_info",
     Source.PROCESS,
-    ("worker", "roles", "version"),
-    "The name, roles and release of this worker; always 1.",
+    ("worker", "role", "version"),
+    "The name, role and release of this worker; always 1.",
     Unit.FLAG,
 )
 FAILED_STEPS = _counter(
@@ -278,6 +279,12 @@ FAILED_STEPS = _counter(
     Source.PROCESS,
     ("failure",),
     "Failures of periodic work in the background, by what was not done; it is tried again.",
+)
+PROCESS_EXITS = _counter(
+    "headrace_process_exits_total",
+    Source.SUPERVISOR,
+    (),
+    "How often a process has ended by itself and was started again.",
 )
 
 METRICS: Sequence[Metric] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,8 +1,9 @@
-"""PURE. Merges the metrics pages of several processes into one."""
+"""PURE. Merges the metrics pages of several processes into one, and adds what their supervisor counts."""
 
 from collections.abc import Iterable, Mapping
 
-from streams.prometheus.text_format import Labels, labels
+from streams.prometheus import catalogue
+from streams.prometheus.text_format import NO_LABELS, Labels, labels, simple
 
 
 def merged(pages: Mapping[str, str]) -> str:
@@ -27,6 +28,12 @@ def merged(pages: Mapping[str, str]) -> str:
             elif line:
                 samples[name].append(_labelled(line, label))
     return "".join(f"{line}\n" for line in _lines(heads, samples))
+
+
+def exits_page(exits: int) -> str:
+    """What a supervisor adds to the page of a process: how often the process has ended by itself."""
+    part = simple(catalogue.PROCESS_EXITS, [(NO_LABELS, exits)])
+    return part.head + part.lines
 
 
 def _labelled(sample: str, label: Labels) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
@@ -65,9 +65,9 @@ class MetricsPage:
             yield from read()
 
 
-def process_metrics(worker: str, roles: Sequence[str]) -> Iterator[Part]:
-    """The metric that identifies a process: its name, its roles and its release."""
-    known = labels(worker=worker, roles=",".join(roles), version=_release())
+def process_metrics(worker: str, role: str) -> Iterator[Part]:
+    """The metric that identifies a process by its name, its role and its release, and its background failures."""
+    known = labels(worker=worker, role=role, version=_release())
     yield simple(catalogue.WORKER_INFO, [(known, 1)])
     failures = [(labels(failure=failure), count) for failure, count in sorted(failed_steps.items())]
     if failures:

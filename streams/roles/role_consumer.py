@@ -26,7 +26,7 @@ from streams.prometheus.page import MetricsPage
 
 log = structlog.get_logger()
 
-# Well within `shutdown_seconds`, in which the other roles of this process have to end too.
+# Well within `shutdown_seconds`.
 DRAIN_SECONDS = 3.0
 
 

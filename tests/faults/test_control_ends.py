@@ -17,7 +17,7 @@ async def test_promotions_that_wait_do_not_hold_up_the_end(
 ) -> None:
     """SIGTERM is answered by exit code 0 within its time; the event is decided when PostgreSQL is back."""
     settings = await topics(2, postgres_dsn=own_postgres.dsn)
-    worker = start_worker(settings)
+    worker = start_worker(settings, "control")
     await worker.ready()
     await asyncio.to_thread(own_postgres.stop)
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
@@ -27,7 +27,7 @@ async def test_promotions_that_wait_do_not_hold_up_the_end(
     worker.terminate()
     assert await worker.ended() == 0
     await asyncio.to_thread(own_postgres.start)
-    await start_worker(settings).ready()
+    await start_worker(settings, "control").ready()
     async with topic_log(settings.kafka_bootstrap, settings.topic_promotion_results) as log:
         await log.until(lambda: log.of(settings.topic_promotion_results), "a result")
         (record,) = log.of(settings.topic_promotion_results)

@@ -120,6 +120,7 @@ async def test_wait_ends_when_every_worker_answers_by_the_result(
     """Two workers follow; `status` names them; one that cannot load a version is named with the reason."""
     model = await serve_model(database, tmp_path)
     settings = await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
+    await start_worker(settings, "control").ready()
     for name in ("w-1", "w-2"):
         worker = start_worker(settings.model_copy(update={"worker_name": name}))
         await worker.ready()

@@ -44,7 +44,8 @@ async def test_from_the_model_to_the_rollback(
         artifact_dir=str(tmp_path / "artifacts"),
     )
     (tmp_path / "data").mkdir()
-    await start_worker(settings).ready()
+    for worker in [start_worker(settings, role) for role in ("predict", "control")]:
+        await worker.ready()
     (model,) = [block.text for block in blocks(_README, "sh") if "helper.make_model" in block.text]
     await typed(model, settings, tmp_path)
 

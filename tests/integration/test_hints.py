@@ -186,6 +186,7 @@ async def test_a_promotion_is_followed_at_once(
     model = await serve_model(database, tmp_path, canary_percent=20)
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
     settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS, **SURELY)
+    start_worker(settings, "control")
     worker = start_worker(settings)
     await worker.logged("hints are received")
     for swaps, (action, version) in enumerate((("promote", "v2"), ("rollback", "v1")), 2):
@@ -218,6 +219,7 @@ async def test_what_was_missed_is_read_when_hints_are_heard_again(
     model = await serve_model(database, tmp_path, canary_percent=20)
     own = {"artifact_dir": str(tmp_path / "artifacts"), "redis_url": own_redis.url}
     settings = await topics(1, postgres_dsn=database, **own, **NO_POLLS)
+    start_worker(settings, "control")
     worker = start_worker(settings)
     await worker.logged("hints are received")
     await asyncio.to_thread(own_redis.stop)

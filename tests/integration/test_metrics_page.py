@@ -25,8 +25,9 @@ async def test_counters_are_exactly_what_was_answered(
     url = f"http://127.0.0.1:{(await worker.logged('http served'))['port']}"
     await worker.ready()
     before = await scraped(url)
-    assert before.value("headrace_requests_total", model_name=model, model_version="v2", outcome="ok") == 0
-    assert before.value("headrace_traffic_weight_ratio", model_name=model, model_version="v2") == 0.3
+    canary = {"process": "predict", "model_name": model, "model_version": "v2"}
+    assert before.value("headrace_requests_total", **canary, outcome="ok") == 0
+    assert before.value("headrace_traffic_weight_ratio", **canary) == 0.3
     users = [f"u{number}" for number in range(100)]
     async with asking(settings) as asker:
         answers = await asker.ask(model, [number % 200 for number in range(REQUESTS)], users=users)
@@ -35,14 +36,12 @@ async def test_counters_are_exactly_what_was_answered(
         await publish(settings, event("promote", model, version="v2"), event("promote", "nobody-knows-it"))
         shown = await scraped(
             url,
-            lambda page: (
-                page.value("headrace_traffic_weight_ratio", model_name=model, model_version="v2") == 1
-            ),
+            lambda page: page.value("headrace_traffic_weight_ratio", **canary) == 1,
             "the promotion",
         )
         answers += await asker.ask(model, range(1000, 1050), users=users)
-    revision = shown.value("headrace_model_revision", model_name=model)
-    assert revision == before.value("headrace_model_revision", model_name=model) + 1
+    revision = shown.value("headrace_model_revision", process="predict", model_name=model)
+    assert revision == before.value("headrace_model_revision", process="predict", model_name=model) + 1
     shown = await scraped(
         url,
         lambda page: (
@@ -51,7 +50,7 @@ async def test_counters_are_exactly_what_was_answered(
             and "headrace_group_lag_records" in page.names
             # A sample that was taken while the promotion was followed says so until the next one.
             and "one" in page.labels("headrace_worker_epochs_behind", "worker")
-            and page.value("headrace_worker_epochs_behind", worker="one") == 0
+            and page.value("headrace_worker_epochs_behind", process="monitor", worker="one") == 0
         ),
         "what the other roles do",
     )
@@ -63,7 +62,7 @@ async def test_counters_are_exactly_what_was_answered(
     assert set(ok) == {"v1", "v2"}
     assert {code for _, code in failed} == {"INVALID_INPUT", "INVALID_OUTPUT", "UNKNOWN_MODEL"}
     for version, count in ok.items():
-        of = {"model_name": model, "model_version": version}
+        of = {"process": "predict", "model_name": model, "model_version": version}
         answered = [answer for answer in answers if answer.model_version == version]
         assert shown.value("headrace_requests_total", **of, outcome="ok") == count
         hits = sum(answer.cached for answer in answered if answer.error is None)
@@ -78,18 +77,24 @@ async def test_counters_are_exactly_what_was_answered(
         assert shown.value("headrace_request_latency_seconds_bucket", **of, le="0.004") == within
     for (version, code), count in failed.items():
         # Names that anybody can make up are under no model.
-        of = {"model_name": model if version else "", "model_version": version}
+        of = {"process": "predict", "model_name": model if version else "", "model_version": version}
         assert shown.value("headrace_request_errors_total", **of, code=code) == count
     assert shown.labels("headrace_requests_total", "model_name") == {model, ""}
     assert shown.total("headrace_requests_total") == len(answers)
 
-    assert shown.value("headrace_promotions_total", action="promote", status="applied") == 1
-    assert shown.value("headrace_promotions_total", action="promote", status="rejected") == 1
+    assert (
+        shown.value("headrace_promotions_total", process="control", action="promote", status="applied") == 1
+    )
+    assert (
+        shown.value("headrace_promotions_total", process="control", action="promote", status="rejected") == 1
+    )
     assert shown.labels("headrace_consumer_lag_records", "topic") >= {settings.topic_requests}
     assert shown.total("headrace_consumer_lag_records", topic=settings.topic_requests) == 0
-    assert shown.value("headrace_worker_heartbeat_age_seconds", worker="one") < 15
-    assert shown.value("headrace_registry_age_seconds") < 5
-    assert shown.value("headrace_models") == 1
-    assert shown.labels("headrace_worker_info", "roles") == {"predict,control,monitor,log"}
+    assert shown.value("headrace_worker_heartbeat_age_seconds", process="monitor", worker="one") < 15
+    assert shown.value("headrace_registry_age_seconds", process="predict") < 5
+    assert shown.value("headrace_models", process="predict") == 1
+    roles = {"predict", "control", "monitor", "log"}
+    assert shown.labels("headrace_worker_info", "role") == roles
+    assert all(shown.value("headrace_process_exits_total", process=role) == 0 for role in roles)
     worker.terminate()
     assert await asyncio.wait_for(worker.ended(), DEADLINE_SECONDS) == 0

@@ -70,8 +70,9 @@ async def test_what_is_asked_is_logged(
     model = await serve_model(database, tmp_path)
     settings = await topics(PARTITIONS, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
     silent = settings.model_copy(update={"log_group_id": f"silent-{settings.log_group_id}"})
-    worker = start_worker(settings, "predict,log")
-    await worker.ready()
+    workers = [start_worker(settings, role) for role in ("predict", "log")]
+    for worker in workers:
+        await worker.ready()
     began = datetime.now(UTC)
     async with PredictClient(settings) as client:
         first = await client.predict(model, user_id="u1", input={"x": 3})
@@ -93,8 +94,9 @@ async def test_what_is_asked_is_logged(
         assert "secret-input" not in str(dict(found))
     assert by_id[first.request_id]["input_digest"] == by_id[hit.request_id]["input_digest"] is not None
     assert by_id[refused.request_id]["input_digest"] is None
-    worker.terminate()
-    assert await worker.ended() == 0
+    for worker in workers:
+        worker.terminate()
+        assert await worker.ended() == 0
 
     await fetch(database, "TRUNCATE prediction_log")
     keeping = start_worker(silent.model_copy(update={"prediction_log_keeps_predictions": True}), "log")

@@ -1,7 +1,8 @@
-"""streams/process/http.py: paths that come while it serves, and its end with a stream open."""
+"""streams/process/http.py: paths that come while it serves, those of another process, its end with a stream open."""
 
 import asyncio
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from schemas.errors import SetupError
 from streams.process.http import Web
+from streams.process.http_forwarding import forwarded
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
@@ -61,16 +63,57 @@ async def test_an_open_stream_does_not_hold_up_the_end() -> None:
             await reading
 
 
-async def test_a_worker_is_ready_when_its_roles_are(
+async def test_other_paths_are_answered_by_another_process(tmp_path: Path) -> None:
+    """With its method, query, headers and body, as the answer comes; 503 when it is away."""
+    socket_path = str(tmp_path / "other.sock")
+    go_on = asyncio.Event()
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=201, headers={"X-Host": request.host, "X-Path": request.path_qs})
+        await response.prepare(request)
+        await response.write(await request.read())
+        await go_on.wait()
+        await response.write(b" end")
+        return response
+
+    other, shown = Web(), Web()
+    other.get("/echo", _hello)
+    other.post("/echo", echo)
+    shown.get("/here", _hello)
+    shown.other_paths(lambda request: forwarded(request, socket_path))
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        shown.serving("127.0.0.1", 0) as port,
+        httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        assert (await client.get("/echo")).status_code == 503
+        async with other.serving_on(socket_path):
+            assert (await client.get("/here")).text == "hello"
+            assert (await client.get("/echo")).text == "hello"
+            assert (await client.head("/echo")).text == ""
+            assert (await client.get("/nowhere")).status_code == 404
+            headers = {"Host": "name.example:80"}
+            async with client.stream("POST", "/echo?a=%20b", headers=headers, content=b"body") as answer:
+                parts = answer.aiter_raw()
+                assert await anext(parts) == b"body"
+                go_on.set()
+                assert await anext(parts) == b" end"
+            assert answer.status_code == 201
+            assert answer.headers["X-Host"] == "name.example:80"
+            assert answer.headers["X-Path"] == "/echo?a=%20b"
+            assert answer.headers.get_list("Server") == ["headrace"]
+
+
+async def test_a_worker_is_ready_when_its_role_is(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
     settings = await topics(1, postgres_dsn=database, http_port=0)
-    worker = start_worker(settings, "predict,control,monitor,log")
+    worker = start_worker(settings)
     port = (await worker.logged("http served"))["port"]
     async with asyncio.timeout(DEADLINE_SECONDS), httpx.AsyncClient(trust_env=False) as client:
         while (answer := await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 503:
             assert not answer.json()["ready"]
         assert answer.json()["ready"]
-        roles = {name.partition(":")[0] for name in answer.json()["conditions"]}
-        assert roles == {"all roles have started", "predict", "control", "monitor", "log"}
+        conditions = {name.partition(":")[0] for name in answer.json()["conditions"]}
+        assert conditions == {"the role has started", "predict"}
         assert (await client.get(f"http://127.0.0.1:{port}/livez")).json() == {"alive": True}

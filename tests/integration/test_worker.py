@@ -26,7 +26,7 @@ async def test_different_partition_counts_are_refused(topics: MakeTopics, databa
             return len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) == 3
 
         await wait_until(described, "the new partitions")
-    ended = await headrace("worker", settings=settings)
+    ended = await headrace("worker", "--roles", "predict", settings=settings)
     assert ended.code == 1
     assert f"{settings.topic_requests} has 2 partitions" in ended.stderr
     assert f"{settings.topic_responses} has 3" in ended.stderr
@@ -39,7 +39,9 @@ async def test_different_partition_counts_are_refused(topics: MakeTopics, databa
 async def test_a_missing_topic_is_named(topics: MakeTopics, database: str, setting: str) -> None:
     """The worker says so at once, and does not create it."""
     settings = await topics(2, postgres_dsn=database)
-    ended = await headrace("worker", settings=settings.model_copy(update={setting: "nobody-made-me"}))
+    ended = await headrace(
+        "worker", "--roles", "predict", settings=settings.model_copy(update={setting: "nobody-made-me"})
+    )
     assert ended.code == 1
     assert "has no topic nobody-made-me" in ended.stderr
 
@@ -48,7 +50,7 @@ async def test_without_postgres_it_does_not_start(topics: MakeTopics) -> None:
     """It cannot load a route: exit code 3 says to try again."""
     (port,) = free_ports(1)
     settings = await topics(1, postgres_dsn=f"postgresql://u:secret@127.0.0.1:{port}/d")
-    ended = await headrace("worker", settings=settings)
+    ended = await headrace("worker", "--roles", "predict", settings=settings)
     assert ended.code == 3
     assert "PostgreSQL does not answer" in ended.stderr
     assert "secret" not in ended.stderr
@@ -58,7 +60,9 @@ async def test_without_the_registrys_tables_it_says_what_to_run(
     topics: MakeTopics, stack: StackAddresses
 ) -> None:
     """The database of the stack itself has none."""
-    ended = await headrace("worker", settings=await topics(1, postgres_dsn=stack.postgres_dsn))
+    ended = await headrace(
+        "worker", "--roles", "predict", settings=await topics(1, postgres_dsn=stack.postgres_dsn)
+    )
     assert ended.code == 1
     assert "run `headrace init`" in ended.stderr
 
@@ -70,13 +74,15 @@ async def test_every_bootstrap_server_counts(
     (port,) = free_ports(1)
     settings = await topics(1, postgres_dsn=database)
     servers = f"127.0.0.1:{port}, {settings.kafka_bootstrap}"
-    await start_worker(settings.model_copy(update={"kafka_bootstrap": servers})).ready()
+    settings = settings.model_copy(update={"kafka_bootstrap": servers})
+    for worker in [start_worker(settings, role) for role in ("predict", "control")]:
+        await worker.ready()
 
 
 async def test_without_kafka_it_does_not_start(database: str) -> None:
     """Exit code 3, and the address that was tried."""
     (port,) = free_ports(1)
     settings = Settings.model_validate({"kafka_bootstrap": f"127.0.0.1:{port}", "postgres_dsn": database})
-    ended = await headrace("worker", settings=settings)
+    ended = await headrace("worker", "--roles", "predict", settings=settings)
     assert ended.code == 3
     assert f"Kafka at 127.0.0.1:{port}" in ended.stderr

@@ -17,17 +17,17 @@ from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.command import HEADRACE, environment
 from tests.support.stack.fork_server import ForkedProcess
 
-ALL_ROLES = "predict,control"
-
 
 class WorkerProcess:
     """A worker with these roles and settings; `close` ends it, whatever state it is in.
 
-    Its log is read by a thread, so that it never waits for its reader.
+    With several roles or `processes` it is a supervisor, whose processes write to the same log. The log is read by a
+    thread, so that it never waits for its reader.
     """
 
-    def __init__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> None:
+    def __init__(self, settings: Settings, roles: str = "predict", processes: int = 1) -> None:
         self._process, self._stderr = _start(settings, roles, processes)
+        self._ready_event = "worker ready" if processes == 1 and "," not in roles else "all processes ready"
         self._lines: list[str] = []
         self._at_end = False
         self._news = threading.Condition()
@@ -46,7 +46,7 @@ class WorkerProcess:
 
     async def ready(self) -> None:
         """Wait until it serves; its partitions are assigned a moment later."""
-        await self.logged("worker ready")
+        await self.logged(self._ready_event)
 
     async def logged(self, event: str, *, times: int = 1) -> JsonObject:
         """Wait until it has logged an event `times` times; return the line of the last one."""
@@ -139,7 +139,7 @@ def _start(
 class StartWorker(Protocol):
     """The fixture `start_worker`."""
 
-    def __call__(self, settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess: ...
+    def __call__(self, settings: Settings, roles: str = "predict", processes: int = 1) -> WorkerProcess: ...
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def worker_processes() -> Iterator[StartWorker]:
     """What starts workers that end with the block; their logs are printed then, for a test that fails."""
     started: list[WorkerProcess] = []
 
-    def start(settings: Settings, roles: str = ALL_ROLES, processes: int = 1) -> WorkerProcess:
+    def start(settings: Settings, roles: str = "predict", processes: int = 1) -> WorkerProcess:
         started.append(WorkerProcess(settings, roles, processes))
         return started[-1]
 

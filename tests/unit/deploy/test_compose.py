@@ -11,7 +11,7 @@ from deploy.local.java import kafka_version
 from deploy.local.kafka import MAX_MESSAGE_BYTES
 from streams.config.settings import Settings
 from streams.config.sources import VARIABLES
-from streams.worker import ROLES
+from streams.roles import ROLES
 
 FILE = Path(__file__).parents[3] / "docker-compose.yml"
 SERVERS = ["kafka", "postgres", "redis"]

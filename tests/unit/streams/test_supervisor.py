@@ -1,9 +1,29 @@
-"""streams/supervisor.py: how often a worker has failed in a row."""
+"""streams/supervisor.py: which processes it starts, and how often one has failed in a row."""
 
-from streams.supervisor import STEADY_SECONDS, failures_in_a_row
+from streams.supervisor import STEADY_SECONDS, PlannedProcess, failures_in_a_row, planned
 
 
-def test_a_worker_that_ran_steadily_starts_a_new_series() -> None:
+def test_each_role_has_a_process() -> None:
+    """All have the name of the worker: what each of them writes says its role, too."""
+    assert planned("w", ["predict", "control"], 1) == [
+        PlannedProcess("predict", "predict", "w"),
+        PlannedProcess("control", "control", "w"),
+    ]
+
+
+def test_further_processes_are_of_the_roles_that_share_their_partitions() -> None:
+    """Each of them is a worker with a name of its own."""
+    assert planned("w", ["predict", "control", "monitor", "log"], 2) == [
+        PlannedProcess("predict-1", "predict", "w-1"),
+        PlannedProcess("predict-2", "predict", "w-2"),
+        PlannedProcess("control", "control", "w"),
+        PlannedProcess("monitor", "monitor", "w"),
+        PlannedProcess("log-1", "log", "w-1"),
+        PlannedProcess("log-2", "log", "w-2"),
+    ]
+
+
+def test_a_process_that_ran_steadily_starts_a_new_series() -> None:
     """Its next failure counts as the first one."""
     assert failures_in_a_row(7, STEADY_SECONDS - 1) == 8
     assert failures_in_a_row(7, STEADY_SECONDS) == 1
