@@ -18,6 +18,10 @@ MAX_RECORD_BYTES = 1024 * 1024
 # orjson writes fewer levels than it reads; `canonical` raises beyond this.
 MAX_INPUT_NESTING = 254
 
+_dumps, _SORT_KEYS = orjson.dumps, orjson.OPT_SORT_KEYS
+# The copy of a hash costs half of a new one.
+_new_hash = hashlib.blake2b(digest_size=16).copy
+
 
 def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonObject:
     """Read a record's value as a JSON object.
@@ -44,14 +48,16 @@ def canonical(value: Any) -> bytes:
     Raises ValueError when `value` is nested deeper than `MAX_INPUT_NESTING` levels.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return _dumps(value, None, _SORT_KEYS)
     except orjson.JSONEncodeError as error:
         raise ValueError(str(error)) from None
 
 
 def digest(canonical_form: bytes) -> bytes:
     """BLAKE2b-128 of a canonical form, in hexadecimal (RFC 7693)."""
-    return hexlify(hashlib.blake2b(canonical_form, digest_size=16).digest())
+    hashed = _new_hash()
+    hashed.update(canonical_form)
+    return hexlify(hashed.digest())
 
 
 def _json_type(value: object) -> str:

@@ -26,10 +26,9 @@ the worker ends, and the slice is fetched again.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import structlog
@@ -188,27 +187,35 @@ class Pipeline:
         """Split the requests of each version into cache hits and misses, with one read for all."""
         hits: Hits = {}
         misses: Requests = {}
-        cacheable = [version for version in requests if version.spec.cache_ttl_seconds]
-        entries: Iterator[bytes | None] = iter(())
-        if cacheable:
-            keys = [
-                version.cache_prefix + request.digest
-                for version in cacheable
-                for request in requests[version]
-            ]
-            entries = iter(await self._cache.get_many(keys))
+        cacheable: Requests = {}
         for version, of_version in requests.items():
-            if not version.spec.cache_ttl_seconds:
+            (cacheable if version.spec.cache_ttl_seconds else misses)[version] = of_version
+        if not cacheable:
+            return hits, misses
+        keys: list[bytes] = []
+        for version, of_version in cacheable.items():
+            prefix = version.cache_prefix
+            keys += [prefix + request.digest for request in of_version]
+        values = await self._cache.get_many(keys)
+        start = 0
+        for version, of_version in cacheable.items():
+            of_these = values[start : start + len(of_version)]
+            start += len(of_version)
+            # Most slices are all hits or all misses.
+            missing = of_these.count(None)
+            if missing == 0:
+                hits[version] = of_version, cast("list[bytes]", of_these)
+            elif missing == len(of_version):
                 misses[version] = of_version
-                continue
-            values = list(islice(entries, len(of_version)))
-            if None in values:
-                misses[version] = [
-                    request for request, value in zip(of_version, values, strict=True) if value is None
-                ]
-            found = [request for request, value in zip(of_version, values, strict=True) if value is not None]
-            if found:
-                hits[version] = found, [value for value in values if value is not None]
+            else:
+                found, predictions, missed = [], [], []
+                for request, value in zip(of_version, of_these, strict=True):
+                    if value is None:
+                        missed.append(request)
+                    else:
+                        found.append(request)
+                        predictions.append(value)
+                hits[version], misses[version] = (found, predictions), missed
         return hits, misses
 
     async def _infer_and_validate(self, call: CoalescedCall) -> None:

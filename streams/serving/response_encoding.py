@@ -76,8 +76,8 @@ class ResponseEncoder:
         }
         if fallback:
             common["fallback"] = True
-        # The fields that all responses share are encoded once.
-        shared = orjson.dumps(common)[:-1]
+        # The fields that all responses share, and the first name of the others, are encoded once.
+        shared = orjson.dumps(common)[:-1] + b',"request_id":'
         prefix, as_json = self._source_prefix, orjson.dumps
         rows: list[Row] = []
         for request, prediction in zip(requests, predictions, strict=True):
@@ -89,13 +89,16 @@ class ResponseEncoder:
             ]
             if record.headers:
                 headers += _carried(record.headers)
-            value = b'%b,"request_id":%b,"user_id":%b,"predictions":%b}' % (
+            parts = (
                 shared,
                 as_json(request.request_id),
+                b',"user_id":',
                 as_json(request.user_id),
+                b',"predictions":',
                 prediction,
+                b"}",
             )
-            rows.append((now_unix_ms, record.key, value, headers))
+            rows.append((now_unix_ms, record.key, b"".join(parts), headers))
         return rows
 
     def error(

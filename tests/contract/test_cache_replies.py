@@ -10,7 +10,7 @@ import pytest
 from tests.support.deadline import DEADLINE_SECONDS
 from workers.cache import availability
 from workers.cache.redis_cache import PredictionCache
-from workers.cache.sealing import seal
+from workers.cache.sealing import Sealer
 
 NAMESPACE = b"n:"
 SECRET = bytes(32)
@@ -103,7 +103,7 @@ async def test_a_probe_without_an_answer_is_the_only_one(monkeypatch: pytest.Mon
 async def test_msetex_writes_all_at_once() -> None:
     """Redis 8.4 gets one MSETEX with one expiry for all."""
     commands: list[Command] = []
-    sealed = [seal(SECRET, b"k1", b"v1"), seal(SECRET, b"k2", b"v2")]
+    sealed = Sealer(SECRET).seal([b"k1", b"k2"], [b"v1", b"v2"])
 
     def script(command: Command) -> bytes:
         commands.append(command)
@@ -131,7 +131,7 @@ async def test_older_servers_get_a_script() -> None:
         for _ in range(2):
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
     assert [command[0] for command in commands] == [b"MSETEX", b"EVALSHA", b"EVAL", b"EVALSHA"]
-    assert commands[-1][2:] == [b"1", b"n:k", seal(SECRET, b"k", b"v"), b"300"]
+    assert commands[-1][2:] == [b"1", b"n:k", *Sealer(SECRET).seal([b"k"], [b"v"]), b"300"]
 
 
 async def test_a_server_of_another_protocol_makes_the_cache_unavailable() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha1
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hiredis
 import structlog
@@ -31,7 +31,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from schemas.errors import CacheUnavailableError, SetupError
 from workers.cache.availability import Availability, CacheEvent, CacheState, advance
-from workers.cache.sealing import seal, unseal
+from workers.cache.sealing import Sealer
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class PredictionCache:
         connection_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._namespace = namespace
-        self._secret = secret
+        self._sealer = Sealer(secret)
         self.rejected_values = 0
         """The number of values in Redis that no worker of this installation wrote under their key."""
         self._rejected_logged = 0
@@ -95,7 +95,7 @@ class PredictionCache:
             with suppress(CacheUnavailableError):
                 sealed = await self._guarded(self._read(keys))
                 self._advance(CacheEvent.READ_ANSWERED)
-                values = unseal(self._secret, keys, sealed, MAX_VALUE_BYTES)
+                values = self._sealer.unseal(keys, sealed, MAX_VALUE_BYTES)
                 if rejected := values.count(None) - sealed.count(None):
                     self._count_rejected(rejected)
                 return values
@@ -109,13 +109,13 @@ class PredictionCache:
 
     async def set_many(self, items: Sequence[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         """Store each (key, value) for `ttl_seconds`, at least 1; values over 64 KiB are left out."""
-        fitting = [
-            (key, seal(self._secret, key, value)) for key, value in items if len(value) <= MAX_VALUE_BYTES
-        ]
+        fitting = [item for item in items if len(item[1]) <= MAX_VALUE_BYTES]
         for start in range(0, len(fitting), KEYS_PER_WRITE):
             if not self.available:
                 return
-            chunk = fitting[start : start + KEYS_PER_WRITE]
+            keys, values = zip(*fitting[start : start + KEYS_PER_WRITE], strict=True)
+            sealed = cast("list[bytes]", self._sealer.seal(keys, values))
+            chunk = list(zip(keys, sealed, strict=True))
             with suppress(CacheUnavailableError):
                 refusal = await self._guarded(self._write(chunk, b"%d" % ttl_seconds))
                 if refusal is None:
