@@ -20,7 +20,9 @@ from faust.transport.consumer import Consumer
 from faust.types import TP, AppT
 
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
+from streams.kafka.commit_metadata import decode_metadata
 from streams.kafka.stopping import stop_consumer
+from streams.kafka.topic_identity import TopicIdentity, is_other
 
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
@@ -54,6 +56,9 @@ class AiokafkaConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._kafka: aiokafka.AIOKafkaConsumer | None = None
+        self.topics: TopicIdentity
+        self.has_positions = False
+        """False from an assignment until the consumer is at the positions of its group."""
 
     @property
     def kafka(self) -> Any:
@@ -80,6 +85,7 @@ class AiokafkaConsumer(Consumer):
         )
         await self._kafka.start()
         coordinator = self._kafka._coordinator
+        self.topics = TopicIdentity(self._kafka)
         coordinator._do_commit_offsets = partial(_commit_once, coordinator._do_commit_offsets)
 
     async def on_stop(self) -> None:
@@ -99,7 +105,24 @@ class AiokafkaConsumer(Consumer):
         return {TP(*tp) for tp in self.kafka.assignment()}
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        positions: Mapping[TP, int] = await self.kafka.seek_to_committed()
+        """Seek to the committed offsets, or to the beginning of a topic that is not the one they were committed in."""
+        assignment = self.kafka._subscription.subscription.assignment
+        committed = await self.kafka._coordinator.fetch_committed_offsets(assignment.tps)
+        topic_ids = {tp: decode_metadata(each.metadata).topic_id for tp, each in committed.items()}
+        await self.topics.learn(
+            {tp.topic for tp in assignment.tps}, {tp.topic: topic_id for tp, topic_id in topic_ids.items()}
+        )
+        positions: dict[TP, int] = {}
+        for tp, topic_id in topic_ids.items():
+            if not assignment.active:
+                # A rebalance came first; another seek follows it.
+                return {}
+            if is_other(topic_id, self.topics.id_of(tp.topic)):
+                await self.kafka.seek_to_beginning(tp)
+            else:
+                positions[TP(*tp)] = committed[tp].offset
+                self.kafka.seek(tp, committed[tp].offset)
+        self.has_positions = assignment.active
         return positions
 
     async def _seek(self, partition: TP, offset: int) -> None:

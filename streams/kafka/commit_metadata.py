@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -34,13 +35,19 @@ class CommitMetadata:
     """The content of the metadata; `begun` has rising ends and falling attempts."""
 
     begun: tuple[BegunRange, ...] = ()
+    topic_id: str = ""
+    """The id of the topic that the offset is a position in; empty when it is not known."""
 
 
 def encode_metadata(metadata: CommitMetadata) -> str:
     """The text to commit with an offset."""
     if metadata == CommitMetadata():
         return ""
-    content = {"v": _FORMAT_VERSION, "begun": [list(each) for each in metadata.begun]}
+    content: dict[str, Any] = {"v": _FORMAT_VERSION}
+    if metadata.begun:
+        content["begun"] = [list(each) for each in metadata.begun]
+    if metadata.topic_id:
+        content["topic_id"] = metadata.topic_id
     return orjson.dumps(content).decode()
 
 
@@ -55,7 +62,7 @@ def decode_metadata(text: str | None) -> CommitMetadata:
         return CommitMetadata()
     if not isinstance(content, dict) or content.get("v") != _FORMAT_VERSION:
         return CommitMetadata()
-    return CommitMetadata(begun=_begun(content.get("begun")))
+    return CommitMetadata(begun=_begun(content.get("begun")), topic_id=_topic_id(content.get("topic_id")))
 
 
 def _begun(ranges: Any) -> tuple[BegunRange, ...]:
@@ -64,6 +71,13 @@ def _begun(ranges: Any) -> tuple[BegunRange, ...]:
         return ()
     begun = tuple(BegunRange(*each) for each in ranges)
     return begun if _is_ordered(begun) else ()
+
+
+def _topic_id(value: Any) -> str:
+    try:
+        return str(UUID(value)) if isinstance(value, str) else ""
+    except ValueError:
+        return ""
 
 
 def _is_range(value: Any) -> bool:

@@ -37,6 +37,7 @@ from mode.utils.futures import notify
 from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TopicGoneError, TransportOptions
 from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import BatchReader, wait_for_fetch
+from streams.kafka.commit_metadata import CommitMetadata, encode_metadata
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
 
 # Not `__name__`: Faust's services log under that name, and `streams/process/logs.py` hides that logger.
@@ -71,6 +72,11 @@ class SliceConsumer(AiokafkaConsumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Record]]:
         if not self.flow_active or not await self._slot_is_free(timeout):
             return {}
+        if not self.has_positions:
+            # Faust gives up the seek that follows an assignment after a while.
+            await self.perform_seek()
+            if not self.has_positions:
+                return {}
         kafka = self.kafka
         fetcher = kafka._fetcher
         generation = self.app.consumer_generation_id
@@ -187,7 +193,11 @@ class SliceConsumer(AiokafkaConsumer):
         start_new_transaction: bool = True,  # noqa: ARG002  # the base class's signature
     ) -> bool:
         assigned = self.assignment()
-        mine = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        mine = {
+            tp: offset
+            for tp, offset in offsets.items()
+            if tp in assigned and not self.topics.is_recreated(tp.topic)
+        }
         if not mine or not await self._commit(mine):
             return False
         self._committed_offset.update(mine)
@@ -197,7 +207,10 @@ class SliceConsumer(AiokafkaConsumer):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         try:
             await self.kafka.commit(
-                {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+                {
+                    TopicPartition(*tp): OffsetAndMetadata(offset, self._metadata_of(tp))
+                    for tp, offset in offsets.items()
+                }
             )
         except (CommitFailedError, IllegalStateError) as error:
             # A rebalance came first: the partition's new owner reads the records again.
@@ -214,6 +227,9 @@ class SliceConsumer(AiokafkaConsumer):
             self.log.warning("Commit failed, retrying in %s s: %r", self.commit_interval, error)
             return False
         return True
+
+    def _metadata_of(self, tp: TP) -> str:
+        return encode_metadata(CommitMetadata(topic_id=self.topics.id_of(tp.topic)))
 
     def _settle(self, offsets: Mapping[TP, int]) -> None:
         for tp, offset in offsets.items():
@@ -232,6 +248,7 @@ class SliceConsumer(AiokafkaConsumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.offsets.clear()
         self._slot_freed.set()
+        self.has_positions = False
         await super().on_partitions_assigned(assigned, generation_id)
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 

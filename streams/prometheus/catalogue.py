@@ -267,6 +267,12 @@ CONSUMER_STEPPED_OVER = _counter(
     ("topic", "code"),
     "Batches that this process could not read (UNREADABLE_BATCH) and stepped over, with one dead letter each.",
 )
+CONSUMER_RECREATED_TOPICS = _counter(
+    "headrace_consumer_recreated_topics_total",
+    Source.ROLES,
+    ("topic",),
+    "How often this process found another topic of the same name, and began to read it from its beginning.",
+)
 WORKER_INFO = _gauge(
     "headrace_worker_info",
     Source.PROCESS,

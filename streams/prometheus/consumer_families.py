@@ -37,3 +37,6 @@ class ConsumerMetrics:
             catalogue.CONSUMER_STEPPED_OVER,
             [(with_label(of_topic, "code", code), count) for code, count in self._step_over.counts.items()],
         )
+        yield simple(
+            catalogue.CONSUMER_RECREATED_TOPICS, [(of_topic, consumer.topics.recreated_total[self._topic])]
+        )

@@ -70,6 +70,23 @@ def test_aiokafka_commits_through_what_is_wrapped() -> None:
     assert not TopicGoneError.retriable
 
 
+def test_aiokafka_fetches_through_what_is_wrapped() -> None:
+    """The fetcher makes a FetchRequest of topic names, sends it by the client, and reads a response with names."""
+    assert "req = FetchRequest(" in source(Fetcher._get_actions_per_node)
+    fetch = source(Fetcher._proc_fetch_request)
+    assert "await self._client.send(node_id, request)" in fetch
+    assert "for topic, partitions in response.topics" in fetch
+    assert "response.API_VERSION >= 11" in fetch
+    # An error of an id is made one of a name, which the fetcher answers by asking for metadata.
+    assert "Errors.UnknownTopicOrPartitionError" in fetch
+
+
+def test_aiokafka_rejoins_on_request() -> None:
+    """`request_rejoin` makes the coordination routine join the group again."""
+    assert "self._rejoin_needed_fut.set_result(None)" in source(GroupCoordinator.request_rejoin)
+    assert "self._rejoin_needed_fut.done()" in source(GroupCoordinator.need_rejoin)
+
+
 def test_faust_acknowledges_through_what_is_overridden() -> None:
     """The last reference of a message acknowledges it by `Consumer.ack`, which keeps `_unacked_messages`."""
     assert "consumer.ack(self)" in source(ConsumerMessage.on_final_ack)

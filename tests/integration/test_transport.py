@@ -6,17 +6,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiokafka
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
-from streams.kafka.faust_app import WorkerApp, worker_app
+from streams.kafka.faust_app import WorkerApp, consumer_of, worker_app
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
 from streams.kafka.transport import SliceConsumer
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.kafka.administration import commit_for, committed_offsets, make_anew
 from tests.support.kafka.topic_log import topic_log
 from tests.support.stack.services import MakeTopics
 
@@ -307,3 +308,36 @@ async def test_what_joins_a_waiting_batch_arrives_with_it(topics: MakeTopics) ->
     async with topic_log(settings.kafka_bootstrap, topic) as log:
         await log.to_end()
         assert [record.timestamp for record in log.of(topic)] == list(range(ROWS))
+
+
+async def test_an_offset_of_another_topic_is_not_taken(topics: MakeTopics) -> None:
+    """The group has an offset of a topic of the same name, and the new topic has more records than it says."""
+    settings = await topics(partitions=1)
+    await produce(settings, 20)
+    handled = Handled()
+    async with running(settings, handled):
+        await handled.until(lambda: len(handled.offsets) == 20)
+    before = await committed_offsets(settings, settings.group_id)
+    await make_anew(settings, settings.topic_requests, 1)
+    await commit_for(settings, settings.group_id, before)
+    await produce(settings, 50)
+    handled = Handled()
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.offsets) >= 50)
+        assert consumer_of(app).topics.recreated_total == {settings.topic_requests: 1}
+    assert handled.offsets == list(range(50))
+    after = await committed_offsets(settings, settings.group_id)
+    assert [each.offset for each in before.values()] == [20]
+    assert [each.offset for each in after.values()] == [50]
+
+
+async def test_an_offset_without_a_topic_is_taken(topics: MakeTopics) -> None:
+    """As workers of earlier releases, and other tools, commit them."""
+    settings = await topics(partitions=1)
+    await produce(settings, 20)
+    place = TopicPartition(settings.topic_requests, 0)
+    await commit_for(settings, settings.group_id, {place: OffsetAndMetadata(15, "")})
+    handled = Handled()
+    async with running(settings, handled):
+        await handled.until(lambda: len(handled.offsets) == 5)
+    assert handled.offsets == list(range(15, 20))

@@ -1,17 +1,23 @@
-"""Changes on the broker: remove the members of a group, limit the size of a topic's batches."""
+"""Changes on the broker: remove the members of a group, limit a topic's batches, make a topic anew, move offsets."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.structs import OffsetAndMetadata
 
 from streams.config.settings import Settings
+from streams.kafka.stopping import stop_consumer
 from streams.kafka.topics import administration
+from tests.support.deadline import wait_until
 
 # Kafka's own default.
 DEFAULT_MESSAGE_BYTES = 1_048_588
+_NO_ERROR = 0
 
 
 async def expire_members(settings: Settings, group_id: str) -> int:
@@ -37,3 +43,37 @@ async def set_message_limits(settings: Settings, limits: Mapping[str, int]) -> N
     async with administration(settings) as admin:
         for response in await admin.alter_configs(resources):
             assert {code for code, *_ in response.resources} == {0}
+
+
+async def make_anew(settings: Settings, topic: str, partitions: int) -> None:
+    """Delete a topic and create it as soon as the broker lets us."""
+    async with administration(settings) as admin:
+        await admin.delete_topics([topic])
+
+        async def created() -> bool:
+            response = await admin.create_topics([NewTopic(topic, partitions, 1)])
+            return bool(response.topic_errors[0][1] == _NO_ERROR)
+
+        await wait_until(created, "the new topic")
+
+
+async def committed_offsets(settings: Settings, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What a group has committed."""
+    async with administration(settings) as admin:
+        offsets: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(group_id)
+    return offsets
+
+
+async def commit_for(
+    settings: Settings, group_id: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> None:
+    """Commit offsets for a group that has no members."""
+    consumer: Any = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, group_id=group_id, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        consumer.assign(list(offsets))
+        await consumer.commit(offsets)
+    finally:
+        await stop_consumer(consumer)

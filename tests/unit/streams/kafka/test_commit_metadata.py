@@ -9,6 +9,7 @@ from streams.kafka.commit_metadata import BegunRange, CommitMetadata, decode_met
 
 # Kafka's default of `offset.metadata.max.bytes`.
 MAX_BYTES = 4096
+TOPIC_ID = "4c8b8f0e-6a6b-4f3e-9d0a-0c1d2e3f4a5b"
 
 
 @st.composite
@@ -17,7 +18,8 @@ def metadata(draw: st.DrawFn) -> CommitMetadata:
     attempts = sorted(
         draw(st.sets(st.integers(1, 100), min_size=len(ends), max_size=len(ends))), reverse=True
     )
-    return CommitMetadata(tuple(map(BegunRange, ends, attempts)))
+    topic_id = draw(st.one_of(st.just(""), st.uuids().map(str)))
+    return CommitMetadata(tuple(map(BegunRange, ends, attempts)), topic_id)
 
 
 @given(metadata())
@@ -39,6 +41,7 @@ def test_the_format_is_stable() -> None:
     content = CommitMetadata((BegunRange(1203, 2), BegunRange(2000, 1)))
     assert encode_metadata(content) == '{"v":1,"begun":[[1203,2],[2000,1]]}'
     assert decode_metadata('{"v":1,"begun":[[1203,2],[2000,1]],"later":{}}') == content
+    assert encode_metadata(CommitMetadata(topic_id=TOPIC_ID)) == f'{{"v":1,"topic_id":"{TOPIC_ID}"}}'
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,8 @@ def test_the_format_is_stable() -> None:
         '{"v":1,"begun":[[5,true]]}',
         '{"v":1,"begun":[[5,0]]}',
         '{"v":1,"begun":[[-5,1]]}',
+        '{"v":1,"topic_id":5}',
+        '{"v":1,"topic_id":"5"}',
         '{"v":1,"begun":[[5,1],[5,2]]}',
         '{"v":1,"begun":[[5,1],[6,1]]}',
         '{"v":1,"begun":[[9223372036854775808,1]]}',

@@ -1,0 +1,108 @@
+# ruff: noqa: SLF001  # the client and the coordinator of an aiokafka consumer have private names only
+"""Binds the positions of a consumer to the topics that they are positions in.
+
+A name is not enough: a topic that is deleted and created again has its own offsets, and aiokafka would go on reading
+at the old position. Here a consumer reads the ids of its topics at each assignment, fetches by them, and commits each
+offset with the id of its topic. A fetch by the id of a topic that is gone fails, whatever the new topic contains.
+Then the consumer rejoins its group, and every member starts where the new topic begins.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.protocol.fetch import FetchRequest
+
+from streams.kafka.fetch_by_id import FetchById, with_names
+from streams.kafka.topic_ids import read_topic_ids
+
+log = structlog.get_logger("streams.partitions")
+
+RETRY_SECONDS = 0.1
+
+
+class TopicIdentity:
+    """The ids of the topics that `kafka` reads; it must have started.
+
+    A topic has no id, which is the empty string here, on brokers older than Kafka 3.1. It is then read by its name.
+    """
+
+    def __init__(self, kafka: AIOKafkaConsumer) -> None:
+        self.recreated_total: Counter[str] = Counter()
+        """How often each topic was found to be another one of the same name."""
+        self._coordinator = kafka._coordinator
+        self._client = kafka._client
+        self._send = self._client.send
+        self._client.send = self._send_by_id
+        self._ids: dict[str, str] = {}
+        self._recreated: set[str] = set()
+
+    def id_of(self, topic: str) -> str:
+        """The id of the topic that the positions of this assignment belong to."""
+        return self._ids.get(topic, "")
+
+    def is_recreated(self, topic: str) -> bool:
+        """True from when another topic of this name is seen until the next assignment."""
+        return topic in self._recreated
+
+    async def learn(self, topics: Collection[str], committed: Mapping[str, str]) -> None:
+        """Read the ids of the assigned topics. Waits until the cluster has the topics.
+
+        `committed` has the ids of the topics that the group has committed offsets in.
+        """
+        present = await self._present_ids(topics)
+        while not present.keys() >= set(topics):
+            await asyncio.sleep(RETRY_SECONDS)
+            present = await self._present_ids(topics)
+        for topic, topic_id in present.items():
+            before = self._ids.get(topic) or committed.get(topic, "")
+            if is_other(before, topic_id):
+                self.recreated_total[topic] += 1
+                log.warning(
+                    "topic was created again; it is read from its beginning",
+                    topic=topic,
+                    topic_id=topic_id,
+                    topic_id_before=before,
+                )
+        self._ids = present
+        self._recreated.clear()
+
+    async def _present_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """The ids of those topics that the cluster has; empty while no broker answers."""
+        try:
+            return await read_topic_ids(self._client, self._send, topics)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            return {}
+
+    async def _send_by_id(self, node_id: Any, request: Any, **options: Any) -> Any:
+        """In place of the client's `send`: fetches by the ids of the topics."""
+        if type(request) is not FetchRequest:
+            return await self._send(node_id, request, **options)
+        ids = self._ids
+        if all(map(self.id_of, dict(request.topics))):
+            request = FetchById(request, ids)
+        response = with_names(await self._send(node_id, request, **options), ids)
+        if unknown := {each.topic for each in response.partitions_with(UnknownTopicOrPartitionError)}:
+            # The fetcher would ask again at once.
+            await asyncio.sleep(RETRY_SECONDS)
+            await self._look_for_others(unknown)
+        return response
+
+    async def _look_for_others(self, topics: Collection[str]) -> None:
+        """Rejoin the group when the cluster has other topics of these names."""
+        present = await self._present_ids(topics)
+        others = {topic for topic, topic_id in present.items() if is_other(self.id_of(topic), topic_id)}
+        if others - self._recreated:
+            self._recreated |= others
+            self._coordinator.request_rejoin()
+
+
+def is_other(topic_id: str, present_id: str) -> bool:
+    """PURE. Whether two ids are known and belong to different topics."""
+    return bool(topic_id and present_id and topic_id != present_id)
