@@ -21,6 +21,8 @@ from faust.types import TP, AppT
 
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
 from streams.kafka.commit_metadata import decode_metadata
+from streams.kafka.lost_records import LostRecords
+from streams.kafka.offset_tracker import Partition
 from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import TopicIdentity, is_other
 
@@ -57,6 +59,7 @@ class AiokafkaConsumer(Consumer):
         super().__init__(*args, **kwargs)
         self._kafka: aiokafka.AIOKafkaConsumer | None = None
         self.topics: TopicIdentity
+        self.lost = LostRecords()
         self.has_positions = False
         """False from an assignment until the consumer is at the positions of its group."""
 
@@ -85,7 +88,7 @@ class AiokafkaConsumer(Consumer):
         )
         await self._kafka.start()
         coordinator = self._kafka._coordinator
-        self.topics = TopicIdentity(self._kafka)
+        self.topics = TopicIdentity(self._kafka, self._on_out_of_range)
         coordinator._do_commit_offsets = partial(_commit_once, coordinator._do_commit_offsets)
 
     async def on_stop(self) -> None:
@@ -173,20 +176,34 @@ class AiokafkaConsumer(Consumer):
 
     def is_caught_up(self, tp: TP) -> bool:
         """True when every record that the broker reported for `tp` was fetched; False before the first fetch."""
-        subscription = self.kafka._subscription.subscription
-        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
-            return False
-        state = subscription.assignment.state_value(TopicPartition(*tp))
-        known: bool = state.lso is not None and state.has_valid_position
-        return known and state.position >= state.lso
+        state = self._state_of(tp)
+        return (
+            state is not None
+            and state.lso is not None
+            and state.has_valid_position
+            and bool(state.position >= state.lso)
+        )
 
     def position_after(self, tp: TP, offset: int) -> int:
         """The offset to read next after a record that was just taken, beyond the markers of transactions behind it."""
-        subscription = self.kafka._subscription.subscription
-        if subscription is None or subscription.assignment is None or tp not in subscription.assignment.tps:
+        state = self._state_of(tp)
+        if state is None or not state.has_valid_position:
             return offset + 1
-        state = subscription.assignment.state_value(TopicPartition(*tp))
-        return max(offset + 1, state.position) if state.has_valid_position else offset + 1
+        position: int = state.position
+        return max(offset + 1, position)
+
+    def _on_out_of_range(self, partition: Partition, offset: int) -> None:
+        """Called before aiokafka gives up the position; it ignores the response when it has another one by now."""
+        state = self._state_of(TP(*partition))
+        if state is not None and state.has_valid_position and state.position == offset:
+            self.lost.refused(partition, offset)
+
+    def _state_of(self, tp: TP) -> Any:
+        """Aiokafka's state of an assigned partition; None of another one."""
+        subscription = self.kafka._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return None
+        return subscription.assignment.state_value(tp)
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)

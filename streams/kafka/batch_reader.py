@@ -66,6 +66,7 @@ class BatchReader:
     def __init__(self, batch_max_bytes: int) -> None:
         self.parser = BatchParser(batch_max_bytes)
         self._damaged: dict[TopicPartition, int] = {}
+        self._passed_over: dict[TopicPartition, int] = {}
 
     async def fetched_records(
         self, fetcher: Any, partitions: Collection[Any], max_records: int | None
@@ -98,6 +99,8 @@ class BatchReader:
                 taken = unread.take(partition, max_records, state.highwater)
                 partition_records.next_fetch_offset = unread.next_offset
                 fetched._update_position()
+                if not taken:
+                    self._passed_over[partition] = unread.next_offset
                 if unread.exhausted:
                     fetched._partition_records = None
             if not fetched.has_more():
@@ -105,6 +108,14 @@ class BatchReader:
             return taken
 
         fetched.getall = getall
+
+    def passed_over(self) -> Mapping[TopicPartition, int]:
+        """Where the consumer is now in partitions whose last fetches had no record for it, since the last call.
+
+        They had markers of transactions, or records of aborted ones, or records that compaction had removed.
+        """
+        passed, self._passed_over = self._passed_over, {}
+        return passed
 
     def damaged_before(self, partition: TopicPartition, offset: int) -> bool:
         """Whether the batch at `offset` failed its checksum in the fetch before too; remembers that it did now."""

@@ -113,6 +113,14 @@ class OffsetTracker:
         while queue and queue[0].acknowledged:
             self._committable[done.partition] = queue.popleft().end
 
+    def pass_over(self, partition: Partition, offset: int) -> None:
+        """There is nothing to handle from the end of the partition's last slice to `offset`."""
+        queue = self._queues.get(partition)
+        if queue:
+            queue[-1].next_offset = max(queue[-1].next_offset, offset)
+        else:
+            self._committable[partition] = offset
+
     def committable(self, partition: Partition) -> int | None:
         """The offset after the last record of the acknowledged prefix; None when there is nothing to commit."""
         return self._committable.get(partition)

@@ -9,15 +9,16 @@ Then the consumer rejoins its group, and every member starts where the new topic
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 from aiokafka.protocol.fetch import FetchRequest
 
 from streams.kafka.fetch_by_id import FetchById, with_names
+from streams.kafka.offset_tracker import Partition
 from streams.kafka.topic_ids import read_topic_ids
 
 log = structlog.get_logger("streams.partitions")
@@ -31,13 +32,15 @@ class TopicIdentity:
     A topic has no id, which is the empty string here, on brokers older than Kafka 3.1. It is then read by its name.
     """
 
-    def __init__(self, kafka: AIOKafkaConsumer) -> None:
+    def __init__(self, kafka: AIOKafkaConsumer, on_out_of_range: Callable[[Partition, int], None]) -> None:
+        """`on_out_of_range` gets the partition and the offset of a fetch where the broker has no record."""
         self.recreated_total: Counter[str] = Counter()
         """How often each topic was found to be another one of the same name."""
         self._coordinator = kafka._coordinator
         self._client = kafka._client
         self._send = self._client.send
         self._client.send = self._send_by_id
+        self._on_out_of_range = on_out_of_range
         self._ids: dict[str, str] = {}
         self._recreated: set[str] = set()
 
@@ -85,13 +88,16 @@ class TopicIdentity:
         if type(request) is not FetchRequest:
             return await self._send(node_id, request, **options)
         ids = self._ids
-        if all(map(self.id_of, dict(request.topics))):
-            request = FetchById(request, ids)
-        response = with_names(await self._send(node_id, request, **options), ids)
+        has_ids = all(map(self.id_of, dict(request.topics)))
+        asked = FetchById(request, ids) if has_ids else request
+        response = with_names(await self._send(node_id, asked, **options), ids)
         if unknown := {each.topic for each in response.partitions_with(UnknownTopicOrPartitionError)}:
             # The fetcher would ask again at once.
             await asyncio.sleep(RETRY_SECONDS)
             await self._look_for_others(unknown)
+        for partition in response.partitions_with(OffsetOutOfRangeError):
+            offsets = {number: offset for number, offset, _ in dict(request.topics)[partition.topic]}
+            self._on_out_of_range(partition, offsets[partition.partition])
         return response
 
     async def _look_for_others(self, topics: Collection[str]) -> None:

@@ -96,13 +96,24 @@ class SliceConsumer(AiokafkaConsumer):
                     or generation != self.app.consumer_generation_id
                 ):
                     return {}
+                self._note_lost_records()
                 records: Mapping[TP, list[Record]] = await self._reader.fetched_records(
                     fetcher, active_partitions, self.transport.options.slice_max_records
                 )
+                for tp, offset in self._reader.passed_over().items():
+                    self.offsets.pass_over(Partition(*tp), offset)
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
                     return records
                 await wait_for_fetch(fetcher, remaining)
+
+    def _note_lost_records(self) -> None:
+        # A new position that aiokafka has before any record was taken is where it continues after lost records.
+        for partition in self.lost.waiting:
+            state = self._state_of(TP(*partition))
+            if state is not None and state.has_valid_position:
+                self.lost.moved(partition, state.position)
+                self.offsets.pass_over(partition, state.position)
 
     async def _slot_is_free(self, timeout: float) -> bool:
         limit = self.transport.options.max_outstanding * FULL_SLICE_WEIGHT
@@ -249,6 +260,7 @@ class SliceConsumer(AiokafkaConsumer):
         self.offsets.clear()
         self._slot_freed.set()
         self.has_positions = False
+        self.lost.clear()
         await super().on_partitions_assigned(assigned, generation_id)
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 

@@ -273,6 +273,12 @@ CONSUMER_RECREATED_TOPICS = _counter(
     ("topic",),
     "How often this process found another topic of the same name, and began to read it from its beginning.",
 )
+RECORDS_LOST = _counter(
+    "headrace_records_lost_total",
+    Source.ROLES,
+    ("topic",),
+    "Records that Kafka deleted, by retention or on request, before this process read them.",
+)
 WORKER_INFO = _gauge(
     "headrace_worker_info",
     Source.PROCESS,

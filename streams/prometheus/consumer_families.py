@@ -40,3 +40,4 @@ class ConsumerMetrics:
         yield simple(
             catalogue.CONSUMER_RECREATED_TOPICS, [(of_topic, consumer.topics.recreated_total[self._topic])]
         )
+        yield simple(catalogue.RECORDS_LOST, [(of_topic, consumer.lost.total[self._topic])])

@@ -19,6 +19,9 @@ from tests.support.kafka.raw_batches import HEADER_BYTES, packed, sealed
 
 PARTITION = TopicPartition("t", 0)
 LIMIT = 1 << 20
+CONTROL = 1 << 5
+"""The bit of a batch that is a marker of a transaction, in the second byte of its attributes."""
+ABORT = bytes(4)
 
 
 class Assignment:
@@ -37,12 +40,14 @@ class Assignment:
         self.position = position
 
 
-def batch_of(first: int, count: int, *, compression: int = 0, names: tuple[str, ...] = ()) -> bytearray:
+def batch_of(
+    first: int, count: int, *, compression: int = 0, names: tuple[str, ...] = (), key: bytes = b"k"
+) -> bytearray:
     """A Kafka batch of records whose values are their offsets."""
     builder = BatchBuilder(1 << 20, compression)
     for offset in range(first, first + count):
         headers = [(name, b"1") for name in names]
-        builder.append(timestamp=7, key=b"k", value=str(offset).encode(), headers=headers)
+        builder.append(timestamp=7, key=key, value=str(offset).encode(), headers=headers)
     raw = bytearray(builder._build())
     raw[0:8] = struct.pack(">q", first)
     return raw
@@ -229,3 +234,17 @@ def test_what_is_used_up_goes_without_the_collector() -> None:
         assert unread() is None
     finally:
         gc.enable()
+
+
+def test_a_fetch_without_a_record_is_passed_over() -> None:
+    """The consumer is behind it then; a fetch with records says so itself."""
+    reader = BatchReader(LIMIT)
+    marker = batch_of(4, 1, key=ABORT)
+    marker[22] |= CONTROL
+    result, assignment = fetched_of(batch_of(0, 4), sealed(marker), reader=reader)
+    assert len(result.getall(4)) == 4
+    assert reader.passed_over() == {}
+    assert drained(result, 10) == [[]]
+    assert reader.passed_over() == {PARTITION: 5}
+    assert reader.passed_over() == {}
+    assert assignment.position == 5

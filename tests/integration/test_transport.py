@@ -16,8 +16,8 @@ from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
 from streams.kafka.transport import SliceConsumer
-from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.kafka.administration import commit_for, committed_offsets, make_anew
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
+from tests.support.kafka.administration import commit_for, committed_offsets, delete_records, make_anew
 from tests.support.kafka.topic_log import topic_log
 from tests.support.stack.services import MakeTopics
 
@@ -341,3 +341,66 @@ async def test_an_offset_without_a_topic_is_taken(topics: MakeTopics) -> None:
     async with running(settings, handled):
         await handled.until(lambda: len(handled.offsets) == 5)
     assert handled.offsets == list(range(15, 20))
+
+
+async def until_committed(settings: Settings, offset: int) -> None:
+    async def is_committed() -> bool:
+        return await committed(settings) == offset
+
+    await wait_until(is_committed, f"the commit of {offset}")
+
+
+async def test_deleted_records_are_counted(topics: MakeTopics) -> None:
+    """Those that nobody had read, once."""
+    settings = await topics(partitions=1)
+    topic = settings.topic_requests
+    await produce(settings, 20)
+    handled = Handled()
+    async with running(settings, handled):
+        await handled.until(lambda: len(handled.offsets) == 20)
+    await produce(settings, 80)
+    await delete_records(settings, topic, 60)
+    handled = Handled()
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.offsets) == 40)
+        assert consumer_of(app).lost.total == {topic: 40}
+    assert handled.offsets == list(range(60, 100))
+
+
+async def test_a_loss_is_counted_when_no_record_is_left(topics: MakeTopics) -> None:
+    """The new position is committed, so the next owner of the partition does not count it again."""
+    settings = await topics(partitions=1)
+    topic = settings.topic_requests
+    await produce(settings, 20)
+    handled = Handled()
+    async with running(settings, handled):
+        await handled.until(lambda: len(handled.offsets) == 20)
+    await produce(settings, 30)
+    await delete_records(settings, topic, 50)
+    async with running(settings, Handled()) as app:
+        await until_committed(settings, 50)
+        assert consumer_of(app).lost.total == {topic: 30}
+    await produce(settings, 10)
+    handled = Handled()
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.offsets) == 10)
+        assert consumer_of(app).lost.total == {}
+
+
+async def test_an_aborted_transaction_is_no_lag(topics: MakeTopics) -> None:
+    """Nothing comes after it; the offset behind it is committed, and it is not counted as lost."""
+    settings = await topics(partitions=1)
+    handled = Handled()
+    async with (
+        running(settings, handled) as app,
+        aiokafka.AIOKafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap, transactional_id=settings.group_id
+        ) as producer,
+    ):
+        await producer.begin_transaction()
+        for _ in range(3):
+            await producer.send_and_wait(settings.topic_requests, b"{}", partition=0)
+        await producer.abort_transaction()
+        await until_committed(settings, 4)
+        assert handled.slices == []
+        assert consumer_of(app).lost.total == {}

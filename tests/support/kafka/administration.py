@@ -1,4 +1,6 @@
-"""Changes on the broker: remove the members of a group, limit a topic's batches, make a topic anew, move offsets."""
+"""Changes on the broker: remove the members of a group, limit a topic's batches, make a topic anew,
+move offsets, delete records.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata
@@ -77,3 +80,9 @@ async def commit_for(
         await consumer.commit(offsets)
     finally:
         await stop_consumer(consumer)
+
+
+async def delete_records(settings: Settings, topic: str, before_offset: int) -> None:
+    """Delete the records of partition 0 before an offset, as retention does."""
+    async with administration(settings) as admin:
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=before_offset)})

@@ -69,6 +69,18 @@ def test_a_settled_offset_is_not_committed_again() -> None:
     assert list(tracker.partitions()) == []
 
 
+def test_what_is_passed_over_is_committable() -> None:
+    """At once, or with the slices before it."""
+    tracker, first = OffsetTracker(), slice_of(5, 2)
+    tracker.pass_over(PARTITION, 5)
+    assert tracker.committable(PARTITION) == 5
+    tracker.track(first)
+    tracker.pass_over(PARTITION, 9)
+    assert tracker.committable(PARTITION) == 5
+    tracker.acknowledge(first)
+    assert tracker.committable(PARTITION) == 9
+
+
 def test_acknowledging_twice_counts_once() -> None:
     """A repeat changes neither the offset nor the count of open slices."""
     tracker, first, second = OffsetTracker(), slice_of(0, 2), slice_of(2, 2)

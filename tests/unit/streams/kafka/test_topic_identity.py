@@ -11,10 +11,11 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from streams.kafka import topic_identity
 from streams.kafka.fetch_by_id import FetchById
+from streams.kafka.offset_tracker import Partition
 from streams.kafka.topic_identity import TopicIdentity, is_other
 
 A, B = str(UUID(int=1)), str(UUID(int=2))
-UNKNOWN_TOPIC, UNKNOWN_TOPIC_ID = 3, 100
+OUT_OF_RANGE, UNKNOWN_TOPIC, UNKNOWN_TOPIC_ID = 1, 3, 100
 FETCH = FetchRequest(500, 1, 1000, 1, [("t", [(0, 5, 900)])])
 
 
@@ -31,7 +32,8 @@ class Cluster:
             _client=client, _coordinator=SimpleNamespace(request_rejoin=self._rejoin)
         )
         self.client: Any = client
-        self.topics = TopicIdentity(kafka)
+        self.out_of_range: list[tuple[Partition, int]] = []
+        self.topics = TopicIdentity(kafka, lambda *place: self.out_of_range.append(place))
 
     def _rejoin(self) -> None:
         self.rejoined += 1
@@ -140,3 +142,13 @@ async def test_offsets_of_another_topic_are_noticed() -> None:
     cluster = Cluster(B)
     await cluster.topics.learn({"t"}, {"t": A})
     assert cluster.topics.recreated_total == {"t": 1}
+
+
+@pytest.mark.parametrize("topic_id", [A, ""])
+async def test_a_fetch_without_a_record_is_reported(topic_id: str) -> None:
+    """With the offset that it asked for, by id or by name."""
+    cluster = Cluster(topic_id)
+    await cluster.topics.learn({"t"}, {})
+    cluster.fetch_error = OUT_OF_RANGE
+    await cluster.client.send(1, FETCH)
+    assert cluster.out_of_range == [(Partition("t", 0), 5)]
