@@ -11,6 +11,7 @@ HeadraceError
 │   ├── NoActiveVersionError
 │   ├── StaleRouteError
 │   ├── DeadlineExceededError
+│   │   └── DeadlineOutOfReachError
 │   ├── OverloadedError
 │   └── AnswerAndDeadLetterError   answer with `error` and write a dead letter
 │       ├── BackendUnavailableError
@@ -27,7 +28,8 @@ HeadraceError
 │   ├── CacheUnavailableError
 │   ├── RegistryUnavailableError
 │   │   └── RegistryFaultError
-│   └── ResponseTimeoutError
+│   ├── ResponseTimeoutError
+│   └── VersionOverloadedError
 ├── DataRefusedError           count the record as unreadable and skip it
 ├── ArtifactError              try the load again later; the older route stays, if there is one
 └── SetupError                 stop the process; the message says what to change
@@ -37,7 +39,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
-from schemas.events import ErrorCode, ErrorDetail
+from schemas.events import ErrorCode, ErrorDetail, PredictResponse
 
 
 class HeadraceError(Exception):
@@ -108,13 +110,17 @@ class StaleRouteError(AnswerError):
 
 
 class DeadlineExceededError(AnswerError):
-    """`deadline_ms` passed before a result was available."""
+    """`deadline_ms` passed before a result was available, or so many requests waited that it certainly would."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
 
 
+class DeadlineOutOfReachError(DeadlineExceededError):
+    """So many requests wait for the version that it cannot answer this one before its deadline."""
+
+
 class OverloadedError(AnswerError):
-    """The worker shed the request because a declared limit was reached."""
+    """As many requests wait for the version as its `max_waiting` or `max_waiting_bytes` allows: try again later."""
 
     code = ErrorCode.OVERLOADED
 
@@ -223,6 +229,15 @@ class ResponseTimeoutError(UnavailableError):
             f"no response to {request_id} within {timeout_seconds:g} s; is a worker running (`headrace worker`)?"
         )
         self.request_id = request_id
+
+
+class VersionOverloadedError(UnavailableError):
+    """The request was answered with OVERLOADED: `response` has the version. Send it again later, with growing pauses."""
+
+    def __init__(self, response: PredictResponse) -> None:
+        message = "" if response.error is None else response.error.message
+        super().__init__(f"{response.request_id} was refused with OVERLOADED: {message}")
+        self.response = response
 
 
 class DataRefusedError(HeadraceError):

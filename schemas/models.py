@@ -1,4 +1,7 @@
-"""Models, versions, their states and routes, and the promotion events that change them."""
+"""Models, versions, their states and routes, and the promotion events that change them.
+
+It has over 300 lines because they are one document on the wire, which is easier to read in one place.
+"""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -109,7 +112,7 @@ class Example(WireModel):
 
 
 class Fallback(StrEnum):
-    """Which version answers when a version's backend fails."""
+    """Which version answers when a version's backend fails, or too many requests wait for it."""
 
     PRODUCTION = "production"
 
@@ -160,10 +163,18 @@ class ModelSpec(WireModel):
         description="Limit of examples in one call; absent = 2048 for `onnx` and 256 for model servers. "
         "A `torchserve` call always has one example: that server batches calls itself.",
     )
+    max_waiting: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None,
+        description="Limit of the requests that wait for this version in one worker. One beyond it is answered at once, by "
+        "`fallback` or with OVERLOADED. Absent = no limit: a backlog waits in Kafka and is worked off.",
+    )
+    max_waiting_bytes: Annotated[int, Field(ge=1, le=2**40)] | None = Field(
+        default=None, description="As `max_waiting`, for the bytes of these requests' records."
+    )
     fallback: Annotated[Fallback, Field(strict=False)] | None = Field(
         default=None,
-        description="`production`: when this version's backend fails, the version in production answers, and the "
-        "response is marked `fallback`.",
+        description="`production`: when this version's backend fails, or too many requests wait for it, the version in "
+        "production answers, and the response is marked `fallback`.",
     )
     stale_policy: Annotated[StalePolicy, Field(strict=False)] = Field(
         default=StalePolicy.SERVE_STALE,

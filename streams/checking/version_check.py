@@ -33,7 +33,7 @@ from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
-from streams.serving.pipeline import MAX_PREDICTIONS_BYTES
+from streams.serving.pipeline_options import MAX_PREDICTIONS_BYTES
 from streams.serving.served_version import max_batch
 from workers.backends.port import DescribedBackend
 from workers.calls.batch_size import LONG

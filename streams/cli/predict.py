@@ -92,7 +92,7 @@ def predict(
 async def _predict_one(
     settings: "Settings", defaults: "Defaults", input_json: str, *, timeout_seconds: float, as_json: bool
 ) -> Counts:
-    from schemas.errors import InvalidRequestError, MalformedRecordError
+    from schemas.errors import InvalidRequestError, MalformedRecordError, VersionOverloadedError
     from schemas.wire import read_object
     from streams.cli.output import print_json
     from streams.clients.predict_client import PredictClient
@@ -102,13 +102,16 @@ async def _predict_one(
     except MalformedRecordError as error:
         raise InvalidRequestError(f"--input: {error}") from None
     async with PredictClient(settings) as client:
-        response = await client.predict(
-            defaults.model_name,
-            user_id=defaults.user_id or "",
-            input=document,
-            deadline_ms=defaults.deadline_ms,
-            timeout_seconds=timeout_seconds,
-        )
+        try:
+            response = await client.predict(
+                defaults.model_name,
+                user_id=defaults.user_id or "",
+                input=document,
+                deadline_ms=defaults.deadline_ms,
+                timeout_seconds=timeout_seconds,
+            )
+        except VersionOverloadedError as error:
+            response = error.response
     if as_json:
         print_json(_document(response))
     elif response.error is None:
@@ -142,9 +145,11 @@ async def _predict_lines(settings: "Settings", defaults: "Defaults", timeout_sec
 
 
 def _line(answer: "Answer", counts: Counts) -> "JsonObject":
-    from schemas.errors import ResponseTimeoutError
+    from schemas.errors import ResponseTimeoutError, VersionOverloadedError
     from schemas.events import PredictResponse
 
+    if isinstance(answer, VersionOverloadedError):
+        answer = answer.response
     if isinstance(answer, PredictResponse):
         counts.predictions += answer.error is None
         counts.errors += answer.error is not None

@@ -4,8 +4,9 @@
         async with PredictClient(settings) as client:
             response = await client.predict("product-recommendations", user_id="u42", input={"n": 10})
 
-A response with `error` is a response. The client raises when a request breaks the contract, when the broker
-cannot be reached, and when no response comes in time. It reads every record of the response topic and keeps
+A response with `error` is a response, but for OVERLOADED, which says that the same request may succeed later. The
+client raises then, when a request breaks the contract, when the broker cannot be reached, and when no response comes
+in time. It reads every record of the response topic and keeps
 its own, so it suits tools, tests and services of moderate rate. It commits no offsets, and clients do not
 disturb each other.
 """
@@ -25,8 +26,9 @@ from schemas.errors import (
     InvalidRequestError,
     ResponseTimeoutError,
     UnavailableError,
+    VersionOverloadedError,
 )
-from schemas.events import JsonObject, PredictRequest, PredictResponse
+from schemas.events import ErrorCode, JsonObject, PredictRequest, PredictResponse
 from schemas.validation import one_line
 from streams.clients.reply_connection import ReplyConnection, ReplyProtocol
 from streams.config.settings import Settings
@@ -102,7 +104,8 @@ class PredictClient:
     ) -> PredictResponse:
         """Request one prediction and await its response, which may carry `error`.
 
-        Raises InvalidRequestError, ResponseTimeoutError after `timeout_seconds`, BrokerUnavailableError.
+        Raises InvalidRequestError, VersionOverloadedError, ResponseTimeoutError after `timeout_seconds`,
+        BrokerUnavailableError.
         """
         request = make_request(model_name, user_id=user_id, input=input, deadline_ms=deadline_ms)
         deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
@@ -123,8 +126,8 @@ class PredictClient:
         """Send requests as the iterable yields them; yield one answer per request, in their order.
 
         At most `max_in_flight` requests wait for their answer to be yielded. The timeout of each request begins
-        when it is sent. A request without a response yields its ResponseTimeoutError or BrokerUnavailableError,
-        and the others continue. Raises InvalidRequestError for a request that breaks the contract, and any
+        when it is sent. A request without a response yields its ResponseTimeoutError or BrokerUnavailableError, one
+        that was refused its VersionOverloadedError, and the others continue. Raises InvalidRequestError for a request that breaks the contract, and any
         error of `requests`, after the answers to the requests before it.
         """
         loop = asyncio.get_running_loop()
@@ -171,10 +174,13 @@ async def _response(
     if not pending.done():
         try:
             async with asyncio.timeout_at(deadline_loop_seconds):
-                return await pending
+                await pending
         except TimeoutError:
             raise ResponseTimeoutError(request_id, timeout_seconds) from None
-    return pending.result()
+    response = pending.result()
+    if response.error is not None and response.error.code is ErrorCode.OVERLOADED:
+        raise VersionOverloadedError(response)
+    return response
 
 
 def _parse_response(document: JsonObject, _: bytes) -> PredictResponse:

@@ -109,6 +109,12 @@ CACHE_REJECTED_VALUES = _counter(
     (),
     "Values in Redis that no worker of this installation wrote under their key; they count as misses.",
 )
+WAITING_REQUESTS = _gauge(
+    "headrace_waiting_requests",
+    Source.PREDICT,
+    _VERSION,
+    "Requests that wait for this version's backend, those in a call included; max_waiting limits them.",
+)
 LOAD_FAILURES = _counter(
     "headrace_load_failures_total",
     Source.PREDICT,

@@ -25,7 +25,7 @@ KEPT = timedelta(hours=1)
 
 
 class PredictMetrics:
-    """Reads the counters, the serving table and the cache of a worker."""
+    """Reads the counters, the serving table and the cache of a worker, and what waits for each version."""
 
     def __init__(
         self,
@@ -33,11 +33,13 @@ class PredictMetrics:
         tables: ActiveTables,
         refresher: ServingRefresher,
         rejected_cache_values: Callable[[], int],
+        waiting: Callable[[str, str], int],
     ) -> None:
         self._counters = counters
         self._tables = tables
         self._refresher = refresher
         self._rejected_cache_values = rejected_cache_values
+        self._waiting = waiting
 
     def read(self) -> Iterator[Part]:
         """The metrics, one version after the other; those of one version are of one moment."""
@@ -46,6 +48,16 @@ class PredictMetrics:
         yield simple(catalogue.CACHE_REJECTED_VALUES, [(NO_LABELS, self._rejected_cache_values())])
         for model in table.models.values():
             yield from _model(model, behind=model.model_name in table.behind)
+            yield simple(
+                catalogue.WAITING_REQUESTS,
+                [
+                    (
+                        labels(model_name=model.model_name, model_version=version),
+                        self._waiting(model.model_name, version),
+                    )
+                    for version in model.versions
+                ],
+            )
         served = {
             (model.model_name, version) for model in table.models.values() for version in model.versions
         }

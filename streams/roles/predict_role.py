@@ -29,7 +29,8 @@ from streams.serving.active_tables import ActiveTables
 from streams.serving.deltas import DeltaSender
 from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
 from streams.serving.output_batching import OutputTopic
-from streams.serving.pipeline import Pipeline, PipelineOptions
+from streams.serving.pipeline import Pipeline
+from streams.serving.pipeline_options import PipelineOptions
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.version_loader import TracerOf, VersionLoader
@@ -110,7 +111,9 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
                 background(context.on_fault, _send_deltas(settings, consumer.app, deltas)),
             ):
                 context.metrics.add(
-                    PredictMetrics(metrics, tables, refresher, lambda: cache.rejected_values).read
+                    PredictMetrics(
+                        metrics, tables, refresher, lambda: cache.rejected_values, pipeline.bulkhead.waiting
+                    ).read
                 )
                 log.info(
                     "predict role started", epoch=tables.current.epoch, models=len(tables.current.models)

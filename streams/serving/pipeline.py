@@ -7,6 +7,7 @@
                                                  streams/serving/route_table.py  look-up of the version
     validate     _parse_route_validate           streams/serving/requests.py     route_and_validate
     cache        _look_up                        workers/cache/redis_cache.py    get_many
+    admit        _answer                         streams/serving/bulkhead.py     admit, enter
     coalesce     _answer                         streams/serving/coalescing.py   start_calls, await_call
     infer        _infer_and_validate             workers/calls/dispatch.py       infer
     validate     _validate_predictions           streams/serving/route_table.py  output_is_valid
@@ -26,8 +27,7 @@ the worker ends, and the slice is fetched again.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import orjson
@@ -36,9 +36,11 @@ import structlog
 from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
 from streams.kafka.offset_tracker import Slice
+from streams.serving.bulkhead import Bulkhead, Requests, Waiting
 from streams.serving.coalescing import CoalescedCall, Coalescer, await_call
 from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
-from streams.serving.output_batching import OutputBatcher, OutputTopic
+from streams.serving.output_batching import OutputBatcher
+from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOptions
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext, parse, route_and_validate
@@ -48,30 +50,6 @@ from streams.serving.route_table import ServedVersion, ServingTable
 
 log = structlog.get_logger()
 
-MAX_PREDICTIONS_BYTES = 900_000
-# For the ids, names, error details and carried headers of a response.
-RESPONSE_ROOM_BYTES = 32 * 1024
-# A call may run this much longer than its last deadline, so that its requests expire before it fails.
-DEADLINE_MARGIN_SECONDS = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
-    """Topics and limits; `dead_letter_partitions` is the number of partitions of that topic."""
-
-    responses: OutputTopic
-    dead_letters: OutputTopic
-    dead_letter_partitions: int
-    max_record_bytes: int
-
-    @property
-    def max_predictions_bytes(self) -> int:
-        """The largest predictions that fit into a response beside everything but its key."""
-        return min(self.responses.max_bytes - RESPONSE_ROOM_BYTES, MAX_PREDICTIONS_BYTES)
-
-
-Requests = dict[ServedVersion, list[RequestContext]]
-"""Requests by the version that is to answer them."""
 
 Hits = dict[ServedVersion, tuple[list[RequestContext], list[bytes]]]
 """Requests with their predictions, by version."""
@@ -104,6 +82,7 @@ class Pipeline:
         self._options = options
         self._tracer = tracer
         self._coalescer = Coalescer(self._infer_and_validate, self._store)
+        self.bulkhead = Bulkhead()
 
     @property
     def calls_done(self) -> int:
@@ -167,16 +146,22 @@ class Pipeline:
     ) -> None:
         """Look up, respond to the hits, start or join calls for the misses, respond to each as its call ends."""
         hits, misses = await self._look_up(requests)
+        refused = self.bulkhead.admit(misses, time.time() * 1000)
         calls = self._coalescer.start_calls(misses)
+        admitted = [self.bulkhead.enter(call.version, of_call) for call, of_call in calls.items()]
         for version, (found, predictions) in hits.items():
             responder.respond(version, found, predictions, cached=True, first_errors=first_errors)
         await responder.flush()
-        if not calls:
-            return
         ends = [
             self._respond_to_call(call, waiting, table, responder, first_errors)
-            for call, waiting in calls.items()
+            for call, waiting in zip(calls, admitted, strict=True)
         ]
+        ends += [
+            self._respond_to_results(version, errors, table, responder, first_errors)
+            for version, errors in refused.items()
+        ]
+        if not ends:
+            return
         if len(ends) == 1:
             # The common case. A task would add a tenth to the cost of a slice of one request.
             await ends[0]
@@ -255,26 +240,37 @@ class Pipeline:
     async def _respond_to_call(
         self,
         call: CoalescedCall,
-        requests: Sequence[RequestContext],
+        waiting: Waiting,
         table: ServingTable,
         responder: Responder,
         first_errors: FirstErrors,
     ) -> None:
-        """Respond when the call is done, or to each request at its deadline; ask production where it may answer."""
+        """Respond when the call is done, or to each request at its deadline."""
         while not call.done.done():
-            await await_call(call, requests)
+            await await_call(call, waiting.requests)
             if not call.done.done():
-                requests = responder.expire(requests)
+                waiting.keep(responder.expire(waiting.requests))
                 await responder.flush()
-                if not requests:
+                if not waiting.requests:
                     return
-        version = call.version
+        results = {request: call.results[request.digest] for request in responder.expire(waiting.requests)}
+        waiting.keep(())
+        await self._respond_to_results(call.version, results, table, responder, first_errors)
+
+    async def _respond_to_results(
+        self,
+        version: ServedVersion,
+        results: Mapping[RequestContext, CallResult],
+        table: ServingTable,
+        responder: Responder,
+        first_errors: FirstErrors,
+    ) -> None:
+        """Respond with the result of each request; ask production where it may answer."""
         production = production_for(version, table.models[version.model_name])
         answered: list[RequestContext] = []
         predictions: list[bytes] = []
         failed: dict[RequestContext, AnswerError] = {}
-        for request in responder.expire(requests):
-            result = call.results[request.digest]
+        for request, result in results.items():
             first_error = first_errors.get(request)
             follows = after_call(request, result, first_error=first_error, production=production)
             if isinstance(follows, AskProduction):

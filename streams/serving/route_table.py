@@ -32,6 +32,10 @@ class InferenceDispatcher(Protocol):
         """For each input, in order, a prediction or an AnswerError."""
         ...
 
+    def least_wait_seconds(self) -> float:
+        """The least time to an outcome of an input that begins to wait now; 0 where nothing waits or is known."""
+        ...
+
     async def close(self) -> None:
         """End the calls and close the backend. Idempotent."""
         ...
@@ -55,6 +59,7 @@ class ServedVersion:
     input_is_valid: Callable[[Any], bool]
     output_is_valid: Callable[[Any], bool]
     fails_when_stale: bool
+    limits_waiting: bool
     is_loaded: bool
 
     @classmethod
@@ -77,12 +82,13 @@ class ServedVersion:
             input_is_valid=input_validator.is_valid,
             output_is_valid=output_validator.is_valid,
             fails_when_stale=spec.stale_policy is StalePolicy.FAIL,
+            limits_waiting=spec.max_waiting is not None or spec.max_waiting_bytes is not None,
             is_loaded=is_loaded,
         )
 
     @property
     def falls_back(self) -> bool:
-        """Whether the production version answers the requests that this version fails."""
+        """Whether the production version answers the requests that this version fails or refuses."""
         return self.spec.fallback is Fallback.PRODUCTION
 
     def refuse_input(self, value: JsonObject, explanations: Explanations) -> InvalidInputError:

@@ -27,7 +27,7 @@ from rich.table import Table
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
-from streams.serving.pipeline import PipelineOptions
+from streams.serving.pipeline_options import PipelineOptions
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
 from streams.tracing.otlp import OtlpExporter

@@ -10,6 +10,7 @@ from schemas.errors import (
     InvalidRequestError,
     ResponseTimeoutError,
     SetupError,
+    VersionOverloadedError,
 )
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from streams.clients.predict_client import PredictClient, make_request
@@ -40,6 +41,26 @@ async def test_predict_returns_a_response_with_error(topics: MakeTopics) -> None
         response = await client.predict("m", user_id="u", input={"fail": True})
     assert response.error is not None
     assert response.error.code == "INVALID_INPUT"
+
+
+async def test_overloaded_is_an_error_that_says_to_retry(topics: MakeTopics) -> None:
+    """It has the response; `predict_many` yields it and continues."""
+
+    def overloaded(request: JsonObject) -> JsonObject | None:
+        response = failing(request)
+        if response is not None and "error" in response:
+            response["error"] |= {"code": "OVERLOADED", "message": "too many"}
+        return response
+
+    settings = await topics()
+    async with responder(settings, overloaded), PredictClient(settings) as client:
+        with pytest.raises(VersionOverloadedError, match="was refused with OVERLOADED: too many") as refused:
+            await client.predict("m", user_id="u", input={"fail": True})
+        assert refused.value.response.model_version == "v1"
+        requests = [request_of(1, fail=True), request_of(2)]
+        first, second = [answer async for answer in client.predict_many(requests)]
+    assert isinstance(first, VersionOverloadedError)
+    assert isinstance(second, PredictResponse)
 
 
 async def test_two_clients_do_not_take_each_others_responses(topics: MakeTopics) -> None:

@@ -28,6 +28,7 @@ async def test_counters_are_exactly_what_was_answered(
     canary = {"process": "predict", "model_name": model, "model_version": "v2"}
     assert before.value("headrace_requests_total", **canary, outcome="ok") == 0
     assert before.value("headrace_traffic_weight_ratio", **canary) == 0.3
+    assert before.value("headrace_waiting_requests", **canary) == 0
     users = [f"u{number}" for number in range(100)]
     async with asking(settings) as asker:
         answers = await asker.ask(model, [number % 200 for number in range(REQUESTS)], users=users)

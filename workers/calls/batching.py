@@ -92,6 +92,11 @@ class BatchQueue:
                 return True
         return False
 
+    @property
+    def examples(self) -> int:
+        """The number of inputs that wait, those of cancelled callers included."""
+        return sum(part.stop - part.start for part in self._parts)
+
     def add(self, caller: Caller) -> None:
         self._parts.append(Part(caller, 0, len(caller.inputs)))
         self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)

@@ -142,6 +142,10 @@ class Dispatcher:
         finally:
             caller.cancelled = True
 
+    def least_wait_seconds(self) -> float:
+        """The least time to an outcome of an input that is given now; 0 where it is not known."""
+        return self._limits.least_wait_seconds(self._queue.examples) if self._queue else 0.0
+
     async def close(self) -> None:
         """Cancel the calls, fail the waiting callers, and close the backend. Idempotent."""
         self._closed = True

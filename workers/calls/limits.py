@@ -38,6 +38,18 @@ class Limits:
         """The seconds of a call with `count` examples without queueing; None before the first call."""
         return self._concurrency.base_rtt(count)
 
+    def least_wait_seconds(self, waiting: int) -> float:
+        """The least time to the outcome of an example behind `waiting` others.
+
+        0 while they fill no batch, and while the limits are still learned: they may rise soon.
+        """
+        slow_start = self._concurrency.slow_start and self.calls < self._max_calls
+        rtt_seconds = self.base_rtt(self.examples)
+        batches = waiting // self.examples
+        if not batches or self.is_probing or slow_start or rtt_seconds is None:
+            return 0.0
+        return rtt_seconds * (1 + batches / self.calls)
+
     def succeeded(self, count: int, seconds: float, *, in_flight: int, now: float) -> None:
         """Learn from a call with `count` examples; `in_flight` calls were there, this one included."""
         self._concurrency = concurrency.on_success(

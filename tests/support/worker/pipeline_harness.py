@@ -16,7 +16,8 @@ from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
-from streams.serving.pipeline import RESPONSE_ROOM_BYTES, Pipeline, PipelineOptions
+from streams.serving.pipeline import Pipeline
+from streams.serving.pipeline_options import RESPONSE_ROOM_BYTES, PipelineOptions
 from streams.serving.ports import SliceTracer
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -170,9 +171,13 @@ class Canary:
     """v1 in production and the canary v2 with fallback; each has half of the users."""
 
     def __init__(
-        self, production: RecordingBackend, canary: RecordingBackend, of_canary: JsonObject | None = None
+        self,
+        production: RecordingBackend,
+        canary: RecordingBackend,
+        of_canary: JsonObject | None = None,
+        of_production: JsonObject | None = None,
     ) -> None:
-        self.v1 = served_version("m", "v1", production, WHOLE_NUMBERS)
+        self.v1 = served_version("m", "v1", production, WHOLE_NUMBERS, **(of_production or {}))
         fields: JsonObject = {"fallback": "production"} | (of_canary or {})
         self.v2 = served_version("m", "v2", canary, {"type": "object"}, **fields)
         self.harness = Harness(self.v1, self.v2, production=self.v1)

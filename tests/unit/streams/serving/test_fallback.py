@@ -16,10 +16,12 @@ from schemas.errors import (
     BackendFailedError,
     BackendUnavailableError,
     DeadlineExceededError,
+    DeadlineOutOfReachError,
     InternalError,
     InvalidOutputError,
+    OverloadedError,
 )
-from streams.serving.fallback import MODEL_FAULTS, AskProduction, CallResult, after_call, production_for
+from streams.serving.fallback import VERSION_ERRORS, AskProduction, CallResult, after_call, production_for
 from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.deadline import DEADLINE_SECONDS
@@ -78,6 +80,8 @@ ERRORS = st.sampled_from(
         InvalidOutputError,
         InternalError,
         DeadlineExceededError,
+        DeadlineOutOfReachError,
+        OverloadedError,
     ]
 ).map(lambda error: error("failed"))
 
@@ -93,7 +97,7 @@ def test_every_call_has_one_end(
     elif isinstance(follows, AskProduction):
         assert first_error is None
         assert production is ACCEPTS
-        assert isinstance(result, MODEL_FAULTS)
+        assert isinstance(result, VERSION_ERRORS)
         again = after_call(a_request(), result, first_error=follows.first_error, production=None)
         assert again is follows.first_error is result
     else:

@@ -79,6 +79,39 @@ async def test_callers_of_one_loop_iteration_share_a_call() -> None:
     assert calls_of(backend) == [[0, 1, 2, 3, 4, 5]]
 
 
+async def test_the_least_wait_follows_from_what_waits_and_what_was_learned() -> None:
+    """It is the time of the batches before a new input and of its own; 0 while nothing waits or was learned."""
+    backend = doubler()
+    dispatcher = dispatcher_of(backend, max_batch=1)
+    assert dispatcher.least_wait_seconds() == 0
+    await ask(dispatcher, 0)
+    assert dispatcher.least_wait_seconds() == 0
+    backend.gate.clear()
+    backend.called.clear()
+    callers = [asyncio.create_task(dispatcher.infer(batch(1, 2)))]
+    await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
+    behind_one = dispatcher.least_wait_seconds()
+    callers.append(asyncio.create_task(dispatcher.infer(batch(3, 4, 5))))
+    await asyncio.sleep(0)
+    assert dispatcher.least_wait_seconds() == pytest.approx(behind_one / 2 * 5)
+    backend.gate.set()
+    await asyncio.gather(*callers)
+    assert dispatcher.least_wait_seconds() == 0
+
+
+async def test_a_wait_is_not_foretold_while_the_limits_are_learned() -> None:
+    """A backlog before a fast server would look long with the first small batches."""
+    backend = doubler()
+    dispatcher = dispatcher_of(backend, max_batch=512)
+    waits: list[float] = []
+    backlog = asyncio.create_task(dispatcher.infer(batch(*range(10_000))))
+    while not backlog.done():
+        if backend.calls and len(backend.calls[-1]) < 512:
+            waits.append(dispatcher.least_wait_seconds())
+        await asyncio.sleep(0)
+    assert set(waits) == {0.0}
+
+
 async def test_a_cancelled_caller_affects_no_other_of_its_batch() -> None:
     """While it waits, and during its call."""
     backend = doubler()
