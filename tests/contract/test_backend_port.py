@@ -15,6 +15,7 @@ import pytest
 from schemas.errors import BackendFailedError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import RequestForm
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.backends import open_inference, tensorflow, torchserve
 from tests.support.models.onnx_files import save_doubler
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter
@@ -99,15 +100,15 @@ def batch(numbers: list[int]) -> list[JsonObject]:
 async def test_as_many_predictions_as_inputs_in_order(warm_backend: Backend, count: int) -> None:
     """Whatever the size of the batch."""
     numbers = random.Random(count).choices(range(-1000, 1000), k=count)
-    predictions = await warm_backend.infer(batch(numbers), timeout_seconds=30)
+    predictions = await warm_backend.infer(batch(numbers), timeout_seconds=DEADLINE_SECONDS)
     assert predictions == [2 * number for number in numbers]
 
 
 async def test_many_batches_at_once(warm_backend: Backend) -> None:
     """Batches in flight together get their own predictions."""
-    batches = [[first + step for step in range(150)] for first in range(20)]
+    batches = [[first + step for step in range(30)] for first in range(20)]
     answers = await asyncio.gather(
-        *(warm_backend.infer(batch(numbers), timeout_seconds=30) for numbers in batches)
+        *(warm_backend.infer(batch(numbers), timeout_seconds=DEADLINE_SECONDS) for numbers in batches)
     )
     assert answers == [[2 * number for number in numbers] for numbers in batches]
 
@@ -115,8 +116,8 @@ async def test_many_batches_at_once(warm_backend: Backend) -> None:
 async def test_a_bad_example_fails_its_batch(warm_backend: Backend) -> None:
     """As a whole, with a Headrace error; the next batch gets its predictions."""
     with pytest.raises(BackendFailedError):
-        await warm_backend.infer([{"x": 1}, BAD, {"x": 2}], timeout_seconds=30)
-    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+        await warm_backend.infer([{"x": 1}, BAD, {"x": 2}], timeout_seconds=DEADLINE_SECONDS)
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=DEADLINE_SECONDS) == [2]
 
 
 async def test_isolated_a_bad_example_fails_alone(warm_backend: Backend) -> None:
@@ -124,7 +125,7 @@ async def test_isolated_a_bad_example_fails_alone(warm_backend: Backend) -> None
     inputs = [*batch(list(range(300))), BAD]
     random.Random(0).shuffle(inputs)
     for example, outcome in zip(
-        inputs, await infer_each(warm_backend, inputs, timeout_seconds=30), strict=True
+        inputs, await infer_each(warm_backend, inputs, timeout_seconds=DEADLINE_SECONDS), strict=True
     ):
         if example == BAD:
             assert isinstance(outcome, BackendFailedError)
@@ -136,17 +137,17 @@ async def test_the_timeout_is_kept(warm_backend: Backend) -> None:
     """A slow call ends with its timeout, and the next call gets its predictions."""
     with pytest.raises(BackendUnavailableError, match=r"within 0\.2 s"):
         await warm_backend.infer([SLOW], timeout_seconds=0.2)
-    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=DEADLINE_SECONDS) == [2]
 
 
 async def test_a_cancelled_call_affects_no_other(warm_backend: Backend) -> None:
     """The next call gets its predictions."""
-    call = asyncio.create_task(warm_backend.infer([SLOW], timeout_seconds=60))
+    call = asyncio.create_task(warm_backend.infer([SLOW], timeout_seconds=DEADLINE_SECONDS))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert await warm_backend.infer([{"x": 1}], timeout_seconds=30) == [2]
+    assert await warm_backend.infer([{"x": 1}], timeout_seconds=DEADLINE_SECONDS) == [2]
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def dispatcher(warm_backend: Backend) -> Dispatcher:
         name="m v1",
         max_batch=1 if isinstance(warm_backend, TorchServeBackend) else 64,
         max_calls=8,
-        timeout_seconds=30,
+        timeout_seconds=DEADLINE_SECONDS,
         meter=RecordingMeter(),
     )
 
@@ -196,4 +197,4 @@ async def test_a_closed_backend_is_unavailable(backend: Backend) -> None:
     await backend.close()
     await backend.close()
     with pytest.raises(BackendUnavailableError):
-        await backend.infer([{"x": 1}], timeout_seconds=30)
+        await backend.infer([{"x": 1}], timeout_seconds=DEADLINE_SECONDS)

@@ -13,6 +13,7 @@ from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping
 from schemas.models import ModelSpec
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, INT64, save_model, value
 from tests.support.promotions.events import spec
 from tests.support.servers.http_server import HttpRequest, answer, http_server
@@ -123,7 +124,7 @@ async def test_tensors_are_named_and_outputs_chosen(
 ) -> None:
     """Inputs are sent by the model's names, predictions have the version's keys, and other keys are not sent."""
     async with loaded(kind, mapping(outputs), tmp_path) as backend:
-        assert await backend.infer(EXAMPLES, timeout_seconds=30) == predictions
+        assert await backend.infer(EXAMPLES, timeout_seconds=DEADLINE_SECONDS) == predictions
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,7 +144,7 @@ async def test_what_fits_no_declared_tensor_is_not_sent(kind: str, bad: JsonObje
     """The batch fails because of its input, not of its server."""
     async with loaded(kind, mapping(), tmp_path) as backend:
         with pytest.raises(BackendFailedError) as failure:
-            await backend.infer([EXAMPLES[0], bad], timeout_seconds=30)
+            await backend.infer([EXAMPLES[0], bad], timeout_seconds=DEADLINE_SECONDS)
         assert type(failure.value) is BackendFailedError
 
 
@@ -152,7 +153,7 @@ async def test_an_output_that_the_server_has_not(kind: str, tmp_path: Path) -> N
     """A fault of the version or its server; the message has the model's name of the output."""
     async with loaded(kind, mapping({"mine": "missing"}), tmp_path) as backend:
         with pytest.raises(BackendBrokenError, match="no output 'missing'"):
-            await backend.infer(EXAMPLES, timeout_seconds=30)
+            await backend.infer(EXAMPLES, timeout_seconds=DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ async def test_a_size_is_the_models_or_open_there(tmp_path: Path) -> None:
     open_size = mapping(list={"tensor": "input_2", "datatype": "FP32", "shape": [-1]})
     for size, declared in (("size", mapping()), ("size", open_size), (2, mapping())):
         backend = await onnx(tmp_path, declared, size)
-        assert await backend.infer(EXAMPLES, timeout_seconds=30) == CHOICES[0][1]
+        assert await backend.infer(EXAMPLES, timeout_seconds=DEADLINE_SECONDS) == CHOICES[0][1]
         await backend.close()
     for size, declared in ((3, mapping()), (2, open_size)):
         with pytest.raises(ArtifactError, match="'list' matches no input"):

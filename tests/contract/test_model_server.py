@@ -10,6 +10,7 @@ from schemas.errors import (
     BackendFailedError,
     BackendUnavailableError,
 )
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.scripted_backend import INPUTS, answering, infer, served
 from tests.support.models.served_versions import RecordingMeter
 from tests.support.servers.http_server import (
@@ -112,7 +113,7 @@ async def test_what_is_no_http_is_failed(garbage: bytes) -> None:
     """Another program answers; endless header lines are not read."""
     async with served(answering(garbage)) as backend:
         with pytest.raises(BackendBrokenError, match="did not answer in HTTP"):
-            await backend.infer(INPUTS, timeout_seconds=30)
+            await backend.infer(INPUTS, timeout_seconds=DEADLINE_SECONDS)
 
 
 async def test_a_reused_connection_that_is_reset_is_tried_once_more() -> None:
@@ -179,7 +180,12 @@ async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
 
     async with served(handle) as backend:
         dispatcher = Dispatcher(
-            backend, name="m v1", max_batch=1, max_calls=3, timeout_seconds=30, meter=RecordingMeter()
+            backend,
+            name="m v1",
+            max_batch=1,
+            max_calls=3,
+            timeout_seconds=DEADLINE_SECONDS,
+            meter=RecordingMeter(),
         )
         answers = await dispatcher.infer([{"x": number} for number in numbers])
     assert answers == [2 * number for number in numbers]

@@ -109,7 +109,7 @@ async def test_what_tensorflow_is_sent(form: RequestForm, sent: JsonObject) -> N
 
     async with http_server(handle) as url:
         backend = tensorflow(f"{url}/v1/models/m/versions/3", form, options={"signature_name": "s"})
-        assert await backend.infer([{"x": 1}, {"x": 2}], timeout_seconds=30) == [2, 4]
+        assert await backend.infer([{"x": 1}, {"x": 2}], timeout_seconds=DEADLINE_SECONDS) == [2, 4]
         await backend.close()
     (request,) = requests
     assert (request.method, request.path) == ("POST", "/v1/models/m/versions/3:predict")
@@ -169,9 +169,9 @@ async def test_torchserves_calls_go_at_once_and_end_together() -> None:
         backend = torchserve(f"{url}/predictions/m", calls_in_flight=together)
         inputs: list[JsonObject] = [{"x": x} for x in range(together)]
         with pytest.raises(BackendBrokenError, match="answered 503: a fault of the handler"):
-            await backend.infer(inputs, timeout_seconds=30)
+            await backend.infer(inputs, timeout_seconds=DEADLINE_SECONDS)
         more: list[JsonObject] = [{"x": x} for x in range(100, 200)]
-        assert await backend.infer(more, timeout_seconds=30) == [2 * x for x in range(100, 200)]
+        assert await backend.infer(more, timeout_seconds=DEADLINE_SECONDS) == [2 * x for x in range(100, 200)]
         await backend.close()
 
 
@@ -181,7 +181,7 @@ async def test_torchserves_answer_is_json(body: bytes) -> None:
     async with answering(answer(body)) as (url, _):
         backend = torchserve(f"{url}/predictions/m")
         with pytest.raises(BackendFailedError, match="answered no JSON"):
-            await backend.infer([{"x": 1}], timeout_seconds=30)
+            await backend.infer([{"x": 1}], timeout_seconds=DEADLINE_SECONDS)
         await backend.close()
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
 from schemas.errors import ArtifactError, BackendFailedError, NonFiniteResultError
+from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
 from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
@@ -65,8 +66,8 @@ async def test_every_type_goes_in_and_out(load: Load, tmp_path: Path, element: i
     plain = await load(identity(tmp_path / "plain.onnx", element, ["N"]))
     nested = await load(identity(tmp_path / "nested.onnx", element, ["N", 1, 2]))
     await plain.warm()
-    assert await plain.infer([{"x": example}] * 3, timeout_seconds=5) == [example] * 3
-    answer = await nested.infer([{"x": [[example, example]]}], timeout_seconds=5)
+    assert await plain.infer([{"x": example}] * 3, timeout_seconds=DEADLINE_SECONDS) == [example] * 3
+    answer = await nested.infer([{"x": [[example, example]]}], timeout_seconds=DEADLINE_SECONDS)
     assert answer == [[[example, example]]]
     assert type(answer[0][0][0]) is type(example)
 
@@ -83,7 +84,7 @@ async def test_several_outputs_are_an_object(load: Load, tmp_path: Path) -> None
     )
     await backend.warm()
     inputs = [{"label": ["x"], "b": 1, "a": 2, "unused": {}}, {"a": 10, "b": 20, "label": ["y"]}]
-    assert await backend.infer(inputs, timeout_seconds=5) == [
+    assert await backend.infer(inputs, timeout_seconds=DEADLINE_SECONDS) == [
         {"sum": 3, "echo": ["x"]},
         {"sum": 30, "echo": ["y"]},
     ]
@@ -94,7 +95,7 @@ async def test_open_sizes_may_differ_in_a_batch(load: Load, tmp_path: Path) -> N
     backend = await load(identity(tmp_path / "m.onnx", INT64, ["N", "length"]))
     await backend.warm()
     examples = [[1], [1, 2, 3], [2], [], [4, 5, 6]]
-    assert await backend.infer([{"x": x} for x in examples], timeout_seconds=5) == examples
+    assert await backend.infer([{"x": x} for x in examples], timeout_seconds=DEADLINE_SECONDS) == examples
 
 
 async def test_an_index_out_of_range_fails_alone(load: Load, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_an_index_out_of_range_fails_alone(load: Load, tmp_path: Path) -> 
     )
     await backend.warm()
     good: Any = [1.0, 1.0]
-    outcomes = await infer_each(backend, [{"x": 0}, {"x": 99}, {"x": 2}], timeout_seconds=5)
+    outcomes = await infer_each(backend, [{"x": 0}, {"x": 99}, {"x": 2}], timeout_seconds=DEADLINE_SECONDS)
     assert [outcomes[0], outcomes[2]] == [good, good]
     assert isinstance(outcomes[1], BackendFailedError)
     assert "idx=99" in str(outcomes[1])
@@ -129,11 +130,13 @@ async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: floa
         )
     )
     await backend.warm()
-    outcomes = await infer_each(backend, [{"x": 1.0}, {"x": bad}, {"x": math.e}], timeout_seconds=5)
+    outcomes = await infer_each(
+        backend, [{"x": 1.0}, {"x": bad}, {"x": math.e}], timeout_seconds=DEADLINE_SECONDS
+    )
     assert isinstance(outcomes[1], BackendFailedError)
     assert [outcomes[0], outcomes[2]] == pytest.approx([0.0, 1.0], abs=1e-6)
     # Each row is known by one run, however many are bad.
-    many = await backend.infer([{"x": bad}, {"x": 1.0}] * 500, timeout_seconds=30)
+    many = await backend.infer([{"x": bad}, {"x": 1.0}] * 500, timeout_seconds=DEADLINE_SECONDS)
     assert many[1::2] == [0.0] * 500
     assert all(isinstance(outcome, NonFiniteResultError) for outcome in many[::2])
 
@@ -141,13 +144,13 @@ async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: floa
 async def test_the_event_loop_goes_on_while_a_model_runs(load: Load, tmp_path: Path) -> None:
     """A long run does not keep other runs waiting."""
     backend = await load(save_doubler(tmp_path / "m.onnx"))
-    running = asyncio.create_task(backend.infer([{"x": 10**15}], timeout_seconds=60))
+    running = asyncio.create_task(backend.infer([{"x": 10**15}], timeout_seconds=DEADLINE_SECONDS))
     for _ in range(1000):
         await asyncio.sleep(0)
     assert not running.done()
     running.cancel()
     # The cancelled run is ended, so the next one gets its turn.
-    assert await backend.infer([{"x": 21}], timeout_seconds=30) == [42]
+    assert await backend.infer([{"x": 21}], timeout_seconds=DEADLINE_SECONDS) == [42]
 
 
 def test_a_model_is_read_only_as_declared(tmp_path: Path) -> None:
@@ -211,7 +214,7 @@ async def test_a_model_that_takes_no_zeros_is_served(load: Load, tmp_path: Path)
     with capture_logs() as logs:
         await backend.warm()
     assert [log["event"] for log in logs] == ["model not warmed up"]
-    assert await backend.infer([{"x": [1, 2, 3, 4]}], timeout_seconds=5) == [[[1, 2], [3, 4]]]
+    assert await backend.infer([{"x": [1, 2, 3, 4]}], timeout_seconds=DEADLINE_SECONDS) == [[[1, 2], [3, 4]]]
 
 
 def external_model(folder: Path, location: str) -> Path:
@@ -255,7 +258,7 @@ async def test_external_data_is_what_was_refused(load: Load, tmp_path: Path) -> 
     path = external_model(tmp_path / "model", "data.bin")
     (path.parent / "data.bin").write_bytes(np.ones(2, np.float32).tobytes())
     backend = await load(path)
-    assert await backend.infer([{"x": [1.0, 2.0]}], timeout_seconds=5) == [[2.0, 3.0]]
+    assert await backend.infer([{"x": [1.0, 2.0]}], timeout_seconds=DEADLINE_SECONDS) == [[2.0, 3.0]]
 
 
 async def test_a_fetched_model_has_no_data_beside_it(load: Load, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_a_control_worker_decides(
     fallbacks: list[str] = []
     events = [event("register", f"m-{number}", model=spec("v1")) for number in range(20)]
     async with PromotionClient(settings, on_fallback=fallbacks.append) as client:
-        first = await client.decide(event("register", model=spec("v1")), timeout_seconds=30)
+        first = await client.decide(event("register", model=spec("v1")), timeout_seconds=DEADLINE_SECONDS)
         decided = await asyncio.gather(*(client.decide(each) for each in events))
         refused = await client.decide(event("rollback"))
     assert (first.via, first.result.status, first.result.revision) == ("kafka", "applied", 1)
@@ -117,7 +117,7 @@ async def test_both_ways_decide_the_very_same_event(settings: Settings, start_wo
     assert directly.status == "applied"
     await start_worker(settings, roles="control").ready()
     async with PromotionClient(settings) as client:
-        assert (await client.decide(one, timeout_seconds=30)).result == directly
+        assert (await client.decide(one, timeout_seconds=DEADLINE_SECONDS)).result == directly
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
@@ -173,7 +173,7 @@ async def test_without_postgresql_the_client_waits_for_kafka(
     ) as client:
         async with held_registry(database):
             deciding = asyncio.create_task(
-                client.decide(event("register", model=spec("v1")), timeout_seconds=60)
+                client.decide(event("register", model=spec("v1")), timeout_seconds=DEADLINE_SECONDS)
             )
             await asyncio.wait_for(fallback.wait(), DEADLINE_SECONDS)
         decided = await deciding
@@ -257,7 +257,7 @@ async def test_one_client_outlives_an_absence_of_kafka(
 
         async def decided_via() -> str:
             one = event("register", model=spec(next(versions)))
-            decided = await client.decide(one, timeout_seconds=30)
+            decided = await client.decide(one, timeout_seconds=DEADLINE_SECONDS)
             assert decided.result.status == "applied"
             return decided.via
 

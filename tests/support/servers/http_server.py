@@ -73,16 +73,17 @@ async def http_server(handler: Handler, tls: ssl.SSLContext | None = None) -> As
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> HttpRequest | None:
+    """None when the client closes the connection, before a request or within one."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        line, *fields = head.split("\r\n")[:-2]
+        method, path, _ = line.split(" ")
+        headers = {
+            name.lower(): content.strip() for name, _, content in (field.partition(":") for field in fields)
+        }
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
     except asyncio.IncompleteReadError:
         return None
-    line, *fields = head.split("\r\n")[:-2]
-    method, path, _ = line.split(" ")
-    headers = {
-        name.lower(): content.strip() for name, _, content in (field.partition(":") for field in fields)
-    }
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
     return HttpRequest(method, path, headers, body, connection)
 
 
