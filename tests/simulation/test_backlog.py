@@ -108,6 +108,25 @@ def test_a_backlog_before_a_model_in_this_process(example_ms: float, backlog: in
     assert seconds_for(backlog, example_ms / 1000) <= best_seconds / 0.9 + OVERHEAD_SECONDS * 30
 
 
+@pytest.mark.parametrize("parallel", [1, 4, 32])
+@pytest.mark.parametrize("example_ms", [500, 900, 1500])
+def test_examples_that_take_much_of_the_timeout(example_ms: float, parallel: int) -> None:
+    """Nothing fails, though two of them one after the other would take too long."""
+    backlog = 200
+    best_seconds = backlog * example_ms / 1000 / parallel
+    taken = seconds_for(
+        backlog, example_ms / 1000, parallel=parallel, max_batch=SERVER_MAX_BATCH, max_calls=SERVER_CALLS
+    )
+    # At first it learns, by timeouts of 2 s.
+    assert taken <= best_seconds / 0.8 + 10
+
+
+def test_a_call_that_takes_longer_than_a_quarter_of_the_timeout_whatever_its_size() -> None:
+    """600 ms for a call: its inputs are not asked one by one after a timeout."""
+    best_seconds = 5000 / ONNX_MAX_BATCH * (0.6 + ONNX_MAX_BATCH * 0.001)
+    assert seconds_for(5000, 0.001, overhead_seconds=0.6) <= 8 * best_seconds
+
+
 @pytest.mark.parametrize(
     ("example_ms", "backlog", "parallel"),
     [

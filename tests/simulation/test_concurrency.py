@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from workers.calls.concurrency import Concurrency, capped, on_failure, on_success
+from workers.calls.concurrency import RENEWAL_SECONDS, Concurrency, capped, on_failure, on_success
 
 MAX_CALLS = 32
 
@@ -35,6 +35,7 @@ def limits(parallel: int, service_seconds: float, *, calls: int = 3000, noise: f
             in_flight=len(in_flight) + 1,
             max_calls=MAX_CALLS,
             timeout_seconds=2,
+            now=0.0,
         )
         seen.append(state.calls)
     return seen
@@ -71,10 +72,11 @@ def test_a_server_that_batches_calls_gets_the_maximum() -> None:
             in_flight=state.calls,
             max_calls=MAX_CALLS,
             timeout_seconds=2,
+            now=0.0,
             single=True,
         )
     assert state.calls == MAX_CALLS
-    assert on_failure(state).calls == MAX_CALLS // 2
+    assert on_failure(state, started=0.0, now=0.0).calls == MAX_CALLS // 2
 
 
 def test_an_idle_server_keeps_its_limit() -> None:
@@ -82,7 +84,13 @@ def test_an_idle_server_keeps_its_limit() -> None:
     state = Concurrency()
     for _ in range(100):
         state = on_success(
-            state, batch_size=1, rtt_seconds=0.01, in_flight=1, max_calls=MAX_CALLS, timeout_seconds=2
+            state,
+            batch_size=1,
+            rtt_seconds=0.01,
+            in_flight=1,
+            max_calls=MAX_CALLS,
+            timeout_seconds=2,
+            now=0.0,
         )
     assert state.calls == Concurrency().calls
 
@@ -98,6 +106,7 @@ def test_an_unknown_server_gets_its_calls_soon() -> None:
             in_flight=state.calls,
             max_calls=MAX_CALLS,
             timeout_seconds=2,
+            now=0.0,
         )
     assert state.calls == MAX_CALLS
 
@@ -113,6 +122,7 @@ def test_waiting_calls_stay_far_from_their_timeout() -> None:
             in_flight=state.calls,
             max_calls=MAX_CALLS,
             timeout_seconds=2,
+            now=0.0,
         )
         assert state.calls <= 3
 
@@ -120,11 +130,42 @@ def test_waiting_calls_stay_far_from_their_timeout() -> None:
 def test_failures_halve_the_limit_down_to_one() -> None:
     """One call remains, which finds out when the server is back."""
     state = Concurrency(limit=20.0)
-    state = on_failure(state)
+    state = on_failure(state, started=0.0, now=0.0)
     assert state.calls == 10
     for _ in range(10):
-        state = on_failure(state)
+        state = on_failure(state, started=0.0, now=0.0)
     assert state.calls == 1
+
+
+def test_of_calls_that_fail_together_the_first_says_how_many_are_too_many() -> None:
+    """Each of them halves the limit."""
+    state = Concurrency(limit=20.0)
+    for started in (1.0, 1.5, 2.9):
+        state = on_failure(state, started=started, now=3.0)
+    assert (state.calls, state.failed_calls) == (2, 20)
+    assert on_failure(state, started=3.0, now=5.0).failed_calls == 2
+
+
+def test_a_number_of_long_calls_that_failed_is_not_tried_again_for_a_while() -> None:
+    """Short ones grow again at once."""
+    failed = on_failure(Concurrency(limit=4.0), started=0.0, now=2.0)
+    for rtt_seconds, now, calls in (
+        (1.5, 10.0, 3),
+        (0.1, 10.0, MAX_CALLS),
+        (1.5, 2.0 + RENEWAL_SECONDS, MAX_CALLS),
+    ):
+        state = failed
+        for _ in range(2000):
+            state = on_success(
+                state,
+                batch_size=1,
+                rtt_seconds=rtt_seconds,
+                in_flight=state.calls,
+                max_calls=MAX_CALLS,
+                timeout_seconds=2,
+                now=now,
+            )
+        assert state.calls == calls
 
 
 def test_a_version_may_allow_fewer() -> None:

@@ -9,7 +9,7 @@ server, since in a queue the times of two sizes cannot be compared; `is_probing`
   the batch.
 - A batch that takes more than `SHORT` of the timeout, and does not pay, halves the limit. Short calls spread a
   backlog over the calls in flight.
-- A timeout halves the limit. Timeouts of calls from before that do not count again.
+- A timeout divides the limit by `AFTER_TIMEOUT`. Timeouts of calls from before that do not count again.
 
 All is measured anew after a timeout, and after `RENEWAL_SECONDS`, since servers and their load change.
 Times are seconds of one monotonic clock, passed in as `now`.
@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 START = 8
-# Shares of the timeout. Above LONG no larger batch is tried unless it is known to pay, above LONGEST none is.
+# Shares of the timeout. Above LONG no larger batch than of two is tried unless it is known to pay, above LONGEST none is.
 TINY, SHORT, LONG, LONGEST = 1 / 64, 1 / 16, 1 / 4, 1 / 2
 PAYS = 0.8
+# After a timeout the limit is divided by this number: trials with few examples cost less time than another timeout.
+AFTER_TIMEOUT = 8
 RENEWAL_SECONDS = 60.0
 
 
@@ -72,22 +74,28 @@ def on_timeout(state: BatchSize, batch_size: int) -> BatchSize:
     """The state after a call with `batch_size` examples that took too long."""
     if batch_size > state.limit:
         return state
-    return replace(state, limit=max(1, batch_size // 2), is_probing=True, lone_seconds={})
+    return replace(state, limit=max(1, batch_size // AFTER_TIMEOUT), is_probing=True, lone_seconds={})
 
 
 def _next_limit(lone_seconds: Mapping[int, float], batch_size: int, share: float) -> int:
     """`share` is the time of the batch as a share of the timeout."""
     if share <= TINY:
         return batch_size * (4 if 4 * share <= TINY else 2)
-    here, half, double = (lone_seconds.get(batch_size.bit_length() + step) for step in (0, -1, 1))
-    assert here is not None
-    pays = half is not None and here <= 2 * PAYS * half
+    here = batch_size.bit_length()
+    smaller = max((size for size in lone_seconds if size < here), default=None)
+    larger = min((size for size in lone_seconds if size > here), default=None)
+    pays = smaller is not None and _pays(lone_seconds, smaller, here)
     # Where no other size is known, only a trial tells.
-    larger_pays = share <= LONG if half is None else pays
-    if double is not None:
-        larger_pays = double <= 2 * PAYS * here
+    larger_pays = share <= (LONGEST if batch_size == 1 else LONG) if smaller is None else pays
+    if larger is not None:
+        larger_pays = _pays(lone_seconds, here, larger)
     if larger_pays and share <= LONGEST:
         return batch_size * 2
     if share > SHORT and not pays and not larger_pays:
-        return max(1, batch_size // 2)
+        return max(1, batch_size // (4 if share > LONG and smaller is None else 2))
     return batch_size
+
+
+def _pays(lone_seconds: Mapping[int, float], smaller: int, larger: int) -> bool:
+    """Whether an example takes less time in batches of the larger size; sizes are bit lengths."""
+    return lone_seconds[larger] <= PAYS * (1 << larger - smaller) * lone_seconds[smaller]

@@ -3,7 +3,7 @@
 No timer delays a batch: it goes as soon as a call may be made, with all inputs that wait then, up to
 `max_batch` examples and `max_bytes`. An idle server is called at once, and batches grow with the load. Callers whose
 deadline has passed or that were cancelled are left out; the rest of the batch is unaffected. Inputs whose
-batch took too long or was too large come back to the front; after too long a batch each gets a call for itself.
+batch took too long or was too large come back to the front; those of too long a batch then go in calls of `most` examples, by themselves.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -45,12 +45,17 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The inputs `start` to `stop` (exclusive) of a caller; `alone`: each in a call for itself."""
+    """The inputs `start` to `stop` (exclusive) of a caller.
+
+    After a call that took too long: `most` is how many of them go in one call, without others; `late_calls` counts those
+    in which an input was alone.
+    """
 
     caller: Caller
     start: int
     stop: int
-    alone: bool = False
+    most: int | None = None
+    late_calls: int = 0
 
     @property
     def inputs(self) -> Sequence[JsonObject]:
@@ -106,13 +111,13 @@ class BatchQueue:
         batch: list[Part] = []
         room, room_bytes = max_batch, max_bytes
         while room and self._parts:
-            if batch and self._parts[0].alone:
+            if batch and self._parts[0].most is not None:
                 break
             part = self._parts.popleft()
             if part.caller.cancelled:
                 continue
-            if part.alone:
-                room = 1
+            if part.most is not None:
+                room = min(room, part.most)
             count = part.fitting(room, room_bytes)
             if not count and not batch:
                 # One that is larger than the limit goes alone.
@@ -124,6 +129,8 @@ class BatchQueue:
                     break
                 part = replace(part, stop=middle)
             batch.append(part)
+            if part.most is not None:
+                break
             room -= count
             room_bytes -= part.size_bytes
         return batch

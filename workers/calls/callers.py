@@ -3,11 +3,17 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from schemas.errors import AnswerError, BackendTimeoutError, BackendTooLargeError
 from schemas.events import JsonObject
 from workers.calls.batching import Caller, Part
+
+# After a timeout a batch of up to FEW examples is tried in calls of one example, a larger one in so many PARTS.
+FEW, PARTS = 32, 16
+# Of one example among other calls in flight. Each makes them fewer.
+LATE_CALLS = 3
 
 Outcome = Any | AnswerError
 """A prediction, or the error in its place."""
@@ -55,10 +61,13 @@ def settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
         start = stop
 
 
-def settle_in_time(batch: Sequence[Part], outcomes: Sequence[Outcome], now: float) -> list[Part]:
-    """Like `settle`, but return the inputs that may get an outcome in a smaller call, and whose caller has time for it.
+def settle_in_time(
+    batch: Sequence[Part], outcomes: Sequence[Outcome], now: float, *, is_alone: bool
+) -> list[Part]:
+    """Like `settle`, but return the inputs that may get an outcome in another call, and whose caller has time for it.
 
-    Their outcome is a timeout, or that the call was too large.
+    The call was too large, or took too long: for its examples, or for the other calls that were in flight unless it
+    `is_alone`.
     """
     again: list[Part] = []
     start = 0
@@ -69,14 +78,25 @@ def settle_in_time(batch: Sequence[Part], outcomes: Sequence[Outcome], now: floa
             outcomes[start:stop], lambda outcome: (is_timeout(outcome), is_too_large(outcome))
         ):
             of_group = list(group)
-            piece = Part(part.caller, first, first + len(of_group), alone=timed_out)
-            if (timed_out or too_large) and part.caller.deadline_loop_seconds > now:
+            piece = Part(part.caller, first, first + len(of_group))
+            if timed_out:
+                late_calls = part.late_calls + (len(outcomes) == 1)
+                piece = replace(piece, most=_most_after_timeout(len(outcomes)), late_calls=late_calls)
+                again_later = len(outcomes) > 1 or (late_calls < LATE_CALLS and not is_alone)
+            else:
+                again_later = too_large and len(outcomes) > 1
+            if again_later and part.caller.deadline_loop_seconds > now:
                 again.append(piece)
             else:
                 settle([piece], of_group)
             first = piece.stop
         start = stop
     return again
+
+
+def _most_after_timeout(count: int) -> int:
+    """The examples of a call after one of `count` that took too long; one of them may take that long by itself."""
+    return 1 if count <= FEW else count // PARTS
 
 
 def settle_with(batch: Sequence[Part], error: AnswerError) -> None:

@@ -5,7 +5,8 @@ nor abandon them. Queueing shows in the latency: of `limit` calls in flight, abo
 `limit * (1 - base_rtt / rtt)` wait. While few calls wait, the limit grows by one each round trip; when
 many wait, it shrinks by one. A failed call halves it. Until calls wait or fail for the first time, the
 limit doubles each round trip (slow start). Calls that wait must not come near their timeout: where they
-do, none may be added, and those that wait are taken away. The rule is TCP Vegas (Brakmo and Peterson 1995)
+do, none may be added, those that wait are taken away, and a number of calls that failed is not tried again for a
+while. The rule is TCP Vegas (Brakmo and Peterson 1995)
 with the multiplicative decrease of AIMD. `base_rtt` is the latency of a call without queueing, kept
 for each power of two of the batch size.
 
@@ -14,6 +15,7 @@ the number of calls, and so does the latency of each. Latency says nothing about
 a server gets the maximum until calls fail.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +26,7 @@ MANY_WAITING, MANY_FRACTION = 4.0, 0.5
 # Shares of the timeout above which no call may be added that waits, and above which one that waits is too many.
 LONG, LONGEST = 1 / 4, 1 / 2
 NONE_WAITING = 0.5
+RENEWAL_SECONDS = 60.0
 _SMOOTHING = 0.3
 
 
@@ -31,12 +34,15 @@ _SMOOTHING = 0.3
 class Concurrency:
     """`limit` is the number of calls in flight; its fraction is progress towards the next call.
 
-    `slow_start` until calls wait or fail for the first time. `base_rtt_seconds` has the latency without queueing by the bit length of the batch size.
+    `slow_start` until calls wait or fail for the first time. For a while after `failed_at` long calls stay below
+    `failed_calls`, the number at the last failure. `base_rtt_seconds` has the latency without queueing by the bit length of the batch size.
     """
 
     limit: float = 2.0
     base_rtt_seconds: Mapping[int, float] = field(default_factory=dict)
     slow_start: bool = True
+    failed_calls: int = 0
+    failed_at: float = -math.inf
 
     @property
     def calls(self) -> int:
@@ -61,6 +67,7 @@ def on_success(
     in_flight: int,
     max_calls: int,
     timeout_seconds: float,
+    now: float,
     single: bool = False,
 ) -> Concurrency:
     """The state after a call that succeeded in `rtt_seconds`.
@@ -76,6 +83,8 @@ def on_success(
     waiting = limit * (1 - base_rtt / rtt_seconds) if rtt_seconds > base_rtt and not single else 0.0
     share = rtt_seconds / timeout_seconds
     few = waiting < (max(FEW_WAITING, FEW_FRACTION * limit) if share <= LONG else NONE_WAITING)
+    if share > LONG and now < state.failed_at + RENEWAL_SECONDS:
+        max_calls = min(max_calls, max(1, state.failed_calls - 1))
     slow_start = state.slow_start and few
     if waiting > (max(MANY_WAITING, MANY_FRACTION * limit) if share <= LONGEST else FEW_WAITING / 2):
         limit = max(1.0, limit - 1 / limit)
@@ -84,9 +93,15 @@ def on_success(
         limit = min(float(max_calls), limit + 1)
     elif few and in_flight >= state.calls:
         limit = min(float(max_calls), limit + 1 / limit)
-    return Concurrency(limit, {**state.base_rtt_seconds, batch_size.bit_length(): base_rtt}, slow_start)
+    base_rtt_seconds = {**state.base_rtt_seconds, batch_size.bit_length(): base_rtt}
+    return Concurrency(limit, base_rtt_seconds, slow_start, state.failed_calls, state.failed_at)
 
 
-def on_failure(state: Concurrency) -> Concurrency:
-    """The state after a call without an answer, or one that the server refused as overload."""
-    return replace(state, limit=max(1.0, state.limit / 2), slow_start=False)
+def on_failure(state: Concurrency, *, started: float, now: float) -> Concurrency:
+    """The state after a call without an answer, or one that the server refused as overload.
+
+    `started` is the start of the call: of calls that were in flight together the first says how many are too many.
+    """
+    failed_calls = state.calls if started >= state.failed_at else state.failed_calls
+    limit = max(1.0, state.limit / 2)
+    return replace(state, limit=limit, slow_start=False, failed_calls=failed_calls, failed_at=now)

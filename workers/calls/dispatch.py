@@ -4,7 +4,7 @@
 flight, `breaker` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
 
 A timeout of a batch first means that it had too many examples: batches become smaller, and its inputs are
-tried again, each in a call for itself. Only a timeout of a call with one example counts for the breaker. A batch
+tried again in much smaller calls, at last each in a call for itself. Only a timeout of a call with one example counts for the breaker. A batch
 that is too large for the backend is tried again in smaller ones.
 """
 
@@ -109,6 +109,8 @@ class Dispatcher:
         self._limits = Limits(max_batch=max_batch, max_calls=max_calls, timeout_seconds=timeout_seconds)
         self._breaker = breaker.CLOSED
         self._last_failure = ""
+        # The end of the last call with predictions.
+        self._answered_at = -math.inf
         self._calls: set[asyncio.Task[None]] = set()
         self._send_is_due = False
         self._has_lone_call = False
@@ -220,25 +222,35 @@ class Dispatcher:
             return
         seconds = loop.time() - started
         errors = [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
-        if len(outcomes) > 1 and not self._closed and any(map(may_fit_smaller_call, errors)):
-            self._queue.put_back(settle_in_time(batch, outcomes, loop.time()))
+        in_flight = max(in_flight, len(self._calls))
+        if not self._closed and any(map(may_fit_smaller_call, errors)):
+            self._queue.put_back(settle_in_time(batch, outcomes, loop.time(), is_alone=in_flight == 1))
         else:
             settle(batch, outcomes)
         self._meter.called(len(inputs), seconds)
-        in_flight = max(in_flight, len(self._calls))
         cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
         # A result that is no JSON is an answer.
         if not all(isinstance(error, NonFiniteResultError) for error in errors):
             if any(map(is_too_large, errors)):
                 size_bytes = sum(part.size_bytes for part in batch)
                 self._limits.too_large(len(outcomes), size_bytes, loop.time())
-            self._learn_from_errors(len(outcomes), errors, seconds, cut_short=cut_short)
+            self._learn_from_errors(
+                len(outcomes), errors, started, seconds, in_flight=in_flight, cut_short=cut_short
+            )
         else:
             self._limits.succeeded(len(outcomes), seconds, in_flight=in_flight, now=loop.time())
+            self._answered_at = loop.time()
             self._succeeded()
 
     def _learn_from_errors(
-        self, count: int, errors: Sequence[AnswerAndDeadLetterError], seconds: float, *, cut_short: bool
+        self,
+        count: int,
+        errors: Sequence[AnswerAndDeadLetterError],
+        started: float,
+        seconds: float,
+        *,
+        in_flight: int,
+        cut_short: bool,
     ) -> None:
         """Update both limits and the breaker after a call with `count` examples.
 
@@ -248,7 +260,7 @@ class Dispatcher:
         too_early = cut_short and (base_rtt is None or seconds < SLOW_CALL_FACTOR * base_rtt)
         if count > 1 and any(map(is_timeout, errors)):
             if not too_early:
-                self._limits.timed_out(count)
+                self._limits.timed_out(count, in_flight=in_flight, started=started, now=started + seconds)
             return
         serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
         if len(errors) < count or serious is None:
@@ -258,7 +270,10 @@ class Dispatcher:
         if too_early:
             return
         if isinstance(serious, BackendUnavailableError):
-            self._limits.unavailable()
+            self._limits.unavailable(started=started, now=started + seconds)
+        if self._answered_at >= started:
+            # The server answered other calls meanwhile: this one failed for its inputs, or had to wait.
+            return
         self._failed(str(serious))
 
     def _succeeded(self) -> None:

@@ -59,6 +59,7 @@ class Limits:
             in_flight=in_flight,
             max_calls=self._max_calls,
             timeout_seconds=self._timeout_seconds,
+            now=now,
             single=self._max_batch == 1,
         )
         self._batch_size = batch_size.on_success(
@@ -72,11 +73,12 @@ class Limits:
         )
         self._call_bytes = call_bytes.on_success(self._call_bytes, now)
 
-    def timed_out(self, count: int) -> None:
+    def timed_out(self, count: int, *, in_flight: int, started: float, now: float) -> None:
         """Learn from a call with `count` examples, more than one, that took too long."""
         # Of several calls that time out together, one counts.
         if count <= self._batch_size.limit:
-            self._concurrency = concurrency.on_failure(self._concurrency)
+            if in_flight > 1:
+                self._concurrency = concurrency.on_failure(self._concurrency, started=started, now=now)
             self._batch_size = batch_size.on_timeout(self._batch_size, count)
 
     def too_large(self, count: int, size_bytes: int, now: float) -> None:
@@ -85,6 +87,6 @@ class Limits:
             self._call_bytes, batch_size=count, size_bytes=size_bytes, now=now
         )
 
-    def unavailable(self) -> None:
+    def unavailable(self, *, started: float, now: float) -> None:
         """Learn from a call without an answer, or one that was refused as overload."""
-        self._concurrency = concurrency.on_failure(self._concurrency)
+        self._concurrency = concurrency.on_failure(self._concurrency, started=started, now=now)

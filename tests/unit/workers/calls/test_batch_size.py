@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.calls.batch_size import (
+    AFTER_TIMEOUT,
     LONGEST,
     RENEWAL_SECONDS,
     START,
@@ -69,12 +70,12 @@ def test_batches_that_pay_grow() -> None:
 
 @given(st.lists(st.integers(1, 512), min_size=1))
 def test_timeouts_of_calls_from_before_count_once(batch_sizes: list[int]) -> None:
-    """Calls in flight together end together; the limit is half of the smallest that was allowed."""
+    """Calls in flight together end together; the limit follows from the smallest that was allowed."""
     state = BatchSize(limit=256)
     for batch_size in batch_sizes:
         before = state.limit
         state = on_timeout(state, batch_size)
-        assert state.limit == (before if batch_size > before else max(1, batch_size // 2))
+        assert state.limit == (before if batch_size > before else max(1, batch_size // AFTER_TIMEOUT))
     once = on_timeout(BatchSize(limit=256), 256)
     assert on_timeout(once, 256) == once
 

@@ -98,7 +98,7 @@ def test_what_is_put_back_goes_first_and_alone(sizes: list[int], max_batch: int)
     queue = queue_of(*(caller(size, first=start) for size, start in zip(sizes, starts, strict=True)))
     late = queue.take(max_batch, math.inf)
     count = len(numbers(late))
-    queue.put_back([replace(part, alone=True) for part in late])
+    queue.put_back([replace(part, most=1) for part in late])
     assert queue.holds(sum(sizes))
     assert not queue.holds(sum(sizes) + 1)
     batches = []
