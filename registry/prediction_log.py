@@ -9,7 +9,7 @@ have one partition number, and a lock admits one writer for each number. Within 
 too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ import asyncpg
 
 from registry.logged_predictions import LoggedPrediction, OffsetRange, RequestKey, offset_ranges
 from registry.postgres import Database, translated
-from schemas.errors import RegistryUnavailableError, SetupError
+from schemas.errors import HeadraceError, SetupError
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prediction_log:' || $1, 0))"
 _KNOWN = """
@@ -82,10 +82,15 @@ class PredictionLog:
         return int(added.rpartition(" ")[2])
 
     async def make_days(self, first: date, last: date) -> list[date]:
-        """Create the missing partitions of the days from `first` to `last`, and return their days."""
+        """Create the missing partitions of the days from `first` to `last`, and return their days.
+
+        A day that cannot be created does not keep the others. Then the first such error is raised at the end.
+        """
         days = {first + timedelta(days=number) for number in range((last - first).days + 1)}
-        async with self._database.connection() as connection, connection.transaction():
-            return await _make_days(connection, days)
+        async with self._database.connection() as connection:
+            return await _each_day(
+                connection, days - await _days(connection), lambda day: _make_days(connection, {day})
+            )
 
     async def drop_days(self, before: date) -> list[date]:
         """Drop the partitions of all days before one, and return their days.
@@ -93,23 +98,32 @@ class PredictionLog:
         A day that cannot be dropped stays, and does not keep the others: a reader holds it for longer than a second,
         or a view depends on it. Then the first such error is raised at the end.
         """
-        dropped = []
-        first_error: RegistryUnavailableError | SetupError | None = None
         async with self._database.connection() as connection:
-            for day in sorted(await _days(connection)):
-                if day >= before:
-                    break
-                try:
-                    with translated():
-                        async with connection.transaction():
-                            await connection.execute(_DROP_DAY.format(name=day.strftime(_DAY_NAME)))
-                except (RegistryUnavailableError, SetupError) as error:
-                    first_error = first_error or error
-                else:
-                    dropped.append(day)
-        if first_error is not None:
-            raise first_error
-        return dropped
+            return await _each_day(
+                connection,
+                {day for day in await _days(connection) if day < before},
+                lambda day: connection.execute(_DROP_DAY.format(name=day.strftime(_DAY_NAME))),
+            )
+
+
+async def _each_day(
+    connection: Any, days: Iterable[date], change: Callable[[date], Awaitable[object]]
+) -> list[date]:
+    """Change each day in a transaction of its own, also after an error of another; then raise the first error."""
+    changed = []
+    first_error: HeadraceError | None = None
+    for day in sorted(days):
+        try:
+            with translated():
+                async with connection.transaction():
+                    await change(day)
+        except HeadraceError as error:
+            first_error = first_error or error
+        else:
+            changed.append(day)
+    if first_error is not None:
+        raise first_error
+    return changed
 
 
 async def _known(connection: Any, ranges: Iterable[OffsetRange]) -> set[RequestKey]:

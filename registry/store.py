@@ -7,6 +7,8 @@ epoch's row first. Readers never wait for writers.
 from typing import Self
 
 import asyncpg
+import structlog
+from pydantic import ValidationError
 
 from registry.follower import NOTHING_KNOWN
 from registry.model_rows import CHANGED_MODELS, find_model, model_of
@@ -14,6 +16,8 @@ from registry.postgres import Database
 from registry.promotion_transaction import decide
 from registry.snapshot import RegisteredModel, Snapshot
 from schemas.models import PromotionEvent, PromotionResult
+
+log = structlog.get_logger()
 
 # Rows of one fetch. Between two fetches other tasks run.
 MODELS_PER_FETCH = 10
@@ -67,17 +71,24 @@ class RegistryStore:
     async def load(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[RegisteredModel]:
         """Read the models that changed after an epoch, each with its versions with traffic and its rollback target.
 
-        All of it is as of one epoch, the snapshot's.
+        All of it is as of one epoch, the snapshot's. A model that this release cannot read is logged and left out.
         """
         async with (
             self.database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             epoch = await connection.fetchval(_EPOCH)
-            models = {
-                row["model_name"]: model_of(row)
-                async for row in connection.cursor(CHANGED_MODELS, since_epoch, prefetch=MODELS_PER_FETCH)
-            }
+            models = {}
+            async for row in connection.cursor(CHANGED_MODELS, since_epoch, prefetch=MODELS_PER_FETCH):
+                try:
+                    models[row["model_name"]] = model_of(row)
+                except ValidationError as error:
+                    log.error(
+                        "registered model cannot be read; it stays as it is served",
+                        model_name=row["model_name"],
+                        revision=row["revision"],
+                        reason=str(error).partition("\n")[0],
+                    )
         return Snapshot(epoch=epoch, models=models)
 
     async def revisions(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[int]:

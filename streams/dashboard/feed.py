@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 import orjson
-import structlog
 
 from streams.dashboard.registry_reader import PageReader, chosen
 from streams.dashboard.state import Seen, page_state
+from streams.process.background import FailureLog
 
-log = structlog.get_logger()
-
+NOT_READ = "live page not read"
 READ_EACH_SECONDS = 1.0
 # The page shows the server as gone when it gets no event for longer.
 READ_WITHIN_SECONDS = 4.0
@@ -37,19 +36,17 @@ class Feed:
 
     async def run_reading_loop(self) -> None:
         """Read for the open pages. Runs until it is cancelled."""
-        works = True
+        failures = FailureLog(NOT_READ)
         while True:
             await self._any_open.wait()
             asked = frozenset(self._open_pages)
             try:
                 async with asyncio.timeout(READ_WITHIN_SECONDS):
                     seen: Seen | None = await self._reader.read(asked)
-                works = True
-            # Any error: a page that cannot be shown must not end the monitor that serves it.
-            except Exception as error:  # noqa: BLE001
-                if works:
-                    log.warning("live page not read", reason=str(error) or repr(error))
-                works, seen = False, None
+                failures.succeeded()
+            except Exception as error:  # noqa: BLE001  # it is logged and counted
+                failures.failed(error)
+                seen = None
             async with self._updated:
                 self._seen, self._asked, self._documents = seen, asked, {}
                 self._reading += 1

@@ -13,6 +13,7 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.snapshot import RegisteredModel
 from registry.store import RegistryStore
+from schemas.errors import RegistryFaultError, UnavailableError
 from schemas.windows import Window
 from streams.dashboard.state import (
     CHANGES_MARKED,
@@ -25,6 +26,7 @@ from streams.dashboard.state import (
     point_of,
     window_number,
 )
+from streams.process.background import FailureLog
 
 MODELS_SHOWN = 12
 """The most models that one page shows."""
@@ -61,9 +63,12 @@ class PageReader:
         self._revisions: dict[str, int] = {}
         self._model_names: list[str] = []
         self._data: dict[str, _ModelData] = {}
+        self._failures = FailureLog("model not read for the live page")
 
     async def read(self, wanted: Iterable[tuple[str, ...]]) -> Seen:
         """Read what pages need that show these models. A page that names no model shows the first ones.
+
+        A model that cannot be read is logged, counted and left out.
 
         Raises RegistryUnavailableError and SetupError.
         """
@@ -71,8 +76,18 @@ class PageReader:
         await self._follow()
         shown = {name for names in wanted for name in chosen(names, self._model_names)}
         self._data = {name: data for name, data in self._data.items() if name in shown}
+        all_read = True
         for name in shown:
-            await self._read_model(name)
+            try:
+                await self._read_model(name)
+            except Exception as error:
+                if isinstance(error, UnavailableError) and not isinstance(error, RegistryFaultError):
+                    raise
+                self._failures.failed(error, model_name=name)
+                self._data.pop(name, None)
+                all_read = False
+        if all_read:
+            self._failures.succeeded()
         return Seen(
             at=datetime.now(UTC),
             epoch=self._follower.epoch,

@@ -7,6 +7,9 @@ delta is added either.
 
 Adding deltas and evaluating rules exclude each other (`turn`), so that a delta is never both in the history that is
 read and added to it.
+
+Models are independent of each other: what fails of one model, or of one event, is logged, counted and tried again, and
+keeps no other one.
 """
 
 import asyncio
@@ -22,15 +25,20 @@ from registry.alert_events import AlertEvents
 from registry.metric_windows import MetricWindows
 from registry.retry import until_reachable
 from schemas.alert_rules import GLOBAL, GlobalRules, ModelRules
-from schemas.errors import SetupError, UnavailableError
+from schemas.errors import HeadraceError, RegistryFaultError, UnavailableError
 from schemas.events import Alert, MetricsDelta
 from schemas.windows import Window
+from streams.monitoring.alert_state import key_of
 from streams.monitoring.engine import AlertEngine
+from streams.monitoring.rules.evaluation import AlertKey
 from streams.monitoring.rules.global_rules import Sample
 from streams.process.background import FailureLog
 
 log = structlog.get_logger()
 
+NOT_EVALUATED = "alert rules not evaluated"
+NOT_SAMPLED = "global rules not evaluated"
+NOT_PUBLISHED = "alerts not published"
 EVALUATE_EACH_SECONDS = 0.5
 SAMPLE_EACH_SECONDS = 5.0
 PUBLISH_EACH_SECONDS = 5.0
@@ -88,6 +96,8 @@ class AlertWatch:
         self._publish = publish
         self._notify = notify
         self._engine = AlertEngine()
+        self._failures = FailureLog(NOT_EVALUATED)
+        self._unrecorded: dict[AlertKey, Alert] = {}
         self._generation: int | None = None
         self._newest_delta_ends: dict[int, float] = {}
         self._news = asyncio.Event()
@@ -135,14 +145,14 @@ class AlertWatch:
 
     async def run_sampling_loop(self, sample: Callable[[], Awaitable[Sample]]) -> None:
         """Take samples and evaluate the global rules, if this monitor owns them. Runs until it is cancelled."""
-        failures = FailureLog("global rules not evaluated")
+        failures = FailureLog(NOT_SAMPLED)
         while True:
             await asyncio.sleep(SAMPLE_EACH_SECONDS)
             if not (self._assigned.settled and self._assigned.owns(GLOBAL)):
                 continue
             try:
                 taken = await sample()
-            except (UnavailableError, SetupError) as error:
+            except Exception as error:  # noqa: BLE001  # it is logged and counted
                 failures.failed(error)
                 continue
             failures.succeeded()
@@ -150,37 +160,64 @@ class AlertWatch:
             async with self.turn:
                 await self._restart_after_rebalance()
                 self._engine.global_rules = self._following.global_rules
-                await self._record(self._engine.evaluate_global(taken))
+                await self._record(GLOBAL, self._engine.evaluate_global(taken))
 
     async def run_publishing_loop(self) -> None:
         """Publish stored events of this monitor's models, whichever monitor stored them. Runs until cancelled."""
+        failures = FailureLog(NOT_PUBLISHED)
         while True:
             self._news.clear()
             try:
-                for event in await self._alert_events.unpublished():
-                    if self._assigned.settled and self._assigned.owns(event.alert.model_name):
-                        await self._publish(event.alert)
-                        await self._alert_events.mark_published(event)
-            except (UnavailableError, SetupError) as error:
-                log.warning("alerts are not published yet", reason=str(error))
+                if await self._publish_events(failures):
+                    failures.succeeded()
+            except UnavailableError as error:
+                # The events behind it would wait as long.
+                failures.failed(error)
             try:
                 async with asyncio.timeout(PUBLISH_EACH_SECONDS):
                     await self._news.wait()
             except TimeoutError:
                 pass
 
+    async def _publish_events(self, failures: FailureLog) -> bool:
+        """Try each event; True when none failed. Raises UnavailableError when Kafka or PostgreSQL is away."""
+        all_published = True
+        for event in await self._alert_events.unpublished():
+            model_name = event.alert.model_name
+            if not (self._assigned.settled and self._assigned.owns(model_name)):
+                continue
+            try:
+                await self._publish(event.alert)
+                await self._alert_events.mark_published(event)
+            except Exception as error:
+                if isinstance(error, UnavailableError) and not isinstance(error, RegistryFaultError):
+                    raise
+                failures.failed(error, model_name=model_name)
+                all_published = False
+        return all_published
+
     async def _evaluate_models(self) -> None:
         self._engine.model_rules = self._following.model_rules
+        all_evaluated = True
         for model_name in self._engine.models:
-            now = self._evaluation_time(model_name)
-            if now is None:
-                continue
-            route = self._following.route_of(model_name)
-            if route is not None:
-                self._engine.update_route(model_name, *route, now)
-            await self._record(self._engine.evaluate(model_name, now))
+            try:
+                await self._evaluate_model(model_name)
+            except Exception as error:  # noqa: BLE001  # it is logged and counted
+                self._failures.failed(error, model_name=model_name)
+                all_evaluated = False
             # Each model takes a fraction of a millisecond; other tasks run in between.
             await asyncio.sleep(0)
+        if all_evaluated and not self._unrecorded:
+            self._failures.succeeded()
+
+    async def _evaluate_model(self, model_name: str) -> None:
+        now = self._evaluation_time(model_name)
+        if now is None:
+            return
+        route = self._following.route_of(model_name)
+        if route is not None:
+            self._engine.update_route(model_name, *route, now)
+        await self._record(model_name, self._engine.evaluate(model_name, now))
 
     def _evaluation_time(self, model_name: str) -> float | None:
         """The Unix time up to which all deltas of a model are read; None when that is unknown.
@@ -193,9 +230,19 @@ class AlertWatch:
         newest = self._newest_delta_ends.get(self._assigned.partition_of(model_name))
         return None if newest is None else min(now, newest + _DELTA_DELAY_SECONDS)
 
-    async def _record(self, alerts: Iterable[Alert]) -> None:
-        for alert in alerts:
-            if await self._ask(partial(self._alert_events.record, alert)):
+    async def _record(self, model_name: str, alerts: Iterable[Alert]) -> None:
+        """Record the events of a model; one that cannot be recorded is tried again with the next ones."""
+        waiting = [alert for key, alert in self._unrecorded.items() if key.model_name == model_name]
+        for alert in (*waiting, *alerts):
+            key = key_of(alert)
+            try:
+                changed = await self._ask(partial(self._alert_events.record, alert), retry_faults=False)
+            except HeadraceError as error:
+                self._unrecorded[key] = alert
+                self._failures.failed(error, model_name=model_name, rule=alert.rule)
+                continue
+            self._unrecorded.pop(key, None)
+            if changed:
                 log.warning(
                     "alert",
                     state=alert.state,
@@ -223,6 +270,7 @@ class AlertWatch:
             if self._assigned.owns(alert.model_name)
         ]
         self._engine = AlertEngine(firing)
+        self._unrecorded.clear()
         self._newest_delta_ends.clear()
         since = datetime.now(UTC) - max(_HISTORY.values())
         known = await self._ask(partial(self._windows.models, since))
@@ -237,12 +285,16 @@ class AlertWatch:
         history: list[Window] = []
         for seconds, span in _HISTORY.items():
             read = partial(self._windows.read, model_name, seconds, now - span, now + timedelta(minutes=1))
-            history += await self._ask(read)
+            try:
+                history += await self._ask(read, retry_faults=False)
+            except HeadraceError as error:
+                # The rules begin with what can be read.
+                self._failures.failed(error, model_name=model_name)
         self._engine.begin(model_name, history)
 
-    async def _ask(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+    async def _ask(self, ask: Callable[[], Awaitable[Result]], *, retry_faults: bool = True) -> Result:
         async def counted() -> Result:
             self.attempts += 1
             return await ask()
 
-        return await until_reachable(counted, waiting="alerts")
+        return await until_reachable(counted, waiting="alerts", retry_faults=retry_faults)

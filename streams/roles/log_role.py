@@ -13,7 +13,7 @@ from streams.config.settings import Settings
 from streams.kafka.topics import partition_counts
 from streams.prediction_log.rows import RowReader, hashed_by
 from streams.prediction_log.writer import Writer, kept_days
-from streams.process.background import background, run_each, run_periodically
+from streams.process.background import background, periodic, run_each
 from streams.process.interpreter import tune_garbage_collector
 from streams.prometheus.log_families import LogMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
@@ -57,8 +57,7 @@ async def log_role(context: RoleContext) -> AsyncIterator[None]:
         async with (
             consumer.reading(writer.process, attempts=lambda: writer.attempts),
             background(
-                context.on_fault,
-                run_periodically(
+                periodic(
                     partial(_maintain_partitions, rows, settings),
                     interval_seconds=MAINTAIN_PARTITIONS_EACH_SECONDS,
                     failed_event="prediction log partitions not maintained",

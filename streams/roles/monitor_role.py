@@ -1,7 +1,7 @@
 """The role `monitor`: reads metrics deltas, writes windows to PostgreSQL and publishes alerts."""
 
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -15,7 +15,7 @@ from registry.postgres import Database
 from registry.store import RegistryStore
 from schemas.events import Alert
 from streams.config.settings import Settings
-from streams.dashboard.feed import Feed
+from streams.dashboard.feed import NOT_READ, Feed
 from streams.dashboard.http_routes import show_page
 from streams.dashboard.registry_reader import PageReader
 from streams.kafka.assignment import PartitionAssignment
@@ -24,9 +24,9 @@ from streams.kafka.topics import partition_counts
 from streams.monitoring.followed_models import FOLLOW_EACH_SECONDS, FollowedModels
 from streams.monitoring.monitor import Monitor
 from streams.monitoring.rules.global_rules import Sample, WorkerStatus
-from streams.monitoring.watch import AlertWatch
+from streams.monitoring.watch import NOT_EVALUATED, NOT_PUBLISHED, NOT_SAMPLED, AlertWatch
 from streams.monitoring.webhook import Webhook
-from streams.process.background import background, run_each, run_periodically
+from streams.process.background import Job, background, periodic, run_each
 from streams.prometheus.monitor_families import MonitorMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 
@@ -89,19 +89,22 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
                 missing_deltas=sum((await windows.missing_deltas(settings.topic_metrics)).values()),
             )
 
-        def jobs() -> Iterator[Coroutine[object, object, None]]:
-            yield run_periodically(
+        def jobs() -> Iterator[Job]:
+            yield periodic(
                 following.refresh,
                 interval_seconds=FOLLOW_EACH_SECONDS,
                 failed_event="routes and rules not read",
             )
-            yield watch.run_evaluation_loop()
-            yield watch.run_sampling_loop(sample)
-            yield watch.run_publishing_loop()
-            yield feed.run_reading_loop()
+            yield Job(NOT_EVALUATED, watch.run_evaluation_loop)
+            yield Job(NOT_SAMPLED, partial(watch.run_sampling_loop, sample))
+            yield Job(NOT_PUBLISHED, watch.run_publishing_loop)
+            yield Job(NOT_READ, feed.run_reading_loop)
             if webhook is not None:
-                yield webhook.run_delivery_loop(lambda: watch.firing)
-            yield run_periodically(
+                yield Job(
+                    "alerts not delivered to the webhook",
+                    partial(webhook.run_delivery_loop, lambda: watch.firing),
+                )
+            yield periodic(
                 partial(_delete_old_metrics, windows, alert_events, settings),
                 interval_seconds=DELETE_EACH_SECONDS,
                 failed_event="old metrics not deleted",
@@ -109,7 +112,7 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
 
         async with (
             consumer.reading(monitor.process, attempts=lambda: monitor.attempts),
-            background(context.on_fault, *jobs()),
+            background(*jobs()),
         ):
             context.metrics.add(MonitorMetrics(monitor, watch).read)
             log.info("monitor role started", topic=settings.topic_metrics)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -21,13 +22,13 @@ from streams.config.settings import Settings
 from streams.kafka.faust_app import WorkerApp, output_of
 from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
 from streams.models.backend_loader import BackendLoader
-from streams.process.background import background
+from streams.process.background import Job, background
 from streams.process.interpreter import tune_garbage_collector, tune_thread_switching
 from streams.prometheus.predict_families import PredictMetrics
 from streams.roles.role_consumer import RoleConsumer, RoleContext
 from streams.serving.active_tables import ActiveTables
-from streams.serving.deltas import DeltaSender
-from streams.serving.heartbeat import remove_heartbeat, send_heartbeats
+from streams.serving.deltas import NOT_SENT, DeltaSender
+from streams.serving.heartbeat import HEARTBEAT_NOT_SENT, remove_heartbeat, send_heartbeats
 from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import Pipeline
 from streams.serving.pipeline_options import PipelineOptions
@@ -93,10 +94,18 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
         # Heartbeats begin before the first slice and end after the last one: an operator who waits for the workers
         # to serve a change must see this worker for as long as it answers requests.
         async with background(
-            context.on_fault,
-            refresher.run(),
-            listener.run(),
-            send_heartbeats(heartbeats, tables, identity, interval_seconds=settings.registry_poll_seconds),
+            Job("registry not followed", refresher.run),
+            Job("hints not received", listener.run),
+            Job(
+                HEARTBEAT_NOT_SENT,
+                partial(
+                    send_heartbeats,
+                    heartbeats,
+                    tables,
+                    identity,
+                    interval_seconds=settings.registry_poll_seconds,
+                ),
+            ),
         ):
             async with (
                 consumer.reading(
@@ -108,7 +117,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
                     ),
                     drain_seconds=None,
                 ),
-                background(context.on_fault, _send_deltas(settings, consumer.app, deltas)),
+                background(Job(NOT_SENT, partial(_send_deltas, settings, consumer.app, deltas))),
             ):
                 context.metrics.add(
                     PredictMetrics(

@@ -3,14 +3,12 @@
 from collections import deque
 from datetime import UTC, datetime
 
-import structlog
-
-from schemas.errors import HeadraceError
 from schemas.events import MetricsDelta
 from streams.kafka.batch_producer import BatchProducer
+from streams.process.background import FailureLog
 from streams.serving.request_metrics import MetricsRegistry
 
-log = structlog.get_logger()
+NOT_SENT = "metrics not sent"
 
 
 class DeltaSender:
@@ -24,6 +22,7 @@ class DeltaSender:
         self._metrics = metrics
         self._topic = topic
         self._unsent: deque[MetricsDelta] = deque()
+        self._failures = FailureLog(NOT_SENT)
 
     async def send(self, producer: BatchProducer) -> None:
         """Close the window and give its deltas to the producer; logs a failure and drops that delta."""
@@ -35,6 +34,8 @@ class DeltaSender:
                 await producer.send_record(
                     self._topic, delta.model_dump_json().encode(), key=delta.model_name.encode()
                 )
-            except HeadraceError as error:
-                log.warning("metrics not sent", reason=str(error))
+            except Exception as error:  # noqa: BLE001  # it is logged and counted
+                self._failures.failed(error)
+            else:
+                self._failures.succeeded()
             self._unsent.popleft()

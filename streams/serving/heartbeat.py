@@ -13,6 +13,7 @@ from streams.serving.active_tables import ActiveTables
 
 log = structlog.get_logger()
 
+HEARTBEAT_NOT_SENT = "heartbeat not sent"
 # Also where the registry is polled less often: a longer interval would look like a dead worker.
 MAX_INTERVAL_SECONDS = HEARTBEAT_TIMEOUT_SECONDS / 5
 
@@ -25,7 +26,7 @@ async def send_heartbeats(
     Runs until cancelled. The heartbeat carries the epoch of the oldest table in use: an epoch is reported when
     the last slice that began before it is answered, not earlier.
     """
-    failures = FailureLog("heartbeat not sent")
+    failures = FailureLog(HEARTBEAT_NOT_SENT)
     while True:
         tables.changed.clear()
         table = tables.oldest()
@@ -33,7 +34,7 @@ async def send_heartbeats(
             await heartbeats.record(
                 WorkerHeartbeat(identity.worker, identity.boot_id, table.epoch, table.behind)
             )
-        except HeadraceError as error:
+        except Exception as error:  # noqa: BLE001  # it is logged and counted
             failures.failed(error)
         else:
             failures.succeeded()

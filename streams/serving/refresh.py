@@ -83,10 +83,10 @@ class ServingRefresher:
         Raises RegistryUnavailableError and SetupError.
         """
         changes = await self._follower.poll()
-        # The end of the poll: a registry that takes seconds for each poll is still followed.
-        self._polled_at = self._clock()
         if changes is not None:
             self._apply(changes)
+        # The end of the poll: a registry that takes seconds for each poll is still followed.
+        self._polled_at = self._clock()
         for name, load in list(self._loads.items()):
             if is_due(load, self._clock()):
                 self._advance(name, LoadEvent.RETRY_DUE)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -14,9 +15,11 @@ from registry.postgres import Database
 from schemas.alert_rules import GlobalRules, ModelRules
 from schemas.errors import BrokerUnavailableError
 from schemas.events import Alert
-from streams.monitoring.watch import AlertWatch
-from tests.support.deadline import DEADLINE_SECONDS
+from streams.monitoring.watch import NOT_EVALUATED, AlertWatch
+from streams.process.background import failed_steps
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from tests.support.metrics.deltas import delta
+from tests.support.stack.services import execute
 from tests.support.worker.registry_waits import until_all_is_published
 
 
@@ -30,13 +33,13 @@ async def opened(database: str) -> AsyncIterator[Database]:
 
 @dataclass
 class Followed:
-    """The model `m` has one version, which gets everything."""
+    """Each model has one version, which gets everything."""
 
     model_rules: Mapping[str, ModelRules] = field(default_factory=dict)
     global_rules: GlobalRules = field(default_factory=GlobalRules)
 
-    def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None]:
-        return {"m": ({"v1": 1.0}, "v1")}[model_name]
+    def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None]:  # noqa: ARG002
+        return {"v1": 1.0}, "v1"
 
 
 @dataclass
@@ -58,8 +61,8 @@ class Assigned:
         self.news.set()
         return self.read
 
-    def partition_of(self, model_name: str) -> int:
-        return {"m": 0}[model_name]
+    def partition_of(self, model_name: str) -> int:  # noqa: ARG002
+        return 0
 
     async def judged(self, times: int) -> None:
         """Wait for this many further evaluations."""
@@ -116,18 +119,35 @@ async def watching(opened: Database, assigned: Assigned, broker: Broker) -> Asyn
     assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
 
 
-async def failing(opened: Database) -> None:
-    """A model whose requests of the last minutes all failed."""
+async def failing(opened: Database, *model_names: str) -> None:
+    """Models whose requests of the last minutes all failed; only `m` when none is named."""
     now = datetime.now(UTC)
-    await MetricWindows(opened).add(
-        "earlier",
-        0,
-        [
+    for model_name in model_names or ("m",):
+        deltas = [
             delta(
-                second, at=now - timedelta(seconds=600 - second), requests=10, ok=0, errors={"INTERNAL": 10}
+                second,
+                at=now - timedelta(seconds=600 - second),
+                boot_id=model_name,
+                model_name=model_name,
+                requests=10,
+                ok=0,
+                errors={"INTERNAL": 10},
             )
             for second in range(600)
-        ],
+        ]
+        await MetricWindows(opened).add("earlier", 0, deltas)
+
+
+async def refuse(dsn: str, event: str, table: str, model_name: str) -> None:
+    """Let PostgreSQL raise an error that nobody foresaw at this event of rows of the model."""
+    await execute(
+        dsn,
+        f"""
+        CREATE FUNCTION refuse_{table}() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'a trigger of the test' USING ERRCODE = 'P0001'; END $$;
+        CREATE TRIGGER refuse_{table} BEFORE {event} ON {table} FOR EACH ROW
+        WHEN (NEW.model_name = '{model_name}') EXECUTE FUNCTION refuse_{table}();
+        """,
     )
 
 
@@ -193,3 +213,57 @@ async def test_an_event_that_could_not_be_published_is_published_later(opened: D
     async with watching(opened, Assigned(), broker):
         await broker.until(1)
     assert broker.published == [noted.alert]
+
+
+async def test_a_model_whose_alerts_cannot_be_recorded_keeps_no_other(
+    database: str, opened: Database
+) -> None:
+    """PostgreSQL refuses the rows of one model: those of the others fire; once it takes them, its own do too."""
+    await failing(opened, "a", "m", "z")
+    await refuse(database, "INSERT", "alert_states", "m")
+    assigned, broker = Assigned(mine=frozenset({"a", "m", "z"})), Broker()
+    before = failed_steps[NOT_EVALUATED]
+    async with watching(opened, assigned, broker):
+        await broker.until(2)
+        assert {alert.model_name for alert in broker.published} == {"a", "z"}
+
+        async def counted() -> bool:
+            return failed_steps[NOT_EVALUATED] > before
+
+        await wait_until(counted, "a failure that is counted")
+        await execute(database, "DROP TRIGGER refuse_alert_states ON alert_states")
+        await broker.until(3)
+    assert broker.published[2].model_name == "m"
+
+
+async def test_an_event_that_cannot_be_published_keeps_no_other(database: str, opened: Database) -> None:
+    """The oldest one is tried again and again, and those behind it are published once."""
+    await failing(opened, "a", "m", "z")
+    assigned, broker = Assigned(mine=frozenset({"a", "m", "z"})), Broker(away=True)
+    async with watching(opened, assigned, broker):
+        await wait_until(partial(_recorded, opened, 3), "three events")
+    first, *others = [event.alert for event in await AlertEvents(opened).unpublished()]
+    await refuse(database, "UPDATE", "alert_events", first.model_name)
+    broker.away = False
+    async with watching(opened, assigned, broker):
+        await wait_until(partial(_recorded, opened, 1), "one event")
+    assert [alert for alert in broker.published if alert != first] == others
+
+
+async def test_a_stored_alert_that_cannot_be_read_keeps_no_other(database: str, opened: Database) -> None:
+    """As another release stores them: its event is left alone, and its state is replaced when the alert fires."""
+    await failing(opened, "a", "m")
+    unreadable = '{"alert_id": "x", "model_name": "a", "rule": "error_rate"}'
+    await execute(
+        database,
+        f"INSERT INTO alert_states VALUES ('a', 'v1', 'error_rate', '{unreadable}');"
+        f"INSERT INTO alert_events (model_name, alert) VALUES ('a', '{unreadable}');",
+    )
+    assigned, broker = Assigned(mine=frozenset({"a", "m"})), Broker()
+    async with watching(opened, assigned, broker):
+        await broker.until(2)
+    assert {alert.model_name for alert in broker.published} == {"a", "m"}
+
+
+async def _recorded(opened: Database, count: int) -> bool:
+    return len(await AlertEvents(opened).unpublished()) == count

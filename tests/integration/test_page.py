@@ -23,7 +23,7 @@ from tests.support.metrics.deltas import delta
 from tests.support.models.served_model import apply, serve_model
 from tests.support.promotions.events import event, spec
 from tests.support.stack.command import headrace
-from tests.support.stack.services import MakeTopics
+from tests.support.stack.services import MakeTopics, execute
 from tests.support.worker.live_page import PageProcess, live_page, until
 from tests.support.worker.process import StartWorker, WorkerProcess
 
@@ -241,6 +241,21 @@ async def test_what_is_counted_late_is_shown_too(database: str, monkeypatch: pyt
     monkeypatch.setattr(reading, "ALL_WINDOWS_EACH", 0)
     assert await counted_at() == [0, 5, 10]
     await opened.close()
+
+
+async def test_a_model_that_cannot_be_read_keeps_no_other(database: str) -> None:
+    """As another release may register one: the page shows the other models."""
+    for name in ("a", "b"):
+        await _registered(database, name)
+    await execute(
+        database,
+        """ALTER TABLE model_versions DISABLE TRIGGER USER;
+        UPDATE model_versions SET spec = spec || '{"timeout_ms": "soon"}' WHERE model_name = 'a'""",
+    )
+    opened = await Database.connect(database)
+    seen = await PageReader(opened).read([()])
+    await opened.close()
+    assert (list(seen.model_names), list(seen.models)) == (["a", "b"], ["b"])
 
 
 async def _registered(dsn: str, name: str) -> str:

@@ -19,7 +19,7 @@ from streams.clients.predict_client import PredictClient
 from streams.prediction_log.rows import RowReader
 from tests.support.models.served_model import predictions_of, serve_model
 from tests.support.models.served_versions import record_of
-from tests.support.stack.services import MakeTopics
+from tests.support.stack.services import MakeTopics, execute
 from tests.support.worker.prediction_rows import (
     DAY,
     Written,
@@ -259,6 +259,16 @@ async def test_a_long_read_holds_up_no_writer(rows: PredictionLog, database: str
         await reader.close()
     assert await rows.drop_days(midnight(8).date()) == [midnight(9).date()]
     assert [each["source_offset"] for each in await logged(database)] == [2, 4]
+
+
+async def test_a_day_that_cannot_be_created_keeps_no_other(rows: PredictionLog, database: str) -> None:
+    """Its name is taken by another table."""
+    days = [midnight(days_ago).date() for days_ago in (9, 8, 7)]
+    await execute(database, f"CREATE TABLE {named(days[1])} (x int)")
+    with pytest.raises(SetupError, match=named(days[1])):
+        await rows.make_days(days[0], days[2])
+    await execute(database, f"DROP TABLE {named(days[1])}")
+    assert await rows.make_days(days[0], days[2]) == [days[1]]
 
 
 async def test_a_day_that_a_view_depends_on_ends_nothing(

@@ -353,3 +353,17 @@ async def test_a_database_without_tables_says_what_to_run(stack: StackAddresses)
             await store.load()
     finally:
         await store.close()
+
+
+async def test_a_model_that_cannot_be_read_keeps_no_other(
+    store: RegistryStore, connection: asyncpg.Connection
+) -> None:
+    """As another release may register one: workers follow the other models, and the epoch."""
+    await applied(store, event("register", "a", model=spec("v1")), event("promote", "a", version="v1"))
+    await applied(store, event("register", "b", model=spec("v1")), event("promote", "b", version="v1"))
+    await connection.execute("ALTER TABLE model_versions DISABLE TRIGGER USER")
+    await connection.execute(
+        """UPDATE model_versions SET spec = spec || '{"timeout_ms": "soon"}' WHERE model_name = 'a'"""
+    )
+    snapshot = await store.load()
+    assert (snapshot.epoch, list(snapshot.models)) == (4, ["b"])

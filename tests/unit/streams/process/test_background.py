@@ -1,4 +1,4 @@
-"""streams/process/background.py: jobs of a role, their end, and the log of periodic failures."""
+"""streams/process/background.py: jobs of a role that fail and go on, their count and their log."""
 
 import asyncio
 from functools import partial
@@ -7,29 +7,29 @@ import pytest
 from structlog.testing import capture_logs
 
 from schemas.errors import RegistryUnavailableError, SetupError
-from streams.process.background import FailureLog, background, failed_steps, run_each, run_periodically
+from streams.process import background as background_module
+from streams.process.background import FailureLog, Job, background, failed_steps, periodic, run_each
 from tests.support.deadline import DEADLINE_SECONDS
 
 
-async def test_a_job_that_ends_is_a_fault() -> None:
-    """With its own error, or with one that says that it ended."""
-    faults: asyncio.Queue[BaseException] = asyncio.Queue()
+async def test_a_job_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises, and when it ends by itself; the other jobs go on, and each failure is counted."""
+    monkeypatch.setattr(background_module, "FIRST_WAIT_SECONDS", 0.0)
+    outcomes: list[Exception | None] = [
+        ZeroDivisionError(),
+        SetupError("no table"),
+        None,
+        ZeroDivisionError(),
+    ]
+    done, cancelled = asyncio.Event(), asyncio.Event()
 
     async def fails() -> None:
-        raise ZeroDivisionError
-
-    async def ends() -> None:
-        pass
-
-    async with background(faults.put_nowait, fails(), ends()):
-        seen = {type(await asyncio.wait_for(faults.get(), DEADLINE_SECONDS)) for _ in range(2)}
-    assert seen == {ZeroDivisionError, RuntimeError}
-
-
-async def test_jobs_are_cancelled_at_the_end_of_the_block() -> None:
-    """Their cancellation is no fault."""
-    faults: list[BaseException] = []
-    cancelled = asyncio.Event()
+        if not outcomes:
+            done.set()
+            await asyncio.Event().wait()
+        error = outcomes.pop(0)
+        if error is not None:
+            raise error
 
     async def waits() -> None:
         try:
@@ -37,58 +37,46 @@ async def test_jobs_are_cancelled_at_the_end_of_the_block() -> None:
         finally:
             cancelled.set()
 
-    async with background(faults.append, waits()):
-        await asyncio.sleep(0)
+    with capture_logs() as logs:
+        async with background(Job("a test job failed", fails), Job("another failed", waits)):
+            await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
+            assert not cancelled.is_set()
     assert cancelled.is_set()
-    assert faults == []
+    assert [(line["event"], line["reason"]) for line in logs] == [
+        ("a test job failed", "ZeroDivisionError()"),
+        ("a test job failed", "no table"),
+    ]
+    assert (failed_steps["a test job failed"], failed_steps["another failed"]) == (3, 0)
 
 
 async def test_a_periodic_step_continues_after_failures() -> None:
-    """The first of consecutive failures is logged."""
-    outcomes = iter([False, False, True, False, True])
+    """Each is counted; of each outage the first of a class is logged, with a traceback if nobody foresaw it."""
+    outcomes: list[Exception | None] = [
+        RegistryUnavailableError("PostgreSQL does not answer"),
+        RegistryUnavailableError("PostgreSQL does not answer"),
+        ZeroDivisionError(),
+        None,
+        RegistryUnavailableError("PostgreSQL does not answer"),
+    ]
     done = asyncio.Event()
 
     async def step() -> None:
-        succeeds = next(outcomes, None)
-        if succeeds is None:
-            done.set()
-        elif not succeeds:
-            raise RegistryUnavailableError("PostgreSQL does not answer")
-
-    with capture_logs() as logs:
-        running = asyncio.create_task(run_periodically(step, interval_seconds=0, failed_event="step failed"))
-        await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-    assert [(line["event"], line["reason"]) for line in logs] == [
-        ("step failed", "PostgreSQL does not answer")
-    ] * 2
-
-
-async def test_a_periodic_step_continues_after_faults_that_nobody_foresaw() -> None:
-    """Each is counted; a chore must not end the predictions of its process."""
-    done = asyncio.Event()
-    failures = 0
-
-    async def step() -> None:
-        nonlocal failures
-        failures += 1
-        if failures > 3:
+        if not outcomes:
             done.set()
             await asyncio.Event().wait()
-        raise ZeroDivisionError
+        error = outcomes.pop(0)
+        if error is not None:
+            raise error
 
     with capture_logs() as logs:
-        running = asyncio.create_task(
-            run_periodically(step, interval_seconds=0, failed_event="a test failed")
-        )
-        await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-    assert [(line["event"], line["reason"]) for line in logs] == [("a test failed", "ZeroDivisionError()")]
-    assert failed_steps["a test failed"] == 3
+        async with background(periodic(step, interval_seconds=0, failed_event="a test step failed")):
+            await asyncio.wait_for(done.wait(), DEADLINE_SECONDS)
+    assert [(line["reason"], bool(line["exc_info"])) for line in logs] == [
+        ("PostgreSQL does not answer", False),
+        ("ZeroDivisionError()", True),
+        ("PostgreSQL does not answer", False),
+    ]
+    assert failed_steps["a test step failed"] == 4
 
 
 async def test_independent_steps_do_not_stop_each_other() -> None:
