@@ -1,13 +1,17 @@
 """PURE. Tracks the slices in flight and computes the offset that each partition may commit.
 
-The slices of a partition are processed concurrently and may be acknowledged in any order. An offset is
-committable only when every slice before it is acknowledged. A rebalance clears the tracker: Kafka delivers the
-unacknowledged records again to the partition's new owner.
+The slices of a partition are processed concurrently and may be acknowledged in any order, and so may the records of a
+slice be answered. An offset is committable only when every record before it is answered. A rebalance clears the
+tracker: Kafka delivers the unanswered records again to the partition's new owner.
+
+A slice that is answered at once costs nothing for each record: its handler names the unanswered records only while
+some of them wait.
 """
 
 import math
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -41,36 +45,103 @@ class Partition(NamedTuple):
     partition: int
 
 
-@dataclass(slots=True, eq=False)
-class Slice:
-    """Consecutive records of one partition that are processed and acknowledged as one unit."""
+class SliceLimits(NamedTuple):
+    """A slice of so many records or of so many bytes has the full weight."""
 
-    partition: Partition
-    records: Sequence[Record]
-    generation: int
-    """The consumer group's generation when the records were fetched."""
-    received_at: float
-    """`time.monotonic()` in seconds."""
-    weight: int = FULL_SLICE_WEIGHT
-    next_offset: int = -1
-    """The offset to read next: larger than the last record's + 1 before a marker of a transaction."""
-    acknowledged: bool = False
-
-    @property
-    def end(self) -> int:
-        """The offset to commit when this slice and those before it are done."""
-        return max(self.next_offset, self.records[-1].offset + 1)
+    records: int
+    bytes: int
 
 
-def weight_of(records: Sequence[Record], whole_records: int, whole_bytes: int) -> int:
-    """The larger of the shares of `whole_records` and `whole_bytes`, scaled to 1…`FULL_SLICE_WEIGHT`."""
+def weight_of(records: Sequence[Record], limits: SliceLimits) -> int:
+    """The larger of the shares of both limits, scaled to 1…`FULL_SLICE_WEIGHT`."""
     count = len(records)
     # Adding up the sizes of many records would cost more than the exact weight is worth.
-    if 4 * count >= whole_records:
+    if 4 * count >= limits.records:
         return FULL_SLICE_WEIGHT
     size = sum([len(record.value or b"") for record in records])
-    part = max(count / whole_records, size / whole_bytes)
+    part = max(count / limits.records, size / limits.bytes)
     return max(1, min(FULL_SLICE_WEIGHT, math.ceil(FULL_SLICE_WEIGHT * part)))
+
+
+class Slice:
+    """Consecutive records of one partition that are fetched and handled together.
+
+    A record is answered when the broker has all outputs of it. `records` has at least the unanswered records, in
+    their order, and `weight` is theirs. `generation` is the consumer group's when the records were fetched,
+    `received_at` is `time.monotonic()` in seconds, and `end` is the offset to read after the slice: larger than the
+    last record's + 1 before a marker of a transaction.
+    """
+
+    __slots__ = (
+        "_limits",
+        "_observers",
+        "_unanswered",
+        "acknowledged",
+        "end",
+        "first_offset",
+        "generation",
+        "partition",
+        "received_at",
+        "records",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        partition: Partition,
+        records: Sequence[Record],
+        generation: int,
+        *,
+        received_at: float,
+        limits: SliceLimits,
+        next_offset: int = -1,
+    ) -> None:
+        self.partition = partition
+        self.records = records
+        self.generation = generation
+        self.received_at = received_at
+        self.weight = weight_of(records, limits)
+        self.first_offset = records[0].offset
+        self.end = max(next_offset, records[-1].offset + 1)
+        self.acknowledged = False
+        self._limits = limits
+        self._unanswered: Callable[[], Iterable[int]] | None = None
+        self._observers: list[Callable[[Slice, int], None]] = []
+
+    def on_lighter(self, observer: Callable[["Slice", int], None]) -> None:
+        """Call `observer` with the slice and the weight that it loses, each time that it becomes lighter."""
+        self._observers.append(observer)
+
+    def answered_but(self, unanswered: Callable[[], Iterable[int]], count: int) -> None:
+        """Records with the offsets that `unanswered` returns, at most `count`, are not answered; all others are.
+
+        To be called whenever more are answered. `unanswered` is called for each offset to commit, and returns the
+        offsets of that moment. Records are dropped when at least half of them are answered, so all dropping costs
+        no more than a few steps for each record of the slice.
+        """
+        self._unanswered = unanswered
+        if 2 * count > len(self.records):
+            return
+        offsets = set(unanswered())
+        self.records = [record for record in self.records if record.offset in offsets]
+        weight = weight_of(self.records, self._limits)
+        lost, self.weight = self.weight - weight, weight
+        if lost:
+            for observer in self._observers:
+                observer(self, lost)
+
+    def first_unanswered(self) -> int:
+        """The offset of the first record that is not answered, or `end`."""
+        if self.acknowledged:
+            return self.end
+        if self._unanswered is None:
+            return self.records[0].offset
+        return min(self._unanswered(), default=self.end)
+
+    def oldest_ms(self) -> int:
+        """The timestamp, in ms, of the first record that is not answered, or of the last one."""
+        at = bisect_left(self.records, self.first_unanswered(), key=lambda record: record.offset)
+        return self.records[min(at, len(self.records) - 1)].timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +162,10 @@ class OffsetTracker:
 
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[Slice]] = {}
-        self._committable: dict[Partition, int] = {}
+        self._tracked: set[Slice] = set()
+        # The end of the acknowledged slices of each partition, and the offset that needs no commit any more.
+        self._acknowledged: dict[Partition, int] = {}
+        self._settled: dict[Partition, int] = {}
         self.outstanding = 0
         """The total weight of the unacknowledged slices."""
         self.acknowledged_total = 0
@@ -100,53 +174,70 @@ class OffsetTracker:
     def track(self, fetched: Slice) -> None:
         """Add a slice; its offsets must follow those of the partition's earlier slices."""
         self._queues.setdefault(fetched.partition, deque()).append(fetched)
+        self._tracked.add(fetched)
         self.outstanding += fetched.weight
+        fetched.on_lighter(self._lighter)
 
     def acknowledge(self, done: Slice) -> None:
         """Mark a slice whose outputs are all delivered; ignores a slice that is acknowledged or not tracked."""
-        queue = self._queues.get(done.partition)
-        if done.acknowledged or queue is None or done not in queue:
+        if done not in self._tracked:
             return
         done.acknowledged = True
+        self._tracked.discard(done)
         self.outstanding -= done.weight
         self.acknowledged_total += 1
+        queue = self._queues[done.partition]
         while queue and queue[0].acknowledged:
-            self._committable[done.partition] = queue.popleft().end
+            self._acknowledged[done.partition] = queue.popleft().end
 
     def pass_over(self, partition: Partition, offset: int) -> None:
         """There is nothing to handle from the end of the partition's last slice to `offset`."""
         queue = self._queues.get(partition)
         if queue:
-            queue[-1].next_offset = max(queue[-1].next_offset, offset)
+            queue[-1].end = max(queue[-1].end, offset)
         else:
-            self._committable[partition] = offset
+            self._acknowledged[partition] = offset
 
     def committable(self, partition: Partition) -> int | None:
-        """The offset after the last record of the acknowledged prefix; None when there is nothing to commit."""
-        return self._committable.get(partition)
+        """The offset after the last record before which all are answered; None when there is nothing to commit."""
+        offset = self._acknowledged.get(partition, -1)
+        queue = self._queues.get(partition)
+        if queue:
+            first = queue[0]
+            unanswered = first.first_unanswered()
+            # The offsets before a slice may be missing, so its first one says nothing about them.
+            if unanswered > first.first_offset:
+                offset = unanswered
+        return None if offset in (-1, self._settled.get(partition)) else offset
 
     def settle(self, partition: Partition, offset: int) -> None:
-        """Forget a committable offset that needs no commit any more.
+        """Remember an offset that needs no commit any more.
 
         Committing it again is not harmless: the topic may have been made anew since, and the offset is not one of the
         new topic.
         """
-        if self._committable.get(partition) == offset:
-            del self._committable[partition]
+        self._settled[partition] = offset
 
     def partitions(self) -> Iterable[Partition]:
         """The partitions that have a committable offset."""
-        return list(self._committable)
+        known = self._acknowledged.keys() | self._queues.keys()
+        return [partition for partition in known if self.committable(partition) is not None]
 
     def oldest_ms(self) -> int | None:
-        """The lowest timestamp, in ms, among the first records of the partitions' oldest unacknowledged slices.
+        """The lowest timestamp, in ms, among the first unanswered records of the partitions.
 
         None when every slice is acknowledged.
         """
-        return min((queue[0].records[0].timestamp for queue in self._queues.values() if queue), default=None)
+        return min((queue[0].oldest_ms() for queue in self._queues.values() if queue), default=None)
 
     def clear(self) -> None:
-        """Drop all slices and committable offsets, after a rebalance."""
+        """Drop all slices and offsets, after a rebalance."""
         self._queues.clear()
-        self._committable.clear()
+        self._tracked.clear()
+        self._acknowledged.clear()
+        self._settled.clear()
         self.outstanding = 0
+
+    def _lighter(self, lighter: Slice, lost: int) -> None:
+        if lighter in self._tracked:
+            self.outstanding -= lost

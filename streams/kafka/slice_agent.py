@@ -26,27 +26,30 @@ def slice_agent(
     """Add the agent to an app that has not started.
 
     The agent handles slices of up to `slices_in_flight` full slices' weight concurrently, or one slice at a time
-    with `in_order`. It acknowledges a slice when `handle` returns. A batch that cannot be read goes to `step_over`
-    instead. When one of the two raises, the agent calls `on_fault`, which must end the process: Kafka delivers the
-    slice again only after a restart or a rebalance.
+    with `in_order`. A slice weighs less as its records are answered. The agent acknowledges a slice when `handle`
+    returns. A batch that cannot be read goes to `step_over` instead. When one of the two raises, the agent calls
+    `on_fault`, which must end the process: Kafka delivers the slice again only after a restart or a rebalance.
     """
     room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
     handling: set[asyncio.Task[None]] = set()
 
     async def handle_one(event: Any) -> None:
+        handled: Slice = event.value
+        if not in_order:
+            handled.on_lighter(room.lighter)
         try:
-            first = event.value.records[0]
+            first = handled.records[0]
             if type(first) is UnreadableBatch:
-                await step_over.unreadable(event.value, first)
+                await step_over.unreadable(handled, first)
             else:
-                await handle(event.value)
+                await handle(handled)
             event.ack()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001  # any failure must end the process
             on_fault(error)
         finally:
-            room.leave(room.size if in_order else event.value.weight)
+            room.leave(room.size if in_order else handled.weight)
 
     async def read(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -75,3 +78,6 @@ class _Room:
     def leave(self, weight: int) -> None:
         self._free += weight
         self._left.set()
+
+    def lighter(self, _: Slice, lost: int) -> None:
+        self.leave(lost)

@@ -8,13 +8,15 @@ thread, for agents that block the loop. No agent of Headrace does, so a thread w
 records.
 
 Invariants:
-1. An offset is committed only when every record before it is acknowledged (`streams/kafka/offset_tracker.py`).
-   The stock consumer commits past an unacknowledged first record.
-2. The agent acknowledges a slice only after all its outputs are delivered. An exception acknowledges nothing.
+1. An offset is committed only when every record before it is answered: the broker has all its outputs
+   (`streams/kafka/offset_tracker.py`). The stock consumer commits past an unacknowledged first record.
+2. The agent acknowledges a slice only after all its outputs are delivered. An exception acknowledges nothing. Before
+   that, the handler may say which records are not answered yet; what is before the first of them may be committed.
 3. Acknowledging a slice of an earlier assignment changes nothing.
-4. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about that many
-   times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. Small slices
-   weigh less, so many of them may wait for a slow model server without holding back the others.
+4. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about twice that
+   many times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. A slice
+   weighs as much as its unanswered records, up to twice of them while others are dropped. So many small slices, and
+   the rests of many large ones, may wait for a slow model server without holding back the others.
 5. The producer is idempotent and waits for all in-sync replicas.
 
 This module uses private names of faust-streaming and aiokafka, whose versions are pinned exactly;
@@ -38,7 +40,14 @@ from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TopicGoneError, Tr
 from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import BatchReader, wait_for_fetch
 from streams.kafka.commit_metadata import CommitMetadata, encode_metadata
-from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, OffsetTracker, Partition, Record, Slice, weight_of
+from streams.kafka.offset_tracker import (
+    FULL_SLICE_WEIGHT,
+    OffsetTracker,
+    Partition,
+    Record,
+    Slice,
+    SliceLimits,
+)
 
 # Not `__name__`: Faust's services log under that name, and `streams/process/logs.py` hides that logger.
 log = structlog.get_logger("streams.partitions")
@@ -133,10 +142,11 @@ class SliceConsumer(AiokafkaConsumer):
             records=record,
             generation=self.app.consumer_generation_id,
             received_at=time.monotonic(),
-            weight=weight_of(record, options.slice_max_records, options.fetch_max_bytes),
+            limits=SliceLimits(options.slice_max_records, options.fetch_max_bytes),
             next_offset=self.position_after(tp, last.offset),
         )
         self.offsets.track(fetched)
+        fetched.on_lighter(self._free_slot)
         return ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -181,6 +191,9 @@ class SliceConsumer(AiokafkaConsumer):
         self._slot_freed.set()
         notify(self._waiting_for_ack)
         return True
+
+    def _free_slot(self, *_: object) -> None:
+        self._slot_freed.set()
 
     def abandon_unacked(self) -> None:
         """Stop waiting for unacknowledged slices; the next owner of the partition reads them again."""

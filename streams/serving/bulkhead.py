@@ -7,7 +7,7 @@ once too, instead of after the deadline.
 A request waits from its admission to its response. Sizes are those of its record's value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import AnswerError, DeadlineOutOfReachError, OverloadedError
@@ -27,25 +27,6 @@ class Held:
 
     requests: int = 0
     size_bytes: int = 0
-
-
-class Waiting:
-    """Requests of one slice that wait for one version; `keep` says which of them still do."""
-
-    __slots__ = ("_held", "_size_bytes", "_sized", "requests")
-
-    def __init__(self, held: Held, *, sized: bool) -> None:
-        self.requests: Sequence[RequestContext] = ()
-        self._held = held
-        self._sized = sized
-        self._size_bytes = 0
-
-    def keep(self, requests: Sequence[RequestContext]) -> None:
-        """Count these requests as waiting, in place of those before."""
-        size_bytes = _size_bytes(requests) if self._sized else 0
-        self._held.requests += len(requests) - len(self.requests)
-        self._held.size_bytes += size_bytes - self._size_bytes
-        self.requests, self._size_bytes = requests, size_bytes
 
 
 class Bulkhead:
@@ -68,11 +49,13 @@ class Bulkhead:
             requests[version] = [request for request in requests[version] if request not in errors]
         return refused
 
-    def enter(self, version: ServedVersion, requests: Sequence[RequestContext]) -> Waiting:
+    def enter(self, version: ServedVersion, requests: Sequence[RequestContext]) -> None:
         """Count admitted requests as waiting for a version."""
-        waiting = Waiting(self._held_by(version), sized=version.spec.max_waiting_bytes is not None)
-        waiting.keep(requests)
-        return waiting
+        self._count(version, requests, 1)
+
+    def leave(self, version: ServedVersion, requests: Collection[RequestContext]) -> None:
+        """Count requests that have entered as waiting no more."""
+        self._count(version, requests, -1)
 
     def waiting(self, model_name: str, version: str) -> int:
         """How many requests wait for a version."""
@@ -90,6 +73,12 @@ class Bulkhead:
             patient = [request for request in requests if request not in refused] if refused else requests
             refused |= _overload(version, patient, self._held_by(version))
         return refused
+
+    def _count(self, version: ServedVersion, requests: Collection[RequestContext], sign: int) -> None:
+        held = self._held_by(version)
+        held.requests += sign * len(requests)
+        if version.spec.max_waiting_bytes is not None:
+            held.size_bytes += sign * _size_bytes(requests)
 
     def _held_by(self, version: ServedVersion) -> Held:
         # Not by the version itself: a newer table may have another object for it.
@@ -136,5 +125,5 @@ def _overload(
     return dict.fromkeys(requests[admitted:], error)
 
 
-def _size_bytes(requests: Sequence[RequestContext]) -> int:
+def _size_bytes(requests: Iterable[RequestContext]) -> int:
     return sum(len(request.record.value or b"") for request in requests)

@@ -1,13 +1,14 @@
 """Request coalescing (single-flight): equal inputs of one version are inferred once, for all requests in flight.
 
 A request joins the call that already infers its input, whichever slice started it. The other inputs of a
-version and slice share one new call.
+version and slice share one new call. Results are offered to the requests as batches end, not when the whole call
+has ended.
 """
 
 import asyncio
 import math
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import structlog
 
@@ -16,6 +17,7 @@ from schemas.events import JsonObject
 from streams.serving.fallback import CallResult
 from streams.serving.requests import INTERNAL_FAULT, RequestContext
 from streams.serving.route_table import ServedVersion
+from streams.serving.waiting_requests import WaitingRequests
 
 log = structlog.get_logger()
 
@@ -28,30 +30,37 @@ class CoalescedCall:
 
     `is_open` until the call starts: until then it takes new inputs, and its deadline can move.
     `deadline_unix_seconds` is the latest deadline of the requests that it was started for, infinite when one
-    of them has none. `sizes_bytes` has the size of the record of each input. `done` is set when `results` has an entry
-    for each digest.
+    of them has none. `inputs` are those of `digests`, and `sizes_bytes` has the size of the record of each; the call drops
+    what has a result.
     """
 
     __slots__ = (
+        "_joined",
+        "_requests",
+        "_results",
+        "_waiting",
         "deadline_unix_seconds",
         "digests",
-        "done",
         "inputs",
         "is_open",
-        "results",
         "sizes_bytes",
         "version",
     )
 
-    def __init__(self, version: ServedVersion) -> None:
+    def __init__(self, version: ServedVersion, waiting: WaitingRequests) -> None:
         self.version = version
         self.digests: list[bytes] = []
         self.inputs: list[JsonObject] = []
         self.sizes_bytes: list[int] = []
         self.deadline_unix_seconds = 0.0
         self.is_open = True
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.results: dict[bytes, CallResult] = {}
+        self._waiting = waiting
+        # The request that each input came with; None once it has its result.
+        self._requests: list[RequestContext | None] = []
+        # By digest, the requests that joined later.
+        self._joined: dict[bytes, list[tuple[WaitingRequests, RequestContext]]] = {}
+        # By digest, the results that the cache may not have yet.
+        self._results: dict[bytes, CallResult] = {}
 
     def joins(self, request: RequestContext) -> bool:
         """Let a request share the call; False when the call has started and may end before its deadline."""
@@ -61,18 +70,60 @@ class CoalescedCall:
             self.deadline_unix_seconds = max(self.deadline_unix_seconds, own_unix_seconds)
         return own_unix_seconds <= self.deadline_unix_seconds
 
+    def begin_with(self, request: RequestContext) -> None:
+        """Take a request with a new input."""
+        self.joins(request)
+        self.digests.append(request.digest)
+        self.inputs.append(request.input)
+        self.sizes_bytes.append(len(request.record.value or b""))
+        self._requests.append(request)
 
-RunCall = Callable[[CoalescedCall], Awaitable[None]]
+    def add(self, waiting: WaitingRequests, request: RequestContext) -> None:
+        """Take a request with an input that the call has."""
+        result = self._results.get(request.digest)
+        if result is None:
+            self._joined.setdefault(request.digest, []).append((waiting, request))
+        else:
+            waiting.offer(self.version, [request], [result])
+
+    def settle(self, start: int, results: Sequence[CallResult]) -> Sequence[bytes]:
+        """Offer the results of the inputs from `start` to their requests; returns the digests."""
+        stop = start + len(results)
+        digests = self.digests[start:stop]
+        requests = [request for request in self._requests[start:stop] if request is not None]
+        self._requests[start:stop] = [None] * len(results)
+        self._results.update(zip(digests, results, strict=True))
+        self._waiting.offer(self.version, requests, results)
+        if self._joined:
+            for digest, result in zip(digests, results, strict=True):
+                for waiting, request in self._joined.pop(digest, ()):
+                    waiting.offer(self.version, [request], [result])
+        return digests
+
+    def settle_rest(self, result: CallResult) -> Sequence[bytes]:
+        """Offer the same result to every request that has none; returns their digests."""
+        rest = [at for at, request in enumerate(self._requests) if request is not None]
+        return [digest for at in rest for digest in self.settle(at, [result])]
+
+    def forget(self, digests: Sequence[bytes]) -> None:
+        """Drop results that no request will ask for."""
+        for digest in digests:
+            self._results.pop(digest, None)
+
+
+Infer = Callable[[CoalescedCall], AsyncGenerator[tuple[int, Sequence[CallResult]], None]]
+Store = Callable[[ServedVersion, Sequence[bytes], Sequence[CallResult]], Awaitable[None]]
 
 
 class Coalescer:
     """Starts the calls and keeps those in flight.
 
-    `infer` fills the results of a call; digests without a result then get INTERNAL. After it, `store` puts the
-    results into the cache; until it returns, requests with equal inputs join the call.
+    `infer` has the results of a call, of consecutive inputs each time with the index of the first; inputs without
+    a result at its end get INTERNAL. `store` puts results into the cache by their digests; until it returns, requests
+    with equal inputs join the call.
     """
 
-    def __init__(self, infer: RunCall, store: RunCall) -> None:
+    def __init__(self, infer: Infer, store: Store) -> None:
         self._infer = infer
         self._store = store
         # By the cache prefix of a version, then by the digest of an input.
@@ -82,41 +133,36 @@ class Coalescer:
 
     @property
     def calls_done(self) -> int:
-        """How many calls have ended, with predictions or errors."""
+        """How many batches have ended, with predictions or errors."""
         return self._calls_done
 
     def start_calls(
-        self, requests: Mapping[ServedVersion, Sequence[RequestContext]]
-    ) -> dict[CoalescedCall, list[RequestContext]]:
-        """Join calls in flight, start calls for all other inputs; returns each call with its requests."""
-        waiting: dict[CoalescedCall, list[RequestContext]] = {}
+        self, requests: Mapping[ServedVersion, Sequence[RequestContext]], waiting: WaitingRequests
+    ) -> None:
+        """Join calls in flight, start calls for all other inputs; `waiting` gets the results."""
         for version, of_version in requests.items():
+            if not of_version:
+                continue
+            waiting.add(version, of_version)
             in_flight = self._in_flight.setdefault(version.cache_prefix, {})
-            call = CoalescedCall(version)
+            call = CoalescedCall(version, waiting)
             started = [call]
             for request in of_version:
-                digest = request.digest
-                joined = in_flight.get(digest)
-                if joined is None or not joined.joins(request):
-                    if len(call.digests) == MAX_CALL_INPUTS:
-                        call = CoalescedCall(version)
-                        started.append(call)
-                    joined = in_flight[digest] = call
-                    call.joins(request)
-                    call.digests.append(digest)
-                    call.inputs.append(request.input)
-                    call.sizes_bytes.append(len(request.record.value or b""))
-                if joined in waiting:
-                    waiting[joined].append(request)
-                else:
-                    waiting[joined] = [request]
+                joined = in_flight.get(request.digest)
+                if joined is not None and joined.joins(request):
+                    joined.add(waiting, request)
+                    continue
+                if len(call.digests) == MAX_CALL_INPUTS:
+                    call = CoalescedCall(version, waiting)
+                    started.append(call)
+                call.begin_with(request)
+                in_flight[request.digest] = call
             for call in started:
                 call.is_open = False
                 if call.digests:
                     task = asyncio.create_task(self._run(call))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-        return waiting
 
     async def close(self) -> None:
         """Cancel the calls in flight; no slice waits for them any more."""
@@ -127,33 +173,24 @@ class Coalescer:
     async def _run(self, call: CoalescedCall) -> None:
         version = call.version
         try:
-            await self._infer(call)
+            async with aclosing(self._infer(call)) as parts:
+                async for start, results in parts:
+                    digests = call.settle(start, results)
+                    self._calls_done += 1
+                    await self._store(version, digests, results)
+                    self._forget(call, digests)
         except Exception:  # an internal fault; the requests still need a response
             log.exception("internal fault", model_name=version.model_name, version=version.spec.version)
         finally:
-            if len(call.results) < len(call.digests):
-                fault: CallResult = InternalError(INTERNAL_FAULT)
-                call.results = dict.fromkeys(call.digests, fault) | call.results
-            call.done.set_result(None)
-            self._calls_done += 1
-            await self._store(call)
-            self._forget(call)
+            self._forget(call, call.settle_rest(InternalError(INTERNAL_FAULT)))
 
-    def _forget(self, call: CoalescedCall) -> None:
+    def _forget(self, call: CoalescedCall, digests: Sequence[bytes]) -> None:
         prefix = call.version.cache_prefix
         in_flight = self._in_flight.get(prefix, {})
-        for digest in call.digests:
+        call.forget(digests)
+        for digest in digests:
             # A later call may have taken the entry, for a request with a later deadline, and may have ended.
             if in_flight.get(digest) is call:
                 del in_flight[digest]
                 if not in_flight:
                     del self._in_flight[prefix]
-
-
-async def await_call(call: CoalescedCall, requests: Sequence[RequestContext]) -> None:
-    """Wait until the call is done, or the first deadline of these requests has passed."""
-    deadlines_unix_ms = [
-        request.deadline_unix_ms for request in requests if request.deadline_unix_ms is not None
-    ]
-    timeout_seconds = max(0.0, min(deadlines_unix_ms) / 1000 - time.time()) if deadlines_unix_ms else None
-    await asyncio.wait([call.done], timeout=timeout_seconds)

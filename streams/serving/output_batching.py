@@ -38,8 +38,7 @@ class OutputBatcher:
         self._partition = partition
         self._reductions = reductions
         self._rows: list[Row] = []
-        self.deliveries: list[asyncio.Future[Any]] = []
-        """For each flushed batch a future that is done when the broker has it."""
+        self._deliveries: list[asyncio.Future[Any]] = []
 
     def add(self, rows: Iterable[Row]) -> None:
         """Gather rows for the next `flush`."""
@@ -55,9 +54,14 @@ class OutputBatcher:
         rows, self._rows = self._rows, []
         joined, delivered = self._output.join(rows, self._topic.name, self._partition)
         if delivered is not None:
-            self.deliveries.append(delivered)
+            self._deliveries.append(delivered)
         for batch in self._batches(rows[joined:]):
-            self.deliveries.append(await self._output.send_batch(batch, self._topic.name, self._partition))
+            self._deliveries.append(await self._output.send_batch(batch, self._topic.name, self._partition))
+
+    def take_deliveries(self) -> list[asyncio.Future[Any]]:
+        """For each batch flushed since the last time, a future that is done when the broker has it."""
+        deliveries, self._deliveries = self._deliveries, []
+        return deliveries
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[OutputBatch]:
         limit = self._topic.max_bytes

@@ -7,18 +7,18 @@
                                                  streams/serving/route_table.py  look-up of the version
     validate     _parse_route_validate           streams/serving/requests.py     route_and_validate
     cache        _look_up                        workers/cache/redis_cache.py    get_many
-    admit        _answer                         streams/serving/bulkhead.py     admit, enter
-    coalesce     _answer                         streams/serving/coalescing.py   start_calls, await_call
+    admit        _ask                            streams/serving/bulkhead.py     admit, enter
+    coalesce     _ask                            streams/serving/coalescing.py   start_calls
     infer        _infer_and_validate             workers/calls/dispatch.py       infer
     validate     _validate_predictions           streams/serving/route_table.py  output_is_valid
-    respond      _respond_to_call, _answer       streams/serving/responder.py    respond, respond_error
-    count        _respond_to_call, _answer       streams/serving/responder.py    the same calls
+    respond      _ask, _respond                  streams/serving/responder.py    respond, respond_error
+    count        _ask, _respond                  streams/serving/responder.py    the same calls
     acknowledge  `process` returns               streams/kafka/slice_agent.py
 
-A slice goes through each step as a whole: one cache read, one call for each version's misses, one cache
-write for each call, a few batches to Kafka. Hits do not wait for misses. All requests of a slice use one serving
-table. The path has one loop: a request whose call failed may go back to the cache step, once, with the production
-version (`fallback.py`).
+A slice goes through the steps to `coalesce` as a whole: one cache read, one call for each version's misses. Hits do
+not wait for misses, and results do not wait for each other: what has its result is responded to, in turns, until
+nothing waits (`waiting_requests.py`). All requests of a slice use one serving table. A request whose call failed may
+go back to the cache step, once, with the production version (`fallback.py`).
 
 Every record ends in a response, a dead letter, or both. An exception outside the tree of `schemas/errors.py`
 is an internal fault. Where it concerns one record, that record gets INTERNAL; elsewhere it leaves `process`,
@@ -27,37 +27,37 @@ the worker ends, and the slice is fetched again.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 import orjson
 import structlog
 
-from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
+from schemas.errors import AnswerError, DeadlineExceededError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
 from streams.kafka.offset_tracker import Slice
-from streams.serving.bulkhead import Bulkhead, Requests, Waiting
-from streams.serving.coalescing import CoalescedCall, Coalescer, await_call
+from streams.serving.bulkhead import Bulkhead, Requests
+from streams.serving.coalescing import CoalescedCall, Coalescer
 from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
 from streams.serving.output_batching import OutputBatcher
 from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOptions
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import RequestContext, parse, route_and_validate
+from streams.serving.requests import DEADLINE_PASSED, RequestContext, parse, route_and_validate
 from streams.serving.responder import Responder
 from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from streams.serving.route_table import ServedVersion, ServingTable
+from streams.serving.waiting_requests import Results, Turn, WaitingRequests
 
 log = structlog.get_logger()
 
 
-Hits = dict[ServedVersion, tuple[list[RequestContext], list[bytes]]]
-"""Requests with their predictions, by version."""
+Answered = tuple[list[RequestContext], list[bytes]]
+"""Requests with their predictions."""
 
-FirstErrors = Mapping[RequestContext, AnswerError]
-"""What each request's own version failed with; empty on the first attempt."""
-
-_FIRST_ATTEMPT: FirstErrors = {}
+_NONE: Mapping[RequestContext, AnswerError] = {}
 
 
 class Pipeline:
@@ -110,9 +110,24 @@ class Pipeline:
     ) -> None:
         stale = self._is_stale()
         responder = self._responder(handled, on_failure, stale=stale)
-        requests = self._parse_route_validate(handled, table, responder, stale=stale)
-        await self._answer(requests, table, responder, _FIRST_ATTEMPT)
-        await responder.delivered()
+        waiting = WaitingRequests(handled, self.bulkhead)
+        try:
+            # Nothing here keeps the requests: what is answered is freed, however long others wait.
+            await self._ask(
+                self._parse_route_validate(handled, table, responder, stale=stale), table, responder, waiting
+            )
+            turn: Turn | None = None
+            while waiting:
+                responder.when_delivered(partial(waiting.delivered, turn))
+                turn = None
+                await waiting.wait()
+                turn = waiting.take(time.time() * 1000)
+                for request in turn.overdue:
+                    responder.respond_error(request, DeadlineExceededError(DEADLINE_PASSED))
+                await self._respond(turn.ready, table, responder, waiting)
+            await responder.delivered()
+        finally:
+            waiting.close()
 
     def _parse_route_validate(
         self, handled: Slice, table: ServingTable, responder: Responder, *, stale: bool
@@ -141,36 +156,21 @@ class Pipeline:
                     requests[version] = [request]
         return requests
 
-    async def _answer(
-        self, requests: Requests, table: ServingTable, responder: Responder, first_errors: FirstErrors
+    async def _ask(
+        self, requests: Requests, table: ServingTable, responder: Responder, waiting: WaitingRequests
     ) -> None:
-        """Look up, respond to the hits, start or join calls for the misses, respond to each as its call ends."""
+        """Look up, respond to the hits and to what may not wait, start or join calls for the other misses."""
         hits, misses = await self._look_up(requests)
         refused = self.bulkhead.admit(misses, time.time() * 1000)
-        calls = self._coalescer.start_calls(misses)
-        admitted = [self.bulkhead.enter(call.version, of_call) for call, of_call in calls.items()]
+        self._coalescer.start_calls(misses, waiting)
         for version, (found, predictions) in hits.items():
-            responder.respond(version, found, predictions, cached=True, first_errors=first_errors)
-        await responder.flush()
-        ends = [
-            self._respond_to_call(call, waiting, table, responder, first_errors)
-            for call, waiting in zip(calls, admitted, strict=True)
-        ]
-        ends += [
-            self._respond_to_results(version, errors, table, responder, first_errors)
-            for version, errors in refused.items()
-        ]
-        if not ends:
-            return
-        if len(ends) == 1:
-            # The common case. A task would add a tenth to the cost of a slice of one request.
-            await ends[0]
-        else:
-            await asyncio.gather(*ends)
+            responder.respond(version, found, predictions, cached=True, first_errors=waiting.first_errors)
+        results = {version: (list(errors), list(errors.values())) for version, errors in refused.items()}
+        await self._respond(results, table, responder, waiting)
 
-    async def _look_up(self, requests: Requests) -> tuple[Hits, Requests]:
+    async def _look_up(self, requests: Requests) -> tuple[dict[ServedVersion, Answered], Requests]:
         """Split the requests of each version into cache hits and misses, with one read for all."""
-        hits: Hits = {}
+        hits: dict[ServedVersion, Answered] = {}
         misses: Requests = {}
         cacheable: Requests = {}
         for version, of_version in requests.items():
@@ -203,18 +203,23 @@ class Pipeline:
                 hits[version], misses[version] = (found, predictions), missed
         return hits, misses
 
-    async def _infer_and_validate(self, call: CoalescedCall) -> None:
-        """Fill the results of a call: valid predictions, or an error, for each input."""
+    async def _infer_and_validate(
+        self, call: CoalescedCall
+    ) -> AsyncGenerator[tuple[int, Sequence[CallResult]], None]:
+        """The results of a call as batches end: valid predictions, or an error, for each input."""
         # Deadlines are in Unix time, the dispatcher's clock is the loop's.
         seconds_left = call.deadline_unix_seconds - time.time() + DEADLINE_MARGIN_SECONDS
-        outcomes = await call.version.dispatcher.infer(
-            call.inputs,
+        inputs, call.inputs = call.inputs, []
+        outcomes = call.version.dispatcher.infer(
+            inputs,
             sizes_bytes=call.sizes_bytes,
             deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left,
         )
+        del inputs
         budget = Explanations()
-        for digest, outcome in zip(call.digests, outcomes, strict=True):
-            call.results[digest] = self._validate_predictions(call.version, outcome, budget)
+        async with aclosing(outcomes):
+            async for start, part in outcomes:
+                yield start, [self._validate_predictions(call.version, outcome, budget) for outcome in part]
 
     def _validate_predictions(self, version: ServedVersion, outcome: Any, budget: Explanations) -> CallResult:
         if isinstance(outcome, AnswerError):
@@ -227,65 +232,53 @@ class Pipeline:
             return InvalidOutputError(f"predictions have {len(predictions)} bytes; at most {limit} are sent")
         return predictions
 
-    async def _store(self, call: CoalescedCall) -> None:
-        """Put the predictions of a call into the cache."""
-        ttl_seconds, prefix = call.version.spec.cache_ttl_seconds, call.version.cache_prefix
+    async def _store(
+        self, version: ServedVersion, digests: Sequence[bytes], results: Sequence[CallResult]
+    ) -> None:
+        """Put the predictions among the results of a call into the cache."""
+        ttl_seconds, prefix = version.spec.cache_ttl_seconds, version.cache_prefix
         if ttl_seconds:
             predictions = [
-                (prefix + digest, result) for digest, result in call.results.items() if type(result) is bytes
+                (prefix + digest, result)
+                for digest, result in zip(digests, results, strict=True)
+                if type(result) is bytes
             ]
             if predictions:
                 await self._cache.set_many(predictions, ttl_seconds)
 
-    async def _respond_to_call(
+    async def _respond(
         self,
-        call: CoalescedCall,
-        waiting: Waiting,
+        ready: Mapping[ServedVersion, Results],
         table: ServingTable,
         responder: Responder,
-        first_errors: FirstErrors,
+        waiting: WaitingRequests,
     ) -> None:
-        """Respond when the call is done, or to each request at its deadline."""
-        while not call.done.done():
-            await await_call(call, waiting.requests)
-            if not call.done.done():
-                waiting.keep(responder.expire(waiting.requests))
-                await responder.flush()
-                if not waiting.requests:
-                    return
-        results = {request: call.results[request.digest] for request in responder.expire(waiting.requests)}
-        waiting.keep(())
-        await self._respond_to_results(call.version, results, table, responder, first_errors)
-
-    async def _respond_to_results(
-        self,
-        version: ServedVersion,
-        results: Mapping[RequestContext, CallResult],
-        table: ServingTable,
-        responder: Responder,
-        first_errors: FirstErrors,
-    ) -> None:
-        """Respond with the result of each request; ask production where it may answer."""
-        production = production_for(version, table.models[version.model_name])
-        answered: list[RequestContext] = []
-        predictions: list[bytes] = []
-        failed: dict[RequestContext, AnswerError] = {}
-        for request, result in results.items():
-            first_error = first_errors.get(request)
-            follows = after_call(request, result, first_error=first_error, production=production)
-            if isinstance(follows, AskProduction):
-                failed[request] = follows.first_error
-            elif isinstance(follows, AnswerError):
-                responder.respond_error(request, follows)
-            else:
-                answered.append(request)
-                predictions.append(follows)
-        if answered:
-            responder.respond(version, answered, predictions, cached=False, first_errors=first_errors)
+        """Respond with the results of each version and flush; ask production where it may answer."""
+        first_errors = waiting.first_errors
+        for_production: Requests = {}
+        for version, results in ready.items():
+            production = production_for(version, table.models[version.model_name])
+            own: Answered = [], []
+            as_fallback: Answered = [], []
+            for request, result in zip(*results, strict=True):
+                first_error = first_errors.get(request)
+                follows = after_call(request, result, first_error=first_error, production=production)
+                if isinstance(follows, AskProduction):
+                    assert production is not None  # otherwise nothing asks it
+                    first_errors[request] = follows.first_error
+                    for_production.setdefault(production, []).append(request)
+                elif isinstance(follows, AnswerError):
+                    responder.respond_error(request, follows)
+                else:
+                    answered, predictions = own if first_error is None else as_fallback
+                    answered.append(request)
+                    predictions.append(follows)
+            for group, errors in ((own, _NONE), (as_fallback, first_errors)):
+                if group[0]:
+                    responder.respond(version, *group, cached=False, first_errors=errors)
         await responder.flush()
-        if failed:
-            assert production is not None  # otherwise nothing asks it
-            await self._answer({production: list(failed)}, table, responder, failed)
+        if for_production:
+            await self._ask(for_production, table, responder, waiting)
 
     def _responder(self, handled: Slice, on_failure: OnFailure | None, *, stale: bool) -> Responder:
         options, partition = self._options, handled.partition.partition

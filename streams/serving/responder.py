@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from schemas.errors import AnswerError, DeadlineExceededError, InternalError, MalformedRecordError
+from schemas.errors import AnswerError, InternalError, MalformedRecordError
 from streams.serving.output_batching import OutputBatcher
 from streams.serving.ports import OnFailure
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import DEADLINE_PASSED, INTERNAL_FAULT, RequestContext, is_overdue
+from streams.serving.requests import INTERNAL_FAULT, RequestContext
 from streams.serving.response_encoding import ResponseEncoder
 from streams.serving.route_table import ServedVersion
 
@@ -36,6 +37,7 @@ class Responder:
         self._metrics = metrics
         self._received_at = received_at
         self._on_failure = on_failure
+        self._deliveries: list[asyncio.Future[Any]] = []
 
     def respond(
         self,
@@ -109,26 +111,35 @@ class Responder:
         if self._on_failure is not None:
             self._on_failure(error)
 
-    def expire(self, requests: Sequence[RequestContext]) -> Sequence[RequestContext]:
-        """Respond with DEADLINE_EXCEEDED to the overdue requests; returns the others."""
-        now_unix_ms = time.time() * 1000
-        in_time = [request for request in requests if not is_overdue(request, now_unix_ms)]
-        if len(in_time) < len(requests):
-            for request in requests:
-                if is_overdue(request, now_unix_ms):
-                    self.respond_error(request, DeadlineExceededError(DEADLINE_PASSED))
-        return in_time
-
     async def flush(self) -> None:
         """Hand the gathered responses and dead letters to the sender."""
         for batcher in (self._responses, self._dead_letters):
             if batcher.has_rows:
                 await batcher.flush()
 
+    def when_delivered(self, call: Callable[[], None]) -> None:
+        """Call when the broker has everything that was flushed since the last time.
+
+        Raises what aiokafka raised for an earlier time, when that failed.
+        """
+        self._deliveries = [delivery for delivery in self._deliveries if not _succeeded(delivery)]
+        flushed = self._take_deliveries()
+        if not flushed:
+            call()
+            return
+        delivery = asyncio.gather(*flushed)
+        self._deliveries.append(delivery)
+        delivery.add_done_callback(
+            lambda ended: None if ended.cancelled() or ended.exception() is not None else call()
+        )
+
     async def delivered(self) -> None:
         """Flush, and wait until the broker has everything; raises what aiokafka raises when it fails."""
         await self.flush()
-        await asyncio.gather(*self._responses.deliveries, *self._dead_letters.deliveries)
+        await asyncio.gather(*self._deliveries, *self._take_deliveries())
+
+    def _take_deliveries(self) -> list[asyncio.Future[Any]]:
+        return self._responses.take_deliveries() + self._dead_letters.take_deliveries()
 
     def _count_fallback(self, request: RequestContext, first_error: AnswerError) -> None:
         own = self._metrics.counters_for(request.model_name, request.model_version, request.revision)
@@ -136,6 +147,13 @@ class Responder:
 
     def _latency_ms(self) -> float:
         return round((time.monotonic() - self._received_at) * 1000, 3)
+
+
+def _succeeded(delivery: asyncio.Future[Any]) -> bool:
+    """Whether a delivery is done; raises its error when it failed."""
+    if delivery.done():
+        delivery.result()
+    return delivery.done()
 
 
 def _now_unix_ms() -> int:

@@ -5,7 +5,7 @@ A table is immutable. A slice captures one table and uses it to its end; a chang
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
@@ -22,14 +22,17 @@ from schemas.wire import canonical
 class InferenceDispatcher(Protocol):
     """The calls to the backend of one version; `workers.calls.dispatch.Dispatcher` makes them."""
 
-    async def infer(
+    def infer(
         self,
         inputs: Sequence[JsonObject],
         *,
         sizes_bytes: Sequence[int] = ...,
         deadline_loop_seconds: float = ...,
-    ) -> list[Any]:
-        """For each input, in order, a prediction or an AnswerError."""
+    ) -> AsyncGenerator[tuple[int, Sequence[Any]], None]:
+        """A prediction or an AnswerError for each input, as batches end.
+
+        Each part is the outcomes of consecutive inputs, after the index of the first.
+        """
         ...
 
     def least_wait_seconds(self) -> float:

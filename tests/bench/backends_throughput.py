@@ -21,6 +21,7 @@ from schemas.models import ModelSpec
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedVersion
 from streams.serving.served_version import served_version
+from tests.support.models.served_versions import outcomes_of
 from workers.backends.factory import remote_backend
 from workers.network.endpoints import Outbound
 
@@ -108,12 +109,12 @@ class Loads:
     async def by_headrace(self, waiting: int, seconds: float) -> float:
         """Examples a second through a version's dispatcher, with this many waiting at once."""
         assert self._served is not None
-        examples, infer = self._target.examples, self._served.dispatcher.infer
+        examples, dispatcher = self._target.examples, self._served.dispatcher
         # With more than one example in a group, calls stand idle while the group waits for its last answer.
         group = max(1, min(GROUP, waiting // LEAST_GROUPS)) if self._target.batch_in_a_call else 1
 
         async def ask(first: int) -> None:
-            outcomes = await infer(examples(first, group))
+            outcomes = await outcomes_of(dispatcher, examples(first, group))
             for outcome in outcomes:
                 if isinstance(outcome, AnswerError):
                     raise WrongAnswerError(f"{self._target.call_url}: {outcome}")

@@ -12,6 +12,7 @@ _HOOKED = (
     "workers.calls.dispatch",
     "streams.serving.served_version",
     "streams.serving.responder",
+    "streams.serving.waiting_requests",
     "streams.serving.coalescing",
     "streams.serving.pipeline",
 )

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from rich.table import Table
 
-from streams.kafka.offset_tracker import Partition, Slice
+from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline_options import PipelineOptions
@@ -173,7 +173,13 @@ class _Path:
         """Answer one slice; returns the processor time in seconds."""
         began = time.process_time()
         await self._pipeline.process(
-            Slice(Partition("t", 0), self._slices[number], 1, received_at=time.monotonic())
+            Slice(
+                Partition("t", 0),
+                self._slices[number],
+                1,
+                received_at=time.monotonic(),
+                limits=SliceLimits(2000, 1024 * 1024),
+            )
         )
         # Lets the tasks of the calls end, which they do after the responses.
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from schemas.models import RequestForm
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.backends import open_inference, tensorflow, torchserve
 from tests.support.models.onnx_files import save_doubler
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of
 from tests.support.servers.http_server import http_server, serve_doubler
 from workers.backends.onnx import OnnxBackend
 from workers.backends.port import Backend
@@ -169,7 +169,7 @@ async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatch
         [{"x": first + step} for step in range(1 + first % 37)] for first in range(0, 2000, 50)
     ]
     callers[3].insert(1, BAD)
-    answers = await asyncio.gather(*(dispatcher.infer(inputs) for inputs in callers))
+    answers = await asyncio.gather(*(outcomes_of(dispatcher, inputs) for inputs in callers))
     for inputs, outcomes in zip(callers, answers, strict=True):
         for example, outcome in zip(inputs, outcomes, strict=True):
             if example == BAD:
@@ -181,14 +181,14 @@ async def test_dispatched_callers_get_their_own_predictions(dispatcher: Dispatch
 async def test_dispatched_a_deadline_ends_the_call(dispatcher: Dispatcher) -> None:
     """So does a cancelled caller; the next call gets its predictions."""
     loop = asyncio.get_running_loop()
-    (outcome,) = await dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 0.2)
+    (outcome,) = await outcomes_of(dispatcher, [SLOW], deadline_loop_seconds=loop.time() + 0.2)
     assert isinstance(outcome, BackendUnavailableError)
-    cancelled = asyncio.create_task(dispatcher.infer([SLOW], deadline_loop_seconds=loop.time() + 1))
+    cancelled = asyncio.create_task(outcomes_of(dispatcher, [SLOW], deadline_loop_seconds=loop.time() + 1))
     await asyncio.sleep(0)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
-    assert await dispatcher.infer([{"x": 1}]) == [2]
+    assert await outcomes_of(dispatcher, [{"x": 1}]) == [2]
 
 
 async def test_a_closed_backend_is_unavailable(backend: Backend) -> None:

@@ -12,7 +12,7 @@ from schemas.errors import (
 )
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.scripted_backend import INPUTS, answering, infer, served
-from tests.support.models.served_versions import RecordingMeter
+from tests.support.models.served_versions import RecordingMeter, outcomes_of
 from tests.support.servers.http_server import (
     HttpRequest,
     answer,
@@ -187,7 +187,7 @@ async def test_calls_in_flight_are_bounded_and_connections_kept() -> None:
             timeout_seconds=DEADLINE_SECONDS,
             meter=RecordingMeter(),
         )
-        answers = await dispatcher.infer([{"x": number} for number in numbers])
+        answers = await outcomes_of(dispatcher, [{"x": number} for number in numbers])
     assert answers == [2 * number for number in numbers]
     assert most == 3
     assert len(connections) == 3

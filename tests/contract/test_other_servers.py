@@ -20,7 +20,7 @@ from schemas.events import JsonObject
 from schemas.models import RequestForm
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.backends import open_inference, tensorflow, torchserve
-from tests.support.models.served_versions import RecordingMeter
+from tests.support.models.served_versions import RecordingMeter, outcomes_of
 from tests.support.servers.http_server import (
     METADATA,
     HttpRequest,
@@ -217,9 +217,9 @@ async def test_nan_fails_its_examples_and_no_others(kind: str) -> None:
             meter=meter,
         )
         numbers = range(400)
-        outcomes = await dispatcher.infer([{"x": x} for x in numbers])
+        outcomes = await outcomes_of(dispatcher, [{"x": x} for x in numbers])
         for x in (0, 20, 40, 60):
-            (alone,) = await dispatcher.infer([{"x": x}])
+            (alone,) = await outcomes_of(dispatcher, [{"x": x}])
             assert isinstance(alone, NonFiniteResultError)
         await dispatcher.close()
     for x, outcome in zip(numbers, outcomes, strict=True):

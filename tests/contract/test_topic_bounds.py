@@ -29,7 +29,7 @@ from schemas.windows import RESOLUTIONS_SECONDS, read_delta, total
 from streams.clients.pending_replies import PendingReplies
 from streams.clients.predict_client import _parse_response
 from streams.clients.promotion_client import _parse_result
-from streams.kafka.offset_tracker import Partition, Slice
+from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.monitoring.engine import AlertEngine
 from streams.monitoring.live_view import LiveView
 from streams.monitoring.monitor import Monitor
@@ -117,7 +117,9 @@ async def _execute(database: Database, sql: str, *arguments: Any) -> Any:
 
 
 def _slice(value: bytes, **fields: Any) -> Slice:
-    return Slice(Partition("t", 0), [record_of(value, **fields)], 1, received_at=0.0)
+    return Slice(
+        Partition("t", 0), [record_of(value, **fields)], 1, received_at=0.0, limits=SliceLimits(1, 1)
+    )
 
 
 class Watch:

@@ -11,7 +11,7 @@ from onnx import helper
 from schemas.errors import BackendTooLargeError
 from schemas.events import JsonObject
 from tests.support.models.onnx_files import FLOAT, constant, save_large_model, save_model, value
-from tests.support.models.served_versions import RecordingMeter
+from tests.support.models.served_versions import RecordingMeter, outcomes_of
 from workers.backends.onnx import MAX_OUTPUT_BYTES, OnnxBackend
 from workers.calls.dispatch import Dispatcher
 
@@ -53,7 +53,7 @@ async def test_a_dispatcher_finds_the_calls_that_fit(tmp_path: Path) -> None:
     dispatcher = Dispatcher(
         backend, name="m v1", max_batch=2048, max_calls=2, timeout_seconds=60, meter=meter
     )
-    outcomes = await asyncio.gather(*(dispatcher.infer(batch(100)) for _ in range(4)))
+    outcomes = await asyncio.gather(*(outcomes_of(dispatcher, batch(100)) for _ in range(4)))
     assert outcomes == [[number + 1.0 for number in range(100)]] * 4
     assert 4 <= max(meter.batches) <= 32
     await dispatcher.close()

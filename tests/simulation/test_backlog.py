@@ -11,7 +11,7 @@ import pytest
 
 from schemas.errors import BackendTimeoutError
 from schemas.events import JsonObject
-from tests.support.models.served_versions import RecordingMeter
+from tests.support.models.served_versions import RecordingMeter, outcomes_of
 from workers.calls.dispatch import Dispatcher
 
 TIMEOUT_SECONDS = 2.0
@@ -87,7 +87,7 @@ def seconds_for(
         async def ask(first: int) -> None:
             async with slots:
                 numbers = range(first, min(first + SLICE, backlog))
-                assert await dispatcher.infer([{"x": number} for number in numbers]) == list(numbers)
+                assert await outcomes_of(dispatcher, [{"x": number} for number in numbers]) == list(numbers)
 
         await asyncio.gather(*map(ask, range(0, backlog, SLICE)))
         await dispatcher.close()

@@ -18,29 +18,43 @@ from typing import Any
 
 from schemas.events import JsonObject
 
+Settled = tuple[int, Sequence[Any]]
+"""The outcomes of consecutive inputs of one caller, after the index of the first of them."""
+
+_DROPPED: JsonObject = {}
+
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One caller's inputs, the size of each, the outcome of each in order, and the number of inputs without one."""
+    """One caller's inputs, the size of each, the outcomes that it has not taken, and the number of inputs without one.
 
-    inputs: Sequence[JsonObject]
+    An input is dropped when it has its outcome: the rest of a large caller may wait for long.
+    """
+
+    inputs: list[JsonObject]
     deadline_loop_seconds: float
     sizes_bytes: Sequence[int]
     size_bytes: int = field(init=False)
-    outcomes: list[Any] = field(init=False)
+    settled: list[Settled] = field(default_factory=list)
     unsettled: int = field(init=False)
     cancelled: bool = False
 
     def __post_init__(self) -> None:
         self.size_bytes = sum(self.sizes_bytes)
         self.unsettled = len(self.inputs)
-        self.outcomes = [None] * self.unsettled
 
-    def settle(self, start: int, outcomes: Sequence[Any]) -> bool:
-        """Store the outcomes of the inputs from `start`; True when every input has one."""
-        self.outcomes[start : start + len(outcomes)] = outcomes
-        self.unsettled -= len(outcomes)
-        return self.unsettled == 0
+    def settle(self, start: int, outcomes: Sequence[Any]) -> None:
+        """Add the outcomes of the inputs from `start`."""
+        count = len(outcomes)
+        self.settled.append((start, outcomes))
+        self.unsettled -= count
+        if self.unsettled:
+            self.inputs[start : start + count] = [_DROPPED] * count
+
+    def take_settled(self) -> list[Settled]:
+        """Remove and return the outcomes that came since the last time."""
+        settled, self.settled = self.settled, []
+        return settled
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from schemas.errors import AnswerError, BackendTimeoutError, BackendTooLargeError
 from schemas.events import JsonObject
-from workers.calls.batching import Caller, Part
+from workers.calls.batching import Caller, Part, Settled
 
 # After a timeout a batch of up to FEW examples is tried in calls of one example, a larger one in so many PARTS.
 FEW, PARTS = 32, 16
@@ -20,17 +20,50 @@ Outcome = Any | AnswerError
 
 
 class WaitingCaller(Caller):
-    """A caller with a future for its outcomes, and a trace context where requests are traced."""
+    """A caller that waits for its outcomes, with a trace context where requests are traced."""
 
-    __slots__ = ("settled", "trace_context")
+    __slots__ = ("_fault", "_news", "trace_context")
 
     trace_context: Any
 
     def __init__(
         self, inputs: Sequence[JsonObject], deadline_loop_seconds: float, sizes_bytes: Sequence[int]
     ) -> None:
-        super().__init__(inputs, deadline_loop_seconds, sizes_bytes)
-        self.settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        super().__init__(list(inputs), deadline_loop_seconds, sizes_bytes)
+        self._fault: Exception | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    async def parts(self) -> AsyncGenerator[Settled, None]:
+        """The outcomes as batches end, until every input has one; raises the error of `fail`.
+
+        When the iteration ends earlier, the rest of the inputs is left out of later batches.
+        """
+        try:
+            while self.settled or self.unsettled:
+                if self._fault is not None:
+                    raise self._fault
+                if not self.settled:
+                    self._news = asyncio.get_running_loop().create_future()
+                    await self._news
+                for settled in self.take_settled():
+                    yield settled
+        finally:
+            self.cancelled = True
+
+    def settle(self, start: int, outcomes: Sequence[Outcome]) -> None:
+        """Add outcomes, and wake the caller."""
+        Caller.settle(self, start, outcomes)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Raise a fault of our own in the caller; the rest of its inputs is left out of later batches."""
+        self.cancelled = True
+        self._fault = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
 
 def is_timeout(outcome: Outcome) -> bool:
@@ -54,10 +87,7 @@ def settle(batch: Sequence[Part], outcomes: Sequence[Outcome]) -> None:
     start = 0
     for part in batch:
         stop = start + part.stop - part.start
-        caller = part.caller
-        assert isinstance(caller, WaitingCaller)
-        if caller.settle(part.start, outcomes[start:stop]) and not caller.settled.done():
-            caller.settled.set_result(caller.outcomes)
+        part.caller.settle(part.start, outcomes[start:stop])
         start = stop
 
 
@@ -107,9 +137,5 @@ def settle_with(batch: Sequence[Part], error: AnswerError) -> None:
 def raise_in_callers(batch: Sequence[Part], error: Exception) -> None:
     """Raise a fault of our own in every caller of a batch."""
     for part in batch:
-        caller = part.caller
-        assert isinstance(caller, WaitingCaller)
-        # The rest of its inputs may still wait in the queue.
-        caller.cancelled = True
-        if not caller.settled.done():
-            caller.settled.set_exception(error)
+        assert isinstance(part.caller, WaitingCaller)
+        part.caller.fail(error)

@@ -10,7 +10,7 @@ that is too large for the backend is tried again in smaller ones.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from workers.backends.port import Backend
 from workers.calls import breaker
-from workers.calls.batching import BatchQueue, Part
+from workers.calls.batching import BatchQueue, Part, Settled
 from workers.calls.breaker import BreakerConfig, BreakerEvent, Phase
 from workers.calls.callers import (
     Outcome,
@@ -116,21 +116,19 @@ class Dispatcher:
         self._has_lone_call = False
         self._closed = False
 
-    async def infer(
+    def infer(
         self,
         inputs: Sequence[JsonObject],
         *,
         sizes_bytes: Sequence[int] = (),
         deadline_loop_seconds: float = math.inf,
-    ) -> list[Outcome]:
-        """The outcome of each input, in order: a prediction, or the error in its place.
+    ) -> AsyncGenerator[Settled, None]:
+        """A prediction, or the error in its place, for each input, as soon as its batch has ended.
 
         `sizes_bytes` has the size of each input in JSON; without it all are taken for equally small.
-        No call begins for this caller after `deadline_loop_seconds`, of the event loop's clock. Cancelling
-        the caller does not affect the other inputs of its batch.
+        No call begins for this caller after `deadline_loop_seconds`, of the event loop's clock. Cancelling the
+        caller, or closing the iterator, does not affect the other inputs of its batch.
         """
-        if not inputs:
-            return []
         caller = WaitingCaller(inputs, deadline_loop_seconds, sizes_bytes or [1] * len(inputs))
         if self._tracer is not None:
             caller.trace_context = self._tracer.current()
@@ -139,10 +137,7 @@ class Dispatcher:
             # Callers of the same loop iteration share the batch.
             self._send_is_due = True
             asyncio.get_running_loop().call_soon(self._send)
-        try:
-            return await caller.settled
-        finally:
-            caller.cancelled = True
+        return caller.parts()
 
     def least_wait_seconds(self) -> float:
         """The least time to an outcome of an input that is given now; 0 where it is not known."""

@@ -10,7 +10,7 @@ from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import BackendTimeoutError, BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
-from streams.serving.route_table import ServedModel, ServedVersion
+from streams.serving.route_table import InferenceDispatcher, ServedModel, ServedVersion
 from streams.serving.served_version import served_version as build
 from workers.calls.dispatch import CallTracer
 
@@ -64,6 +64,16 @@ class RecordingBackend:
 
     async def close(self) -> None:
         self.closed = True
+
+
+async def outcomes_of(
+    dispatcher: InferenceDispatcher, inputs: Sequence[JsonObject], **options: Any
+) -> list[Any]:
+    """The outcome of each input, in order, when all have one."""
+    outcomes: list[Any] = [None] * len(inputs)
+    async for start, part in dispatcher.infer(inputs, **options):
+        outcomes[start : start + len(part)] = part
+    return outcomes
 
 
 @dataclass

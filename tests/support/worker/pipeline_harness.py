@@ -13,7 +13,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject, MetricsDelta
 from streams.kafka.batch_producer import OutputBatch
-from streams.kafka.offset_tracker import Partition, Slice
+from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import Pipeline
@@ -160,7 +160,13 @@ def slice_of(*values: JsonObject | bytes | None, **fields: Any) -> Slice:
     for offset, value in enumerate(values):
         body = json.dumps(value).encode() if isinstance(value, dict) else value
         records.append(record_of(body, offset=offset, **fields))
-    return Slice(Partition("requests", 3), records, 1, received_at=time.monotonic())
+    return Slice(
+        Partition("requests", 3),
+        records,
+        1,
+        received_at=time.monotonic(),
+        limits=SliceLimits(2000, 1024 * 1024),
+    )
 
 
 def request(request_id: str, value: Any = 1, user_id: str = "u", **more: Any) -> JsonObject:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import DeadlineOutOfReachError, OverloadedError
 from schemas.events import JsonObject
-from streams.serving.bulkhead import Bulkhead, Refusals, Waiting
+from streams.serving.bulkhead import Bulkhead, Refusals
 from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion
 from tests.support.deadline import DEADLINE_SECONDS
@@ -29,7 +29,7 @@ class BusyDispatcher:
     def least_wait_seconds(self) -> float:
         return self.wait_seconds
 
-    async def infer(self, inputs: Sequence[JsonObject], **_: object) -> list[Any]:
+    def infer(self, inputs: Sequence[JsonObject], **_: object) -> AsyncGenerator[tuple[int, list[Any]], None]:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -54,8 +54,11 @@ class Queue:
         assert refused.keys() <= {self.version}
         return by_version[self.version], refused.get(self.version, {})
 
-    def enter(self, requests: Sequence[RequestContext]) -> Waiting:
-        return self.bulkhead.enter(self.version, requests)
+    def enter(self, requests: Sequence[RequestContext]) -> None:
+        self.bulkhead.enter(self.version, requests)
+
+    def leave(self, requests: Sequence[RequestContext]) -> None:
+        self.bulkhead.leave(self.version, requests)
 
     @property
     def waiting(self) -> int:
@@ -89,10 +92,10 @@ def test_limits_hold_whatever_comes(
 ) -> None:
     """The first requests of a slice are admitted, as many as fit; what has left makes room again."""
     queue = Queue.of(max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes)
-    groups: list[Waiting] = []
+    groups: list[list[RequestContext]] = []
     for sizes, left in slices:
-        held = sum(len(group.requests) for group in groups)
-        held_bytes = sum(_size(each) for group in groups for each in group.requests)
+        held = sum(map(len, groups))
+        held_bytes = sum(_size(each) for group in groups for each in group)
         requests = requests_of(*sizes)
         admitted, refused = queue.admit(requests)
         assert [*admitted, *refused] == requests
@@ -106,12 +109,14 @@ def test_limits_hold_whatever_comes(
             assert held == max_waiting or (
                 max_waiting_bytes is not None and held_bytes + _size(first) > max_waiting_bytes
             )
-        groups.append(queue.enter(admitted))
+        queue.enter(admitted)
+        groups.append(admitted)
         assert queue.waiting == held
         group = groups[left % len(groups)]
-        group.keep(group.requests[1:])
+        queue.leave(group[:1])
+        del group[:1]
     for group in groups:
-        group.keep(())
+        queue.leave(group)
     assert queue.waiting == 0
 
 

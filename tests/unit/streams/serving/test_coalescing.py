@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from hypothesis import given
@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from schemas.errors import InternalError
 from schemas.events import JsonObject
-from streams.serving.coalescing import MAX_CALL_INPUTS, CoalescedCall, Coalescer, await_call
+from streams.serving.bulkhead import Bulkhead
+from streams.serving.coalescing import MAX_CALL_INPUTS, CoalescedCall, Coalescer
+from streams.serving.fallback import CallResult
 from streams.serving.requests import RequestContext
+from streams.serving.waiting_requests import WaitingRequests
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, record_of, served_version
 from tests.support.worker.pipeline_harness import GatedBackend, Harness, request, slice_of
@@ -23,33 +26,41 @@ class Calls:
 
     def __init__(self, *, leaves_out: int = 0, fails: bool = False) -> None:
         self.coalescer = Coalescer(self._infer, self._store)
+        self.started: list[CoalescedCall] = []
         self._gates: defaultdict[CoalescedCall, asyncio.Event] = defaultdict(asyncio.Event)
-        self._stored: defaultdict[CoalescedCall, asyncio.Event] = defaultdict(asyncio.Event)
         self._leaves_out = leaves_out
         self._fails = fails
 
-    def start(self, *requests: RequestContext) -> dict[CoalescedCall, list[RequestContext]]:
-        return self.coalescer.start_calls({VERSION: requests})
+    async def start(self, *requests: RequestContext) -> WaitingRequests:
+        """The requests of one slice; returns when their calls have begun."""
+        waiting = WaitingRequests(slice_of(*[{}] * len(requests)), Bulkhead())
+        self.coalescer.start_calls({VERSION: requests}, waiting)
+        await asyncio.sleep(0)
+        return waiting
 
     async def end(self, call: CoalescedCall) -> None:
-        """Let one call end; returns when it is stored and its entries are dropped."""
+        """Let one call end; returns when its entries are dropped."""
         self._gates[call].set()
-        await asyncio.wait_for(self._stored[call].wait(), DEADLINE_SECONDS)
+        (task,) = [task for task in self.coalescer._tasks if task.get_name() == str(id(call))]
+        await asyncio.wait_for(task, DEADLINE_SECONDS)
 
     def in_flight(self) -> int:
         """The number of inputs for which the coalescer keeps a call."""
         # White-box: an entry that stays behind is a leak, which no later request shows.
         return sum(len(calls) or 1 for calls in self.coalescer._in_flight.values())
 
-    async def _infer(self, call: CoalescedCall) -> None:
+    async def _infer(self, call: CoalescedCall) -> AsyncGenerator[tuple[int, Sequence[CallResult]], None]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name(str(id(call)))
+        self.started.append(call)
         await self._gates[call].wait()
         if self._fails:
             raise ZeroDivisionError
-        for digest in call.digests[self._leaves_out :]:
-            call.results[digest] = b"1"
+        yield self._leaves_out, [b"1"] * (len(call.digests) - self._leaves_out)
 
-    async def _store(self, call: CoalescedCall) -> None:
-        self._stored[call].set()
+    async def _store(self, *_: object) -> None:
+        """There is no cache."""
 
 
 VERSION = served_version("m", "v1", RecordingBackend())
@@ -64,17 +75,28 @@ def a_request(digest: int, deadline_unix_ms: float | None = None) -> RequestCont
     return made
 
 
+def results_of(waiting: WaitingRequests) -> dict[bytes, CallResult]:
+    """The results that came since the last time, by digest."""
+    turn = waiting.take(0.0)
+    return {
+        request.digest: result
+        for requests, results in turn.ready.values()
+        for request, result in zip(requests, results, strict=True)
+    }
+
+
 async def test_a_call_that_was_taken_over_leaves_nothing_behind() -> None:
     """Also where the later call ends first: neither call is joined after its end."""
     for order in (1, -1):
         calls = Calls()
-        (early,) = calls.start(a_request(1, deadline_unix_ms=1000.0), a_request(2, deadline_unix_ms=1000.0))
-        (late,) = calls.start(a_request(1))
-        assert early is not late
+        await calls.start(a_request(1, deadline_unix_ms=1000.0), a_request(2, deadline_unix_ms=1000.0))
+        await calls.start(a_request(1))
+        early, late = calls.started
         for call in [early, late][::order]:
             await calls.end(call)
         assert calls.in_flight() == 0
-        (again,) = calls.start(a_request(1, deadline_unix_ms=1000.0), a_request(2, deadline_unix_ms=1000.0))
+        await calls.start(a_request(1, deadline_unix_ms=1000.0), a_request(2, deadline_unix_ms=1000.0))
+        again = calls.started[-1]
         assert again not in (early, late)
         assert again.digests == [b"1", b"2"]
         await calls.coalescer.close()
@@ -83,47 +105,72 @@ async def test_a_call_that_was_taken_over_leaves_nothing_behind() -> None:
 async def test_inputs_without_a_result_get_internal() -> None:
     """An internal fault concerns only the inputs without a result."""
     calls = Calls(leaves_out=1)
-    (call,) = calls.start(a_request(1), a_request(2))
-    await calls.end(call)
-    assert call.done.done()
-    assert isinstance(call.results[b"1"], InternalError)
-    assert call.results[b"2"] == b"1"
-    assert calls.coalescer.calls_done == 1
+    waiting = await calls.start(a_request(1), a_request(2))
+    await calls.end(calls.started[0])
+    results = results_of(waiting)
+    assert isinstance(results[b"1"], InternalError)
+    assert results[b"2"] == b"1"
+    assert not waiting
 
 
 async def test_a_call_with_an_internal_fault_leaves_nothing_behind() -> None:
-    """Its requests get INTERNAL, it is stored and counted, and the next request starts a new call."""
+    """Its requests get INTERNAL, and the next request starts a new call."""
     calls = Calls(fails=True)
-    (call,) = calls.start(a_request(1), a_request(2))
+    waiting = await calls.start(a_request(1), a_request(2))
+    joined = await calls.start(a_request(2))
     assert calls.in_flight() == 2
-    await calls.end(call)
-    assert {type(result) for result in call.results.values()} == {InternalError}
-    assert call.results.keys() == {b"1", b"2"}
-    assert calls.coalescer.calls_done == 1
+    await calls.end(calls.started[0])
+    for each, digests in ((waiting, {b"1", b"2"}), (joined, {b"2"})):
+        results = results_of(each)
+        assert results.keys() == digests
+        assert {type(result) for result in results.values()} == {InternalError}
     assert calls.in_flight() == 0
-    (again,) = calls.start(a_request(1))
-    assert again is not call
+    await calls.start(a_request(1))
+    assert len(calls.started) == 2
     await calls.coalescer.close()
+
+
+async def test_results_are_offered_as_batches_end() -> None:
+    """To the slice that started the call and to those that joined, also after the batch's end."""
+    parts: asyncio.Queue[tuple[int, list[CallResult]]] = asyncio.Queue()
+    stored = asyncio.Event()
+
+    async def infer(_: CoalescedCall) -> AsyncGenerator[tuple[int, list[CallResult]], None]:
+        yield await parts.get()
+        yield await parts.get()
+
+    async def store(*_: object) -> None:
+        await stored.wait()
+
+    coalescer = Coalescer(infer, store)
+    first, joined, late = (WaitingRequests(slice_of({}, {}, {}), Bulkhead()) for _ in range(3))
+    coalescer.start_calls({VERSION: [a_request(1), a_request(2), a_request(3)]}, first)
+    coalescer.start_calls({VERSION: [a_request(2), a_request(3)]}, joined)
+    parts.put_nowait((1, [b"two", b"three"]))
+    await asyncio.wait_for(first.wait(), DEADLINE_SECONDS)
+    await asyncio.wait_for(joined.wait(), DEADLINE_SECONDS)
+    assert results_of(first) == {b"2": b"two", b"3": b"three"}
+    assert results_of(joined) == {b"2": b"two", b"3": b"three"}
+    assert first
+    assert not joined
+    assert coalescer.calls_done == 1
+    coalescer.start_calls({VERSION: [a_request(2)]}, late)
+    assert results_of(late) == {b"2": b"two"}
+    stored.set()
+    parts.put_nowait((0, [b"one"]))
+    await asyncio.wait_for(first.wait(), DEADLINE_SECONDS)
+    assert results_of(first) == {b"1": b"one"}
+    assert not first
+    assert coalescer.calls_done == 2
+    await coalescer.close()
 
 
 async def test_a_call_has_a_largest_size() -> None:
     """More inputs make a second call."""
     calls = Calls()
-    waiting = calls.start(*(a_request(number) for number in range(MAX_CALL_INPUTS + 1)))
-    assert [len(call.digests) for call in waiting] == [MAX_CALL_INPUTS, 1]
+    await calls.start(*(a_request(number) for number in range(MAX_CALL_INPUTS + 1)))
+    assert [len(call.digests) for call in calls.started] == [MAX_CALL_INPUTS, 1]
     await calls.coalescer.close()
-
-
-async def test_awaiting_ends_at_the_first_deadline() -> None:
-    """The call itself goes on."""
-    calls = Calls()
-    overdue, patient = a_request(1, deadline_unix_ms=0.0), a_request(1)
-    (call,) = calls.start(overdue, patient)
-    await asyncio.wait_for(await_call(call, [overdue, patient]), DEADLINE_SECONDS)
-    assert not call.done.done()
-    await calls.end(call)
-    await asyncio.wait_for(await_call(call, [patient]), DEADLINE_SECONDS)
-    assert call.done.done()
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(1, 5)), min_size=1, max_size=12))
@@ -132,13 +179,18 @@ async def test_a_request_shares_a_call_that_lasts_long_enough(
 ) -> None:
     """Each request, a slice of its own here, waits for one call with its input and a deadline not before its own."""
     calls = Calls()
-    for digest, deadline_ms in slices:
-        own = a_request(digest, deadline_ms)
-        ((call, waiting),) = calls.start(own).items()
-        assert waiting == [own]
-        assert own.digest in call.digests
-        assert call.deadline_unix_seconds >= (math.inf if deadline_ms is None else deadline_ms / 1000)
-    await calls.coalescer.close()
+    waiting = [(await calls.start(a_request(*one)), one) for one in slices]
+    answered: dict[int, float] = {}
+    for call in list(calls.started):
+        await calls.end(call)
+        for number, (each, (digest, deadline_ms)) in enumerate(waiting):
+            for own in results_of(each):
+                assert own == b"%d" % digest
+                assert own in call.digests
+                assert number not in answered
+                answered[number] = call.deadline_unix_seconds
+                assert call.deadline_unix_seconds >= (math.inf if deadline_ms is None else deadline_ms / 1000)
+    assert len(answered) == len(slices)
 
 
 async def test_equal_inputs_of_a_slice_are_inferred_once() -> None:

@@ -58,7 +58,7 @@ async def test_every_row_is_sent_once_and_in_order(sizes: list[int], room: int) 
             assert value == b"v" * size
             assert size < MAX_BYTES
     assert {(topic, partition) for topic, partition, _ in output.sent} <= {("t", 3)}
-    await asyncio.gather(*batcher.deliveries)
+    await asyncio.gather(*batcher.take_deliveries())
 
 
 async def test_small_rows_share_a_batch() -> None:
@@ -68,7 +68,7 @@ async def test_small_rows_share_a_batch() -> None:
     batcher.add(row(300) for _ in range(6))
     await batcher.flush()
     assert len(output.sent) == 6
-    assert len(batcher.deliveries) == 2
+    assert len(batcher.take_deliveries()) == 2
 
 
 async def test_a_failed_delivery_is_seen() -> None:
@@ -84,4 +84,4 @@ async def test_a_failed_delivery_is_seen() -> None:
     batcher.add([row(1)])
     await batcher.flush()
     with pytest.raises(ConnectionError, match="gone"):
-        await asyncio.gather(*batcher.deliveries)
+        await asyncio.gather(*batcher.take_deliveries())

@@ -14,7 +14,7 @@ from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
 from streams.serving.version_loader import VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter, served_version
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of, served_version
 from tests.support.registry.memory_registry import MemoryRegistry
 from tests.support.worker import pipeline_harness
 from tests.support.worker.refresh_harness import Harness, Loader
@@ -132,8 +132,8 @@ async def test_without_an_older_route_the_other_versions_are_served(harness: Har
     first = await harness.follow()
     assert first.behind.keys() == {"m"}
     versions = first.models["m"].versions
-    assert await versions["v1"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
-    (error,) = await versions["v2"].dispatcher.infer([{"x": 1}])
+    assert await outcomes_of(versions["v1"].dispatcher, [{"x": 1}]) == [[{"x": 1}]]
+    (error,) = await outcomes_of(versions["v2"].dispatcher, [{"x": 1}])
     assert isinstance(error, BackendUnavailableError)
     assert error.message.startswith("v2 is not loaded")
     harness.load.broken = set()
@@ -141,7 +141,7 @@ async def test_without_an_older_route_the_other_versions_are_served(harness: Har
     second = await harness.follow()
     assert second.behind == {}
     assert second.models["m"].versions["v1"] is versions["v1"]
-    assert await second.models["m"].versions["v2"].dispatcher.infer([{"x": 1}]) == [[{"x": 1}]]
+    assert await outcomes_of(second.models["m"].versions["v2"].dispatcher, [{"x": 1}]) == [[{"x": 1}]]
 
 
 async def test_a_load_that_swallows_its_cancellation_changes_nothing(harness: Harness) -> None:

@@ -98,18 +98,6 @@ async def test_a_record_without_a_request_id_is_a_dead_letter_only() -> None:
     assert deltas["v2"].errors == {"INTERNAL": 1}
 
 
-async def test_overdue_requests_expire() -> None:
-    """The others are returned in their order."""
-    sliced, later = Slice(), (time.time() + 3600) * 1000
-    patient, hour, late = routed("patient"), routed("hour", deadline_unix_ms=later), routed("late")
-    late.deadline_unix_ms = 1.0
-    assert sliced.responder.expire([patient, late, hour]) == [patient, hour]
-    await sliced.responder.delivered()
-    (answer,) = sliced.output.answers().values()
-    assert (answer["request_id"], answer["error"]["code"]) == ("late", "DEADLINE_EXCEEDED")
-    assert sliced.output.dead_letters() == []
-
-
 async def test_a_slice_whose_outputs_are_not_delivered_fails() -> None:
     """So it is not acknowledged."""
 

@@ -10,7 +10,7 @@ from schemas.models import Framework
 from streams.serving.route_table import cache_prefix_of
 from streams.serving.served_version import ONNX_BATCH, SERVER_BATCH, served_version, unloaded_version
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter, spec_of
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of, spec_of
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ async def test_a_framework_has_its_batches(fields: dict[str, Any], largest: int)
     spec = spec_of("v1").model_copy(update=fields)
     version = served_version("m", spec, backend, RecordingMeter())
     # Batches grow up to it.
-    await version.dispatcher.infer([{"x": 1}] * (8 * largest))
+    await outcomes_of(version.dispatcher, [{"x": 1}] * (8 * largest))
     assert max(len(call) for call in backend.calls) == largest
     assert version.is_loaded
 
@@ -40,7 +40,7 @@ async def test_a_version_that_could_not_be_loaded_fails_each_call() -> None:
     assert not version.is_loaded
     assert version.cache_prefix == cache_prefix_of("m", spec)
     assert version.input_is_valid({"x": 1})
-    (error,) = await asyncio.wait_for(version.dispatcher.infer([{"x": 1}]), DEADLINE_SECONDS)
+    (error,) = await asyncio.wait_for(outcomes_of(version.dispatcher, [{"x": 1}]), DEADLINE_SECONDS)
     assert isinstance(error, BackendUnavailableError)
     assert error.message.startswith("v1 is not loaded on this worker")
     await version.dispatcher.close()

@@ -81,14 +81,17 @@ def test_late_and_cancelled_callers_are_left_out() -> None:
     assert not queue
 
 
-def test_a_caller_is_settled_by_its_last_part() -> None:
-    """Parts end in any order, and outcomes keep the order of the inputs."""
+def test_a_caller_takes_its_outcomes_as_batches_end() -> None:
+    """Parts end in any order; the inputs of an ended part are not kept while others wait."""
     one = caller(5)
     queue = queue_of(one)
     first, second = queue.take(3, math.inf), queue.take(3, math.inf)
-    assert not one.settle(second[0].start, ["d", "e"])
-    assert one.settle(first[0].start, ["a", "b", "c"])
-    assert one.outcomes == ["a", "b", "c", "d", "e"]
+    one.settle(second[0].start, ["d", "e"])
+    assert (one.take_settled(), one.unsettled) == ([(3, ["d", "e"])], 3)
+    assert one.inputs == [{"x": 0}, {"x": 1}, {"x": 2}, {}, {}]
+    one.settle(first[0].start, ["a", "b", "c"])
+    assert (one.take_settled(), one.unsettled) == ([(0, ["a", "b", "c"])], 0)
+    assert one.take_settled() == []
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 40))

@@ -20,7 +20,7 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of
 from workers.calls.call_bytes import MAX_BYTES
 from workers.calls.dispatch import BREAKER, Dispatcher
 
@@ -52,7 +52,7 @@ def batch(*numbers: int) -> list[JsonObject]:
 
 
 async def ask(dispatcher: Dispatcher, *numbers: int, **options: Any) -> list[Any]:
-    return await asyncio.wait_for(dispatcher.infer(batch(*numbers), **options), DEADLINE_SECONDS)
+    return await asyncio.wait_for(outcomes_of(dispatcher, batch(*numbers), **options), DEADLINE_SECONDS)
 
 
 async def test_an_idle_backend_is_called_at_once_and_a_busy_one_in_batches() -> None:
@@ -88,10 +88,10 @@ async def test_the_least_wait_follows_from_what_waits_and_what_was_learned() -> 
     assert dispatcher.least_wait_seconds() == 0
     backend.gate.clear()
     backend.called.clear()
-    callers = [asyncio.create_task(dispatcher.infer(batch(1, 2)))]
+    callers = [asyncio.create_task(outcomes_of(dispatcher, batch(1, 2)))]
     await asyncio.wait_for(backend.called.wait(), DEADLINE_SECONDS)
     behind_one = dispatcher.least_wait_seconds()
-    callers.append(asyncio.create_task(dispatcher.infer(batch(3, 4, 5))))
+    callers.append(asyncio.create_task(outcomes_of(dispatcher, batch(3, 4, 5))))
     await asyncio.sleep(0)
     assert dispatcher.least_wait_seconds() == pytest.approx(behind_one / 2 * 5)
     backend.gate.set()
@@ -104,7 +104,7 @@ async def test_a_wait_is_not_foretold_while_the_limits_are_learned() -> None:
     backend = doubler()
     dispatcher = dispatcher_of(backend, max_batch=512)
     waits: list[float] = []
-    backlog = asyncio.create_task(dispatcher.infer(batch(*range(10_000))))
+    backlog = asyncio.create_task(outcomes_of(dispatcher, batch(*range(10_000))))
     while not backlog.done():
         if backend.calls and len(backend.calls[-1]) < 512:
             waits.append(dispatcher.least_wait_seconds())
@@ -189,11 +189,11 @@ async def test_a_broken_server_is_not_called_and_then_probed(
     loop = asyncio.get_running_loop()
     later = loop.time() + BREAKER.open_seconds
     monkeypatch.setattr(loop, "time", lambda: later)
-    probe, *others = await dispatcher.infer(batch(1, 2, 3))
+    probe, *others = await outcomes_of(dispatcher, batch(1, 2, 3))
     assert probe == 2
     assert calls_of(backend) == [[1]]
     assert all(isinstance(other, BackendUnavailableError) for other in others)
-    assert await dispatcher.infer(batch(1, 2, 3)) == [2, 4, 6]
+    assert await outcomes_of(dispatcher, batch(1, 2, 3)) == [2, 4, 6]
 
 
 async def test_refused_inputs_do_not_open_the_breaker() -> None:
@@ -291,7 +291,7 @@ class Sized(RecordingBackend):
 async def ask_sized(dispatcher: Dispatcher, sizes: dict[int, int]) -> list[Any]:
     inputs = [{"x": number, "size": size} for number, size in sizes.items()]
     return await asyncio.wait_for(
-        dispatcher.infer(inputs, sizes_bytes=list(sizes.values())), DEADLINE_SECONDS
+        outcomes_of(dispatcher, inputs, sizes_bytes=list(sizes.values())), DEADLINE_SECONDS
     )
 
 

@@ -1,0 +1,123 @@
+"""A backlog before a server that is called for one example at a time: progress within a slice, and its end midway."""
+
+import asyncio
+from asyncio import StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from aiokafka import AIOKafkaProducer
+
+from schemas.events import PredictResponse
+from streams.config.settings import Settings
+from tests.support.deadline import wait_until
+from tests.support.kafka.topic_log import TopicLog, committed_requests, topic_log
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
+from tests.support.servers.http_server import METADATA, HttpRequest, answer, asked, doubled, http_server
+from tests.support.stack.services import MakeTopics
+from tests.support.worker.process import StartWorker
+
+# Fewer than a slice takes.
+BACKLOG = 300
+CALLS = 4
+
+
+class TurnstileServer:
+    """Doubles each `x`, as many calls as `admit` has let in so far; the others wait."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self._admitted = asyncio.Semaphore(0)
+
+    def admit(self, calls: int) -> None:
+        for _ in range(calls):
+            self._admitted.release()
+
+    async def serve(self, request: HttpRequest, writer: StreamWriter) -> None:
+        if request.method == "GET":
+            writer.write(answer(METADATA))
+            return
+        self.asked += asked(request)
+        await self._admitted.acquire()
+        writer.write(answer(doubled(request)))
+
+
+@asynccontextmanager
+async def backlog_before(
+    settings: Settings, database: str, *, backlog: int = BACKLOG, partitions: int = 1
+) -> AsyncIterator[tuple[TurnstileServer, TopicLog]]:
+    """A registered version of such a server, and requests 0 to `backlog` - 1 to each partition in turn."""
+    server = TurnstileServer()
+    async with (
+        http_server(server.serve) as url,
+        topic_log(settings.kafka_bootstrap, settings.topic_responses) as log,
+        AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer,
+    ):
+        version = spec(
+            "v1",
+            endpoint=f"{url}/v2/models/m",
+            timeout_ms=600_000,
+            max_batch=1,
+            max_calls=CALLS,
+            cache_ttl_seconds=0,
+        )
+        await apply(database, event("register", model=version), event("promote", version="v1"))
+        deliveries = []
+        for number in range(backlog):
+            request = {"request_id": str(number), "model_name": "m", "user_id": "u", "input": {"x": number}}
+            deliveries.append(
+                await producer.send(
+                    settings.topic_requests, orjson.dumps(request), partition=number % partitions
+                )
+            )
+        await asyncio.gather(*deliveries)
+        yield server, log
+
+
+def answered(log: TopicLog, settings: Settings) -> list[int]:
+    """The number of each response in the topic."""
+    responses = [
+        PredictResponse.model_validate_json(record.value) for record in log.of(settings.topic_responses)
+    ]
+    for response in responses:
+        assert response.predictions == 2 * int(response.request_id), response
+    return [int(response.request_id) for response in responses]
+
+
+async def until_committed(settings: Settings, offset: int) -> None:
+    async def is_committed() -> bool:
+        (committed,) = await committed_requests(settings, 1)
+        return committed >= offset
+
+    await wait_until(is_committed, f"the committed offset {offset}")
+
+
+async def test_answers_and_commits_do_not_wait_for_the_slice(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """After kill -9 in the middle of a slice only what was not committed is answered again."""
+    settings = await topics(1, postgres_dsn=database)
+    async with backlog_before(settings, database) as (server, log):
+        one = start_worker(settings)
+        await one.ready()
+        server.admit(BACKLOG // 2)
+        await log.until(lambda: len(answered(log, settings)) >= BACKLOG // 2, "the first half's answers")
+        # Calls end in their order but for those that are in flight together.
+        await until_committed(settings, BACKLOG // 2 - CALLS)
+        one.kill()
+        await one.ended()
+        (committed,) = await committed_requests(settings, 1)
+        await log.to_end()
+        before = set(answered(log, settings))
+        assert set(range(committed)) <= before
+
+        server.admit(2 * BACKLOG)
+        two = start_worker(settings)
+        await log.until(lambda: len(set(answered(log, settings))) == BACKLOG, "all answers")
+        await until_committed(settings, BACKLOG)
+        two.terminate()
+        assert await two.ended() == 0
+        await log.to_end()
+        numbers = answered(log, settings)
+        assert {number for number in numbers if numbers.count(number) > 1} <= before - set(range(committed))
