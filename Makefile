@@ -17,8 +17,8 @@ CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-monitoring \
-  test-containers faults-control demo screenshot bench bench-backends bench-log bench-memory bench-registry \
-  bench-rollback bench-scrape bench-startup bench-tracing
+  test-containers faults-control demo screenshot bench bench-backends bench-log bench-memory bench-overload \
+  bench-registry bench-rollback bench-scrape bench-startup bench-tracing
 
 # `##@` begins a group, `##` after a target describes it.
 help: ## list every target by purpose
@@ -114,6 +114,9 @@ bench-log: $(STAMP) ## the prediction log compared with plain writers of the sam
 
 bench-memory: $(STAMP) ## the memory of a worker over two million requests
 	@$(BIN)/python -m tests.bench.memory
+
+bench-overload: $(STAMP) ## three times as many requests as a version answers, and a slow version; OVERLOAD_SECONDS=60, BENCH_REPEATS=3
+	@$(BIN)/python -m tests.bench.overload
 
 bench-registry: $(STAMP) ## a worker with a registry of 1,000 models of 10 versions each
 	@$(BIN)/python -m tests.bench.registry_scale

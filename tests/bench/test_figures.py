@@ -15,6 +15,8 @@ from tests.bench.competitors import BARE, Cache, Competitor
 from tests.bench.figures import document
 from tests.bench.latency import LatencyRound
 from tests.bench.memory import Sample, evaluate, requests
+from tests.bench.overload_figures import WITH, WITHOUT, BacklogRun, LoadRun
+from tests.bench.overload_figures import document as overload_document
 from tests.bench.recommender import Recommender
 from tests.bench.registry_figures import LIMITS, Registry, Watched
 from tests.bench.registry_figures import document as registry_document
@@ -387,3 +389,23 @@ def test_the_slowest_repeat_is_compared_with_the_limit() -> None:
         "routing_ratio": True,
     }
     assert reached.keys() == LIMITS.keys()
+
+
+def load_run(p99_ms: float, recovery_seconds: float, *rss_bytes: int) -> LoadRun:
+    return LoadRun([p99_ms] * 100, 30, 20, {}, recovery_seconds, rss_bytes)
+
+
+def test_an_overload_compares_the_others_with_and_without_a_slow_version() -> None:
+    """Latencies and rates as ratios; recovery and memory of each load by themselves."""
+    loads = {WITHOUT: load_run(10, 2, 50, 100, 100, 100, 100), WITH: load_run(30, 11, 50, 100, 100, 100, 120)}
+    backlogs = {WITHOUT: [BacklogRun(1000, 1), BacklogRun(1000, 2)], WITH: [BacklogRun(900, 1)]}
+    written = overload_document(loads, backlogs, seconds=60)
+    assert written["load"][WITH]["busy_refused_share"] == pytest.approx(2 / 3)
+    assert {name: (target["is"], target["reached"]) for name, target in written["targets"].items()} == {
+        "others_p99_ratio": (pytest.approx(3), False),
+        "others_backlog_ratio": (pytest.approx(750 / 900), True),
+        "recovery_seconds_without": (2, True),
+        "recovery_seconds_with": (11, False),
+        "rss_deviation_without": (0, True),
+        "rss_deviation_with": (pytest.approx(0.2), False),
+    }

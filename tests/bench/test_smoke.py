@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import log, memory, scrape, startup
+from tests.bench import log, memory, overload, scrape, startup
 from tests.bench.answers import WrongAnswerError
 from tests.bench.broker import Broker
 from tests.bench.competitors import BARE, HEADRACE
@@ -17,6 +17,8 @@ from tests.bench.environment import Environment, register_model
 from tests.bench.latency import latency_round
 from tests.bench.log_figures import COPY, LOOP, document
 from tests.bench.log_figures import HEADRACE as HEADRACE_LOG
+from tests.bench.overload_figures import WITH, WITHOUT
+from tests.bench.overload_figures import document as overload_document
 from tests.bench.registry_environment import model_server
 from tests.bench.registry_figures import LIMITS
 from tests.bench.registry_figures import document as registry_document
@@ -69,6 +71,15 @@ async def test_startup_and_memory(environment: Environment) -> None:
     samples = await memory.measure(environment, 2000, print)
     assert samples[-1].answered == 2000
     assert memory.evaluate(samples, 2000)["rss_min_bytes"] > 0
+
+
+async def test_overload(environment: Environment) -> None:
+    """Loads and backlogs end with figures, whether the canary is slow or not."""
+    loads, backlogs = await overload.measure(environment, seconds=1, backlog=500, repeats=1, report=print)
+    written = overload_document(loads, backlogs, seconds=1)
+    assert written["load"].keys() == written["backlog"].keys() == {WITHOUT, WITH}
+    assert all(figures["others"] > 0 for figures in written["load"].values())
+    assert len(written["targets"]) == 6
 
 
 async def test_scrape() -> None:
