@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from registry.postgres import Database
-from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
+from registry.worker_heartbeat import WorkerHeartbeat
 
 FORGET_SECONDS = 3600.0
 
@@ -17,11 +17,6 @@ _PUT = """
     SET epoch = excluded.epoch, behind = excluded.behind, sent_at = excluded.sent_at
 """
 _REMOVE = "DELETE FROM worker_heartbeats WHERE worker = $1 AND boot_id = $2"
-_LIVE = """
-    SELECT worker, boot_id, epoch, behind FROM worker_heartbeats
-    WHERE sent_at > now() - make_interval(secs => $1)
-    ORDER BY worker, boot_id
-"""
 _ALL = """
     SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - sent_at)::float8 AS age_seconds
     FROM worker_heartbeats
@@ -53,15 +48,13 @@ class Heartbeats:
             await connection.execute(_REMOVE, worker, boot_id)
             await connection.execute(_FORGET, FORGET_SECONDS)
 
-    async def live(self) -> list[WorkerHeartbeat]:
-        """The heartbeats of all live workers, ordered by name."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(_LIVE, HEARTBEAT_TIMEOUT_SECONDS)
-        return [_heartbeat(row) for row in rows]
-
     async def all(self) -> list[tuple[WorkerHeartbeat, float]]:
-        """Every heartbeat with its age in seconds, including those of workers that ended without removing theirs."""
-        async with self._database.connection() as connection:
+        """Every heartbeat with its age in seconds, including those of workers that ended without removing theirs.
+
+        Ordered by name and boot. Raises RegistryUnavailableError when the server is read-only too: in an old copy no
+        worker seems live.
+        """
+        async with self._database.primary() as connection:
             rows = await connection.fetch(_ALL)
         return [(_heartbeat(row), row["age_seconds"]) for row in rows]
 

@@ -20,10 +20,11 @@ COMMAND_TIMEOUT_SECONDS = 5.0
 POOL_CONNECTIONS = 4
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) of transient errors: connection lost, serialization
-# failure, insufficient resources, shutting down or starting, I/O error; lock timeout, and a write to a standby that is
-# not promoted yet.
+# failure, insufficient resources, shutting down or starting, I/O error; lock timeout.
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
-TRANSIENT_CODES = frozenset({"55P03", "25006"})
+TRANSIENT_CODES = frozenset({"55P03"})
+# A write to a standby that is not promoted yet, or what `primary` says of such a server.
+READ_ONLY_CODE = "25006"
 SCHEMA_CODES = frozenset({"42P01", "42703", "42883"})
 # Wrong user or password, no such database, no permission.
 ACCESS_CLASSES = frozenset({"28", "3D"})
@@ -43,6 +44,10 @@ def translated() -> Iterator[None]:
         code = error.sqlstate or ""
         if code[:2] in TRANSIENT_CLASSES or code in TRANSIENT_CODES:
             raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
+        if code == READ_ONLY_CODE:
+            raise RegistryUnavailableError(
+                "PostgreSQL is read-only, as a standby is; HEADRACE_POSTGRES_DSN must name the primary"
+            ) from error
         if code[:2] in ACCESS_CLASSES or code in ACCESS_CODES:
             raise SetupError(f"PostgreSQL refuses HEADRACE_POSTGRES_DSN: {error}") from error
         if code[:2] in DATA_CLASSES:
@@ -105,6 +110,18 @@ class Database:
                 except asyncpg.ReadOnlySQLTransactionError:
                     await self._pool.expire_connections()
                     raise
+
+    @asynccontextmanager
+    async def primary(self) -> AsyncIterator[Any]:
+        """Like `connection`, but raises RegistryUnavailableError when the server is read-only.
+
+        Such a server answers with a copy of the registry that may be old, and that no promotion reaches.
+        """
+        async with self.connection() as connection:
+            # The setting is on in a standby, and in a primary before a switch-over.
+            if await connection.fetchval("SELECT current_setting('transaction_read_only')::boolean"):
+                raise asyncpg.ReadOnlySQLTransactionError
+            yield connection
 
     async def close(self) -> None:
         """Close all connections, forcibly after the connect timeout."""

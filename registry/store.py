@@ -6,7 +6,6 @@ epoch's row first. Readers never wait for writers.
 
 from typing import Self
 
-import asyncpg
 import structlog
 from pydantic import ValidationError
 
@@ -23,10 +22,6 @@ log = structlog.get_logger()
 MODELS_PER_FETCH = 10
 
 _EPOCH = "SELECT epoch FROM control_epoch"
-# The setting is on in a standby, and in a primary before a switch-over.
-_EPOCH_AND_READ_ONLY = (
-    "SELECT epoch, current_setting('transaction_read_only')::boolean AS read_only FROM control_epoch"
-)
 _CHANGED_REVISIONS = "SELECT model_name, revision FROM models WHERE changed_epoch > $1"
 
 
@@ -50,22 +45,12 @@ class RegistryStore:
         await self.database.close()
 
     async def epoch(self) -> int:
-        """The number of promotions applied so far to all models. It rises with every change."""
-        async with self.database.connection() as connection:
-            epoch: int = await connection.fetchval(_EPOCH)
-        return epoch
+        """The number of promotions applied so far to all models. It rises with every change.
 
-    async def epoch_of_primary(self) -> int:
-        """Like `epoch`, but raises RegistryUnavailableError when the server is read-only.
-
-        Such a server may answer with an old copy of the registry. Every connection is made anew then: behind the same
-        address there may be another primary by now.
+        Raises RegistryUnavailableError when the server is read-only too: its copy of the registry may be old.
         """
-        async with self.database.connection() as connection:
-            row = await connection.fetchrow(_EPOCH_AND_READ_ONLY)
-            if row["read_only"]:
-                raise asyncpg.ReadOnlySQLTransactionError("it is read-only, which a standby is too")
-        epoch: int = row["epoch"]
+        async with self.database.primary() as connection:
+            epoch: int = await connection.fetchval(_EPOCH)
         return epoch
 
     async def load(self, since_epoch: int = NOTHING_KNOWN) -> Snapshot[RegisteredModel]:

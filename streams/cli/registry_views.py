@@ -56,7 +56,7 @@ async def _status(database: "Database", model_name: str) -> tuple["RegisteredMod
 
     model = await registered(database, model_name)
     epoch = await RegistryStore(database).epoch()
-    reached = convergence(await Heartbeats(database).live(), model_name, epoch)
+    reached = convergence(await Heartbeats(database).all(), model_name, epoch)
     serving = [{"worker": worker, "serves": True, "reason": ""} for worker in reached.serving]
     behind = [
         {"worker": worker, "serves": False, "reason": reason} for worker, reason in reached.behind.items()

@@ -43,7 +43,18 @@ async def wait_for_workers(
             f"{error}; revision {result.revision} is applied, but which workers serve it is unknown"
         ) from error
     if document is not None:
-        print_json(document | {"workers": {"serving": list(seen.serving), "behind": dict(seen.behind)}})
+        workers = {
+            "serving": list(seen.serving),
+            "behind": dict(seen.behind),
+            "silent": {worker: round(age_seconds, 1) for worker, age_seconds in seen.silent.items()},
+        }
+        print_json(document | {"workers": workers})
+    for worker, age_seconds in seen.silent.items():
+        print(
+            f"headrace: {worker} has sent no heartbeat for {age_seconds:.0f} s; if it runs, it serves an older route, and "
+            "its responses are stale",
+            file=sys.stderr,
+        )
     if not seen.complete:
         count = len(seen.behind)
         message = (
@@ -64,7 +75,7 @@ async def _follow(database: "Database", result: "PromotionResult", timeout_secon
     from registry.heartbeats import Heartbeats
     from streams.promotions.convergence import Convergence, wait_for_epoch
 
-    seen = Convergence((), {})
+    seen = Convergence()
     readings = wait_for_epoch(
         Heartbeats(database), result.model_name, result.epoch, timeout_seconds=timeout_seconds
     )

@@ -1,21 +1,29 @@
 """How far the workers have followed a change of the registry, and waiting until all of them have."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from registry.heartbeats import Heartbeats
-from registry.worker_heartbeat import WorkerHeartbeat
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 
 POLL_SECONDS = 0.05
+SILENT_SECONDS = 600.0
+"""A worker without a heartbeat for longer than this counts as ended, as the rule `stale_workers` has it by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """Which live workers serve an epoch of a model, and why the others (`behind`) do not yet."""
+    """Which live workers serve an epoch of a model, and why the others (`behind`) do not yet.
 
-    serving: Sequence[str]
-    behind: Mapping[str, str]
+    `silent` has the seconds since the last heartbeat of workers that may run without PostgreSQL. Such a worker serves an
+    older route, and its responses become stale.
+    """
+
+    serving: Sequence[str] = ()
+    behind: Mapping[str, str] = field(default_factory=dict)
+    silent: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -23,16 +31,35 @@ class Convergence:
         return not self.behind
 
 
-def convergence(heartbeats: Sequence[WorkerHeartbeat], model_name: str, epoch: int) -> Convergence:
-    """PURE. How far the workers with these heartbeats are."""
+def convergence(
+    heartbeats: Sequence[tuple[WorkerHeartbeat, float]], model_name: str, epoch: int
+) -> Convergence:
+    """PURE. How far the workers are with these heartbeats and their ages in seconds.
+
+    A worker is named with its boot where several have its name.
+    """
+    live = [heartbeat for heartbeat, age_seconds in heartbeats if age_seconds < HEARTBEAT_TIMEOUT_SECONDS]
+    boots = Counter(heartbeat.worker for heartbeat in live)
+    named = {
+        heartbeat.worker
+        if boots[heartbeat.worker] == 1
+        else f"{heartbeat.worker} ({heartbeat.boot_id})": heartbeat
+        for heartbeat in live
+    }
     return Convergence(
-        serving=[heartbeat.worker for heartbeat in heartbeats if heartbeat.serves(model_name, epoch)],
+        serving=[name for name, heartbeat in named.items() if heartbeat.serves(model_name, epoch)],
         behind={
-            heartbeat.worker: heartbeat.behind[model_name]
+            name: heartbeat.behind[model_name]
             if heartbeat.epoch >= epoch
             else f"it serves epoch {heartbeat.epoch} of the registry, and not yet epoch {epoch}"
-            for heartbeat in heartbeats
+            for name, heartbeat in named.items()
             if not heartbeat.serves(model_name, epoch)
+        },
+        # A silent worker whose name has a live one was started again.
+        silent={
+            heartbeat.worker: age_seconds
+            for heartbeat, age_seconds in heartbeats
+            if HEARTBEAT_TIMEOUT_SECONDS <= age_seconds < SILENT_SECONDS and not boots[heartbeat.worker]
         },
     )
 
@@ -48,7 +75,7 @@ async def wait_for_epoch(
     now = asyncio.get_running_loop().time
     deadline_loop_seconds = now() + timeout_seconds
     while True:
-        reached = convergence(await heartbeats.live(), model_name, epoch)
+        reached = convergence(await heartbeats.all(), model_name, epoch)
         yield reached
         if reached.complete or now() >= deadline_loop_seconds:
             return

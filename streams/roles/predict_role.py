@@ -172,7 +172,7 @@ async def _refresher(
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
-        EpochFollower(store.epoch_of_primary, store.load),
+        EpochFollower(store.epoch, store.load),
         tables,
         VersionLoader(
             BackendLoader(settings),

@@ -12,6 +12,7 @@ from streams.clients.promotion_client import PromotionClient, apply_directly, se
 from streams.config.settings import Settings
 from tests.support.promotions.events import event
 from tests.support.stack.command import headrace
+from tests.support.worker.registry_waits import live_heartbeats
 
 from .answers import WrongAnswerError
 from .rollback_figures import Change
@@ -121,7 +122,7 @@ class Operator:
         try:
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 while True:
-                    heartbeats = await self._heartbeats.live()
+                    heartbeats = await live_heartbeats(self._heartbeats)
                     if len(heartbeats) == self._workers and all(
                         heartbeat.serves(MODEL_NAME, epoch) for heartbeat in heartbeats
                     ):

@@ -81,7 +81,7 @@ async def test_without_a_control_worker_the_fallback_is_told(settings: Settings)
     assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "ILLEGAL_TRANSITION")
     ended = await headrace("canary", "m", "v2", "5", "--wait", "--json", settings=settings)
     assert (ended.code, ended.documents[0]["via"]) == (0, "postgresql")
-    assert ended.documents[0]["workers"] == {"serving": [], "behind": {}}
+    assert ended.documents[0]["workers"] == {"serving": [], "behind": {}, "silent": {}}
     assert FALLBACK in ended.stderr
     assert NOBODY in ended.stderr
     directly = await headrace("rollback", "m", "--direct", settings=settings)

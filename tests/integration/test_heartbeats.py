@@ -25,7 +25,7 @@ from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
-from tests.support.worker.registry_waits import until_so_many_live
+from tests.support.worker.registry_waits import live_heartbeats, until_so_many_live
 
 ME = Identity("w-1", "boot-1")
 # Far beyond the deadline.
@@ -81,7 +81,7 @@ async def until_live(heartbeats: Heartbeats, *expected: WorkerHeartbeat) -> None
     """Wait until exactly these heartbeats are live."""
 
     async def are_live() -> bool:
-        return await heartbeats.live() == list(expected)
+        return await live_heartbeats(heartbeats) == list(expected)
 
     await wait_until(are_live, f"exactly the heartbeats {expected}")
 
@@ -92,7 +92,7 @@ async def test_a_heartbeat_is_read_as_it_was_written(heartbeats: Heartbeats) -> 
     await heartbeats.record(WorkerHeartbeat("w-1", "boot-2", 5))
     await heartbeats.record(WorkerHeartbeat("w-1", "boot-1", 4, {"m": "its versions are being loaded"}))
     await heartbeats.record(WorkerHeartbeat("w-1", "boot-1", 6))
-    assert await heartbeats.live() == [
+    assert await live_heartbeats(heartbeats) == [
         WorkerHeartbeat("w-1", "boot-1", 6),
         WorkerHeartbeat("w-1", "boot-2", 5),
         WorkerHeartbeat("w-2", "boot-1", 3, {"m": "v2 cannot be loaded: é\\u0000"}),
@@ -115,9 +115,9 @@ async def test_a_worker_without_a_recent_heartbeat_is_not_live(
     await heartbeats.record(other)
     await age(connection, "w-1", HEARTBEAT_TIMEOUT_SECONDS + 0.1)
     await age(connection, "w-2", HEARTBEAT_TIMEOUT_SECONDS / 2)
-    assert await heartbeats.live() == [other]
+    assert await live_heartbeats(heartbeats) == [other]
     await heartbeats.record(mine)
-    assert await heartbeats.live() == [mine, other]
+    assert await live_heartbeats(heartbeats) == [mine, other]
 
 
 async def test_remove_deletes_one_heartbeat_and_those_that_are_forgotten(
@@ -131,7 +131,7 @@ async def test_remove_deletes_one_heartbeat_and_those_that_are_forgotten(
     await heartbeats.remove("w-1", "boot-1")
     rows = await connection.fetch("SELECT worker, boot_id FROM worker_heartbeats ORDER BY worker")
     assert [tuple(row) for row in rows] == [("late", "boot-1"), ("w-1", "boot-2")]
-    assert await heartbeats.live() == [WorkerHeartbeat("w-1", "boot-2", 1)]
+    assert await live_heartbeats(heartbeats) == [WorkerHeartbeat("w-1", "boot-2", 1)]
 
 
 @asynccontextmanager
@@ -166,7 +166,7 @@ async def test_an_epoch_is_reported_when_the_last_slice_before_it_is_answered(
                         tables.swap(ServingTable(3))
             async with sent_again(connection):
                 tables.swap(ServingTable(4, {}, {"m": "its versions are being loaded"}))
-            assert await heartbeats.live() == [mine(1)]
+            assert await live_heartbeats(heartbeats) == [mine(1)]
         await until_live(heartbeats, mine(4, m="its versions are being loaded"))
         tables.swap(ServingTable(4))
         await until_live(heartbeats, mine(4))
@@ -205,7 +205,7 @@ async def test_a_worker_is_live_from_its_start_to_its_end(
     assert [(heartbeat.worker, heartbeat.epoch, heartbeat.behind) for heartbeat in live] == [("w-1", 2, {})]
     worker.terminate()
     assert await worker.ended() == 0
-    assert await heartbeats.live() == []
+    assert await live_heartbeats(heartbeats) == []
 
 
 async def test_a_draining_worker_is_live(
@@ -234,11 +234,11 @@ async def test_a_draining_worker_is_live(
             await worker.logged("shutting down")
             await apply(database, event("register", model=spec("v2")))
             # It follows the registry too, and reports the new epoch once the held answer is sent.
-            assert [heartbeat.epoch for heartbeat in await heartbeats.live()] == [2]
+            assert [heartbeat.epoch for heartbeat in await live_heartbeats(heartbeats)] == [2]
             release.set()
             assert (await answered).predictions == 2 * HELD
         assert await worker.ended() == 0
-    assert await heartbeats.live() == []
+    assert await live_heartbeats(heartbeats) == []
 
 
 async def test_a_worker_that_cannot_load_a_version_reports_it_and_keeps_the_route(
@@ -261,7 +261,7 @@ async def test_a_worker_that_cannot_load_a_version_reports_it_and_keeps_the_rout
         """Wait for the heartbeat of an epoch with a reason for the model that begins with `behind`."""
 
         async def found() -> WorkerHeartbeat | None:
-            (heartbeat,) = await heartbeats.live()
+            (heartbeat,) = await live_heartbeats(heartbeats)
             reason = heartbeat.behind.get(model, "")
             is_it = heartbeat.epoch == epoch and bool(reason) is bool(behind) and reason.startswith(behind)
             return heartbeat if is_it else None

@@ -2,15 +2,24 @@
 
 from registry.alert_events import AlertEvents
 from registry.heartbeats import Heartbeats
-from registry.worker_heartbeat import WorkerHeartbeat
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from tests.support.deadline import wait_until
+
+
+async def live_heartbeats(heartbeats: Heartbeats) -> list[WorkerHeartbeat]:
+    """The heartbeats of the live workers, ordered by name and boot."""
+    return [
+        heartbeat
+        for heartbeat, age_seconds in await heartbeats.all()
+        if age_seconds < HEARTBEAT_TIMEOUT_SECONDS
+    ]
 
 
 async def until_so_many_live(heartbeats: Heartbeats, count: int) -> list[WorkerHeartbeat]:
     """Wait until this many workers live; returns their heartbeats."""
 
     async def live() -> list[WorkerHeartbeat] | None:
-        found = await heartbeats.live()
+        found = await live_heartbeats(heartbeats)
         return found if len(found) >= count else None
 
     return await wait_until(live, f"{count} live workers") or []

@@ -1,18 +1,22 @@
 """streams/promotions/convergence.py: who answers by an epoch, and what holds the others back."""
 
 from registry.worker_heartbeat import WorkerHeartbeat
-from streams.promotions.convergence import convergence
+from streams.promotions.convergence import Convergence, convergence
+
+
+def reached(*live: WorkerHeartbeat) -> Convergence:
+    """How far live workers have followed to epoch 7 of the model m."""
+    return convergence([(heartbeat, 0.5) for heartbeat in live], "m", 7)
 
 
 def test_a_worker_serves_a_model_by_its_epoch_and_its_loads() -> None:
     """One has not followed yet, one cannot load a version of this model, one only of another model."""
-    heartbeats = [
+    seen = reached(
         WorkerHeartbeat("w-1", "b", 7),
         WorkerHeartbeat("w-2", "b", 6, {"m": "an older trouble"}),
         WorkerHeartbeat("w-3", "b", 8, {"m": "v2 cannot be loaded"}),
         WorkerHeartbeat("w-4", "b", 8, {"other": "v9 cannot be loaded"}),
-    ]
-    seen = convergence(heartbeats, "m", 7)
+    )
     assert seen.serving == ["w-1", "w-4"]
     assert seen.behind == {
         "w-2": "it serves epoch 6 of the registry, and not yet epoch 7",
@@ -23,6 +27,34 @@ def test_a_worker_serves_a_model_by_its_epoch_and_its_loads() -> None:
 
 def test_a_worker_that_was_started_again_is_waited_for_until_its_old_heartbeat_runs_out() -> None:
     """Under one name an old boot may still answer, as far as anybody can tell."""
-    assert not convergence([WorkerHeartbeat("w", "old", 6), WorkerHeartbeat("w", "new", 7)], "m", 7).complete
-    assert convergence([WorkerHeartbeat("w", "new", 7)], "m", 7).complete
-    assert convergence([], "m", 7).complete
+    assert not reached(WorkerHeartbeat("w", "old", 6), WorkerHeartbeat("w", "new", 7)).complete
+    assert reached(WorkerHeartbeat("w", "new", 7)).complete
+    assert reached().complete
+
+
+def test_two_workers_of_one_name_are_told_apart() -> None:
+    """By their boots: neither hides the other."""
+    seen = reached(
+        WorkerHeartbeat("w", "b-1", 7),
+        WorkerHeartbeat("w", "b-2", 5),
+        WorkerHeartbeat("w", "b-3", 6),
+        WorkerHeartbeat("x", "b-1", 7),
+    )
+    assert seen.serving == ["w (b-1)", "x"]
+    assert seen.behind.keys() == {"w (b-2)", "w (b-3)"}
+
+
+def test_a_silent_worker_is_named() -> None:
+    """It may run without PostgreSQL. One that was started again, or is silent for long, is not missed."""
+    seen = convergence(
+        [
+            (WorkerHeartbeat("cut off", "b", 6), 7.5),
+            (WorkerHeartbeat("restarted", "old", 6), 7.5),
+            (WorkerHeartbeat("restarted", "new", 7), 0.5),
+            (WorkerHeartbeat("gone", "b", 6), 601.0),
+        ],
+        "m",
+        7,
+    )
+    assert (seen.serving, seen.behind, seen.silent) == (["restarted"], {}, {"cut off": 7.5})
+    assert seen.complete
