@@ -3,7 +3,8 @@
 HeadraceError
 ├── MalformedRecordError       write a dead letter; without a request_id there is nobody to answer
 ├── SteppedOverError           write a dead letter with the place and the reason, and continue behind it
-│   └── UnreadableBatchError
+│   ├── UnreadableBatchError
+│   └── AbandonedRecordError
 ├── AnswerError                answer with `error`
 │   ├── InvalidRequestError
 │   ├── InvalidInputError
@@ -62,6 +63,12 @@ class UnreadableBatchError(SteppedOverError):
     """The records of a Kafka batch cannot be read, or exceed a limit: one dead letter names the offsets of them all."""
 
     code = "UNREADABLE_BATCH"
+
+
+class AbandonedRecordError(SteppedOverError):
+    """A record was in progress when too many processes ended, the last time alone: it may have ended them."""
+
+    code = "ABANDONED_RECORD"
 
 
 class AnswerError(HeadraceError):

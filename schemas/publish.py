@@ -50,10 +50,10 @@ RESPONSE_HEADERS = {
 DEAD_LETTER_HEADERS = {
     "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
     "headrace-last-offset": "The last offset of a batch that could not be read; `headrace-source` has its first one.",
-    "headrace-error-code": "The error code of the response; MALFORMED_RECORD or UNREADABLE_BATCH when there was no response.",
+    "headrace-error-code": "The error code of the response; MALFORMED_RECORD, UNREADABLE_BATCH or ABANDONED_RECORD when there was no response.",
     "headrace-error-message": "The error in words.",
     "headrace-model-version": "The version, if the request was routed to one.",
-    "headrace-attempts": "Number of tries.",
+    "headrace-attempts": "How often the record was begun; more than 1 when a process ended meanwhile.",
     "headrace-omitted": "`key, value, headers` when the record is too large for the topic or cannot be read; it stays in its own topic.",
     "__connect.errors.topic": "As Kafka Connect writes it.",
     "__connect.errors.partition": "As Kafka Connect writes it.",

@@ -20,7 +20,7 @@ from faust.transport.consumer import Consumer
 from faust.types import TP, AppT
 
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
-from streams.kafka.commit_metadata import decode_metadata
+from streams.kafka.commit_metadata import CommitMetadata, decode_metadata
 from streams.kafka.lost_records import LostRecords
 from streams.kafka.offset_tracker import Partition
 from streams.kafka.stopping import stop_consumer
@@ -62,6 +62,8 @@ class AiokafkaConsumer(Consumer):
         self.lost = LostRecords()
         self.has_positions = False
         """False from an assignment until the consumer is at the positions of its group."""
+        self.taken_over: Mapping[TopicPartition, tuple[int, CommitMetadata]] = {}
+        """The committed offsets of the assigned partitions and their metadata, as of the last seek to them."""
 
     @property
     def kafka(self) -> Any:
@@ -111,22 +113,23 @@ class AiokafkaConsumer(Consumer):
         """Seek to the committed offsets, or to the beginning of a topic that is not the one they were committed in."""
         assignment = self.kafka._subscription.subscription.assignment
         committed = await self.kafka._coordinator.fetch_committed_offsets(assignment.tps)
-        topic_ids = {tp: decode_metadata(each.metadata).topic_id for tp, each in committed.items()}
+        metadata = {tp: decode_metadata(each.metadata) for tp, each in committed.items()}
         await self.topics.learn(
-            {tp.topic for tp in assignment.tps}, {tp.topic: topic_id for tp, topic_id in topic_ids.items()}
+            {tp.topic for tp in assignment.tps}, {tp.topic: each.topic_id for tp, each in metadata.items()}
         )
-        positions: dict[TP, int] = {}
-        for tp, topic_id in topic_ids.items():
+        taken_over = {}
+        for tp, each in metadata.items():
             if not assignment.active:
                 # A rebalance came first; another seek follows it.
                 return {}
-            if is_other(topic_id, self.topics.id_of(tp.topic)):
+            if is_other(each.topic_id, self.topics.id_of(tp.topic)):
                 await self.kafka.seek_to_beginning(tp)
             else:
-                positions[TP(*tp)] = committed[tp].offset
+                taken_over[tp] = committed[tp].offset, each
                 self.kafka.seek(tp, committed[tp].offset)
         self.has_positions = assignment.active
-        return positions
+        self.taken_over = taken_over
+        return {TP(*tp): offset for tp, (offset, _) in taken_over.items()}
 
     async def _seek(self, partition: TP, offset: int) -> None:
         self.kafka.seek(TopicPartition(*partition), offset)
@@ -184,13 +187,25 @@ class AiokafkaConsumer(Consumer):
             and bool(state.position >= state.lso)
         )
 
+    def position_of(self, tp: TP) -> int | None:
+        """The offset to read next; None while it is not known."""
+        state = self._state_of(tp)
+        return state.position if state is not None and state.has_valid_position else None
+
     def position_after(self, tp: TP, offset: int) -> int:
         """The offset to read next after a record that was just taken, beyond the markers of transactions behind it."""
-        state = self._state_of(tp)
-        if state is None or not state.has_valid_position:
-            return offset + 1
-        position: int = state.position
-        return max(offset + 1, position)
+        return max(offset + 1, self.position_of(tp) or 0)
+
+    def note_lost_records(self) -> dict[Partition, int]:
+        """Count the records that were deleted unread; returns where their partitions continue."""
+        continued = {}
+        for partition in self.lost.waiting:
+            # A new position that aiokafka has before any record was taken is where it continues after lost records.
+            position = self.position_of(TP(*partition))
+            if position is not None:
+                self.lost.moved(partition, position)
+                continued[partition] = position
+        return continued
 
     def _on_out_of_range(self, partition: Partition, offset: int) -> None:
         """Called before aiokafka gives up the position; it ignores the response when it has another one by now."""

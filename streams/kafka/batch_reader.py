@@ -67,6 +67,15 @@ class BatchReader:
         self.parser = BatchParser(batch_max_bytes)
         self._damaged: dict[TopicPartition, int] = {}
         self._passed_over: dict[TopicPartition, int] = {}
+        self._abandoned: dict[TopicPartition, str] = {}
+
+    def abandon(self, partition: TopicPartition, reason: str) -> None:
+        """The next batch of the partition is not parsed: it comes as an `UnreadableBatch` with this reason."""
+        self._abandoned[partition] = reason
+
+    def abandoned(self, partition: TopicPartition) -> str | None:
+        """The reason why the next batch is not parsed, once."""
+        return self._abandoned.pop(partition, None)
 
     async def fetched_records(
         self, fetcher: Any, partitions: Collection[Any], max_records: int | None
@@ -203,6 +212,9 @@ class _Unread:
             return
         self._offset_after_batch = last + 1
         if self._is_passed_over(batch):
+            return
+        if reason := self._reader.abandoned(partition):
+            self._step_over(last, reason, highwater)
             return
         try:
             records = self._reader.parser.parse(raw)

@@ -19,7 +19,7 @@ import orjson
 _FORMAT_VERSION = 1
 # More than Headrace writes; a longer list is not ours.
 _MAX_RANGES = 16
-_MAX_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 _MAX_OFFSET = 2**63 - 1
 
 
@@ -37,6 +37,8 @@ class CommitMetadata:
     begun: tuple[BegunRange, ...] = ()
     topic_id: str = ""
     """The id of the topic that the offset is a position in; empty when it is not known."""
+    parsing: bool = False
+    """The batch at the committed offset was being parsed, and none of its records was begun since then."""
 
 
 def encode_metadata(metadata: CommitMetadata) -> str:
@@ -48,6 +50,8 @@ def encode_metadata(metadata: CommitMetadata) -> str:
         content["begun"] = [list(each) for each in metadata.begun]
     if metadata.topic_id:
         content["topic_id"] = metadata.topic_id
+    if metadata.parsing:
+        content["parsing"] = True
     return orjson.dumps(content).decode()
 
 
@@ -62,7 +66,11 @@ def decode_metadata(text: str | None) -> CommitMetadata:
         return CommitMetadata()
     if not isinstance(content, dict) or content.get("v") != _FORMAT_VERSION:
         return CommitMetadata()
-    return CommitMetadata(begun=_begun(content.get("begun")), topic_id=_topic_id(content.get("topic_id")))
+    return CommitMetadata(
+        begun=_begun(content.get("begun")),
+        topic_id=_topic_id(content.get("topic_id")),
+        parsing=content.get("parsing") is True,
+    )
 
 
 def _begun(ranges: Any) -> tuple[BegunRange, ...]:
@@ -85,7 +93,7 @@ def _is_range(value: Any) -> bool:
         case [int(end), int(attempts)]:
             # A Boolean is an int to Python.
             is_number = type(end) is type(attempts) is int
-            return is_number and 0 <= end <= _MAX_OFFSET and 1 <= attempts <= _MAX_ATTEMPTS
+            return is_number and 0 <= end <= _MAX_OFFSET and 1 <= attempts <= MAX_ATTEMPTS
     return False
 
 

@@ -69,7 +69,8 @@ class Slice:
     A record is answered when the broker has all outputs of it. `records` has at least the unanswered records, in
     their order, and `weight` is theirs. `generation` is the consumer group's when the records were fetched,
     `received_at` is `time.monotonic()` in seconds, and `end` is the offset to read after the slice: larger than the
-    last record's + 1 before a marker of a transaction.
+    last record's + 1 before a marker of a transaction. `attempt` is how often the records were begun, with this time
+    (`streams/kafka/attempt_ledger.py`).
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Slice:
         "_observers",
         "_unanswered",
         "acknowledged",
+        "attempt",
         "end",
         "first_offset",
         "generation",
@@ -95,6 +97,7 @@ class Slice:
         received_at: float,
         limits: SliceLimits,
         next_offset: int = -1,
+        attempt: int = 1,
     ) -> None:
         self.partition = partition
         self.records = records
@@ -104,6 +107,7 @@ class Slice:
         self.first_offset = records[0].offset
         self.end = max(next_offset, records[-1].offset + 1)
         self.acknowledged = False
+        self.attempt = attempt
         self._limits = limits
         self._unanswered: Callable[[], Iterable[int]] | None = None
         self._observers: list[Callable[[Slice, int], None]] = []

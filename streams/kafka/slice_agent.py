@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 
+from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from streams.kafka.batch_reader import UnreadableBatch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.stepping_over import StepOver
@@ -27,8 +28,9 @@ def slice_agent(
 
     The agent handles slices of up to `slices_in_flight` full slices' weight concurrently, or one slice at a time
     with `in_order`. A slice weighs less as its records are answered. The agent acknowledges a slice when `handle`
-    returns. A batch that cannot be read goes to `step_over` instead. When one of the two raises, the agent calls
-    `on_fault`, which must end the process: Kafka delivers the slice again only after a restart or a rebalance.
+    returns. A batch that cannot be read, and a record that ended too many processes, go to `step_over` instead. When one
+    of the two raises, the agent calls `on_fault`, which must end the process: Kafka delivers the slice again only after
+    a restart or a rebalance.
     """
     room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
     handling: set[asyncio.Task[None]] = set()
@@ -41,6 +43,8 @@ def slice_agent(
             first = handled.records[0]
             if type(first) is UnreadableBatch:
                 await step_over.unreadable(handled, first)
+            elif handled.attempt > ATTEMPT_LIMIT:
+                await step_over.abandoned(handled)
             else:
                 await handle(handled)
             event.ack()

@@ -5,7 +5,14 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from schemas.errors import InvalidRequestError, SetupError, SteppedOverError, UnreadableBatchError
+from schemas.errors import (
+    AbandonedRecordError,
+    InvalidRequestError,
+    SetupError,
+    SteppedOverError,
+    UnreadableBatchError,
+)
+from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from streams.kafka.batch_reader import UnreadableBatch
 from streams.kafka.offset_tracker import Partition, Slice
 
@@ -26,17 +33,20 @@ class StepOver:
     def __init__(self, send: Callable[[Headers], Awaitable[None]]) -> None:
         self._send = send
         # Every code starts at 0, so that Prometheus sees the first one as an increase.
-        self.counts: Counter[str] = Counter({UnreadableBatchError.code: 0})
+        self.counts: Counter[str] = Counter({UnreadableBatchError.code: 0, AbandonedRecordError.code: 0})
 
     async def unreadable(self, handled: Slice, batch: UnreadableBatch) -> None:
         """Step over a batch that cannot be read; raises BrokerUnavailableError."""
-        await self._step_over(
-            handled.partition, batch.first_offset, batch.offset, UnreadableBatchError(batch.reason)
-        )
+        await self._step_over(handled, batch.first_offset, UnreadableBatchError(batch.reason))
 
-    async def _step_over(
-        self, partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError
-    ) -> None:
+    async def abandoned(self, handled: Slice) -> None:
+        """Step over the record of a slice that ended too many processes; raises BrokerUnavailableError."""
+        error = AbandonedRecordError(f"{ATTEMPT_LIMIT} processes ended while this record was in progress")
+        await self._step_over(handled, handled.records[0].offset, error)
+
+    async def _step_over(self, handled: Slice, first_offset: int, error: SteppedOverError) -> None:
+        partition, last_offset = handled.partition, handled.records[-1].offset
+        attempts = min(handled.attempt, ATTEMPT_LIMIT)
         log.error(
             "records stepped over",
             topic=partition.topic,
@@ -48,14 +58,14 @@ class StepOver:
         )
         self.counts[error.code] += 1
         try:
-            await self._send(place_headers(partition, first_offset, last_offset, error))
+            await self._send(place_headers(partition, first_offset, last_offset, error, attempts))
         except (SetupError, InvalidRequestError) as refused:
             # Without its topic a dead letter must not stop the records behind it; the log has its content.
             log.error("dead letter refused", topic=partition.topic, reason=str(refused))
 
 
 def place_headers(
-    partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError
+    partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError, attempts: int
 ) -> Headers:
     """PURE. The headers of a dead letter that stands for the records from `first_offset` to `last_offset`."""
     reason = str(error).encode()[:MAX_REASON_BYTES]
@@ -64,7 +74,7 @@ def place_headers(
         ("headrace-last-offset", str(last_offset).encode()),
         ("headrace-error-code", error.code.encode()),
         ("headrace-error-message", reason),
-        ("headrace-attempts", b"1"),
+        ("headrace-attempts", str(attempts).encode()),
         ("headrace-omitted", b"key, value, headers"),
         ("__connect.errors.topic", partition.topic.encode()),
         ("__connect.errors.partition", str(partition.partition).encode()),

@@ -13,11 +13,12 @@ Invariants:
 2. The agent acknowledges a slice only after all its outputs are delivered. An exception acknowledges nothing. Before
    that, the handler may say which records are not answered yet; what is before the first of them may be committed.
 3. Acknowledging a slice of an earlier assignment changes nothing.
-4. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about twice that
+4. Which records may be begun is committed before that (`streams/kafka/attempt_ledger.py`).
+5. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about twice that
    many times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. A slice
    weighs as much as its unanswered records, up to twice of them while others are dropped. So many small slices, and
    the rests of many large ones, may wait for a slow model server without holding back the others.
-5. The producer is idempotent and waits for all in-sync replicas.
+6. The producer is idempotent and waits for all in-sync replicas.
 
 This module uses private names of faust-streaming and aiokafka, whose versions are pinned exactly;
 `tests/contract/test_pinned_libraries.py` fails when a release changes these names.
@@ -26,23 +27,23 @@ This module uses private names of faust-streaming and aiokafka, whose versions a
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import structlog
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage
 from faust.types.transports import SchedulingStrategyT
 from mode.utils.futures import notify
 
-from streams.kafka.aiokafka_consumer import AiokafkaConsumer, TopicGoneError, TransportOptions
+from streams.kafka.aiokafka_consumer import TransportOptions
+from streams.kafka.attempt_keeper import AttemptKeeper, first_offset
 from streams.kafka.batch_producer import BatchProducer
-from streams.kafka.batch_reader import BatchReader, wait_for_fetch
-from streams.kafka.commit_metadata import CommitMetadata, encode_metadata
+from streams.kafka.batch_reader import BatchReader
+from streams.kafka.committing import CommittingConsumer
 from streams.kafka.offset_tracker import (
     FULL_SLICE_WEIGHT,
-    OffsetTracker,
     Partition,
     Record,
     Slice,
@@ -63,8 +64,8 @@ class SliceScheduler(SchedulingStrategyT):
         yield from records.items()
 
 
-class SliceConsumer(AiokafkaConsumer):
-    """Fetches slices, and commits the offsets that the offset tracker permits."""
+class SliceConsumer(CommittingConsumer):
+    """Fetches the slices that the attempt ledger permits, and commits the offsets that the offset tracker permits."""
 
     transport: "SliceTransport"
     app: AppT
@@ -72,9 +73,10 @@ class SliceConsumer(AiokafkaConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.offsets = OffsetTracker()
         self._slot_freed = asyncio.Event()
-        self._reader = BatchReader(self.transport.options.batch_max_bytes)
+        options = self.transport.options
+        self._reader = BatchReader(options.batch_max_bytes)
+        self._attempts = AttemptKeeper(self, self._ledger, self._reader, options.slice_max_records)
 
     # Fetching
 
@@ -105,24 +107,17 @@ class SliceConsumer(AiokafkaConsumer):
                     or generation != self.app.consumer_generation_id
                 ):
                     return {}
-                self._note_lost_records()
-                records: Mapping[TP, list[Record]] = await self._reader.fetched_records(
-                    fetcher, active_partitions, self.transport.options.slice_max_records
-                )
-                for tp, offset in self._reader.passed_over().items():
+                continued = self.note_lost_records()
+                records = await self._attempts.fetched(fetcher, active_partitions)
+                for tp, offset in chain(continued.items(), self._reader.passed_over().items()):
                     self.offsets.pass_over(Partition(*tp), offset)
+                if records is None:
+                    await asyncio.sleep(REASSIGNMENT_LOOK_SECONDS)
+                    return {}
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
                     return records
-                await wait_for_fetch(fetcher, remaining)
-
-    def _note_lost_records(self) -> None:
-        # A new position that aiokafka has before any record was taken is where it continues after lost records.
-        for partition in self.lost.waiting:
-            state = self._state_of(TP(*partition))
-            if state is not None and state.has_valid_position:
-                self.lost.moved(partition, state.position)
-                self.offsets.pass_over(partition, state.position)
+                await self._attempts.wait(fetcher, self._slot_freed, remaining)
 
     async def _slot_is_free(self, timeout: float) -> bool:
         limit = self.transport.options.max_outstanding * FULL_SLICE_WEIGHT
@@ -144,6 +139,7 @@ class SliceConsumer(AiokafkaConsumer):
             received_at=time.monotonic(),
             limits=SliceLimits(options.slice_max_records, options.fetch_max_bytes),
             next_offset=self.position_after(tp, last.offset),
+            attempt=self._ledger.attempt(Partition(*tp), first_offset(first)),
         )
         self.offsets.track(fetched)
         fetched.on_lighter(self._free_slot)
@@ -188,6 +184,7 @@ class SliceConsumer(AiokafkaConsumer):
         self._unacked_messages.discard(message)
         if message.value.generation == self.app.consumer_generation_id:
             self.offsets.acknowledge(message.value)
+            self._ledger.finished(message.value.partition)
         self._slot_freed.set()
         notify(self._waiting_for_ack)
         return True
@@ -201,71 +198,18 @@ class SliceConsumer(AiokafkaConsumer):
         self._unacked_messages.clear()
         notify(self._waiting_for_ack)
 
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        return (
-            TP(*tp)
-            for tp in self.offsets.partitions()
-            if topics is None or tp in topics or tp.topic in topics
-        )
-
-    def _new_offset(self, tp: TP) -> int | None:
-        return self.offsets.committable(Partition(*tp))
-
-    async def _commit_offsets(
-        self,
-        offsets: Mapping[TP, int],
-        start_new_transaction: bool = True,  # noqa: ARG002  # the base class's signature
-    ) -> bool:
-        assigned = self.assignment()
-        mine = {
-            tp: offset
-            for tp, offset in offsets.items()
-            if tp in assigned and not self.topics.is_recreated(tp.topic)
-        }
-        if not mine or not await self._commit(mine):
-            return False
-        self._committed_offset.update(mine)
-        self._settle(mine)
-        return True
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        try:
-            await self.kafka.commit(
-                {
-                    TopicPartition(*tp): OffsetAndMetadata(offset, self._metadata_of(tp))
-                    for tp, offset in offsets.items()
-                }
-            )
-        except (CommitFailedError, IllegalStateError) as error:
-            # A rebalance came first: the partition's new owner reads the records again.
-            self.log.info("Commit refused: %s", error)
-            return False
-        except TopicGoneError:
-            self._settle(offsets)
-            topics = sorted({tp.topic for tp in offsets})
-            log.warning("topic is gone; its offsets are not committed", topics=topics)
-            return False
-        except KafkaError as error:
-            if not error.retriable:
-                await self.crash(error)
-            self.log.warning("Commit failed, retrying in %s s: %r", self.commit_interval, error)
-            return False
-        return True
-
-    def _metadata_of(self, tp: TP) -> str:
-        return encode_metadata(CommitMetadata(topic_id=self.topics.id_of(tp.topic)))
-
-    def _settle(self, offsets: Mapping[TP, int]) -> None:
-        for tp, offset in offsets.items():
-            self.offsets.settle(Partition(*tp), offset)
-
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Ignore gaps: those inside a slice and those left by compaction need no tracking."""
+
+    async def on_stop(self) -> None:
+        await self._attempts.give_back()
+        await super().on_stop()
 
     # Assignment
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
+        await self._attempts.give_back()
         self.offsets.clear()
         self._slot_freed.set()
 
@@ -274,6 +218,7 @@ class SliceConsumer(AiokafkaConsumer):
         self._slot_freed.set()
         self.has_positions = False
         self.lost.clear()
+        self._attempts.close()
         await super().on_partitions_assigned(assigned, generation_id)
         log.info("partitions assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 

@@ -271,7 +271,8 @@ CONSUMER_STEPPED_OVER = _counter(
     "headrace_consumer_stepped_over_total",
     Source.ROLES,
     ("topic", "code"),
-    "Batches that this process could not read (UNREADABLE_BATCH) and stepped over, with one dead letter each.",
+    "Dead letters for what this process stepped over: batches that it could not read (UNREADABLE_BATCH) and records "
+    "that three processes did not survive (ABANDONED_RECORD).",
 )
 CONSUMER_RECREATED_TOPICS = _counter(
     "headrace_consumer_recreated_topics_total",

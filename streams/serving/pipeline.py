@@ -284,7 +284,7 @@ class Pipeline:
         options, partition = self._options, handled.partition.partition
         letters_partition = partition % options.dead_letter_partitions
         return Responder(
-            ResponseEncoder(handled.partition, stale=stale),
+            ResponseEncoder(handled.partition, stale=stale, attempt=handled.attempt),
             OutputBatcher(self._output, options.responses, partition, RESPONSE_REDUCTIONS),
             OutputBatcher(self._output, options.dead_letters, letters_partition, DEAD_LETTER_REDUCTIONS),
             self._metrics,

@@ -43,11 +43,13 @@ _CONTENT_TYPE = ("content-type", b"application/json")
 class ResponseEncoder:
     """Encodes the responses and dead letters of one slice.
 
-    `stale` says whether the route table may be older than the registry.
+    `stale` says whether the route table may be older than the registry. `attempt` is the number of this attempt at the
+    slice.
     """
 
-    def __init__(self, partition: Partition, *, stale: bool) -> None:
+    def __init__(self, partition: Partition, *, stale: bool, attempt: int) -> None:
         self._partition = partition
+        self._attempts = str(attempt).encode()
         self._stale = stale
         self._source_prefix = f"{partition.topic}/{partition.partition}/".encode()
 
@@ -140,7 +142,7 @@ class ResponseEncoder:
             ("headrace-source", self._source(record)),
             ("headrace-error-code", error.code.encode()),
             ("headrace-error-message", message),
-            ("headrace-attempts", b"1"),
+            ("headrace-attempts", self._attempts),
             ("__connect.errors.topic", self._partition.topic.encode()),
             ("__connect.errors.partition", str(self._partition.partition).encode()),
             ("__connect.errors.offset", str(record.offset).encode()),

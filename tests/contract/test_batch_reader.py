@@ -5,6 +5,7 @@ import gzip
 import struct
 import weakref
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiokafka.codec import zstd_encode
@@ -133,6 +134,20 @@ def test_a_damaged_batch_is_fetched_once_more() -> None:
     assert unreadable.reason == "it does not match its checksum"
     assert [record.offset for record in behind] == [6, 7]
     assert assignment.position == 8
+
+
+def test_an_abandoned_batch_is_not_parsed() -> None:
+    """Its part behind the position comes as one unreadable batch; the batch behind it is read."""
+    reader = BatchReader(LIMIT)
+    reader.parser.parse = parse = Mock(wraps=reader.parser.parse)  # type: ignore[method-assign]  # counts calls
+    reader.abandon(PARTITION, "three processes ended")
+    result, assignment = fetched_of(batch_of(0, 3), batch_of(3, 2), position=1, reader=reader)
+    (unreadable,), behind = drained(result, 10)
+    assert (unreadable.first_offset, unreadable.offset) == (1, 2)
+    assert unreadable.reason == "three processes ended"
+    assert [record.offset for record in behind] == [3, 4]
+    assert parse.call_count == 1
+    assert assignment.position == 5
 
 
 def many(count: int, headers: int = 0, value: bytes = b"") -> bytearray:

@@ -5,7 +5,13 @@ import inspect
 from collections.abc import Iterator
 from itertools import pairwise
 
-from schemas.errors import AnswerError, MalformedRecordError, RejectionCode, UnreadableBatchError
+from schemas.errors import (
+    AbandonedRecordError,
+    AnswerError,
+    MalformedRecordError,
+    RejectionCode,
+    UnreadableBatchError,
+)
 from schemas.events import ErrorCode
 
 
@@ -17,7 +23,8 @@ def response_errors() -> str:
         for code in ErrorCode
     ]
     rows += [
-        (error.code, "no", "yes", _text(error)) for error in (MalformedRecordError, UnreadableBatchError)
+        (error.code, "no", "yes", _text(error))
+        for error in (MalformedRecordError, UnreadableBatchError, AbandonedRecordError)
     ]
     head = "| Code | Response | Dead letter | When |\n| --- | --- | --- | --- |\n"
     return head + "".join(f"| `{code}` | {' | '.join(cells)} |\n" for code, *cells in rows)

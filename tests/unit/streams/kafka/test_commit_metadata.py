@@ -19,7 +19,7 @@ def metadata(draw: st.DrawFn) -> CommitMetadata:
         draw(st.sets(st.integers(1, 100), min_size=len(ends), max_size=len(ends))), reverse=True
     )
     topic_id = draw(st.one_of(st.just(""), st.uuids().map(str)))
-    return CommitMetadata(tuple(map(BegunRange, ends, attempts)), topic_id)
+    return CommitMetadata(tuple(map(BegunRange, ends, attempts)), topic_id, parsing=draw(st.booleans()))
 
 
 @given(metadata())

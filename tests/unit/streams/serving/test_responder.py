@@ -31,7 +31,7 @@ class Slice:
         self.metrics = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.failures: list[AnswerError | MalformedRecordError] = []
         self.responder = Responder(
-            ResponseEncoder(Partition("requests", 3), stale=False),
+            ResponseEncoder(Partition("requests", 3), stale=False, attempt=1),
             OutputBatcher(self.output, OutputTopic("responses", 50_000), 3, RESPONSE_REDUCTIONS),
             OutputBatcher(self.output, OutputTopic("dead", 50_000), 1, DEAD_LETTER_REDUCTIONS),
             self.metrics,

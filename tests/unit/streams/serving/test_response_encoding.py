@@ -26,7 +26,7 @@ from streams.serving.response_encoding import (
 from tests.support.models.served_versions import RecordingBackend, record_of, served_version
 
 VERSION = served_version("m", "v1", RecordingBackend())
-ENCODER = ResponseEncoder(Partition("requests", 3), stale=True)
+ENCODER = ResponseEncoder(Partition("requests", 3), stale=True, attempt=2)
 NOW = 1_700_000_000_000
 
 
