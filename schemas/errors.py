@@ -33,6 +33,8 @@ HeadraceError
 │   └── VersionOverloadedError
 ├── DataRefusedError           count the record as unreadable and skip it
 ├── ArtifactError              try the load again later; the older route stays, if there is one
+│   ├── LoadTimeoutError
+│   └── LoadPostponedError
 └── SetupError                 stop the process; the message says what to change
 """
 
@@ -256,6 +258,18 @@ class ArtifactError(HeadraceError):
 
     The worker keeps the model's older route. Without one, the version's requests get BACKEND_UNAVAILABLE.
     """
+
+
+class LoadTimeoutError(ArtifactError):
+    """A version was not loaded and warm within its limit of time."""
+
+
+class LoadPostponedError(ArtifactError):
+    """An earlier load of the version ended a process: it is tried again in `retry_seconds`."""
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class SetupError(HeadraceError):

@@ -59,7 +59,7 @@ class Worker:
         if self._supervised:
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._shut_down, "supervisor ended")
         settings, web, metrics, started = self._settings, Web(), MetricsPage(), asyncio.Event()
-        context = RoleContext(settings, self._identity, web, metrics, self._fail)
+        context = RoleContext(settings, self._identity, web, metrics, self._stop, self._fail)
         web.ready_when("the role has started", started.is_set)
         web.get("/metrics", metrics.answer)
         metrics.add(lambda: process_metrics(self._identity.worker, self._role))
@@ -70,8 +70,9 @@ class Worker:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
             role: Role = pkgutil.resolve_name(ROLES[self._role])
             await running.enter_async_context(role(context))
-            started.set()
-            log.info("worker ready", worker=self._identity.worker, role=self._role)
+            if not self._stop.is_set():
+                started.set()
+                log.info("worker ready", worker=self._identity.worker, role=self._role)
             await self._stop.wait()
             if self._fault is not None:
                 # An orderly shutdown would wait for slices that will never be acknowledged.

@@ -32,7 +32,7 @@ from streams.checking.contradictions import contradictions, misfits, misnamed
 from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
-from streams.models.backend_loader import BackendLoader
+from streams.models.backend_loader import BackendLoader, warm
 from streams.serving.pipeline_options import MAX_PREDICTIONS_BYTES
 from streams.serving.served_version import max_batch
 from workers.backends.port import DescribedBackend
@@ -76,6 +76,7 @@ async def check_version(event: PromotionEvent, settings: Settings, watcher: Watc
     try:
         backend = await BackendLoader(settings, watcher.fetched)(event.model_name, spec)
         try:
+            await warm(backend, timeout_seconds=settings.load_timeout_seconds)
             await _look_at_model(spec, backend, findings, watcher)
         finally:
             await backend.close()
@@ -89,7 +90,6 @@ async def check_version(event: PromotionEvent, settings: Settings, watcher: Watc
 async def _look_at_model(
     spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher
 ) -> None:
-    await backend.warm()
     findings.description = described = await backend.describe()
     if findings.refusals:
         # The schemas or the example are wrong; the declaration of the model helps to correct them.

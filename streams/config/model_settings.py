@@ -4,7 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from streams.config.setting_types import Bytes, Positive, Section, check_base_url
+from streams.config.setting_types import Bytes, Positive, Seconds, Section, check_base_url
 
 
 class BackendSettings(Section):
@@ -15,6 +15,16 @@ class BackendSettings(Section):
         512 * 1024**2,
         description="Memory that the tensors of one ONNX version may take in a call, without its weights; a call that "
         "needs more is made smaller.",
+    )
+    load_timeout_seconds: Seconds = Field(
+        120.0,
+        description="Limit of loading a version and of its first call, without the download of its file. A version "
+        "that takes longer is not served; it is tried again later.",
+    )
+    start_wait_seconds: Seconds = Field(
+        60.0,
+        description="How long a starting worker waits for its versions. Then it answers with those that are loaded, "
+        "and loads the others meanwhile.",
     )
     backend_hosts: str = Field(
         "",

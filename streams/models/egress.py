@@ -51,11 +51,15 @@ def artifact_sources(settings: Settings) -> ArtifactSources:
     return ArtifactSources(web=web, s3=s3, mlflow=mlflow)
 
 
+def artifact_folder(settings: Settings) -> Path:
+    """The folder that the processes of a machine share."""
+    return Path(settings.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts")
+
+
 def artifact_store(settings: Settings) -> ArtifactStore:
     """The cache of fetched model files; processes with the same folder share it."""
-    folder = settings.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts"
     return ArtifactStore(
-        Path(folder),
+        artifact_folder(settings),
         artifact_sources(settings),
         max_bytes=settings.artifact_max_bytes,
         cache_bytes=settings.artifact_cache_bytes,

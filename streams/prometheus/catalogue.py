@@ -154,7 +154,7 @@ VERSION_LOADED = _gauge(
     "headrace_version_loaded",
     Source.PREDICT,
     _VERSION,
-    "0 when this worker could not load a version and has no older route for the model.",
+    "0 while this worker has not loaded a version and has no older route for the model.",
     Unit.FLAG,
 )
 MODEL_REVISION = _gauge(

@@ -1,7 +1,7 @@
 """The role `predict`: reads requests, answers them and publishes metrics deltas.
 
 Start: open the connections, load the active versions, then join the consumer group, so that the first slice finds
-all that it needs. End: answer and commit the slices in flight, send the last metrics, remove the heartbeat.
+all that it needs. Versions that take long to load are awaited for a limited time. End: answer and commit the slices in flight, send the last metrics, remove the heartbeat.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from streams.config.settings import Settings
 from streams.kafka.faust_app import WorkerApp, output_of
 from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
 from streams.models.backend_loader import BackendLoader
+from streams.models.egress import artifact_folder
 from streams.process.background import Job, background
 from streams.process.interpreter import tune_garbage_collector, tune_thread_switching
 from streams.prometheus.predict_families import PredictMetrics
@@ -29,6 +30,7 @@ from streams.roles.role_consumer import RoleConsumer, RoleContext
 from streams.serving.active_tables import ActiveTables
 from streams.serving.deltas import NOT_SENT, DeltaSender
 from streams.serving.heartbeat import HEARTBEAT_NOT_SENT, remove_heartbeat, send_heartbeats
+from streams.serving.load_journal import LoadJournal
 from streams.serving.output_batching import OutputTopic
 from streams.serving.pipeline import Pipeline
 from streams.serving.pipeline_options import PipelineOptions
@@ -65,6 +67,11 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             slices_ahead=settings.slices_in_flight,
         )
         context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
+        await _wait_for_loads(refresher, context)
+        if context.stop.is_set():
+            # No group is joined: the workers that have the partitions keep them.
+            yield
+            return
         pipeline = Pipeline(
             tables=tables,
             is_stale=refresher.is_stale,
@@ -124,6 +131,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
                         metrics, tables, refresher, lambda: cache.rejected_values, pipeline.bulkhead.waiting
                     ).read
                 )
+                refresher.serving_began()
                 log.info(
                     "predict role started", epoch=tables.current.epoch, models=len(tables.current.models)
                 )
@@ -146,6 +154,17 @@ async def _pipeline_options(settings: Settings) -> PipelineOptions:
         dead_letter_partitions=counts[dead_letters],
         max_record_bytes=settings.max_record_bytes,
     )
+
+
+async def _wait_for_loads(refresher: ServingRefresher, context: RoleContext) -> None:
+    """Wait until the versions are loaded, the process is to end, or `start_wait_seconds` have passed."""
+    waits = [asyncio.create_task(refresher.wait_for_loads()), asyncio.create_task(context.stop.wait())]
+    await asyncio.wait(
+        waits, timeout=context.settings.start_wait_seconds, return_when=asyncio.FIRST_COMPLETED
+    )
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
 
 
 async def _send_deltas(settings: Settings, app: WorkerApp, deltas: DeltaSender) -> None:
@@ -176,6 +195,8 @@ async def _refresher(
         tables,
         VersionLoader(
             BackendLoader(settings),
+            journal=LoadJournal(artifact_folder(settings) / "loads"),
+            timeout_seconds=settings.load_timeout_seconds,
             on_load_failed=metrics.load_failed,
             meter_of=metrics.meter,
             tracer_of=tracer_of,
@@ -185,7 +206,6 @@ async def _refresher(
     )
     try:
         await refresher.refresh()
-        await refresher.wait_for_loads()
         yield refresher
     finally:
         await refresher.close()

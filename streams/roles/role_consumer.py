@@ -32,12 +32,13 @@ DRAIN_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RoleContext:
-    """What a role is given by its worker; `on_fault` ends the process."""
+    """What a role is given by its worker; `stop` is set when the process is to end, and `on_fault` ends it."""
 
     settings: Settings
     identity: Identity
     web: Web
     metrics: MetricsPage
+    stop: asyncio.Event
     on_fault: OnFault
 
 

@@ -1,7 +1,7 @@
 """PURE: the state of loading one model's versions after its route changed.
 
 A model is served by the registry's newest route as soon as every version that the route needs is loaded. Until then an
-older route stays. A load that fails is tried again after `RETRY_SECONDS`. A newer revision ends a load and a wait
+older route stays. A load that fails is tried again, mostly after `RETRY_SECONDS`. A newer revision ends a load and a wait
 alike, because only the newest route is worth loading for.
 
 Times are seconds of any one monotonic clock, passed as `now`.
@@ -72,12 +72,13 @@ def advance(
     *,
     target: RegisteredModel | None = None,
     reason: str = "",
+    retry_seconds: float = RETRY_SECONDS,
     now: float = 0.0,
 ) -> ModelLoad:
     """The state after an event.
 
-    REVISION_UNLOADED carries the `target`, LOAD_FAILED the `reason`; LOAD_FAILED and RETRY_DUE carry `now`. Raises
-    ValueError for an event that cannot happen in this phase.
+    REVISION_UNLOADED carries the `target`, LOAD_FAILED the `reason` and the time until the retry; LOAD_FAILED and
+    RETRY_DUE carry `now`. Raises ValueError for an event that cannot happen in this phase.
     """
     phase = TRANSITIONS.get((load.phase, event))
     if phase is None or (event is LoadEvent.RETRY_DUE and not is_due(load, now)):
@@ -85,7 +86,7 @@ def advance(
     if phase is LoadPhase.CURRENT:
         return CURRENT
     if phase is LoadPhase.FAILED:
-        return replace(load, phase=phase, reason=reason, retry_at=now + RETRY_SECONDS)
+        return replace(load, phase=phase, reason=reason, retry_at=now + retry_seconds)
     if event is LoadEvent.RETRY_DUE:
         return replace(load, phase=phase, retry_at=0.0)
     return ModelLoad(phase, target, LOADING_REASON)

@@ -5,7 +5,7 @@ since are read. A model whose versions are all loaded is served by its new route
 and a change of weights among versions with traffic are such cases. For another model the missing versions are loaded
 and warmed first, in the background. Its older route stays until then, and no other model waits for it. A version that
 cannot be loaded is reported and tried again later, and the older route stays. Without an older route the new one is
-served, and the requests of that version fail. `load_state.py` has the states.
+served, version by version as they are loaded, and the requests of the others fail. `load_state.py` has the states.
 
 A poll that fails changes nothing. After `stale_after_seconds` without a successful poll, responses say that they are
 stale.
@@ -23,7 +23,15 @@ from registry.snapshot import RegisteredModel
 from schemas.errors import RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
 from streams.serving.active_tables import ActiveTables
-from streams.serving.load_state import CURRENT, LoadEvent, LoadPhase, ModelLoad, advance, is_due
+from streams.serving.load_state import (
+    CURRENT,
+    RETRY_SECONDS,
+    LoadEvent,
+    LoadPhase,
+    ModelLoad,
+    advance,
+    is_due,
+)
 from streams.serving.route_table import ServedModel, ServedVersion, ServingTable
 from streams.serving.version_loader import LoadResult, VersionLoader, close_versions, loaded_versions
 
@@ -58,6 +66,7 @@ class ServingRefresher:
         # Of the models that are not CURRENT.
         self._loads: dict[str, ModelLoad] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_serving = False
         self._retiring: list[ServedVersion] = []
 
     def is_stale(self) -> bool:
@@ -95,6 +104,12 @@ class ServingRefresher:
         """Wait until every running load has succeeded or failed."""
         while self._tasks:
             await asyncio.wait(self._tasks.values())
+
+    def serving_began(self) -> None:
+        """From now on versions may be loaded whose earlier load ended a process."""
+        if self._tasks:
+            log.warning("versions are still being loaded", models=sorted(self._tasks)[:MODELS_IN_A_LOG_LINE])
+        self._is_serving = True
 
     async def run(self) -> None:
         """Refresh at least each `poll_seconds`, and after `poll_now`. Runs until cancelled."""
@@ -151,10 +166,23 @@ class ServingRefresher:
         )
 
     def _advance(
-        self, name: str, event: LoadEvent, *, target: RegisteredModel | None = None, reason: str = ""
+        self,
+        name: str,
+        event: LoadEvent,
+        *,
+        target: RegisteredModel | None = None,
+        reason: str = "",
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Advance the state of a model's load, and let its task follow the state."""
-        load = advance(self._loads.get(name, CURRENT), event, target=target, reason=reason, now=self._clock())
+        load = advance(
+            self._loads.get(name, CURRENT),
+            event,
+            target=target,
+            reason=reason,
+            retry_seconds=retry_seconds,
+            now=self._clock(),
+        )
         self._abandon_load(name)
         if load is not CURRENT:
             self._loads[name] = load
@@ -181,24 +209,56 @@ class ServingRefresher:
 
     async def _load(self, target: RegisteredModel) -> None:
         name = target.model_name
-        result = await self._loader.load(target, self._tables.current.models.get(name))
-        if self._tasks.get(name) is not asyncio.current_task():
+        task = asyncio.current_task()
+
+        def publish(versions: Mapping[str, ServedVersion]) -> bool:
+            wanted = self._tasks.get(name) is task
+            if wanted:
+                self._serve(target, versions, is_whole=False)
+            return wanted
+
+        result = await self._loader.load(
+            target,
+            self._tables.current.models.get(name),
+            publish=publish,
+            others_are_served=lambda: self._is_serving and self._tasks.keys() == {name},
+        )
+        if self._tasks.get(name) is not task:
             # A newer revision cancelled this load, and a library swallowed the cancellation.
             await close_versions(result.new)
             return
-        models = dict(self._tables.current.models)
-        if result.versions is not None:
-            models[name] = ServedModel.of(target, result.versions)
         self._end_load(name, result)
-        self._swap(self._tables.current.epoch, models, [name])
+        self._serve(target, result.versions)
+
+    def _serve(
+        self,
+        target: RegisteredModel,
+        versions: Mapping[str, ServedVersion] | None,
+        *,
+        is_whole: bool = True,
+    ) -> None:
+        """Serve a model by these versions, or as before."""
+        models = dict(self._tables.current.models)
+        if versions is not None:
+            models[target.model_name] = ServedModel.of(target, versions)
+        self._swap(self._tables.current.epoch, models, [target.model_name], is_logged=is_whole)
 
     def _end_load(self, name: str, result: LoadResult) -> None:
         if result.failure:
-            self._advance(name, LoadEvent.LOAD_FAILED, reason=result.failure)
+            self._advance(
+                name, LoadEvent.LOAD_FAILED, reason=result.failure, retry_seconds=result.retry_seconds
+            )
         else:
             self._advance(name, LoadEvent.LOADED)
 
-    def _swap(self, epoch: int, models: Mapping[str, ServedModel], names: Collection[str]) -> None:
+    def _swap(
+        self,
+        epoch: int,
+        models: Mapping[str, ServedModel],
+        names: Collection[str],
+        *,
+        is_logged: bool = True,
+    ) -> None:
         """Serve `models` from the next slice on; they differ from the current ones in `names`."""
         before = self._tables.current.models
         behind = {name: load.reason for name, load in self._loads.items()}
@@ -210,7 +270,7 @@ class ServingRefresher:
                     version for version in before[name].versions.values() if version not in kept
                 ]
         changed = [name for name in names if models.get(name) is not before.get(name)]
-        if changed:
+        if changed and is_logged:
             log.info("serving table swapped", epoch=epoch, models=changed[:MODELS_IN_A_LOG_LINE])
 
     async def _close_retired(self) -> None:

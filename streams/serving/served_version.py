@@ -24,11 +24,11 @@ def served_version(
     return ServedVersion.of(model_name, spec, _dispatcher(model_name, spec, backend, meter, tracer))
 
 
-def unloaded_version(model_name: str, spec: ModelSpec, meter: Meter) -> ServedVersion:
-    """A version that could not be loaded, for a model without an older route: its calls fail at once."""
+def unloaded_version(model_name: str, spec: ModelSpec, meter: Meter, reason: str) -> ServedVersion:
+    """A version that is not loaded, for a model without an older route: its calls fail at once, with the reason."""
     # The schemas may be the reason why the version cannot be loaded.
     without_schemas = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
-    backend = _UnloadedBackend(f"{spec.version} is not loaded on this worker; its log says why")
+    backend = _UnloadedBackend(f"{spec.version} {reason}")
     dispatcher = _dispatcher(model_name, without_schemas, backend, meter)
     version = ServedVersion.of(model_name, without_schemas, dispatcher, is_loaded=False)
     # What the version predicted while it was loaded is still in the cache.

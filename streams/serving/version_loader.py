@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from registry.snapshot import RegisteredModel
-from schemas.errors import HeadraceError
-from schemas.models import ModelSpec
+from schemas.errors import HeadraceError, LoadPostponedError
+from schemas.models import ModelSpec, Status
+from streams.models.backend_loader import warm
+from streams.serving.load_state import RETRY_SECONDS
 from streams.serving.route_table import ServedModel, ServedVersion
 from streams.serving.served_version import served_version, unloaded_version
 from workers.backends.port import Backend
@@ -28,76 +32,122 @@ LoadFailed = Callable[[str, str, int], None]
 TracerOf = Callable[[str, ModelSpec], CallTracer]
 """Makes what traces the calls to the backend of a version of this model."""
 
+Publish = Callable[[Mapping[str, ServedVersion]], bool]
+"""Serves a model by these versions until its load has ended; False when the load is wanted no more."""
+
+
+class Journal(Protocol):
+    """Remembers loads that end the process: `load_journal.LoadJournal`."""
+
+    def attempt(
+        self, model_name: str, spec: ModelSpec, *, others_are_served: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """Record the load of a version while the block runs; raises LoadPostponedError when it must wait."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
     """What a load made of a model.
 
     `versions` are all versions that the route needs, or None when an older route must stay. `new` are those that this
-    load opened. `failure` says which version could not be loaded and why; empty when all are loaded.
+    load opened and that are not published. `failure` says which version could not be loaded and why; empty when all are
+    loaded. After a failure the load is due again in `retry_seconds`.
     """
 
     versions: Mapping[str, ServedVersion] | None
     new: Sequence[ServedVersion]
     failure: str
+    retry_seconds: float
 
 
 class VersionLoader:
-    """Loads versions, at most `MAX_LOADS` models at once."""
+    """Loads versions, at most `MAX_LOADS` at once, each within `timeout_seconds`."""
 
     def __init__(
         self,
         load_backend: LoadBackend,
         *,
+        journal: Journal,
+        timeout_seconds: float,
         on_load_failed: LoadFailed,
         meter_of: Callable[[str, str], Meter],
         tracer_of: TracerOf | None = None,
     ) -> None:
         self._load_backend = load_backend
+        self._journal = journal
+        self._timeout_seconds = timeout_seconds
         self._on_load_failed = on_load_failed
         self._meter_of = meter_of
         self._tracer_of = tracer_of
         self._slots = asyncio.Semaphore(MAX_LOADS)
 
-    async def load(self, registered: RegisteredModel, served: ServedModel | None) -> LoadResult:
+    async def load(
+        self,
+        registered: RegisteredModel,
+        served: ServedModel | None,
+        *,
+        publish: Publish,
+        others_are_served: Callable[[], bool],
+    ) -> LoadResult:
         """Load the versions of a model that are not loaded in `served`, the model as it is served now.
 
         When a version cannot be loaded and `served` can answer, nothing that was loaded is kept. When `served` cannot,
-        a version that fails each call stands in for it, and the other versions are served.
+        a version that fails each call stands in for it, and the other versions are served: each is published as soon as
+        it is loaded. A version whose load ended a process waits until `others_are_served`.
         """
         versions = loaded_versions(registered, served)
-        missing = {name: at.spec for name, at in registered.versions.items() if name not in versions}
+        missing = _production_first(registered, versions)
         keeps_older = served is not None and served.loaded
         new: list[ServedVersion] = []
-        failure = ""
-        async with self._slots:
-            try:
-                for name, spec in missing.items():
-                    try:
-                        versions[name] = await self._load_version(registered.model_name, spec)
-                        new.append(versions[name])
-                    except Exception as error:  # noqa: BLE001  # whatever it is, this version cannot be served here
-                        failure = f"{name} cannot be loaded: {error}"
-                        self._report_failure(registered, name, error)
-                        if keeps_older:
-                            await close_versions(new)
-                            return LoadResult(None, (), failure)
-                        meter = self._meter_of(registered.model_name, name)
-                        versions[name] = unloaded_version(registered.model_name, spec, meter)
-            except BaseException:  # a cancelled load leaves no backend open
-                await close_versions(new)
-                raise
-        return LoadResult(versions, new, failure)
-
-    async def _load_version(self, model_name: str, spec: ModelSpec) -> ServedVersion:
-        backend = await self._load_backend(model_name, spec)
+        failures: list[str] = []
+        waits_seconds: list[float] = []
+        if not keeps_older:
+            for version in missing:
+                versions[version] = self._stand_in(registered, version, "is being loaded by this worker")
         try:
-            await backend.warm()
-            tracer = self._tracer_of(model_name, spec) if self._tracer_of is not None else None
-            return served_version(model_name, spec, backend, self._meter_of(model_name, spec.version), tracer)
+            for version in missing:
+                if not keeps_older and publish(dict(versions)):
+                    new.clear()
+                try:
+                    versions[version] = await self._load_version(registered, version, others_are_served)
+                    new.append(versions[version])
+                except Exception as error:  # noqa: BLE001  # whatever it is, this version cannot be served here
+                    failures.append(f"{version} cannot be loaded: {error}")
+                    waits_seconds.append(_retry_seconds(error))
+                    self._report_failure(registered, version, error)
+                    if keeps_older:
+                        await close_versions(new)
+                        return LoadResult(None, (), failures[0], waits_seconds[0])
+                    versions[version] = self._stand_in(
+                        registered, version, "is not loaded on this worker; its log says why"
+                    )
         except BaseException:  # a cancelled load leaves no backend open
-            await backend.close()
+            await close_versions(new)
             raise
+        return LoadResult(versions, new, "; ".join(failures), min(waits_seconds, default=0.0))
+
+    async def _load_version(
+        self, registered: RegisteredModel, version: str, others_are_served: Callable[[], bool]
+    ) -> ServedVersion:
+        name, spec = registered.model_name, registered.versions[version].spec
+        # Production versions wait for the slots before all others, because each model loads its own first.
+        async with (
+            self._slots,
+            self._journal.attempt(name, spec, others_are_served=others_are_served()),
+        ):
+            backend = await self._load_backend(name, spec)
+            try:
+                await warm(backend, timeout_seconds=self._timeout_seconds)
+                tracer = self._tracer_of(name, spec) if self._tracer_of is not None else None
+                return served_version(name, spec, backend, self._meter_of(name, version), tracer)
+            except BaseException:  # a cancelled load leaves no backend open
+                await backend.close()
+                raise
+
+    def _stand_in(self, registered: RegisteredModel, version: str, reason: str) -> ServedVersion:
+        name, spec = registered.model_name, registered.versions[version].spec
+        return unloaded_version(name, spec, self._meter_of(name, version), reason)
 
     def _report_failure(self, registered: RegisteredModel, version: str, error: Exception) -> None:
         log.error(
@@ -120,6 +170,16 @@ def loaded_versions(registered: RegisteredModel, served: ServedModel | None) -> 
         for name, at in registered.versions.items()
         if (known := served.versions.get(name)) is not None and known.is_loaded and known.spec == at.spec
     }
+
+
+def _production_first(registered: RegisteredModel, loaded: Mapping[str, ServedVersion]) -> list[str]:
+    """PURE. The versions that are not loaded, in the order of loading."""
+    missing = [name for name in registered.versions if name not in loaded]
+    return sorted(missing, key=lambda name: registered.versions[name].status is not Status.PRODUCTION)
+
+
+def _retry_seconds(error: Exception) -> float:
+    return error.retry_seconds if isinstance(error, LoadPostponedError) else RETRY_SECONDS
 
 
 async def close_versions(versions: Iterable[ServedVersion]) -> None:

@@ -33,7 +33,8 @@ from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServedModel
-from streams.serving.version_loader import LoadBackend, VersionLoader
+from streams.serving.version_loader import LoadBackend
+from tests.support.worker.version_loading import version_loader
 from workers.backends.port import Backend
 
 from .entry import BUILD, console, entry
@@ -163,11 +164,7 @@ async def _worker(dsn: str, load: LoadBackend) -> AsyncIterator[tuple[ServingRef
     refresher = ServingRefresher(
         EpochFollower(store.epoch, store.load),
         tables,
-        VersionLoader(
-            load,
-            on_load_failed=lambda *_: None,
-            meter_of=MetricsRegistry("bench", "bench", datetime.now(UTC)).meter,
-        ),
+        version_loader(load, meter_of=MetricsRegistry("bench", "bench", datetime.now(UTC)).meter),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )

@@ -21,13 +21,12 @@ from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
-from streams.serving.version_loader import VersionLoader
 from tests.support.models.served_versions import (
     RecordingBackend,
-    RecordingMeter,
     served_model,
     served_version,
 )
+from tests.support.worker.version_loading import version_loader
 
 from .entry import BUILD, console, entry
 
@@ -115,7 +114,7 @@ def _predicting(count: int, requests: int) -> PredictMetrics:
     refresher = ServingRefresher(
         cast("EpochFollower[RegisteredModel]", None),
         tables,
-        VersionLoader(load, on_load_failed=book.load_failed, meter_of=lambda *_: RecordingMeter()),
+        version_loader(load, on_load_failed=book.load_failed),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )

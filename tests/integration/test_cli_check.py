@@ -17,7 +17,7 @@ from onnx import helper
 from schemas.events import JsonObject
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.onnx_files import FLOAT, INT64, constant, save_model, value
+from tests.support.models.onnx_files import FLOAT, INT64, constant, save_endless, save_model, value
 from tests.support.servers.http_server import HttpRequest, answer, doubled, http_server, serve_doubler
 from tests.support.stack.command import HEADRACE, Ended, environment, headrace
 
@@ -62,10 +62,10 @@ def served(framework: str, endpoint: str, **fields: Any) -> JsonObject:
     return {"model_name": "doubler", "model": model | schemas | {"example": {"input": {"x": 21}}} | fields}
 
 
-async def check(folder: Path, registration: Any, *arguments: str) -> Ended:
+async def check(folder: Path, registration: Any, *arguments: str, **fields: Any) -> Ended:
     """Check a registration, in a folder of its own, with a cache there."""
     (folder / "version.json").write_bytes(orjson.dumps(registration))
-    settings = Settings(artifact_dir=str(folder / "artifacts"))
+    settings = Settings(artifact_dir=str(folder / "artifacts"), **fields)
     return await headrace("check", "version.json", *arguments, settings=settings, cwd=folder)
 
 
@@ -116,6 +116,18 @@ async def test_a_good_version_is_taken(tmp_path: Path) -> None:
         "input_schema": AMOUNT,
         "output_schema": NUMBER,
     }
+
+
+async def test_a_model_that_never_answers_is_refused(tmp_path: Path) -> None:
+    """At the limit of its first call; the message names the setting."""
+    ended = await check(
+        tmp_path, onnx(save_endless(tmp_path / "m.onnx"), example=None), load_timeout_seconds=0.5
+    )
+    assert ended.code == 2
+    assert ended.stderr == (
+        "headrace: NOT_LOADED: the model is not ready for its first call within 0.5 s; if it does not run without "
+        "end, for example in a loop, raise HEADRACE_LOAD_TIMEOUT_SECONDS\n"
+    )
 
 
 async def test_standard_input_is_a_file_too(tmp_path: Path) -> None:

@@ -12,12 +12,23 @@ import pytest
 from onnx import TensorProto, helper
 from structlog.testing import capture_logs
 
-from schemas.errors import ArtifactError, BackendFailedError, NonFiniteResultError
+from schemas.errors import ArtifactError, BackendFailedError, LoadTimeoutError, NonFiniteResultError
+from streams.models.backend_loader import warm
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.onnx_files import FLOAT, INT64, STRING, constant, save_doubler, save_model, value
+from tests.support.models.onnx_files import (
+    FLOAT,
+    INT64,
+    STRING,
+    constant,
+    save_doubler,
+    save_endless,
+    save_model,
+    value,
+)
 from workers.artifacts.sources import ArtifactSources
 from workers.artifacts.store import ArtifactStore
 from workers.backends.onnx import OnnxBackend
+from workers.backends.onnx_session import open_session
 from workers.calls.isolate import infer_each
 
 Load = Callable[[Path], Awaitable[OnnxBackend]]
@@ -139,6 +150,57 @@ async def test_nan_and_infinity_fail_alone(load: Load, tmp_path: Path, bad: floa
     many = await backend.infer([{"x": bad}, {"x": 1.0}] * 500, timeout_seconds=DEADLINE_SECONDS)
     assert many[1::2] == [0.0] * 500
     assert all(isinstance(outcome, NonFiniteResultError) for outcome in many[::2])
+
+
+async def test_a_first_call_that_never_ends_is_ended(load: Load, tmp_path: Path) -> None:
+    """With its task; the thread of the session ends too."""
+    backend = await load(save_endless(tmp_path / "m.onnx"))
+    with pytest.raises(LoadTimeoutError, match="HEADRACE_LOAD_TIMEOUT_SECONDS"):
+        await warm(backend, timeout_seconds=0.1)
+    await asyncio.wait_for(
+        asyncio.get_running_loop().run_in_executor(backend._executor, str), DEADLINE_SECONDS
+    )
+
+
+async def test_a_load_that_is_cancelled_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime folds the constants of a model when it loads it, however long that takes."""
+    names = [f"m{number}" for number in range(400)]
+    nodes = [
+        helper.make_node("MatMul", [before, "c"], [after])
+        for before, after in zip(["c", *names], names, strict=False)
+    ]
+    path = save_model(
+        tmp_path / "m.onnx",
+        [
+            *nodes,
+            helper.make_node("ReduceSum", [names[-1]], ["s"], keepdims=0),
+            helper.make_node("Add", ["x", "s"], ["y"]),
+        ],
+        [value("x", FLOAT, ["N"])],
+        [value("y", FLOAT, ["N"])],
+        [constant("c", np.ones((800, 800), "float32"))],
+    )
+    opening, ended = asyncio.Event(), asyncio.Event()
+    errors: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    def opened(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(opening.set)
+        try:
+            return open_session(*arguments)
+        except ArtifactError as error:
+            errors.append(str(error))
+            raise
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+
+    monkeypatch.setattr("workers.backends.onnx.open_session", opened)
+    load = asyncio.create_task(OnnxBackend.load(path, threads=1))
+    await asyncio.wait_for(opening.wait(), DEADLINE_SECONDS)
+    load.cancel()
+    await asyncio.wait_for(ended.wait(), DEADLINE_SECONDS)
+    assert "MODEL_LOAD_CANCELED" in errors[0]
+    assert load.cancelled()
 
 
 async def test_the_event_loop_goes_on_while_a_model_runs(load: Load, tmp_path: Path) -> None:

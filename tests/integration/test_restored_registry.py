@@ -15,11 +15,11 @@ from streams.dashboard.registry_reader import PageReader
 from streams.monitoring.followed_models import NO_ROUTE, FollowedModels
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
-from streams.serving.version_loader import VersionLoader
 from tests.support.models.served_model import apply
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from tests.support.models.served_versions import RecordingBackend
 from tests.support.promotions.events import event, spec
 from tests.support.stack.services import StackAddresses, execute
+from tests.support.worker.version_loading import version_loader
 
 
 class Backup:
@@ -72,7 +72,7 @@ async def test_a_worker_serves_the_models_of_the_backup(database: str, backup: B
         refresher = ServingRefresher(
             EpochFollower(store.epoch, store.load),
             tables,
-            VersionLoader(load, on_load_failed=lambda *_: None, meter_of=lambda *_: RecordingMeter()),
+            version_loader(load),
             poll_seconds=1.0,
             stale_after_seconds=5.0,
         )

@@ -6,13 +6,9 @@ continues. Later batches wait in the thread's queue.
 All inputs and outputs of a model must be tensors whose first dimension, the batch, has an open size;
 `load` and `warm` refuse other models and say what to export. External data cannot be loaded: ONNX Runtime
 refuses paths outside the model's folder, and `workers/artifacts/store.py` keeps one file in a folder.
-
-Each session has a memory arena of its own with a limit, for the tensors of a run; the weights are outside. A run
-that does not fit fails, and has no effect on other sessions.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,6 +29,7 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
+from workers.backends.onnx_session import brief, open_session, session_options
 from workers.backends.tensors import (
     STRING,
     Shape,
@@ -59,7 +56,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
     **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
 }
-_MESSAGE_CHARACTERS = 200
 _WARM_UP_BATCH = 2
 MEMORY_BYTES = 512 * 1024 * 1024
 """The default limit of a session's arena."""
@@ -71,11 +67,6 @@ _NO_MEMORY = "Available memory of", "bad_alloc", "Failed to allocate memory"
 _SHRUNK_FROM_EXAMPLES = 16
 # Runs that give the arena's free memory back to the system take 5% longer.
 _SHRINK = "memory.enable_memory_arena_shrinkage", "cpu:0"
-# An arena that grows by powers of two may have twice the memory that a run needs.
-_AS_REQUESTED = 1
-# Registering an arena and opening the session that takes it are one step.
-_opening = threading.Lock()
-_OPENING_SECONDS = 5.0
 
 
 class OnnxBackend:
@@ -122,27 +113,29 @@ class OnnxBackend:
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnx")
         loop = asyncio.get_running_loop()
+        options = session_options(threads)
         try:
             return cls(
-                await loop.run_in_executor(executor, _open, path, threads, memory_bytes), executor, mapping
+                await loop.run_in_executor(executor, open_session, path, options, memory_bytes),
+                executor,
+                mapping,
             )
         except BaseException:
+            # A load that continues after a cancellation has no caller.
+            options.set_load_cancellation_flag(True)
             executor.shutdown(wait=False)
             raise
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """See `workers/backends/port.py`. One run for each set of sizes in open dimensions."""
-        options = onnxruntime.RunOptions()
         self._calls += 1
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._in_thread(self._predict, inputs, options)
+                return await self._in_thread(self._predict, inputs)
         except TimeoutError:
             raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         finally:
             self._calls -= 1
-            # A run that continues after the timeout has no caller.
-            options.terminate = True
 
     async def warm(self) -> None:
         """Run a batch of zeros, for which ONNX Runtime allocates its memory."""
@@ -153,7 +146,7 @@ class OnnxBackend:
             for spec in self._inputs
         }
         try:
-            outputs = await self._in_thread(self._run, feeds, onnxruntime.RunOptions())
+            outputs = await self._in_thread(self._run, feeds)
         except BackendFailedError as error:
             # A model may refuse zeros and accept real inputs, so it is served.
             log.info("model not warmed up", reason=str(error))
@@ -170,12 +163,19 @@ class OnnxBackend:
         """End the thread after its current run; `infer` raises from now on. Idempotent."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    async def _in_thread(
+        self, function: Callable[[Any, onnxruntime.RunOptions], Answer], inputs: Any
+    ) -> Answer:
+        options = onnxruntime.RunOptions()
         try:
-            call = asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+            call = asyncio.get_running_loop().run_in_executor(self._executor, function, inputs, options)
         except RuntimeError:
             raise BackendUnavailableError("the model was unloaded") from None
-        return await call
+        try:
+            return await call
+        finally:
+            # A run that continues after a timeout or a cancellation has no caller.
+            options.terminate = True
 
     def _predict(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
         self._may_shrink = self._may_shrink or len(inputs) >= _SHRUNK_FROM_EXAMPLES
@@ -217,7 +217,7 @@ class OnnxBackend:
                 raise BackendTooLargeError(
                     "the model needs more memory than HEADRACE_ONNX_MEMORY_BYTES allows"
                 ) from None
-            raise BackendFailedError(f"the model failed: {_brief(error)}") from None
+            raise BackendFailedError(f"the model failed: {brief(error)}") from None
         return tensors
 
 
@@ -236,37 +236,6 @@ def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[Ten
     if types:
         raise ArtifactError(f"the mapping has no entry for the model's input {', '.join(sorted(types))}")
     return list(mapped)
-
-
-def _open(path: Path, threads: int, memory_bytes: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Threads that spin between runs take processor time from the event loop.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # It would keep a memory plan for every batch size, and all sizes occur.
-    options.enable_mem_pattern = False
-    # Fatal only: errors are raised, and the caller logs them.
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    try:
-        # A model that never opens must not keep the others waiting: they may share an arena then.
-        is_alone = _opening.acquire(timeout=_OPENING_SECONDS)
-        try:
-            # It replaces the arena of the session before, which keeps its own.
-            onnxruntime.create_and_register_allocator(
-                onnxruntime.OrtMemoryInfo(
-                    "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-                ),
-                onnxruntime.OrtArenaCfg({"max_mem": memory_bytes, "arena_extend_strategy": _AS_REQUESTED}),
-            )
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        finally:
-            if is_alone:
-                _opening.release()
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
-        raise ArtifactError(f"{path} cannot be loaded as an ONNX model: {_brief(error)}") from None
 
 
 def _tensor_type(kind: str, node: onnxruntime.NodeArg) -> tuple[np.dtype[Any], Shape]:
@@ -291,7 +260,3 @@ def _no_batch(kind: str, name: str, shape: Sequence[Any]) -> str:
         f"{kind} {name!r} has shape {list(shape)}, whose first dimension is not a batch dimension of open size; "
         "export the model with a dynamic first dimension"
     )
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip()[:_MESSAGE_CHARACTERS]

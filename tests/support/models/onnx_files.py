@@ -39,12 +39,9 @@ def save_model(
     return path
 
 
-def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
-    """`x` INT64 [N] → `y` = 2x. Above a million it also counts to x, which takes as long as one wants.
-
-    It counts `rounds_of_example` further for each example, some microseconds each.
-    """
-    body = helper.make_graph(
+def _counting() -> Any:
+    """The body of a loop that counts."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["condition"], ["goes_on"]),
             helper.make_node("Add", ["count", "one"], ["counted"]),
@@ -54,6 +51,13 @@ def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
         [value("goes_on", BOOL, []), value("counted", INT64, [])],
         initializer=[constant("one", np.int64(1))],
     )
+
+
+def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
+    """`x` INT64 [N] → `y` = 2x. Above a million it also counts to x, which takes as long as one wants.
+
+    It counts `rounds_of_example` further for each example, some microseconds each.
+    """
     return save_model(
         path,
         [
@@ -63,7 +67,7 @@ def save_doubler(path: Path, *, rounds_of_example: int = 0) -> Path:
             helper.make_node("Size", ["x"], ["examples"]),
             helper.make_node("Mul", ["examples", "rounds_of_example"], ["rounds_of_all"]),
             helper.make_node("Add", ["rounds_of_largest", "rounds_of_all"], ["rounds"]),
-            helper.make_node("Loop", ["rounds", "", "zero"], ["counted"], body=body),
+            helper.make_node("Loop", ["rounds", "", "zero"], ["counted"], body=_counting()),
             helper.make_node("Mul", ["counted", "zero"], ["nothing"]),
             helper.make_node("Mul", ["x", "two"], ["double"]),
             helper.make_node("Add", ["double", "nothing"], ["y"]),
@@ -94,4 +98,18 @@ def save_large_model(path: Path) -> Path:
         [value("x", FLOAT, ["N", 1])],
         [value("y", FLOAT, ["N"])],
         [constant("shape", np.array([1, FLOATS_OF_EXAMPLE], np.int64)), constant("one", np.float32(1))],
+    )
+
+
+def save_endless(path: Path) -> Path:
+    """`x` INT64 [N] → `y` INT64 [N], by a loop that does not end."""
+    return save_model(
+        path,
+        [
+            helper.make_node("Loop", ["", "yes", "zero"], ["counted"], body=_counting()),
+            helper.make_node("Add", ["x", "counted"], ["y"]),
+        ],
+        [value("x", INT64, ["N"])],
+        [value("y", INT64, ["N"])],
+        [constant("zero", np.int64(0)), constant("yes", True)],
     )

@@ -1,7 +1,7 @@
 """The registry in memory, for tests of what follows it. tests/contract/test_store_port.py holds it to RegistryStore."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -73,7 +73,9 @@ def model_of(
     revision: int,
     weights: dict[str, int],
     previous: str | None = None,
+    *,
     schema: JsonObject | None = None,
+    canaries: Collection[str] = (),
 ) -> RegisteredModel:
     """A model whose route gives each version its weight in percent."""
     ranges, start = [], 0
@@ -82,7 +84,12 @@ def model_of(
         ranges.append(BucketRange(start=start, end=end, version=version))
         start = end
     names = [*weights, *([previous] if previous else [])]
-    versions = {name: RegisteredVersion(spec_of(name, schema), Status.PRODUCTION) for name in names}
+    versions = {
+        name: RegisteredVersion(
+            spec_of(name, schema), Status.CANARY if name in canaries else Status.PRODUCTION
+        )
+        for name in names
+    }
     return RegisteredModel(name, revision, Route(salt=name, ranges=tuple(ranges)), versions, previous)
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -104,28 +105,31 @@ async def own_database(stack: StackAddresses) -> AsyncIterator[str]:
 async def own_topics(stack: StackAddresses) -> AsyncIterator[MakeTopics]:
     """What creates topics that are there until the block ends; see the fixture `topics`."""
     made: list[Settings] = []
+    with TemporaryDirectory(prefix="headrace-artifacts-") as folder:
 
-    async def make(partitions: int = 4, **settings: Any) -> Settings:
-        mark = uuid.uuid4().hex[:12]
-        names = {name: f"{name.removeprefix('topic_')}-{mark}" for name in _topic_settings()}
-        own = Settings.model_validate(
-            {
-                "kafka_bootstrap": stack.kafka_bootstrap,
-                "postgres_dsn": stack.postgres_dsn,
-                "redis_url": stack.redis_url,
-                "group_id": f"group-{mark}",
-                "control_group_id": f"control-{mark}",
-                "monitor_group_id": f"monitor-{mark}",
-                "log_group_id": f"log-{mark}",
-                **names,
-                **settings,
-            }
-        )
-        await create_topics(own, partitions)
-        made.append(own)
-        return own
+        async def make(partitions: int = 4, **settings: Any) -> Settings:
+            mark = uuid.uuid4().hex[:12]
+            names = {name: f"{name.removeprefix('topic_')}-{mark}" for name in _topic_settings()}
+            own = Settings.model_validate(
+                {
+                    "kafka_bootstrap": stack.kafka_bootstrap,
+                    "postgres_dsn": stack.postgres_dsn,
+                    "redis_url": stack.redis_url,
+                    "group_id": f"group-{mark}",
+                    "control_group_id": f"control-{mark}",
+                    "monitor_group_id": f"monitor-{mark}",
+                    "log_group_id": f"log-{mark}",
+                    # A load that ends the worker of one test must not concern another one.
+                    "artifact_dir": f"{folder}/{mark}",
+                    **names,
+                    **settings,
+                }
+            )
+            await create_topics(own, partitions)
+            made.append(own)
+            return own
 
-    yield make
+        yield make
     # A Kafka of the test's own takes its topics with it.
     for own in (own for own in made if own.kafka_bootstrap == stack.kafka_bootstrap):
         async with administration(own) as admin:

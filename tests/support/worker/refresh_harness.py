@@ -1,6 +1,7 @@
 """A serving refresher without PostgreSQL and without backends: its registry, its loader and its clock are a test's."""
 
 import asyncio
+from collections.abc import Callable
 
 from registry.follower import EpochFollower
 from schemas.errors import ArtifactError
@@ -8,9 +9,11 @@ from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
-from streams.serving.version_loader import VersionLoader
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter
+from streams.serving.version_loader import Journal
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.models.served_versions import RecordingBackend
 from tests.support.registry.memory_registry import MemoryRegistry
+from tests.support.worker.version_loading import version_loader
 
 
 class Loader:
@@ -40,16 +43,17 @@ class Loader:
 class Harness:
     """A refresher with its collaborators; `seconds` is its clock, and each poll takes `seconds_per_poll`."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None, *, timeout_seconds: float = DEADLINE_SECONDS) -> None:
         self.registry, self.load, self.tables = MemoryRegistry(), Loader(), ActiveTables()
         self.failures: list[tuple[str, str, int]] = []
         self.seconds = self.seconds_per_poll = 0.0
         self.refresher = ServingRefresher(
             EpochFollower(self._epoch, self.registry.load),
             self.tables,
-            VersionLoader(
+            version_loader(
                 self.load,
-                meter_of=lambda *_: RecordingMeter(),
+                journal=journal,
+                timeout_seconds=timeout_seconds,
                 on_load_failed=lambda *failure: self.failures.append(failure),
             ),
             poll_seconds=60.0,
@@ -62,6 +66,13 @@ class Harness:
         await self.refresher.refresh()
         await self.refresher.wait_for_loads()
         return self.tables.current
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait until `holds` is true; it is asked after each swap of the table."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not holds():
+                await self.tables.changed.wait()
+                self.tables.changed.clear()
 
     async def _epoch(self) -> int:
         self.seconds += self.seconds_per_poll

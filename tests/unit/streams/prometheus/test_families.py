@@ -22,14 +22,13 @@ from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
-from streams.serving.version_loader import VersionLoader
 from tests.support.models.served_versions import (
     RecordingBackend,
-    RecordingMeter,
     served_model,
     served_version,
 )
 from tests.support.worker.http_pages import Samples
+from tests.support.worker.version_loading import version_loader
 
 LABELS = {
     name: {*metric.labels, *(["le"] if name.endswith("_bucket") else [])}
@@ -67,7 +66,7 @@ def serving(book: MetricsRegistry) -> tuple[ActiveTables, PredictMetrics]:
     refresher = ServingRefresher(
         cast("EpochFollower[RegisteredModel]", None),
         tables,
-        VersionLoader(load, on_load_failed=book.load_failed, meter_of=lambda *_: RecordingMeter()),
+        version_loader(load, on_load_failed=book.load_failed),
         poll_seconds=1.0,
         stale_after_seconds=5.0,
         clock=lambda: next(clock),

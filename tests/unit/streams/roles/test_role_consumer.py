@@ -1,5 +1,6 @@
 """streams/roles/: how much each role fetches ahead, and what it does before it reads."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -15,7 +16,9 @@ from streams.roles import control_role, log_role, monitor_role, predict_role, ro
 from streams.roles.role_consumer import RoleContext
 
 SETTINGS = Settings()
-CONTEXT = RoleContext(SETTINGS, Identity("me", "boot"), MagicMock(), MagicMock(), MagicMock())
+CONTEXT = RoleContext(
+    SETTINGS, Identity("me", "boot"), MagicMock(), MagicMock(), asyncio.Event(), MagicMock()
+)
 
 
 class Reached(Exception):  # noqa: N818  # no error: ends a role where the test has seen enough

@@ -1,23 +1,30 @@
 """A changed model is served once its versions are loaded; a load that fails moves no traffic."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from registry.follower import EpochFollower
-from schemas.errors import BackendUnavailableError, RegistryUnavailableError, SetupError
+from schemas.errors import (
+    BackendUnavailableError,
+    LoadPostponedError,
+    RegistryUnavailableError,
+    SetupError,
+)
 from schemas.events import RouteHint
+from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_state import RETRY_SECONDS
 from streams.serving.refresh import ServingRefresher
-from streams.serving.route_table import ServingTable
-from streams.serving.version_loader import VersionLoader
+from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of, served_version
+from tests.support.models.served_versions import RecordingBackend, outcomes_of, served_version
 from tests.support.registry.memory_registry import MemoryRegistry
 from tests.support.worker import pipeline_harness
 from tests.support.worker.refresh_harness import Harness, Loader
+from tests.support.worker.version_loading import NoJournal, version_loader
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ async def test_a_registry_that_never_answers_stops_no_request() -> None:
     refresher = ServingRefresher(
         EpochFollower(never, MemoryRegistry().load),
         serving.tables,
-        VersionLoader(Loader(), meter_of=lambda *_: RecordingMeter(), on_load_failed=lambda *_: None),
+        version_loader(Loader()),
         poll_seconds=0.0,
         stale_after_seconds=5.0,
     )
@@ -142,6 +149,74 @@ async def test_without_an_older_route_the_other_versions_are_served(harness: Har
     assert second.behind == {}
     assert second.models["m"].versions["v1"] is versions["v1"]
     assert await outcomes_of(second.models["m"].versions["v2"].dispatcher, [{"x": 1}]) == [[{"x": 1}]]
+
+
+async def test_without_an_older_route_versions_are_served_as_they_are_loaded(harness: Harness) -> None:
+    """Production first. The others answer that they are being loaded."""
+    harness.load.slow = {"v1": asyncio.Event(), "v2": asyncio.Event()}
+    harness.registry.put({"v2": 10, "v1": 90}, canaries=("v2",))
+    await harness.refresher.refresh()
+    running = asyncio.create_task(harness.refresher.wait_for_loads())
+    await harness.until(lambda: harness.tables.current.models)
+    versions = harness.tables.current.models["m"].versions
+    assert await errors_of(versions) == {
+        name: f"{name} is being loaded by this worker" for name in ("v1", "v2")
+    }
+    harness.load.slow["v1"].set()
+    await harness.until(
+        lambda: harness.load.loaded and harness.tables.current.models["m"].versions["v1"].is_loaded
+    )
+    versions = harness.tables.current.models["m"].versions
+    assert await errors_of(versions) == {"v2": "v2 is being loaded by this worker"}
+    harness.registry.put({"v1": 100})
+    table = await harness.follow()
+    await running
+    assert table.models["m"].versions["v1"] is versions["v1"]
+    assert table.behind == {}
+    assert harness.load.loaded.keys() == {"v1"}
+
+
+async def test_what_ended_a_process_is_loaded_when_the_others_are_served() -> None:
+    """Not before the start has ended, nor while another version is being loaded."""
+    asked: list[bool] = []
+
+    class Journal(NoJournal):
+        def attempt(
+            self, model_name: str, spec: ModelSpec, *, others_are_served: bool
+        ) -> AbstractAsyncContextManager[None]:
+            if model_name == "m":
+                asked.append(others_are_served)
+                if not others_are_served:
+                    raise LoadPostponedError("it ended a process", 1.0)
+            return super().attempt(model_name, spec, others_are_served=others_are_served)
+
+    harness = Harness(Journal())
+    harness.registry.put({"v1": 100})
+    harness.load.slow = {"a": asyncio.Event()}
+    harness.registry.put({"a": 100}, name="other")
+    await harness.refresher.refresh()
+    await harness.until(lambda: len(harness.failures) == 1)
+    harness.refresher.serving_began()
+    harness.seconds += 1.0
+    await harness.refresher.refresh()
+    await harness.until(lambda: len(harness.failures) == 2)
+    assert harness.tables.current.behind["m"] == "v1 cannot be loaded: it ended a process"
+    harness.load.slow["a"].set()
+    await harness.refresher.wait_for_loads()
+    harness.seconds += 1.0
+    table = await harness.follow()
+    assert (asked, table.behind) == ([False, False, True], {})
+    await harness.refresher.close()
+
+
+async def errors_of(versions: Mapping[str, ServedVersion]) -> dict[str, str]:
+    """What the versions that are not loaded answer."""
+    answers = {name: await outcomes_of(version.dispatcher, [{"x": 1}]) for name, version in versions.items()}
+    return {
+        name: answer.message
+        for name, (answer,) in answers.items()
+        if isinstance(answer, BackendUnavailableError)
+    }
 
 
 async def test_a_load_that_swallows_its_cancellation_changes_nothing(harness: Harness) -> None:

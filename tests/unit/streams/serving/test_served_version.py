@@ -36,11 +36,11 @@ async def test_a_framework_has_its_batches(fields: dict[str, Any], largest: int)
 async def test_a_version_that_could_not_be_loaded_fails_each_call() -> None:
     """At once, and whatever its schemas are."""
     spec = spec_of("v1").model_copy(update={"input_schema": {"type": "no-such-type"}})
-    version = unloaded_version("m", spec, RecordingMeter())
+    version = unloaded_version("m", spec, RecordingMeter(), "is not loaded on this worker")
     assert not version.is_loaded
     assert version.cache_prefix == cache_prefix_of("m", spec)
     assert version.input_is_valid({"x": 1})
     (error,) = await asyncio.wait_for(outcomes_of(version.dispatcher, [{"x": 1}]), DEADLINE_SECONDS)
     assert isinstance(error, BackendUnavailableError)
-    assert error.message.startswith("v1 is not loaded on this worker")
+    assert error.message == "v1 is not loaded on this worker"
     await version.dispatcher.close()
