@@ -20,6 +20,7 @@ import structlog
 from streams.config.identity import Identity, default_worker_name
 from streams.config.settings import Settings
 from streams.process.http import Web
+from streams.process.interpreter_timer import InterpreterTimer
 from streams.prometheus.page import MetricsPage, process_metrics
 from streams.roles import ROLES
 from streams.roles.role_consumer import RoleContext
@@ -64,6 +65,7 @@ class Worker:
         web.get("/metrics", metrics.answer)
         metrics.add(lambda: process_metrics(self._identity.worker, self._role))
         async with AsyncExitStack() as running:
+            running.enter_context(InterpreterTimer(settings.watchdog_seconds))
             if settings.http_socket is not None:
                 await running.enter_async_context(web.serving_on(settings.http_socket))
             elif settings.http_port is not None:

@@ -41,8 +41,9 @@ class WorkerSettings(Section):
     )
     watchdog_seconds: Seconds = Field(
         60.0,
-        description="Time without progress after which the process ends with exit code 70. The role predict "
-        "allows at least twice the longest timeout_ms of the served versions.",
+        description="Time without progress after which the process ends with exit code 70; so does a process in "
+        "which no Python code could run for so long. For progress the role predict allows at least twice the longest "
+        "timeout_ms of the served versions.",
     )
     metrics_interval_seconds: Seconds = Field(
         1.0, description="Interval between two metrics deltas of each version that the worker serves."

@@ -2,6 +2,7 @@
 
 aiokafka's fetcher misses some errors of the coordinator, and an event loop can hang: in both cases the process
 looks alive and answers nothing. The watchdog runs on a thread, so that it also detects a loop that hangs.
+`interpreter_timer.py` detects that no thread can run.
 """
 
 import os
