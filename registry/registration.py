@@ -9,6 +9,7 @@ from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import Mapping, schema_of
 from schemas.models import Example, ModelSpec, RequestForm
+from schemas.schema_limits import check_limits
 
 MAX_DETAILS = 3
 JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,9 +32,14 @@ def _compiled(name: str, schema: JsonObject) -> Validator:
     if dialect != JSON_SCHEMA_DIALECT:
         raise _invalid(f"{name} is written for {dialect}; write it for {JSON_SCHEMA_DIALECT}")
     try:
-        return compile_schema(schema)
+        compiled = compile_schema(schema)
     except ValueError as error:
         raise _invalid(f"{name} is not a JSON Schema 2020-12: {error}") from None
+    try:
+        check_limits(schema)
+    except ValueError as error:
+        raise _invalid(f"{name} may take too long to validate: {error}") from None
+    return compiled
 
 
 def _check_mapping(mapping: Mapping) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jsonschema_rs
 
 from schemas.events import ErrorDetail, JsonObject
+from schemas.schema_limits import is_slow, pattern_options, with_bounded_patterns
 from schemas.validation import json_pointer
 
 MAX_DETAILS = 10
@@ -20,6 +21,16 @@ MAX_LEFT_OUT = 2000
 # Some 10 ms of work.
 MAX_EXPLAINED_VALUES = 10_000
 
+# Steps of one match of a pattern that is not linear; some milliseconds.
+MAX_BACKTRACKING = 100_000
+
+# Some 100 ms of work.
+MAX_SLOW_VALUES = 20_000
+
+TOO_MANY = (
+    f"it has more than {MAX_SLOW_VALUES} values, for a schema that has multipleOf with a fraction, or arrays or objects "
+    "in enum or const"
+)
 BEYOND = "the fault is not among the first values, which alone are explained"
 OMITTED = "details are omitted: too much of this slice is invalid"
 
@@ -39,13 +50,56 @@ class Validator(Protocol):
 def compile_schema(schema: JsonObject) -> Validator:
     """Compile a schema; a `$ref` must point into the schema itself.
 
+    No validation takes long: see `schema_limits.py`. A schema that is slow for each value takes `MAX_SLOW_VALUES`.
+    Patterns are matched in linear time. Those that cannot be, of versions that were registered before such patterns
+    were refused, hold for strings up to a length.
+
     Raises ValueError, whose message is for the author of the schema.
     """
     try:
-        validator: Validator = jsonschema_rs.Draft202012Validator(schema, retriever=_refuse)
-    except ValueError as error:
-        raise ValueError(str(error).split("\n", 1)[0]) from None
+        validator = _compile(schema, pattern_options(schema))
+    except ValueError:
+        slower = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKING)
+        try:
+            validator = _compile(with_bounded_patterns(schema), slower)
+        except ValueError as error:
+            raise ValueError(str(error).split("\n", 1)[0]) from None
+    return FewValues(validator) if is_slow(schema) else validator
+
+
+def _compile(
+    schema: JsonObject, options: jsonschema_rs.RegexOptions | jsonschema_rs.FancyRegexOptions
+) -> Validator:
+    validator: Validator = jsonschema_rs.Draft202012Validator(
+        schema, retriever=_refuse, pattern_options=options
+    )
     return validator
+
+
+class FewValues:
+    """A validator that takes values with at most `MAX_SLOW_VALUES` values in them."""
+
+    def __init__(self, validator: Validator) -> None:
+        self._validator = validator
+        self.iter_errors = validator.iter_errors
+        self.validate = validator.validate
+
+    def is_valid(self, instance: Any) -> bool:
+        """False for an instance with too many values too."""
+        return self.takes(instance) and self._validator.is_valid(instance)
+
+    def takes(self, instance: Any) -> bool:
+        """Whether an instance has few values."""
+        left = MAX_SLOW_VALUES
+        waiting = [instance]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, list | dict):
+                left -= len(value)
+                if left < 0:
+                    return False
+                waiting += value.values() if isinstance(value, dict) else value
+        return True
 
 
 class Explanations:
@@ -83,6 +137,8 @@ def type_errors(validator: Validator, value: Any) -> list[ErrorDetail]:
 
 
 def _explain(validator: Validator, value: Any, copy: "CutCopy") -> list[ErrorDetail]:
+    if isinstance(validator, FewValues) and not validator.takes(value):
+        return [ErrorDetail(path="", message=TOO_MANY)]
     errors = (error for error in validator.iter_errors(copy.value) if copy.is_error_of_original(error))
     if found := [_detail(error) for error in islice(errors, MAX_DETAILS)]:
         return found
