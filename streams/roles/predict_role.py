@@ -72,6 +72,8 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             # No group is joined: the workers that have the partitions keep them.
             yield
             return
+        # The registry was read before the wait.
+        refresher.poll_now()
         pipeline = Pipeline(
             tables=tables,
             is_stale=refresher.is_stale,
