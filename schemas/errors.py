@@ -151,9 +151,13 @@ class BackendTimeoutError(BackendUnavailableError):
 
 
 class BackendFailedError(AnswerAndDeadLetterError):
-    """The backend gave no valid predictions."""
+    """The backend gave no valid predictions.
+
+    `of_input` is True when there is evidence that the input is at fault: the backend predicts others.
+    """
 
     code = ErrorCode.BACKEND_ERROR
+    of_input = False
 
 
 class BackendBrokenError(BackendFailedError):

@@ -212,6 +212,7 @@ class Pipeline:
         inputs, call.inputs = call.inputs, []
         outcomes = call.version.dispatcher.infer(
             inputs,
+            digests=call.digests,
             sizes_bytes=call.sizes_bytes,
             deadline_loop_seconds=asyncio.get_running_loop().time() + seconds_left,
         )

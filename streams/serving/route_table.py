@@ -26,6 +26,7 @@ class InferenceDispatcher(Protocol):
         self,
         inputs: Sequence[JsonObject],
         *,
+        digests: Sequence[bytes] = ...,
         sizes_bytes: Sequence[int] = ...,
         deadline_loop_seconds: float = ...,
     ) -> AsyncGenerator[tuple[int, Sequence[Any]], None]:

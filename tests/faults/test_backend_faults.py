@@ -21,7 +21,7 @@ from tests.support.stack.services import MakeTopics
 from tests.support.worker.asking import PARTITIONS, asking
 from tests.support.worker.process import StartWorker
 from workers.backends.model_server import MAX_RESPONSE_BYTES
-from workers.calls.dispatch import BREAKER
+from workers.calls.health import BREAKER
 from workers.network.retry import MAX_TRIES
 
 MIB = 1024 * 1024

@@ -11,7 +11,7 @@ Times are seconds of one monotonic clock, passed in as `now`.
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
@@ -26,7 +26,7 @@ _DROPPED: JsonObject = {}
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One caller's inputs, the size of each, the outcomes that it has not taken, and the number of inputs without one.
+    """One caller's inputs, the size and digest of each, the outcomes that it has not taken, and the number of inputs without one.
 
     An input is dropped when it has its outcome: the rest of a large caller may wait for long.
     """
@@ -34,6 +34,7 @@ class Caller:
     inputs: list[JsonObject]
     deadline_loop_seconds: float
     sizes_bytes: Sequence[int]
+    digests: Sequence[bytes] = ()
     size_bytes: int = field(init=False)
     settled: list[Settled] = field(default_factory=list)
     unsettled: int = field(init=False)
@@ -116,8 +117,13 @@ class BatchQueue:
         """The number of inputs that wait, those of cancelled callers included."""
         return sum(part.stop - part.start for part in self._parts)
 
-    def add(self, caller: Caller) -> None:
-        self._parts.append(Part(caller, 0, len(caller.inputs)))
+    def add(self, caller: Caller, without: Iterable[int] = ()) -> None:
+        """Add the inputs of a caller, but those at the indices `without`, which are in order."""
+        start = 0
+        for index in (*without, len(caller.inputs)):
+            if start < index:
+                self._parts.append(Part(caller, start, index))
+            start = index + 1
         self._first_deadline = min(self._first_deadline, caller.deadline_loop_seconds)
 
     def take(self, max_batch: int, max_bytes: float) -> list[Part]:

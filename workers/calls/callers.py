@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from schemas.errors import AnswerError, BackendTimeoutError, BackendTooLargeError
+from schemas.errors import AnswerAndDeadLetterError, AnswerError, BackendTimeoutError, BackendTooLargeError
 from schemas.events import JsonObject
 from workers.calls.batching import Caller, Part, Settled
 
@@ -27,9 +27,13 @@ class WaitingCaller(Caller):
     trace_context: Any
 
     def __init__(
-        self, inputs: Sequence[JsonObject], deadline_loop_seconds: float, sizes_bytes: Sequence[int]
+        self,
+        inputs: Sequence[JsonObject],
+        deadline_loop_seconds: float,
+        sizes_bytes: Sequence[int],
+        digests: Sequence[bytes],
     ) -> None:
-        super().__init__(list(inputs), deadline_loop_seconds, sizes_bytes)
+        super().__init__(list(inputs), deadline_loop_seconds, sizes_bytes, digests)
         self._fault: Exception | None = None
         self._news: asyncio.Future[None] | None = None
 
@@ -64,6 +68,10 @@ class WaitingCaller(Caller):
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+
+
+def errors_in(outcomes: Sequence[Outcome]) -> list[AnswerAndDeadLetterError]:
+    return [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
 
 
 def is_timeout(outcome: Outcome) -> bool:

@@ -1,7 +1,7 @@
 """The dispatcher of one version: batches inputs, limits the calls in flight, and pauses after repeated failures.
 
 `batching` forms batches, `limits` learns how many examples and bytes they may have and how many calls may be in
-flight, `breaker` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
+flight, `health` stops calls after failures, and `isolate` finds bad examples. This module runs the calls.
 
 A timeout of a batch first means that it had too many examples: batches become smaller, and its inputs are
 tried again in much smaller calls, at last each in a call for itself. Only a timeout of a call with one example counts for the breaker. A batch
@@ -10,27 +10,24 @@ that is too large for the backend is tried again in smaller ones.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import structlog
-
 from schemas.errors import (
     AnswerAndDeadLetterError,
-    BackendBrokenError,
+    BackendFailedError,
     BackendUnavailableError,
     DeadlineExceededError,
     NonFiniteResultError,
 )
 from schemas.events import JsonObject
 from workers.backends.port import Backend
-from workers.calls import breaker
 from workers.calls.batching import BatchQueue, Part, Settled
-from workers.calls.breaker import BreakerConfig, BreakerEvent, Phase
 from workers.calls.callers import (
     Outcome,
     WaitingCaller,
+    errors_in,
     is_timeout,
     is_too_large,
     may_fit_smaller_call,
@@ -40,18 +37,14 @@ from workers.calls.callers import (
     settle_with,
     trace_contexts,
 )
+from workers.calls.failed_inputs import FailedInputs
+from workers.calls.health import Health, is_of_server
 from workers.calls.isolate import infer_each
 from workers.calls.limits import Limits
 
-log = structlog.get_logger()
-
-# When a server hangs, the calls in flight time out together, which is about this many; then all waiting callers fail.
-BREAKER = BreakerConfig(failures=3, open_seconds=2.0)
 # A call that a caller's deadline cut short counts as a server fault when it took this many base round trips.
 SLOW_CALL_FACTOR = 10.0
 
-# Errors that the server causes, not an input.
-SERVER_FAULTS = BackendUnavailableError, BackendBrokenError
 UNLOADED = "the model was unloaded"
 _NO_CALL_IN_TIME = "the deadline passed before a call"
 
@@ -101,16 +94,13 @@ class Dispatcher:
         tracer: CallTracer | None = None,
     ) -> None:
         self._backend = backend
-        self._name = name
         self._timeout_seconds = timeout_seconds
         self._meter = meter
         self._tracer = tracer
         self._queue = BatchQueue()
         self._limits = Limits(max_batch=max_batch, max_calls=max_calls, timeout_seconds=timeout_seconds)
-        self._breaker = breaker.CLOSED
-        self._last_failure = ""
-        # The end of the last call with predictions.
-        self._answered_at = -math.inf
+        self._health = Health(backend, name=name, on_opened=meter.breaker_opened)
+        self._failed_inputs = FailedInputs()
         self._calls: set[asyncio.Task[None]] = set()
         self._send_is_due = False
         self._has_lone_call = False
@@ -120,19 +110,26 @@ class Dispatcher:
         self,
         inputs: Sequence[JsonObject],
         *,
+        digests: Sequence[bytes] = (),
         sizes_bytes: Sequence[int] = (),
         deadline_loop_seconds: float = math.inf,
     ) -> AsyncGenerator[Settled, None]:
         """A prediction, or the error in its place, for each input, as soon as its batch has ended.
 
-        `sizes_bytes` has the size of each input in JSON; without it all are taken for equally small.
+        `digests` identify the inputs: one that failed by itself lately fails again without a call. `sizes_bytes` has
+        the size of each input in JSON; without it all are taken for equally small.
         No call begins for this caller after `deadline_loop_seconds`, of the event loop's clock. Cancelling the
         caller, or closing the iterator, does not affect the other inputs of its batch.
         """
-        caller = WaitingCaller(inputs, deadline_loop_seconds, sizes_bytes or [1] * len(inputs))
+        caller = WaitingCaller(inputs, deadline_loop_seconds, sizes_bytes or [1] * len(inputs), digests)
         if self._tracer is not None:
             caller.trace_context = self._tracer.current()
-        self._queue.add(caller)
+        known: Mapping[int, Outcome] = {}
+        if self._failed_inputs:
+            known = self._failed_inputs.find(digests, asyncio.get_running_loop().time())
+            for index, error in known.items():
+                caller.settle(index, [error])
+        self._queue.add(caller, known)
         if not self._send_is_due:
             # Callers of the same loop iteration share the batch.
             self._send_is_due = True
@@ -159,15 +156,13 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         settle_with(self._queue.drop_late(now), DeadlineExceededError(_NO_CALL_IN_TIME))
         while self._queue:
-            if breaker.refuses(self._breaker, now):
-                self._fail_all()
+            if self._health.refuses(now):
+                settle_with(self._queue.take_all(), self._health.refusal())
                 return
             if len(self._calls) >= limits.calls or (self._calls and self._lone_call_is_due()):
                 return
-            self._breaker = breaker.advance(self._breaker, BreakerEvent.CALL, now, BREAKER)
-            # A probe has one example.
-            probing = self._breaker.phase is Phase.HALF_OPEN
-            batch = self._queue.take(1 if probing else limits.examples, limits.size_bytes)
+            is_probe = self._health.begin_call(now)
+            batch = self._queue.take(1 if is_probe else limits.examples, limits.size_bytes)
             if not batch:
                 # All waiting callers were cancelled.
                 return
@@ -188,10 +183,6 @@ class Dispatcher:
         if not call.cancelled():
             self._send()
 
-    def _fail_all(self) -> None:
-        error = BackendUnavailableError(f"the model server is not called for now: {self._last_failure}")
-        settle_with(self._queue.take_all(), error)
-
     async def _call(self, batch: list[Part]) -> None:
         loop = asyncio.get_running_loop()
         inputs = batch[0].inputs if len(batch) == 1 else [value for part in batch for value in part.inputs]
@@ -204,38 +195,64 @@ class Dispatcher:
         in_flight = len(self._calls)
         try:
             if self._tracer is None:
-                outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
+                outcomes: Sequence[Outcome] = await infer_each(
+                    self._backend, inputs, timeout_seconds=timeout_seconds
+                )
             else:
                 with self._tracer.call(trace_contexts(batch), len(inputs)) as note:
                     outcomes = await infer_each(self._backend, inputs, timeout_seconds=timeout_seconds)
                     note(outcomes)
+            seconds = loop.time() - started
+            errors = errors_in(outcomes)
+            if errors:
+                outcomes = await self._health.judge(
+                    outcomes, errors, started=started, now=started + seconds, timeout_seconds=timeout_seconds
+                )
+                errors = errors_in(outcomes)
         except asyncio.CancelledError:
             settle_with(batch, BackendUnavailableError(UNLOADED))
             raise
         except Exception as error:  # noqa: BLE001  # a programming error, raised in every caller
             raise_in_callers(batch, error)
             return
-        seconds = loop.time() - started
-        errors = [outcome for outcome in outcomes if isinstance(outcome, AnswerAndDeadLetterError)]
+        now = started + seconds
         in_flight = max(in_flight, len(self._calls))
+        size_bytes = sum(part.size_bytes for part in batch)
+        if errors:
+            self._remember(batch, outcomes, now)
         if not self._closed and any(map(may_fit_smaller_call, errors)):
-            self._queue.put_back(settle_in_time(batch, outcomes, loop.time(), is_alone=in_flight == 1))
+            self._queue.put_back(settle_in_time(batch, outcomes, now, is_alone=in_flight == 1))
         else:
             settle(batch, outcomes)
         self._meter.called(len(inputs), seconds)
         cut_short = timeout_seconds < self._timeout_seconds and seconds >= timeout_seconds
+        if len(errors) < len(outcomes):
+            at = next(
+                index
+                for index in reversed(range(len(outcomes)))
+                if not isinstance(outcomes[index], Exception)
+            )
+            self._health.predicted(inputs[at], size_bytes // len(inputs), now)
         # A result that is no JSON is an answer.
         if not all(isinstance(error, NonFiniteResultError) for error in errors):
             if any(map(is_too_large, errors)):
-                size_bytes = sum(part.size_bytes for part in batch)
-                self._limits.too_large(len(outcomes), size_bytes, loop.time())
+                self._limits.too_large(len(outcomes), size_bytes, now)
             self._learn_from_errors(
                 len(outcomes), errors, started, seconds, in_flight=in_flight, cut_short=cut_short
             )
         else:
-            self._limits.succeeded(len(outcomes), seconds, in_flight=in_flight, now=loop.time())
-            self._answered_at = loop.time()
-            self._succeeded()
+            self._limits.succeeded(len(outcomes), seconds, in_flight=in_flight, now=now)
+            self._health.responded(now)
+
+    def _remember(self, batch: Sequence[Part], outcomes: Sequence[Outcome], now: float) -> None:
+        """Remember the inputs of a batch that failed by themselves."""
+        start = 0
+        for part in batch:
+            digests = part.caller.digests[part.start : part.stop]
+            for digest, outcome in zip(digests, outcomes[start:], strict=False):
+                if isinstance(outcome, BackendFailedError) and outcome.of_input:
+                    self._failed_inputs.add(digest, outcome, now)
+            start += part.stop - part.start
 
     def _learn_from_errors(
         self,
@@ -257,33 +274,16 @@ class Dispatcher:
             if not too_early:
                 self._limits.timed_out(count, in_flight=in_flight, started=started, now=started + seconds)
             return
-        serious = next((error for error in errors if isinstance(error, SERVER_FAULTS)), None)
+        serious = next(filter(is_of_server, errors), None)
         if len(errors) < count or serious is None:
             # A server that refuses an input for its content is healthy.
-            self._succeeded()
+            self._health.responded(started + seconds)
             return
         if too_early:
             return
         if isinstance(serious, BackendUnavailableError):
             self._limits.unavailable(started=started, now=started + seconds)
-        if self._answered_at >= started:
-            # The server answered other calls meanwhile: this one failed for its inputs, or had to wait.
+        if self._health.predicted_at >= started:
+            # The server predicted others meanwhile: this call failed for its inputs, or had to wait.
             return
-        self._failed(str(serious))
-
-    def _succeeded(self) -> None:
-        before = self._breaker.phase
-        self._advance(BreakerEvent.SUCCESS)
-        if before is Phase.HALF_OPEN:
-            log.info("model server called again", version=self._name)
-
-    def _failed(self, reason: str) -> None:
-        before = self._breaker.phase
-        self._last_failure = reason
-        self._advance(BreakerEvent.FAILURE)
-        if self._breaker.phase is Phase.OPEN and before is Phase.CLOSED:
-            log.warning("model server not called for a while", version=self._name, reason=reason)
-            self._meter.breaker_opened()
-
-    def _advance(self, event: BreakerEvent) -> None:
-        self._breaker = breaker.advance(self._breaker, event, asyncio.get_running_loop().time(), BREAKER)
+        self._health.failed(str(serious), started + seconds)

@@ -13,7 +13,7 @@ from schemas.windows import RESOLUTIONS_SECONDS
 from streams.cli.metrics import read_span
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import resolution_for
-from workers.calls.dispatch import BREAKER
+from workers.calls.health import BREAKER
 
 TEXT = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 PROSE = " ".join(TEXT.split())

@@ -22,7 +22,8 @@ from schemas.events import JsonObject
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of
 from workers.calls.call_bytes import MAX_BYTES
-from workers.calls.dispatch import BREAKER, Dispatcher
+from workers.calls.dispatch import Dispatcher
+from workers.calls.health import BREAKER
 
 
 def doubler(bad: dict[int, Exception] | None = None) -> RecordingBackend:
@@ -194,6 +195,66 @@ async def test_a_broken_server_is_not_called_and_then_probed(
     assert calls_of(backend) == [[1]]
     assert all(isinstance(other, BackendUnavailableError) for other in others)
     assert await outcomes_of(dispatcher, batch(1, 2, 3)) == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "error", [BackendBrokenError("500"), NonFiniteResultError("NaN"), BackendFailedError("400")]
+)
+async def test_bad_inputs_do_not_take_a_version_from_others(error: Exception) -> None:
+    """The server predicts others: one that it predicted before is asked again, where a working one would not fail so."""
+    bad = dict.fromkeys(range(-20, 0), error)
+    backend, meter = doubler(bad), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    assert await ask(dispatcher, 1) == [2]
+    for number in bad:
+        (outcome,) = await ask(dispatcher, number)
+        assert type(outcome) is type(error)
+        assert getattr(outcome, "of_input", False)
+    assert await ask(dispatcher, 2) == [4]
+    assert meter.opened == 0
+    assert len(backend.calls) <= 2 + 2 * len(bad)
+
+
+async def test_a_server_that_breaks_opens_the_breaker() -> None:
+    """It does not predict again what it predicted before; nothing is known of the inputs."""
+    bad: dict[int, Exception] = {}
+    backend, meter = doubler(bad), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    assert await ask(dispatcher, 1) == [2]
+    bad |= dict.fromkeys(range(10), BackendBrokenError("500"))
+    outcomes = [outcome for number in range(2, 6) for outcome in await ask(dispatcher, number)]
+    assert [type(outcome) for outcome in outcomes] == [BackendBrokenError] * 3 + [BackendUnavailableError]
+    assert not any(getattr(outcome, "of_input", False) for outcome in outcomes)
+    assert meter.opened == 1
+
+
+async def test_a_repeated_bad_input_is_answered_without_a_call() -> None:
+    """From its second failure; the others of its caller are asked. Without evidence against the input it is asked."""
+    backend = doubler({13: BackendFailedError("shape")})
+    dispatcher = dispatcher_of(backend)
+    digests = [b"12", b"13", b"14"]
+    for _ in range(2):
+        assert isinstance((await ask(dispatcher, 13, digests=[b"13"]))[0], BackendFailedError)
+    assert calls_of(backend) == [[13], [13]]
+    for _ in range(3):
+        good, bad, other = await ask(dispatcher, 12, 13, 14, digests=digests)
+        assert (good, other) == (24, 28)
+        assert isinstance(bad, BackendFailedError)
+    assert calls_of(backend)[-1] == [12, 14]
+    assert await ask(dispatcher, 13, digests=[b"13"]) == [bad]
+
+
+async def test_a_batch_of_bad_inputs_does_not_fail_the_few_good_ones() -> None:
+    """However few they are."""
+    bad: dict[int, Exception] = {
+        number: BackendBrokenError("500") for number in range(300) if number % 60 != 59
+    }
+    backend, meter = doubler(bad), RecordingMeter()
+    dispatcher = dispatcher_of(backend, meter=meter)
+    await ask(dispatcher, *range(1000, 2000))
+    outcomes = await ask(dispatcher, *range(300))
+    assert {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Exception)} == bad.keys()
+    assert meter.opened == 0
 
 
 async def test_refused_inputs_do_not_open_the_breaker() -> None:
