@@ -30,6 +30,8 @@ _CONTENT_TOO_LARGE = 413
 _REFUSED = frozenset({400, 415, 422})
 # The model or the access to it is missing: other requests fail too.
 _NOT_THERE = frozenset({401, 403, 404, 405, 410})
+# TorchServe answers an expired token with 400 and this message.
+_BAD_REQUEST, _TOKEN_REFUSED = 400, b"Token Authorization failed"
 # The server does not describe models.
 _NO_SUCH_QUESTION = frozenset({405, 501})
 _SERVER_FAULTS_FROM = 500
@@ -52,7 +54,8 @@ def error_of_response(
         return BackendTimeoutError(message)
     if status == _CONTENT_TOO_LARGE:
         return BackendTooLargeError(message)
-    if status in _NOT_THERE or is_busy(status):
+    token_refused = status == _BAD_REQUEST and _TOKEN_REFUSED in body
+    if status in _NOT_THERE or token_refused or is_busy(status):
         return BackendUnavailableError(message)
     if 300 <= status < 400:
         return BackendUnavailableError(f"{message}; redirects are not followed")

@@ -31,6 +31,18 @@ def test_statuses_speak_against_the_request_the_server_or_nobody(status: int, er
     assert str(failure).startswith(f"the model server answered {status}: why")
 
 
+def test_a_refused_token_is_no_fault_of_the_request() -> None:
+    """TorchServe says so with 400; other requests are refused for it too."""
+    body = b"""{
+      "code": 400,
+      "type": "InvalidKeyException",
+      "message": "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+    }"""
+    failure = error_of_response(400, body)
+    assert type(failure) is BackendUnavailableError
+    assert str(failure).startswith("the model server answered 400: Token Authorization failed. Token either")
+
+
 def test_a_fault_of_the_model_is_one_whatever_its_status() -> None:
     """A server that reports it with 503 is not unavailable."""
     assert type(error_of_response(503, b"", {503})) is BackendBrokenError
