@@ -15,6 +15,7 @@ from schemas.errors import (
 from schemas.events import JsonObject, PredictRequest, PredictResponse
 from streams.clients.predict_client import PredictClient, make_request
 from streams.config.settings import Settings
+from streams.kafka.topics import partition_counts
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.echo_responder import echo, failing, responder
 from tests.support.stack.services import MakeTopics
@@ -32,6 +33,16 @@ async def test_predict_awaits_its_own_response(topics: MakeTopics) -> None:
             *(client.predict("m", user_id="same-user", input={"n": number}) for number in range(50))
         )
     assert [response.predictions for response in responses] == [{"n": number} for number in range(50)]
+
+
+async def test_any_of_the_bootstrap_servers_will_do(topics: MakeTopics) -> None:
+    """The first one is gone: the client and the command line use the second one."""
+    whole = await topics(1)
+    settings = whole.model_copy(update={"kafka_bootstrap": f"127.0.0.1:1,{whole.kafka_bootstrap}"})
+    async with responder(whole), PredictClient(settings) as client:
+        response = await client.predict("m", user_id="u", input={"n": 1})
+    assert response.predictions == {"n": 1}
+    assert await partition_counts(settings, [settings.topic_requests]) == {settings.topic_requests: 1}
 
 
 async def test_predict_returns_a_response_with_error(topics: MakeTopics) -> None:
