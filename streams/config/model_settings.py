@@ -55,6 +55,7 @@ class ArtifactSettings(Section):
     artifact_max_bytes: Bytes = Field(
         4 * 1024**3, description="Size of the largest model file that is fetched."
     )
+    artifact_timeout_seconds: Seconds = Field(3600.0, description="Limit of the download of one model file.")
     artifact_cache_bytes: Bytes = Field(
         20 * 1024**3,
         description="Size of the folder beyond which the least recently used files are deleted.",

@@ -63,4 +63,5 @@ def artifact_store(settings: Settings) -> ArtifactStore:
         artifact_sources(settings),
         max_bytes=settings.artifact_max_bytes,
         cache_bytes=settings.artifact_cache_bytes,
+        timeout_seconds=settings.artifact_timeout_seconds,
     )

@@ -33,7 +33,7 @@ from workers.artifacts.port import in_thread
 log = structlog.get_logger()
 
 FIRST_WAIT_SECONDS = 30.0
-LONGEST_WAIT_SECONDS = 3600.0
+LONGEST_WAIT_SECONDS = 600.0
 # A version that is not loaded any more leaves its files.
 FORGET_SECONDS = 7 * 86_400.0
 NOT_SERVING_YET_SECONDS = 1.0

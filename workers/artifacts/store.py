@@ -31,6 +31,8 @@ Progress = Callable[[int, int | None], None]
 """Called after each chunk with the bytes received, and the total where the source reports it."""
 
 STALL_SECONDS = 60.0
+TIMEOUT_SECONDS = 3600.0
+"""The default limit of a download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class ArtifactStore:
 
     Files of more than `max_bytes` are refused. Least recently used files are evicted when all files
     exceed `cache_bytes`. A download fails when its source does not begin, or delivers less than a chunk
-    (1 MiB), within `stall_seconds`.
+    (1 MiB), within `stall_seconds`, or when it does not end within `timeout_seconds`.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class ArtifactStore:
         max_bytes: int,
         cache_bytes: int,
         stall_seconds: float = STALL_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._folder = ArtifactFolder(folder, max_bytes=cache_bytes)
         self._source_of = source_of
         self._max_bytes = max_bytes
         self._stall_seconds = stall_seconds
+        self._timeout_seconds = timeout_seconds
 
     @asynccontextmanager
     async def fetched(
@@ -140,12 +144,16 @@ class ArtifactStore:
         digest = hashlib.sha256()
         size_bytes = 0
         async with AsyncExitStack() as stack:
-            async with self._in_time(f"{source.uri} did not respond"):
+            await stack.enter_async_context(
+                self._in_time(f"{source.uri} was not received", self._timeout_seconds)
+            )
+            async with self._in_time(f"{source.uri} did not respond", self._stall_seconds):
                 stream = await stack.enter_async_context(source.open())
             chunks = await stack.enter_async_context(aclosing(stream.chunks))
             self._refuse_size(source, stream.total_bytes or 0)
             while True:
-                async with self._in_time(f"{source.uri} stalled: less than 1 MiB arrived"):
+                stalled = f"{source.uri} stalled: less than 1 MiB arrived"
+                async with self._in_time(stalled, self._stall_seconds):
                     chunk = await anext(chunks, b"")
                 if not chunk:
                     break
@@ -162,12 +170,12 @@ class ArtifactStore:
         return digest.hexdigest(), size_bytes
 
     @asynccontextmanager
-    async def _in_time(self, what: str) -> AsyncGenerator[None, None]:
+    async def _in_time(self, what: str, seconds: float) -> AsyncGenerator[None, None]:
         try:
-            async with asyncio.timeout(self._stall_seconds):
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise UnavailableError(f"{what} within {self._stall_seconds:g} s") from None
+            raise UnavailableError(f"{what} within {seconds:g} s") from None
 
     def _refuse_size(self, source: ArtifactSource, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:

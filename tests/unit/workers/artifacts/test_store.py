@@ -222,6 +222,16 @@ async def test_a_source_that_stalls_is_given_up(cache_dir: Path) -> None:
         assert in_cache(cache_dir) == []
 
 
+async def test_a_download_has_a_limit(cache_dir: Path) -> None:
+    """Whatever its source delivers meanwhile."""
+    source = Scripted(CONTENT, ends=False)
+    with pytest.raises(UnavailableError, match=r"was not received within 0\.05 s"):
+        async with store(cache_dir, source, timeout_seconds=0.05).fetched(URI, DIGEST):
+            pass
+    assert source.closed
+    assert in_cache(cache_dir) == []
+
+
 async def test_a_cancelled_fetch_leaves_nothing(cache_dir: Path) -> None:
     """The cancellation is immediate, the source is closed, and no file stays."""
     source = Scripted(CONTENT, ends=False)
