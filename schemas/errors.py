@@ -4,7 +4,8 @@ HeadraceError
 ├── MalformedRecordError       write a dead letter; without a request_id there is nobody to answer
 ├── SteppedOverError           write a dead letter with the place and the reason, and continue behind it
 │   ├── UnreadableBatchError
-│   └── AbandonedRecordError
+│   ├── AbandonedRecordError
+│   └── SkippedRecordError
 ├── AnswerError                answer with `error`
 │   ├── InvalidRequestError
 │   ├── InvalidInputError
@@ -71,6 +72,12 @@ class AbandonedRecordError(SteppedOverError):
     """A record was in progress when too many processes ended, the last time alone: it may have ended them."""
 
     code = "ABANDONED_RECORD"
+
+
+class SkippedRecordError(SteppedOverError):
+    """A person skipped the record by `headrace skip`; the message is the reason that was given."""
+
+    code = "SKIPPED_RECORD"
 
 
 class AnswerError(HeadraceError):

@@ -50,7 +50,7 @@ RESPONSE_HEADERS = {
 DEAD_LETTER_HEADERS = {
     "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
     "headrace-last-offset": "The last offset of a batch that could not be read; `headrace-source` has its first one.",
-    "headrace-error-code": "The error code of the response; MALFORMED_RECORD, UNREADABLE_BATCH or ABANDONED_RECORD when there was no response.",
+    "headrace-error-code": "The error code of the response; MALFORMED_RECORD, UNREADABLE_BATCH, ABANDONED_RECORD or SKIPPED_RECORD when there was no response.",
     "headrace-error-message": "The error in words.",
     "headrace-model-version": "The version, if the request was routed to one.",
     "headrace-attempts": "How often the record was begun; more than 1 when a process ended meanwhile.",

@@ -25,6 +25,7 @@ from streams.cli.predict import predict
 from streams.cli.promotion_verbs import archive, canary, promote, register, reshuffle, rollback, split
 from streams.cli.registry_views import status, versions
 from streams.cli.schemas import schemas
+from streams.cli.skip import skip, skips
 from streams.cli.top import top
 from streams.cli.up import init, up
 from streams.cli.worker_verb import worker
@@ -64,6 +65,7 @@ VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Change the traffic": (canary, split, promote, rollback, archive, reshuffle),
     "Inspect a model": (status, versions, history, route),
     "Monitor": (top, metrics, alerts),
+    "Repair": (skip, skips),
     "Reference": (config, schemas),
 }
 for _title, _verbs in VERBS.items():

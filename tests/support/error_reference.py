@@ -10,6 +10,7 @@ from schemas.errors import (
     AnswerError,
     MalformedRecordError,
     RejectionCode,
+    SkippedRecordError,
     UnreadableBatchError,
 )
 from schemas.events import ErrorCode
@@ -24,7 +25,7 @@ def response_errors() -> str:
     ]
     rows += [
         (error.code, "no", "yes", _text(error))
-        for error in (MalformedRecordError, UnreadableBatchError, AbandonedRecordError)
+        for error in (MalformedRecordError, UnreadableBatchError, AbandonedRecordError, SkippedRecordError)
     ]
     head = "| Code | Response | Dead letter | When |\n| --- | --- | --- | --- |\n"
     return head + "".join(f"| `{code}` | {' | '.join(cells)} |\n" for code, *cells in rows)
