@@ -79,6 +79,14 @@ class ErrorRate(Rule):
         return 1.0 - self.objective_percent / 100.0
 
 
+class InputFaults(Rule):
+    """Requests that failed for their input: either a sender's inputs are bad, or the model cannot predict them."""
+
+    percent: Annotated[float, Field(gt=0, lt=100)] = 2.0
+    window_seconds: Annotated[float, Field(ge=10, le=21_600)] = 300.0
+    min_requests: Times = 100
+
+
 class LatencyStep(_Strict):
     """p99 is too high when it exceeds `factor` times the baseline in three consecutive windows."""
 
@@ -180,6 +188,7 @@ class ModelRules(_Strict):
     """The rules of one model, applied to each of its versions."""
 
     error_rate: ErrorRate = ErrorRate()
+    input_faults: InputFaults = InputFaults()
     latency_baseline: LatencyBaseline = LatencyBaseline()
     latency_production: LatencyProduction = LatencyProduction()
     cache_hits: CacheHits = CacheHits()

@@ -83,11 +83,13 @@ class SkippedRecordError(SteppedOverError):
 class AnswerError(HeadraceError):
     """The request is answered with `error`.
 
-    `details` has at most ten entries, each with a JSON pointer into `input` or into the request.
+    `details` has at most ten entries, each with a JSON pointer into `input` or into the request. `of_input` is True for
+    an error of a backend with evidence that the input is at fault: the backend predicts others.
     """
 
     code: ClassVar[ErrorCode]
     dead_letter: ClassVar[bool] = False
+    of_input = False
 
     def __init__(self, message: str, details: Sequence[ErrorDetail] = ()) -> None:
         super().__init__(message)
@@ -158,13 +160,9 @@ class BackendTimeoutError(BackendUnavailableError):
 
 
 class BackendFailedError(AnswerAndDeadLetterError):
-    """The backend gave no valid predictions.
-
-    `of_input` is True when there is evidence that the input is at fault: the backend predicts others.
-    """
+    """The backend gave no valid predictions."""
 
     code = ErrorCode.BACKEND_ERROR
-    of_input = False
 
 
 class BackendBrokenError(BackendFailedError):

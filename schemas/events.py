@@ -176,6 +176,11 @@ class MetricsDelta(WireModel):
         default=0,
         description="How often the circuit breaker opened, and the worker stopped calling the model server.",
     )
+    input_faults: Count = Field(
+        default=0,
+        description="Requests of this version that failed for their input: the backend predicted others. They count "
+        "in `errors` or `fallbacks` too.",
+    )
 
 
 class Outcome(WireModel):

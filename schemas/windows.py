@@ -20,7 +20,7 @@ RESOLUTIONS_SECONDS = (10, 60, 3600)
 # Four histograms with all their buckets, each of 2^63 - 1 values.
 MAX_DELTA_BYTES = 256 * 1024
 _EMPTY = HistogramBuilder().drain()
-_COUNTS = ("requests", "ok", "cache_hits", "cache_misses", "load_failures", "breaker_opened")
+_COUNTS = ("requests", "ok", "cache_hits", "cache_misses", "load_failures", "breaker_opened", "input_faults")
 _BY_CODE = ("errors", "fallbacks")
 _HISTOGRAMS = ("latency_ms", "end_to_end_ms", "backend_ms", "batch_size")
 
@@ -36,6 +36,7 @@ class Totals(WireModel):
     cache_misses: Count = 0
     load_failures: Count = 0
     breaker_opened: Count = 0
+    input_faults: Count = 0
     latency_ms: Histogram = _EMPTY
     end_to_end_ms: Histogram = _EMPTY
     backend_ms: Histogram = _EMPTY

@@ -137,6 +137,7 @@ _ROWS: "Sequence[tuple[str, str, str]]" = (
     ("failed", "error_share", ".2%"),
     ("load failures", "load_failures", ",.0f"),
     ("breaker opened", "breaker_opened", ",.0f"),
+    ("failed for the input", "input_faults", ",.0f"),
 )
 
 

@@ -25,6 +25,9 @@ def _span(seconds: float) -> str:
 
 _SENTENCES = {
     "error_rate": "{value:.1%} of the requests of the last {window} failed, threshold {threshold:.1%}",
+    "input_faults": (
+        "{value:.1%} of the requests of the last {window} failed for their input, threshold {threshold:.1%}"
+    ),
     "latency_baseline": (
         "p99 of {window} is {value:.1f} ms, baseline {baseline:.1f} ms, threshold {threshold:.1f} ms"
     ),

@@ -36,6 +36,7 @@ class Bin:
         "breaker_opened",
         "cache_hits",
         "failed",
+        "input_faults",
         "latencies",
         "load_failures",
         "lookups",
@@ -49,6 +50,7 @@ class Bin:
         self.lookups = 0
         self.load_failures = 0
         self.breaker_opened = 0
+        self.input_faults = 0
         self.measured = 0
         self.latencies: dict[int, int] | None = {}
         self._p99_ms = 0.0
@@ -62,6 +64,7 @@ class Bin:
         self.lookups += part.cache_hits + part.cache_misses
         self.load_failures += part.load_failures
         self.breaker_opened += part.breaker_opened
+        self.input_faults += part.input_faults
         mine = self.latencies
         if mine is None:
             return
@@ -96,6 +99,7 @@ class Counted:
     failed: int
     load_failures: int
     breaker_opened: int
+    input_faults: int
 
 
 class VersionSeries:
@@ -104,7 +108,7 @@ class VersionSeries:
     def __init__(self) -> None:
         self._tiers: dict[int, dict[int, Bin]] = {seconds: {} for seconds in KEPT_WINDOWS}
         self._newest = dict.fromkeys(KEPT_WINDOWS, 0)
-        self._sums: dict[int, dict[float, tuple[tuple[int, int], tuple[int, int, int, int]]]] = {
+        self._sums: dict[int, dict[float, tuple[tuple[int, int], tuple[int, ...]]]] = {
             seconds: {} for seconds in KEPT_WINDOWS
         }
         self._p99_of_minute: tuple[int, float | None] = (0, None)
@@ -152,16 +156,17 @@ class VersionSeries:
         newest = self._sum(resolution, end, last + 1)
         return Counted(*(one + other for one, other in zip(older, newest, strict=True)))
 
-    def _sum(self, resolution: int, first: int, end: int) -> tuple[int, int, int, int]:
+    def _sum(self, resolution: int, first: int, end: int) -> tuple[int, ...]:
         tier = self._tiers[resolution]
-        asked = failed = load_failures = breaker_opened = 0
+        asked = failed = load_failures = breaker_opened = input_faults = 0
         for number in range(first, end):
             if (found := tier.get(number)) is not None:
                 asked += found.asked
                 failed += found.failed
                 load_failures += found.load_failures
                 breaker_opened += found.breaker_opened
-        return asked, failed, load_failures, breaker_opened
+                input_faults += found.input_faults
+        return asked, failed, load_failures, breaker_opened, input_faults
 
     def requests_by_minute(self, start: float, end: float) -> list[int]:
         """The requests of each whole minute from `start` to before `end`."""

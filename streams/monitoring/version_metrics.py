@@ -34,6 +34,7 @@ class Figures:
     fallbacks: Mapping[str, int]
     load_failures: int
     breaker_opened: int
+    input_faults: int
 
 
 def resolution_for(span: timedelta) -> int:
@@ -68,6 +69,7 @@ def figures(totals: Totals, span_seconds: float) -> Figures:
         fallbacks=dict(sorted(totals.fallbacks.items())),
         load_failures=totals.load_failures,
         breaker_opened=totals.breaker_opened,
+        input_faults=totals.input_faults,
     )
 
 

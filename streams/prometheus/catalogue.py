@@ -127,6 +127,12 @@ BREAKER_OPENED = _counter(
     _VERSION,
     "How often the circuit breaker of this version's backend opened.",
 )
+INPUT_FAULTS = _counter(
+    "headrace_input_faults_total",
+    Source.PREDICT,
+    _VERSION,
+    "Requests of this version that failed for their input: the backend predicted others.",
+)
 REQUEST_LATENCY = _latency(
     "headrace_request_latency_seconds", "From the receipt of a request by the worker to its answer."
 )

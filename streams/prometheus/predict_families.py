@@ -94,6 +94,7 @@ def version_metrics(model_name: str, model_version: str, total: LifetimeCounters
         (catalogue.CACHE_MISSES, total.cache_misses),
         (catalogue.LOAD_FAILURES, total.load_failures),
         (catalogue.BREAKER_OPENED, total.breaker_opened),
+        (catalogue.INPUT_FAULTS, total.input_faults),
     ):
         yield simple(metric, [(own, count)])
     for metric, latencies in (

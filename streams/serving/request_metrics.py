@@ -22,7 +22,8 @@ class VersionCounters(Generic[Latencies]):
     """The counts of one version over some time.
 
     `errors` counts records without predictions by error code, `fallbacks` the requests of this version that
-    production answered, by the code of this version's error. `backend_ms` is the duration of backend calls.
+    production answered, by the code of this version's error. `input_faults` are those of both that failed for their
+    input. `backend_ms` is the duration of backend calls.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class VersionCounters(Generic[Latencies]):
         "end_to_end_ms",
         "errors",
         "fallbacks",
+        "input_faults",
         "latency_ms",
         "load_failures",
         "ok",
@@ -46,6 +48,7 @@ class VersionCounters(Generic[Latencies]):
         self.cache_misses = 0
         self.load_failures = 0
         self.breaker_opened = 0
+        self.input_faults = 0
         self.latency_ms: Latencies = latencies()
         self.end_to_end_ms: Latencies = latencies()
         self.backend_ms: Latencies = latencies()
@@ -61,13 +64,15 @@ class WindowCounters(VersionCounters[HistogramBuilder]):
         self.revision = revision
         self.batch_size = HistogramBuilder()
 
-    def failed(self, code: str) -> None:
+    def failed(self, code: str, *, of_input: bool = False) -> None:
         """Count one record without predictions; MALFORMED_RECORD is one without a response."""
         self.errors[code] += 1
+        self.input_faults += of_input
 
-    def fell_back(self, code: str) -> None:
+    def fell_back(self, code: str, *, of_input: bool = False) -> None:
         """Count one request of this version that production answered, by the code of this version's error."""
         self.fallbacks[code] += 1
+        self.input_faults += of_input
 
     @property
     def requests(self) -> int:
@@ -99,6 +104,7 @@ class LifetimeCounters(VersionCounters[LatencyTotal]):
         self.cache_misses += window.cache_misses
         self.load_failures += window.load_failures
         self.breaker_opened += window.breaker_opened
+        self.input_faults += window.input_faults
         self.calls += window.batch_size.count
         self.examples += int(window.batch_size.total)
         self.latency_ms.add(window.latency_ms)
@@ -195,6 +201,7 @@ class MetricsRegistry:
                 load_failures=window.load_failures,
                 fallbacks=window.fallbacks,
                 breaker_opened=window.breaker_opened,
+                input_faults=window.input_faults,
             )
             self._next_seq += 1
 

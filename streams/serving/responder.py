@@ -90,7 +90,7 @@ class Responder:
         # Only a known model has a revision: a name that a sender made up gets no counters of its own.
         model_name = request.model_name if request.revision else ""
         counters = self._metrics.counters_for(model_name, request.model_version, request.revision)
-        counters.failed(error.code)
+        counters.failed(error.code, of_input=error.of_input)
         counters.latency_ms.add(latency_ms)
         counters.end_to_end_ms.add(now_unix_ms - request.record.timestamp)
         if self._on_failure is not None:
@@ -143,7 +143,7 @@ class Responder:
 
     def _count_fallback(self, request: RequestContext, first_error: AnswerError) -> None:
         own = self._metrics.counters_for(request.model_name, request.model_version, request.revision)
-        own.fell_back(first_error.code)
+        own.fell_back(first_error.code, of_input=first_error.of_input)
 
     def _latency_ms(self) -> float:
         return round((time.monotonic() - self._received_at) * 1000, 3)

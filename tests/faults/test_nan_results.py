@@ -70,7 +70,7 @@ async def test_bad_inputs_of_one_sender_do_not_take_a_version_from_others(
         seen.extend(asked(request))
         writer.write(bad if min(asked(request)) < 0 else answer(doubled(request)))
 
-    settings = await topics(PARTITIONS, postgres_dsn=database)
+    settings = await topics(PARTITIONS, postgres_dsn=database, metrics_interval_seconds=0.25)
     name = f"m-{uuid.uuid4().hex[:12]}"
     async with http_server(serve) as url, asking(settings) as asker:
         version = spec("v1", endpoint=f"{url}/v2/models/m", cache_ttl_seconds=0)
@@ -87,3 +87,6 @@ async def test_bad_inputs_of_one_sender_do_not_take_a_version_from_others(
         assert seen.count(-1) == 2
         worker.terminate()
         assert await worker.ended() == 0
+        await asker.ended()
+        assert sum(delta.input_faults for delta in asker.deltas(name)) == 10
+        assert sum(delta.breaker_opened for delta in asker.deltas(name)) == 0

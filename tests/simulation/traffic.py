@@ -26,7 +26,10 @@ def always(value: float) -> Plan:
 
 @dataclass
 class SimulatedVersion:
-    """Requests arrive as a Poisson process of `rate` per second; `slow` multiplies the backend's time."""
+    """Requests arrive as a Poisson process of `rate` per second; `slow` multiplies the backend's time.
+
+    With `inputs_are_bad` all errors are faults of the input.
+    """
 
     model_name: str
     version: str
@@ -34,6 +37,7 @@ class SimulatedVersion:
     hit_share: Plan = field(default_factory=lambda: always(0.0))
     error_share: Plan = field(default_factory=lambda: always(0.0))
     slow: Plan = field(default_factory=lambda: always(1.0))
+    inputs_are_bad: bool = False
     median_ms: float = 8.0
     sigma: float = 0.4
 
@@ -93,6 +97,7 @@ class SimulatedVersion:
             load_failures=0,
             fallbacks={},
             breaker_opened=0,
+            input_faults=failed if self.inputs_are_bad else 0,
         )
 
 

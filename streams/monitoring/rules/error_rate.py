@@ -1,6 +1,6 @@
-"""PURE. The rule `error_rate`."""
+"""PURE. The rules `error_rate` and `input_faults`."""
 
-from schemas.alert_rules import ErrorRate
+from schemas.alert_rules import ErrorRate, InputFaults
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, Evaluation
 from streams.monitoring.rules.model_view import ModelView
 from streams.monitoring.series import VersionSeries
@@ -12,6 +12,8 @@ def error_rate(
     view: ModelView, version: str, series: VersionSeries, rule: ErrorRate, now: float
 ) -> Evaluation | None:
     """The share of failed requests against the error budget, in several pairs of windows.
+
+    Requests that failed for their input do not count; `input_faults` is their rule.
 
     Multi-window, multi-burn-rate alerting (The Site Reliability Workbook, chapter 5). A pair is breached when
     both its windows are over the threshold: the long window shows that the budget is being used up, the short
@@ -27,8 +29,8 @@ def error_rate(
             sum(each.counted(now, seconds).asked for each in denominator)
             for seconds in (burn.long_seconds, burn.short_seconds)
         )
-        long_share = _share(series.counted(now, burn.long_seconds).failed, long_asked)
-        short_share = _share(series.counted(now, burn.short_seconds).failed, short_asked)
+        long_share = _share(_failed(series, now, burn.long_seconds), long_asked)
+        short_share = _share(_failed(series, now, burn.short_seconds), short_asked)
         cleared = cleared and short_share <= RESOLVE_SHARE * threshold
         first = series.first_asked_at
         if long_asked < rule.min_requests or first is None or now - first < burn.short_seconds:
@@ -49,6 +51,26 @@ def error_rate(
         breached=worst.breached,
         cleared=cleared and not worst.breached,
     )
+
+
+def input_faults(series: VersionSeries, rule: InputFaults, now: float) -> Evaluation | None:
+    """The share of requests that failed for their input; None without enough requests."""
+    counted = series.counted(now, rule.window_seconds)
+    if counted.asked < rule.min_requests:
+        return None
+    share, threshold = counted.input_faults / counted.asked, rule.percent / 100
+    return Evaluation(
+        value=share,
+        threshold=threshold,
+        window_seconds=rule.window_seconds,
+        breached=share > threshold,
+        cleared=share <= RESOLVE_SHARE * threshold,
+    )
+
+
+def _failed(series: VersionSeries, now: float, seconds: float) -> int:
+    counted = series.counted(now, seconds)
+    return counted.failed - counted.input_faults
 
 
 def _share(part: int, whole: int) -> float:

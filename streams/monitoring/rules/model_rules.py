@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from schemas.alert_rules import ModelRules, Occurrences
 from schemas.events import Alert
-from streams.monitoring.rules.error_rate import error_rate
+from streams.monitoring.rules.error_rate import error_rate, input_faults
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
 from streams.monitoring.rules.latency import latency_baseline, latency_production
 from streams.monitoring.rules.model_view import ModelView
@@ -45,6 +45,8 @@ def _evaluations(
         yield "error_rate", error_rate(view, version, series, rules.error_rate, now)
     if not version:
         return
+    if rules.input_faults.enabled:
+        yield "input_faults", input_faults(series, rules.input_faults, now)
     if rules.latency_baseline.enabled:
         fired = alert("latency_baseline")
         # While an alert fires its baseline is kept, else the slow minutes would become the baseline.

@@ -84,6 +84,7 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
         tally.failed("INVALID_INPUT")
         tally.fell_back("BACKEND_ERROR")
         tally.breaker_opened += 1
+        tally.input_faults += 1
         tally.latency_ms.add(3.0, 11)
         tally.end_to_end_ms.add(70.0, 11)
         book.meter("m", "v1").called(6, 0.25)
@@ -103,6 +104,7 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
     assert values.value("headrace_cache_hits_total", **v1) == 8
     assert values.value("headrace_cache_misses_total", **v1) == 12
     assert values.value("headrace_breaker_opened_total", **v1) == 2
+    assert values.value("headrace_input_faults_total", **v1) == 2
     assert values.value("headrace_load_failures_total", model_name="m", model_version="v2") == 1
     assert values.value("headrace_request_latency_seconds_sum", **v1) == pytest.approx(0.066)
     assert values.value("headrace_request_latency_seconds_bucket", **v1, le="0.0028284271") == 0

@@ -62,3 +62,20 @@ def test_the_revision_only_rises() -> None:
     metrics.meter("m", "v1").breaker_opened()
     (delta,) = metrics.close_window(START)
     assert (delta.revision, delta.breaker_opened) == (3, 1)
+
+
+def test_requests_that_failed_for_their_input_are_counted_apart() -> None:
+    """They are among the errors and fallbacks."""
+    metrics = MetricsRegistry("w", "b", START)
+    counters = metrics.counters_for("m", "v1", 1)
+    counters.failed("BACKEND_ERROR", of_input=True)
+    counters.failed("BACKEND_ERROR")
+    counters.fell_back("BACKEND_ERROR", of_input=True)
+    assert metrics.lifetime_counters("m", "v1").input_faults == 2
+    (delta,) = metrics.close_window(START)
+    assert (delta.errors, delta.fallbacks, delta.input_faults) == (
+        {"BACKEND_ERROR": 2},
+        {"BACKEND_ERROR": 1},
+        2,
+    )
+    assert metrics.lifetime_counters("m", "v1").input_faults == 2

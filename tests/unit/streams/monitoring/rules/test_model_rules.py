@@ -116,6 +116,21 @@ def test_an_outage_fires_within_seconds(share: float, within: int) -> None:
     assert fired.value > fired.threshold == pytest.approx(0.2)
 
 
+def test_bad_inputs_have_a_rule_of_their_own() -> None:
+    """They use up no error budget; a canary that cannot predict what production predicts is seen by them."""
+    simulation = two({"error_share": always(0.05), "inputs_are_bad": True})
+    (fired,) = simulation.run(WARM + 300)
+    assert events_of([fired]) == [("v2", "input_faults", "firing")]
+    assert fired.severity == "warning"
+    assert fired.value > fired.threshold == pytest.approx(0.02)
+
+
+def test_a_few_bad_inputs_are_silent() -> None:
+    """A sender's mistakes concern nobody else."""
+    simulation = one(50.0, error_share=always(0.01), hit_share=always(0.0), inputs_are_bad=True)
+    assert simulation.run(600) == []
+
+
 def minute_by_minute(
     requests: int, errors: Callable[[int], int], minutes: int
 ) -> tuple[int, Evaluation] | None:
