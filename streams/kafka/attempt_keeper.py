@@ -134,6 +134,9 @@ class AttemptKeeper:
                     first_offset=offset,
                     attempts=attempt,
                 )
+        for tp in new:
+            # To be committed before a record is read: what is deleted before that then counts as lost.
+            self._consumer.offsets.pass_over(Partition(*tp), starts[tp])
         self._is_open = True
         return True
 

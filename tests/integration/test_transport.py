@@ -367,6 +367,19 @@ async def test_deleted_records_are_counted(topics: MakeTopics) -> None:
     assert handled.offsets == list(range(60, 100))
 
 
+async def test_a_loss_before_the_first_record_is_counted(topics: MakeTopics) -> None:
+    """A partition's start is committed when it is first assigned."""
+    settings = await topics(partitions=1)
+    async with running(settings, Handled()):
+        await until_committed(settings, 0)
+    await produce(settings, 80)
+    await delete_records(settings, settings.topic_requests, 30)
+    handled = Handled()
+    async with running(settings, handled) as app:
+        await handled.until(lambda: len(handled.offsets) == 50)
+        assert consumer_of(app).lost.total == {settings.topic_requests: 30}
+
+
 async def test_a_loss_is_counted_when_no_record_is_left(topics: MakeTopics) -> None:
     """The new position is committed, so the next owner of the partition does not count it again."""
     settings = await topics(partitions=1)
