@@ -26,6 +26,11 @@ class WorkerSettings(Section):
         8,
         description="Number of full slices that are worked on at once; a smaller slice counts by its records.",
     )
+    slices_set_aside: Positive = Field(
+        8,
+        description="Number of full slices that may wait for slow versions beside slices_in_flight, so that other "
+        "versions go on.",
+    )
     registry_poll_seconds: Seconds = Field(
         1.0,
         description="Longest interval between two polls of the registry's epoch. Without a hint from Redis, a worker "

@@ -42,4 +42,4 @@ class PartitionAssignment:
         """True when every known record of the key's partition is processed; False before the first fetch."""
         consumer = consumer_of(self._app)
         tp = TP(self._topic, self.partition_of(key))
-        return consumer.offsets.outstanding == 0 and consumer.is_caught_up(tp)
+        return consumer.offsets.is_idle and consumer.is_caught_up(tp)

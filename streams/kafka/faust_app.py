@@ -87,6 +87,6 @@ def progress_of(app: WorkerApp) -> Progress:
     consumer = consumer_of(app)
     # A rebalance that does not end counts as work without progress.
     return Progress(
-        waiting=app.rebalancing or consumer.offsets.outstanding > 0 or consumer.lag() > 0,
+        waiting=app.rebalancing or not consumer.offsets.is_idle or consumer.lag() > 0,
         done=consumer.offsets.acknowledged_total + app.rebalancing_count,
     )

@@ -67,7 +67,7 @@ class Slice:
     """Consecutive records of one partition that are fetched and handled together.
 
     A record is answered when the broker has all outputs of it. `records` has at least the unanswered records, in
-    their order, and `weight` is theirs. `generation` is the consumer group's when the records were fetched,
+    their order, and `weight` is theirs. A slice that is set aside has `weight_aside` in place of it. `generation` is the consumer group's when the records were fetched,
     `received_at` is `time.monotonic()` in seconds, and `end` is the offset to read after the slice: larger than the
     last record's + 1 before a marker of a transaction. `attempt` is how often the records were begun, with this time
     (`streams/kafka/attempt_ledger.py`).
@@ -86,6 +86,7 @@ class Slice:
         "received_at",
         "records",
         "weight",
+        "weight_aside",
     )
 
     def __init__(
@@ -104,6 +105,7 @@ class Slice:
         self.generation = generation
         self.received_at = received_at
         self.weight = weight_of(records, limits)
+        self.weight_aside = 0
         self.first_offset = records[0].offset
         self.end = max(next_offset, records[-1].offset + 1)
         self.acknowledged = False
@@ -129,6 +131,17 @@ class Slice:
         offsets = set(unanswered())
         self.records = [record for record in self.records if record.offset in offsets]
         weight = weight_of(self.records, self._limits)
+        if self.weight_aside:
+            self.weight_aside = weight
+        else:
+            self._become(weight)
+
+    def set_aside(self) -> None:
+        """Let what is unanswered weigh nothing from now on, but as `weight_aside`."""
+        self.weight_aside = self.weight
+        self._become(0)
+
+    def _become(self, weight: int) -> None:
         lost, self.weight = self.weight - weight, weight
         if lost:
             for observer in self._observers:
@@ -171,7 +184,7 @@ class OffsetTracker:
         self._acknowledged: dict[Partition, int] = {}
         self._settled: dict[Partition, int] = {}
         self.outstanding = 0
-        """The total weight of the unacknowledged slices."""
+        """The total weight of the unacknowledged slices that are not set aside."""
         self.acknowledged_total = 0
         """The number of slices that were ever acknowledged."""
 
@@ -181,6 +194,16 @@ class OffsetTracker:
         self._tracked.add(fetched)
         self.outstanding += fetched.weight
         fetched.on_lighter(self._lighter)
+
+    @property
+    def is_idle(self) -> bool:
+        """True when every slice is acknowledged."""
+        return not self._tracked
+
+    @property
+    def set_aside(self) -> int:
+        """The total weight of the slices that are set aside."""
+        return sum(tracked.weight_aside for tracked in self._tracked)
 
     def acknowledge(self, done: Slice) -> None:
         """Mark a slice whose outputs are all delivered; ignores a slice that is acknowledged or not tracked."""

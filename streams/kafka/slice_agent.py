@@ -1,7 +1,10 @@
 """The Faust agent that passes a topic's slices to a handler."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import faust
@@ -9,6 +12,7 @@ import faust
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from streams.kafka.batch_reader import UnreadableBatch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
+from streams.kafka.slice_room import SliceRoom
 from streams.kafka.stepping_over import StepOver
 
 SliceHandler = Callable[[Slice], Awaitable[None]]
@@ -21,24 +25,26 @@ def slice_agent(
     *,
     step_over: StepOver,
     slices_in_flight: int,
+    slices_set_aside: int = 0,
     in_order: bool = False,
     on_fault: Callable[[BaseException], None],
 ) -> None:
     """Add the agent to an app that has not started.
 
     The agent handles slices of up to `slices_in_flight` full slices' weight concurrently, or one slice at a time
-    with `in_order`. A slice weighs less as its records are answered. The agent acknowledges a slice when `handle`
-    returns. A batch that cannot be read, and a record that ended too many processes, go to `step_over` instead. When one
-    of the two raises, the agent calls `on_fault`, which must end the process: Kafka delivers the slice again only after
-    a restart or a rebalance.
+    with `in_order`. A slice weighs less as its records are answered. Beside them, slices of up to `slices_set_aside`
+    full slices' weight may wait for what is slow. The agent acknowledges a slice when `handle` returns. A batch that
+    cannot be read, and a record that ended too many processes, go to `step_over` instead. When one of the two raises,
+    the agent calls `on_fault`, which must end the process: Kafka delivers the slice again only after a restart or a
+    rebalance.
     """
-    room = _Room(slices_in_flight * FULL_SLICE_WEIGHT)
+    size = 0 if in_order else slices_in_flight * FULL_SLICE_WEIGHT
+    room = SliceRoom(size, slices_set_aside * FULL_SLICE_WEIGHT)
+    lighter = asyncio.Event()
     handling: set[asyncio.Task[None]] = set()
 
     async def handle_one(event: Any) -> None:
         handled: Slice = event.value
-        if not in_order:
-            handled.on_lighter(room.lighter)
         try:
             first = handled.records[0]
             if type(first) is UnreadableBatch:
@@ -53,35 +59,24 @@ def slice_agent(
         except BaseException as error:  # noqa: BLE001  # any failure must end the process
             on_fault(error)
         finally:
-            room.leave(room.size if in_order else handled.weight)
+            room.leaves(handled)
+            lighter.set()
+
+    async def enter(entering: Slice) -> None:
+        now = time.monotonic()
+        while not room.enters(entering, now):
+            lighter.clear()
+            set_aside_in = room.next_at(now) - now
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lighter.wait(), None if math.isinf(set_aside_in) else set_aside_in)
+            now = time.monotonic()
+        entering.on_lighter(lambda *_: lighter.set())
 
     async def read(stream: Any) -> None:
         async for event in stream.noack().events():
-            await room.enter(room.size if in_order else event.value.weight)
+            await enter(event.value)
             task = asyncio.create_task(handle_one(event))
             handling.add(task)
             task.add_done_callback(handling.discard)
 
     app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"))(read)
-
-
-class _Room:
-    """A semaphore of weights: admits slices in their order while there is room for their weight."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free = size
-        self._left = asyncio.Event()
-
-    async def enter(self, weight: int) -> None:
-        while self._free < weight:
-            self._left.clear()
-            await self._left.wait()
-        self._free -= weight
-
-    def leave(self, weight: int) -> None:
-        self._free += weight
-        self._left.set()
-
-    def lighter(self, _: Slice, lost: int) -> None:
-        self.leave(lost)

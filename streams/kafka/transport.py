@@ -14,10 +14,11 @@ Invariants:
    that, the handler may say which records are not answered yet; what is before the first of them may be committed.
 3. Acknowledging a slice of an earlier assignment changes nothing.
 4. Which records may be begun is committed before that (`streams/kafka/attempt_ledger.py`).
-5. The unacknowledged slices weigh at most `max_outstanding` + 1 full slices. This bounds memory to about twice that
-   many times `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. A slice
-   weighs as much as its unanswered records, up to twice of them while others are dropped. So many small slices, and
-   the rests of many large ones, may wait for a slow model server without holding back the others.
+5. The unacknowledged slices that are not set aside weigh at most `max_outstanding` + 1 full slices; the others have a
+   limit of their own (`streams/kafka/slice_room.py`). This bounds memory to about twice that many times
+   `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. A slice weighs as
+   much as its unanswered records, up to twice of them while others are dropped. So many small slices, and the rests
+   of many large ones, may wait for a slow model server without holding back the others.
 6. The producer is idempotent and waits for all in-sync replicas.
 
 This module uses private names of faust-streaming and aiokafka, whose versions are pinned exactly;

@@ -271,7 +271,13 @@ CONSUMER_INFLIGHT_SLICES = _gauge(
     "headrace_consumer_inflight_slices",
     Source.ROLES,
     ("topic",),
-    "Unacknowledged slices, in units of one full slice.",
+    "Unacknowledged slices that are not set aside, in units of one full slice.",
+)
+CONSUMER_SET_ASIDE_SLICES = _gauge(
+    "headrace_consumer_set_aside_slices",
+    Source.ROLES,
+    ("topic",),
+    "Slices that are set aside, because they wait for a slow version, in units of one full slice.",
 )
 CONSUMER_STEPPED_OVER = _counter(
     "headrace_consumer_stepped_over_total",

@@ -31,8 +31,11 @@ class ConsumerMetrics:
         oldest_ms = consumer.offsets.oldest_ms()
         age_seconds = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
         yield simple(catalogue.CONSUMER_OLDEST_AGE, [(of_topic, age_seconds)])
-        inflight = consumer.offsets.outstanding / FULL_SLICE_WEIGHT
-        yield simple(catalogue.CONSUMER_INFLIGHT_SLICES, [(of_topic, inflight)])
+        for metric, weight in (
+            (catalogue.CONSUMER_INFLIGHT_SLICES, consumer.offsets.outstanding),
+            (catalogue.CONSUMER_SET_ASIDE_SLICES, consumer.offsets.set_aside),
+        ):
+            yield simple(metric, [(of_topic, weight / FULL_SLICE_WEIGHT)])
         yield simple(
             catalogue.CONSUMER_STEPPED_OVER,
             [(with_label(of_topic, "code", code), count) for code, count in self._step_over.counts.items()],

@@ -65,6 +65,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             slice_max_records=settings.slice_max_records,
             slices_in_flight=settings.slices_in_flight,
             slices_ahead=settings.slices_in_flight,
+            slices_set_aside=settings.slices_set_aside,
         )
         context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
         await _wait_for_loads(refresher, context)

@@ -45,7 +45,8 @@ class RoleContext:
 class RoleConsumer:
     """Reads `topic` for a role; `app` has the producer of the role's output.
 
-    At most `slices_in_flight` full slices are handled concurrently, and `slices_ahead` more are fetched. `in_order`
+    At most `slices_in_flight` full slices are handled concurrently, and `slices_ahead` more are fetched. Slices that
+    wait for long may be set aside, up to `slices_set_aside` full ones. `in_order`
     handles one slice at a time, in the order of the partition's offsets.
     """
 
@@ -59,12 +60,14 @@ class RoleConsumer:
         slice_max_records: int,
         slices_in_flight: int = 1,
         slices_ahead: int = 1,
+        slices_set_aside: int = 0,
         in_order: bool = False,
     ) -> None:
         settings = context.settings
         self._context = context
         self._topic = topic
         self._slices_in_flight = slices_in_flight
+        self._slices_set_aside = slices_set_aside
         self._in_order = in_order
         self.app = worker_app(
             TransportOptions(
@@ -105,6 +108,7 @@ class RoleConsumer:
             handle,
             step_over=step_over,
             slices_in_flight=self._slices_in_flight,
+            slices_set_aside=self._slices_set_aside,
             in_order=self._in_order,
             on_fault=context.on_fault,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from asyncio import StreamWriter
+from itertools import cycle
 from typing import Any
 
 from schemas.events import ErrorCode, PredictResponse
@@ -12,12 +13,17 @@ from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, asked, doubled, http_server
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.asking import PARTITIONS, asking
+from tests.support.worker.http_pages import Samples, scraped
 from tests.support.worker.process import StartWorker
 
 PATH = "/v2/models/m"
 # No call ends by its timeout, however slow the machine is.
 TIMEOUT_MS = 600_000
 LEARNED_SECONDS = 0.5
+# Slices of ten records, of which room is for two and for eight beside them.
+SMALL = {"slice_max_records": 10, "slices_in_flight": 2, "slices_set_aside": 8}
+# More than have room at once, one in a slice.
+HELD = 45
 
 
 class HeldServer:
@@ -152,3 +158,81 @@ async def test_a_deadline_that_cannot_be_met_is_answered_before_it_has_passed(
         worker.kill()
         await worker.ended()
         assert len(waiting) == 3600
+
+
+async def test_what_waits_for_a_slow_version_holds_up_no_other(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """Neither the other version of its model, nor another model, in any partition; nobody fails."""
+    settings = await topics(PARTITIONS, postgres_dsn=database, http_port=0, **SMALL)
+    well, held, model, other = HeldServer(), HeldServer(), new_name(), new_name()
+    well.open.set()
+    held.open.set()
+    async with http_server(well.handle) as url, http_server(held.handle) as slow, asking(settings) as asker:
+        await apply(
+            database,
+            event("register", model, model=version("v1", url)),
+            event("promote", model, version="v1"),
+            event("register", model, model=version("v2", slow)),
+            event("canary", model, version="v2", weight=50),
+            event("register", other, model=version("v1", url)),
+            event("promote", other, version="v1"),
+        )
+        worker = start_worker(settings, "predict")
+        page = f"http://127.0.0.1:{(await worker.logged('http served'))['port']}"
+        everybody = [f"u{number}" for number in range(20)]
+        versions = [each.model_version for each in await asker.ask(model, range(20), users=everybody)]
+        of_v1, of_v2 = (
+            [user for user, found in zip(everybody, versions, strict=True) if found == name]
+            for name in ("v1", "v2")
+        )
+        held.open.clear()
+        waiting, others = [], []
+        for number, user in zip(range(HELD), cycle(of_v2), strict=False):
+            xs = range(1000 + 10 * number, 1010 + 10 * number)
+            waiting += await asker.send(model, xs[:1], users=[user])
+            others += await asker.send(model, xs[1:6], users=of_v1)
+            others += await asker.send(other, xs[6:])
+        assert codes(await asker.answers(others)) == {None}
+
+        def all_wait(samples: Samples) -> bool:
+            return samples.total("headrace_waiting_requests", model_name=model, model_version="v2") == HELD
+
+        samples = await scraped(page, all_wait, "what waits")
+        assert samples.total("headrace_consumer_set_aside_slices") > 0
+        held.open.set()
+        assert codes(await asker.answers(waiting)) == {None}
+        worker.terminate()
+        assert await worker.ended() == 0
+        await asker.ended()
+        assert asker.letters() == {}
+
+
+async def test_a_backlog_for_a_slow_version_is_held_back_and_worked_off(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """No more of it waits in the worker than has room; none of it fails."""
+    settings = await topics(PARTITIONS, postgres_dsn=database, http_port=0, **SMALL)
+    held, model = HeldServer(), new_name()
+    limit = (SMALL["slices_in_flight"] + SMALL["slices_set_aside"]) * SMALL["slice_max_records"]
+    async with http_server(held.handle) as url, asking(settings) as asker:
+        await apply(
+            database,
+            event("register", model, model=version("v1", url)),
+            event("promote", model, version="v1"),
+        )
+        ids = await asker.send(model, range(5 * limit))
+        worker = start_worker(settings, "predict")
+        page = f"http://127.0.0.1:{(await worker.logged('http served'))['port']}"
+
+        def is_full(samples: Samples) -> bool:
+            return samples.total("headrace_consumer_set_aside_slices") > SMALL["slices_set_aside"] - 1
+
+        samples = await scraped(page, is_full, "as much as is set aside at most")
+        assert samples.total("headrace_waiting_requests", model_name=model) <= limit
+        held.open.set()
+        assert [each.predictions for each in await asker.answers(ids)] == [2 * x for x in range(5 * limit)]
+        worker.terminate()
+        assert await worker.ended() == 0
+        await asker.ended()
+        assert asker.letters() == {}
