@@ -17,8 +17,8 @@ CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-monitoring \
-  test-containers faults-control demo screenshot bench bench-backends bench-log bench-memory bench-overload \
-  bench-registry bench-rollback bench-scrape bench-startup bench-tracing
+  test-containers faults-control fuzz demo screenshot bench bench-backends bench-log bench-memory \
+  bench-overload bench-registry bench-rollback bench-scrape bench-startup bench-tracing
 
 # `##@` begins a group, `##` after a target describes it.
 help: ## list every target by purpose
@@ -91,6 +91,9 @@ test-containers: $(STAMP) ## integration tests on containers, the image, the com
 faults-control: $(STAMP) ## kill the control worker at every step, and stop PostgreSQL for long; CONTROL_ROUNDS=50
 	CONTROL_ROUNDS=$(or $(CONTROL_ROUNDS),50) OUTAGE_SECONDS=30 $(PYTEST) \
 	  tests/faults/test_control_dies.py tests/faults/test_postgres_outage.py
+
+fuzz: $(STAMP) ## any record on every topic, with kills, for FUZZ_SECONDS=600; it prints what it has tried
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(BIN)/pytest $(PYTEST_ARGS) tests/faults/test_any_record.py -k fuzz
 
 ##@ Show
 

@@ -70,6 +70,10 @@ class WorkerProcess:
         await asyncio.to_thread(self._reader.join, DEADLINE_SECONDS)
         return code
 
+    async def exited(self) -> None:
+        """Wait for its end, however long it runs."""
+        await asyncio.to_thread(self._reader.join)
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
