@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from aiokafka.errors import BrokerResponseError, UnknownTopicOrPartitionError
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.types import (
@@ -162,14 +162,14 @@ class FetchedByName:
     topics: Sequence[tuple[str, Sequence[tuple[Any, ...]]]]
     API_VERSION: int
 
-    def partitions_with(self, error: type[BrokerResponseError]) -> list[Partition]:
-        """The partitions that were answered with an error."""
-        return [
-            Partition(topic, partition)
+    def failures(self) -> dict[Partition, int]:
+        """The error codes of the partitions that were answered with one."""
+        return {
+            Partition(topic, partition): code
             for topic, partitions in self.topics
             for partition, code, *_ in partitions
-            if code == error.errno
-        ]
+            if code
+        }
 
 
 def with_names(response: Any, ids: Mapping[str, str]) -> FetchedByName:

@@ -25,6 +25,9 @@ log = structlog.get_logger("streams.partitions")
 
 RETRY_SECONDS = 0.1
 
+_UNKNOWN_TOPIC = UnknownTopicOrPartitionError.errno
+_OUT_OF_RANGE = OffsetOutOfRangeError.errno
+
 
 class TopicIdentity:
     """The ids of the topics that `kafka` reads; it must have started.
@@ -91,14 +94,19 @@ class TopicIdentity:
         has_ids = all(map(self.id_of, dict(request.topics)))
         asked = FetchById(request, ids) if has_ids else request
         response = with_names(await self._send(node_id, asked, **options), ids)
-        if unknown := {each.topic for each in response.partitions_with(UnknownTopicOrPartitionError)}:
+        if failures := response.failures():
+            await self._note_failures(request, failures)
+        return response
+
+    async def _note_failures(self, request: FetchRequest, failures: Mapping[Partition, int]) -> None:
+        if unknown := {each.topic for each, code in failures.items() if code == _UNKNOWN_TOPIC}:
             # The fetcher would ask again at once.
             await asyncio.sleep(RETRY_SECONDS)
             await self._look_for_others(unknown)
-        for partition in response.partitions_with(OffsetOutOfRangeError):
-            offsets = {number: offset for number, offset, _ in dict(request.topics)[partition.topic]}
-            self._on_out_of_range(partition, offsets[partition.partition])
-        return response
+        for topic, partitions in request.topics:
+            for number, offset, _ in partitions:
+                if failures.get(Partition(topic, number)) == _OUT_OF_RANGE:
+                    self._on_out_of_range(Partition(topic, number), offset)
 
     async def _look_for_others(self, topics: Collection[str]) -> None:
         """Rejoin the group when the cluster has other topics of these names."""

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from aiokafka.errors import NoError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from aiokafka.errors import OffsetOutOfRangeError, UnknownTopicOrPartitionError
 from aiokafka.protocol.fetch import FetchRequest
 
 from streams.kafka.fetch_by_id import FetchById, with_names
@@ -47,8 +47,7 @@ def test_a_response_has_names() -> None:
     named = with_names(response(0), IDS)
     assert named.topics == [("t", [(3, 0, 100, 90, 10, [(7, 80)], -1, b"records")])]
     assert named.API_VERSION == 11
-    assert named.partitions_with(NoError) == [Partition("t", 3)]
-    assert named.partitions_with(OffsetOutOfRangeError) == []
+    assert named.failures() == {}
 
 
 def test_no_records_are_no_bytes() -> None:
@@ -61,7 +60,7 @@ def test_no_records_are_no_bytes() -> None:
 def test_a_topic_that_is_gone_is_unknown(error: int) -> None:
     """Whether the broker has another topic of the name, or none."""
     named = with_names(response(error), IDS)
-    assert named.partitions_with(UnknownTopicOrPartitionError) == [Partition("t", 3)]
+    assert named.failures() == {Partition("t", 3): UnknownTopicOrPartitionError.errno}
 
 
 def test_a_response_of_an_old_broker_is_as_it_was() -> None:
@@ -69,4 +68,4 @@ def test_a_response_of_an_old_broker_is_as_it_was() -> None:
     old = SimpleNamespace(API_VERSION=10, topics=[("t", [(3, 1, -1)])])
     named = with_names(old, IDS)
     assert (named.API_VERSION, named.topics) == (10, old.topics)
-    assert named.partitions_with(OffsetOutOfRangeError) == [Partition("t", 3)]
+    assert named.failures() == {Partition("t", 3): OffsetOutOfRangeError.errno}
