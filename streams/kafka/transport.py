@@ -124,10 +124,13 @@ class SliceConsumer(CommittingConsumer):
         limit = self.transport.options.max_outstanding * FULL_SLICE_WEIGHT
         if self.offsets.outstanding >= limit:
             self._slot_freed.clear()
-            try:
-                await asyncio.wait_for(self._slot_freed.wait(), timeout)
-            except TimeoutError:
-                return False
+            # A consumer that fetches nothing for five minutes would leave its group. Whether a busy worker makes
+            # progress is for the watchdog to judge.
+            with self.kafka._subscription.fetch_context():
+                try:
+                    await asyncio.wait_for(self._slot_freed.wait(), timeout)
+                except TimeoutError:
+                    return False
         return self.offsets.outstanding < limit
 
     def _to_message(self, tp: TP, record: Sequence[Record]) -> ConsumerMessage:

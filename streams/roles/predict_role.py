@@ -120,8 +120,8 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             async with (
                 consumer.reading(
                     pipeline.process,
-                    attempts=lambda: pipeline.calls_done,
-                    # A slice may wait for a slow model server; each of its calls ends by its own timeout.
+                    attempts=lambda: metrics.calls_ended,
+                    # A slice may wait for many calls of a slow model server; each of them ends by its own timeout.
                     stall_seconds=lambda: max(
                         settings.watchdog_seconds, 2 * tables.current.longest_timeout_seconds()
                     ),

@@ -129,12 +129,6 @@ class Coalescer:
         # By the cache prefix of a version, then by the digest of an input.
         self._in_flight: dict[bytes, dict[bytes, CoalescedCall]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls_done = 0
-
-    @property
-    def calls_done(self) -> int:
-        """How many batches have ended, with predictions or errors."""
-        return self._calls_done
 
     def start_calls(
         self, requests: Mapping[ServedVersion, Sequence[RequestContext]], waiting: WaitingRequests
@@ -176,7 +170,6 @@ class Coalescer:
             async with aclosing(self._infer(call)) as parts:
                 async for start, results in parts:
                     digests = call.settle(start, results)
-                    self._calls_done += 1
                     await self._store(version, digests, results)
                     self._forget(call, digests)
         except Exception:  # an internal fault; the requests still need a response

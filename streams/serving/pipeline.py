@@ -84,11 +84,6 @@ class Pipeline:
         self._coalescer = Coalescer(self._infer_and_validate, self._store)
         self.bulkhead = Bulkhead()
 
-    @property
-    def calls_done(self) -> int:
-        """How many calls have ended: progress for the watchdog while a slice takes long."""
-        return self._coalescer.calls_done
-
     async def process(self, handled: Slice) -> None:
         """Answer every record of a slice; returns when the broker has all outputs.
 

@@ -135,6 +135,8 @@ class MetricsRegistry:
         self._windows: dict[tuple[str, str], WindowCounters] = {}
         self._revisions: dict[tuple[str, str], int] = {}
         self._lifetimes: dict[tuple[str, str], LifetimeCounters] = {}
+        self.calls_ended = 0
+        """The number of backend calls of all versions that have ended, with predictions or errors."""
 
     def counters_for(self, model_name: str, model_version: str, revision: int) -> WindowCounters:
         """The counters of the current window.
@@ -216,6 +218,7 @@ class VersionMeter:
 
     def called(self, batch_size: int, seconds: float) -> None:
         """Count a call that has ended, with predictions or errors."""
+        self._metrics.calls_ended += 1
         counters = self._counters
         counters.batch_size.add(batch_size)
         counters.backend_ms.add(seconds * 1000)

@@ -21,6 +21,9 @@ from tests.support.worker.process import StartWorker
 # Fewer than a slice takes.
 BACKLOG = 300
 CALLS = 4
+# The watchdog allows twice the timeout of a version, if that is more than its setting.
+WATCHDOG_SECONDS = 4
+PAUSE_SECONDS = 0.1
 
 
 class TurnstileServer:
@@ -45,7 +48,12 @@ class TurnstileServer:
 
 @asynccontextmanager
 async def backlog_before(
-    settings: Settings, database: str, *, backlog: int = BACKLOG, partitions: int = 1
+    settings: Settings,
+    database: str,
+    *,
+    backlog: int = BACKLOG,
+    partitions: int = 1,
+    timeout_ms: int = 600_000,
 ) -> AsyncIterator[tuple[TurnstileServer, TopicLog]]:
     """A registered version of such a server, and requests 0 to `backlog` - 1 to each partition in turn."""
     server = TurnstileServer()
@@ -57,7 +65,7 @@ async def backlog_before(
         version = spec(
             "v1",
             endpoint=f"{url}/v2/models/m",
-            timeout_ms=600_000,
+            timeout_ms=timeout_ms,
             max_batch=1,
             max_calls=CALLS,
             cache_ttl_seconds=0,
@@ -121,3 +129,28 @@ async def test_answers_and_commits_do_not_wait_for_the_slice(
         await log.to_end()
         numbers = answered(log, settings)
         assert {number for number in numbers if numbers.count(number) > 1} <= before - set(range(committed))
+
+
+async def test_the_watchdog_lets_a_worker_work(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """A slice takes several times as long as it allows for no progress; each call is short."""
+    settings = await topics(1, postgres_dsn=database, watchdog_seconds=1)
+    async with backlog_before(settings, database, timeout_ms=WATCHDOG_SECONDS * 500) as (server, log):
+        worker = start_worker(settings)
+        await worker.ready()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 3 * WATCHDOG_SECONDS
+        admitted = 0
+        while loop.time() < end:
+            # Each of the calls in flight waits for as many others at most.
+            server.admit(1)
+            admitted += 1
+            await log.until(lambda: len(answered(log, settings)) >= admitted, f"{admitted} answers")
+            await asyncio.sleep(PAUSE_SECONDS)
+        assert admitted < BACKLOG
+        server.admit(BACKLOG)
+        await log.until(lambda: len(answered(log, settings)) == BACKLOG, "all answers")
+        assert worker.count("no progress; ending the process") == 0
+        worker.terminate()
+        assert await worker.ended() == 0

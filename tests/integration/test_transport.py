@@ -16,7 +16,7 @@ from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
 from streams.kafka.transport import SliceConsumer
-from tests.support.deadline import DEADLINE_SECONDS, wait_until
+from tests.support.deadline import DEADLINE_SECONDS, Signal, wait_until
 from tests.support.kafka.administration import commit_for, committed_offsets, delete_records, make_anew
 from tests.support.kafka.topic_log import topic_log
 from tests.support.stack.services import MakeTopics
@@ -171,6 +171,36 @@ async def test_no_more_is_handed_out_than_allowed(topics: MakeTopics) -> None:
             handled.release(held)
         await handled.until(lambda: len(handled.offsets) == 100)
     assert handled.offsets == list(range(100))
+
+
+async def test_a_member_whose_slots_are_full_stays_in_its_group(topics: MakeTopics) -> None:
+    """However long its slices take: it would leave without a line, and come back when one is done."""
+    settings = await topics(partitions=1)
+    await produce(settings, 100)
+    handled, heartbeats = Handled(hold=True), Signal()
+    sent = 0
+    async with running(settings, handled) as app:
+        coordinator = consumer_of(app).kafka._coordinator
+        coordinator._max_poll_interval = 0.5
+        heartbeat = coordinator._do_heartbeat
+
+        async def counted() -> bool:
+            nonlocal sent
+            sent += 1
+            heartbeats.notify()
+            is_member: bool = await heartbeat()
+            return is_member
+
+        coordinator._do_heartbeat = counted
+        await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING)
+        member_id, generation, before = coordinator.member_id, coordinator.generation, sent
+        await heartbeats.until(lambda: sent > before + 2 or not coordinator.member_id, "heartbeats")
+        assert (coordinator.member_id, coordinator.generation) == (member_id, generation)
+        handled.hold = False
+        for held in list(handled.slices):
+            handled.release(held)
+        await handled.until(lambda: len(handled.offsets) == 100)
+    assert await committed(settings) == 100
 
 
 async def test_small_slices_that_wait_keep_no_others_back(topics: MakeTopics) -> None:
