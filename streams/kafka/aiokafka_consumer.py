@@ -28,11 +28,17 @@ from streams.kafka.topic_identity import TopicIdentity, is_other
 
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
+# In a rebalance the members give up their partitions within this time: `hand_over_seconds` twice, and a commit.
+REBALANCE_TIMEOUT_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
-    """The configuration of a worker's consumer; `security` has keyword arguments for aiokafka's clients."""
+    """The configuration of a worker's consumer; `security` has keyword arguments for aiokafka's clients.
+
+    In a rebalance, slices have `hand_over_seconds` to finish, and are handed back unfinished then. None: they are
+    waited for, and the group goes on without this member when they take too long.
+    """
 
     bootstrap: str
     group_id: str
@@ -41,6 +47,7 @@ class TransportOptions:
     max_outstanding: int
     fetch_max_bytes: int
     batch_max_bytes: int
+    hand_over_seconds: float | None = None
     security: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +92,7 @@ class AiokafkaConsumer(Consumer):
             max_partition_fetch_bytes=options.fetch_max_bytes,
             session_timeout_ms=SESSION_TIMEOUT_SECONDS * 1000,
             heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_SECONDS * 1000,
             request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
             **options.security,
         )

@@ -205,9 +205,13 @@ class OffsetTracker:
         """The total weight of the slices that are set aside."""
         return sum(tracked.weight_aside for tracked in self._tracked)
 
+    def is_tracked(self, fetched: Slice) -> bool:
+        """False for a slice that is acknowledged, and for one of an earlier assignment."""
+        return fetched in self._tracked
+
     def acknowledge(self, done: Slice) -> None:
         """Mark a slice whose outputs are all delivered; ignores a slice that is acknowledged or not tracked."""
-        if done not in self._tracked:
+        if not self.is_tracked(done):
             return
         done.acknowledged = True
         self._tracked.discard(done)

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import faust
-
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from streams.kafka.batch_reader import UnreadableBatch
+from streams.kafka.faust_app import WorkerApp, consumer_of
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.slice_room import SliceRoom
 from streams.kafka.stepping_over import StepOver
@@ -19,7 +18,7 @@ SliceHandler = Callable[[Slice], Awaitable[None]]
 
 
 def slice_agent(
-    app: faust.App,
+    app: WorkerApp,
     topic: str,
     handle: SliceHandler,
     *,
@@ -36,12 +35,11 @@ def slice_agent(
     full slices' weight may wait for what is slow. The agent acknowledges a slice when `handle` returns. A batch that
     cannot be read, and a record that ended too many processes, go to `step_over` instead. When one of the two raises,
     the agent calls `on_fault`, which must end the process: Kafka delivers the slice again only after a restart or a
-    rebalance.
+    rebalance. A slice that is handed back in a rebalance is not begun, or `handle` is cancelled.
     """
     size = 0 if in_order else slices_in_flight * FULL_SLICE_WEIGHT
     room = SliceRoom(size, slices_set_aside * FULL_SLICE_WEIGHT)
     lighter = asyncio.Event()
-    handling: set[asyncio.Task[None]] = set()
 
     async def handle_one(event: Any) -> None:
         handled: Slice = event.value
@@ -75,8 +73,10 @@ def slice_agent(
     async def read(stream: Any) -> None:
         async for event in stream.noack().events():
             await enter(event.value)
-            task = asyncio.create_task(handle_one(event))
-            handling.add(task)
-            task.add_done_callback(handling.discard)
+            consumer = consumer_of(app)
+            if consumer.may_begin(event.value):
+                consumer.in_hand.begin(handle_one(event))
+            else:
+                room.leaves(event.value)
 
     app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"))(read)

@@ -12,7 +12,8 @@ Invariants:
    (`streams/kafka/offset_tracker.py`). The stock consumer commits past an unacknowledged first record.
 2. The agent acknowledges a slice only after all its outputs are delivered. An exception acknowledges nothing. Before
    that, the handler may say which records are not answered yet; what is before the first of them may be committed.
-3. Acknowledging a slice of an earlier assignment changes nothing.
+3. Acknowledging a slice of an earlier assignment changes nothing. A slice that is handed back in a rebalance is not
+   answered later; what it has answered is committed before its partition goes.
 4. Which records may be begun is committed before that (`streams/kafka/attempt_ledger.py`).
 5. The unacknowledged slices that are not set aside weigh at most `max_outstanding` + 1 full slices; the others have a
    limit of their own (`streams/kafka/slice_room.py`). This bounds memory to about twice that many times
@@ -50,6 +51,7 @@ from streams.kafka.offset_tracker import (
     Slice,
     SliceLimits,
 )
+from streams.kafka.slices_in_hand import SlicesInHand
 
 # Not `__name__`: Faust's services log under that name, and `streams/process/logs.py` hides that logger.
 log = structlog.get_logger("streams.partitions")
@@ -74,6 +76,8 @@ class SliceConsumer(CommittingConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.in_hand = SlicesInHand()
+        self._handing_over = False
         self._slot_freed = asyncio.Event()
         options = self.transport.options
         self._reader = BatchReader(options.batch_max_bytes)
@@ -211,11 +215,35 @@ class SliceConsumer(CommittingConsumer):
 
     # Assignment
 
+    def may_begin(self, fetched: Slice) -> bool:
+        """False for a slice whose partition goes or has gone; it is fetched again, by whoever gets the partition."""
+        return not self._handing_over and self.offsets.is_tracked(fetched)
+
+    async def wait_empty(self) -> None:
+        """Wait for the slices in hand. In a rebalance, hand back those that take longer than the options allow.
+
+        Then commit what is answered. The heartbeats go on meanwhile.
+        """
+        seconds = self.transport.options.hand_over_seconds
+        if not self._handing_over or seconds is None:
+            await super().wait_empty()
+            return
+        handed_back = await self.in_hand.finish(seconds)
+        if handed_back:
+            log.info("slices handed back", slices=handed_back)
+        self._unacked_messages.clear()
+        await self.maybe_wait_for_commit_to_finish()
+        await self.force_commit()
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        await super().on_partitions_revoked(revoked)
-        await self._attempts.give_back()
-        self.offsets.clear()
-        self._slot_freed.set()
+        self._handing_over = True
+        try:
+            await super().on_partitions_revoked(revoked)
+            await self._attempts.give_back()
+        finally:
+            self._handing_over = False
+            self.offsets.clear()
+            self._slot_freed.set()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.offsets.clear()

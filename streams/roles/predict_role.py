@@ -42,6 +42,9 @@ from workers.cache.redis_cache import PredictionCache
 
 log = structlog.get_logger()
 
+# In a rebalance the whole group waits for its slowest member.
+HAND_OVER_SECONDS = 3.0
+
 
 @asynccontextmanager
 async def predict_role(context: RoleContext) -> AsyncIterator[None]:
@@ -66,6 +69,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             slices_in_flight=settings.slices_in_flight,
             slices_ahead=settings.slices_in_flight,
             slices_set_aside=settings.slices_set_aside,
+            hand_over_seconds=HAND_OVER_SECONDS,
         )
         context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
         await _wait_for_loads(refresher, context)

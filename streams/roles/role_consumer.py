@@ -47,7 +47,8 @@ class RoleConsumer:
 
     At most `slices_in_flight` full slices are handled concurrently, and `slices_ahead` more are fetched. Slices that
     wait for long may be set aside, up to `slices_set_aside` full ones. `in_order`
-    handles one slice at a time, in the order of the partition's offsets.
+    handles one slice at a time, in the order of the partition's offsets. `hand_over_seconds` is for the
+    `TransportOptions`; without it the handler is never cancelled.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RoleConsumer:
         slices_ahead: int = 1,
         slices_set_aside: int = 0,
         in_order: bool = False,
+        hand_over_seconds: float | None = None,
     ) -> None:
         settings = context.settings
         self._context = context
@@ -78,6 +80,7 @@ class RoleConsumer:
                 max_outstanding=slices_in_flight + slices_ahead,
                 fetch_max_bytes=settings.fetch_max_bytes,
                 batch_max_bytes=settings.batch_max_bytes,
+                hand_over_seconds=hand_over_seconds,
                 security=kafka_security(settings),
             ),
             on_fault=context.on_fault,

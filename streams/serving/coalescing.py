@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import structlog
 
@@ -35,6 +36,7 @@ class CoalescedCall:
     """
 
     __slots__ = (
+        "_is_abandoned",
         "_joined",
         "_requests",
         "_results",
@@ -55,6 +57,7 @@ class CoalescedCall:
         self.deadline_unix_seconds = 0.0
         self.is_open = True
         self._waiting = waiting
+        self._is_abandoned = False
         # The request that each input came with; None once it has its result.
         self._requests: list[RequestContext | None] = []
         # By digest, the requests that joined later.
@@ -85,6 +88,18 @@ class CoalescedCall:
             self._joined.setdefault(request.digest, []).append((waiting, request))
         else:
             waiting.offer(self.version, [request], [result])
+
+    def abandon(self, waiting: WaitingRequests) -> bool:
+        """Leave out the requests of a slice; True when nobody waits for the call any more."""
+        if waiting is self._waiting:
+            self._is_abandoned = True
+        for digest, joined in list(self._joined.items()):
+            others = [one for one in joined if one[0] is not waiting]
+            if others:
+                self._joined[digest] = others
+            else:
+                del self._joined[digest]
+        return self._is_abandoned and not self._joined
 
     def settle(self, start: int, results: Sequence[CallResult]) -> Sequence[bytes]:
         """Offer the results of the inputs from `start` to their requests; returns the digests."""
@@ -128,7 +143,7 @@ class Coalescer:
         self._store = store
         # By the cache prefix of a version, then by the digest of an input.
         self._in_flight: dict[bytes, dict[bytes, CoalescedCall]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[CoalescedCall, asyncio.Task[None]] = {}
 
     def start_calls(
         self, requests: Mapping[ServedVersion, Sequence[RequestContext]], waiting: WaitingRequests
@@ -154,15 +169,26 @@ class Coalescer:
             for call in started:
                 call.is_open = False
                 if call.digests:
-                    task = asyncio.create_task(self._run(call))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    task = self._tasks[call] = asyncio.create_task(self._run(call))
+                    task.add_done_callback(partial(self._ended, call))
+
+    def abandon(self, waiting: WaitingRequests) -> None:
+        """Offer nothing more to the requests of a slice, and cancel the calls that no other request waits for."""
+        for call, task in self._tasks.items():
+            if call.abandon(waiting):
+                # Before the task ends: no request may join it now.
+                self._forget(call, call.digests)
+                task.cancel()
 
     async def close(self) -> None:
         """Cancel the calls in flight; no slice waits for them any more."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, call: CoalescedCall, _: asyncio.Task[None]) -> None:
+        del self._tasks[call]
 
     async def _run(self, call: CoalescedCall) -> None:
         version = call.version

@@ -87,7 +87,8 @@ class Pipeline:
     async def process(self, handled: Slice) -> None:
         """Answer every record of a slice; returns when the broker has all outputs.
 
-        Then the caller acknowledges the slice. Raises what aiokafka raises when it cannot deliver.
+        Then the caller acknowledges the slice. Raises what aiokafka raises when it cannot deliver. When it is
+        cancelled, it sends nothing more, and returns when the slice knows which records are answered.
         """
         with self._tables.in_use() as table:
             if self._tracer is None:
@@ -121,6 +122,11 @@ class Pipeline:
                     responder.respond_error(request, DeadlineExceededError(DEADLINE_PASSED))
                 await self._respond(turn.ready, table, responder, waiting)
             await responder.delivered()
+        except asyncio.CancelledError:
+            # The slice is handed back: what has been sent is answered, what waits is not.
+            self._coalescer.abandon(waiting)
+            await responder.sent_is_delivered()
+            raise
         finally:
             waiting.close()
 

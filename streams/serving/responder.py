@@ -138,6 +138,10 @@ class Responder:
         await self.flush()
         await asyncio.gather(*self._deliveries, *self._take_deliveries())
 
+    async def sent_is_delivered(self) -> None:
+        """Wait until the broker has all that `when_delivered` was called for; raises what aiokafka raises."""
+        await asyncio.gather(*self._deliveries)
+
     def _take_deliveries(self) -> list[asyncio.Future[Any]]:
         return self._responses.take_deliveries() + self._dead_letters.take_deliveries()
 

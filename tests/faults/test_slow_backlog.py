@@ -14,7 +14,7 @@ from tests.support.deadline import wait_until
 from tests.support.kafka.topic_log import TopicLog, committed_requests, topic_log
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
-from tests.support.servers.http_server import METADATA, HttpRequest, answer, asked, doubled, http_server
+from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
@@ -22,15 +22,18 @@ from tests.support.worker.process import StartWorker
 BACKLOG = 300
 CALLS = 4
 # The watchdog allows twice the timeout of a version, if that is more than its setting.
-WATCHDOG_SECONDS = 4
-PAUSE_SECONDS = 0.1
+TIMEOUT_MS = 3000
+CALL_SECONDS = 0.2
 
 
 class TurnstileServer:
-    """Doubles each `x`, as many calls as `admit` has let in so far; the others wait."""
+    """Doubles each `x`, as many calls as `admit` has let in so far; the others wait.
 
-    def __init__(self) -> None:
-        self.asked: list[int] = []
+    With `call_seconds` it lets in each call, and takes so long for it.
+    """
+
+    def __init__(self, call_seconds: float | None = None) -> None:
+        self._call_seconds = call_seconds
         self._admitted = asyncio.Semaphore(0)
 
     def admit(self, calls: int) -> None:
@@ -41,8 +44,10 @@ class TurnstileServer:
         if request.method == "GET":
             writer.write(answer(METADATA))
             return
-        self.asked += asked(request)
-        await self._admitted.acquire()
+        if self._call_seconds is None:
+            await self._admitted.acquire()
+        else:
+            await asyncio.sleep(self._call_seconds)
         writer.write(answer(doubled(request)))
 
 
@@ -54,9 +59,10 @@ async def backlog_before(
     backlog: int = BACKLOG,
     partitions: int = 1,
     timeout_ms: int = 600_000,
+    call_seconds: float | None = None,
 ) -> AsyncIterator[tuple[TurnstileServer, TopicLog]]:
     """A registered version of such a server, and requests 0 to `backlog` - 1 to each partition in turn."""
-    server = TurnstileServer()
+    server = TurnstileServer(call_seconds)
     async with (
         http_server(server.serve) as url,
         topic_log(settings.kafka_bootstrap, settings.topic_responses) as log,
@@ -93,6 +99,11 @@ def answered(log: TopicLog, settings: Settings) -> list[int]:
     return [int(response.request_id) for response in responses]
 
 
+async def until_answered(log: TopicLog, settings: Settings, count: int) -> None:
+    """Wait for that many responses, repeats included."""
+    await log.until(lambda: len(answered(log, settings)) >= count, f"{count} answers")
+
+
 async def until_committed(settings: Settings, offset: int) -> None:
     async def is_committed() -> bool:
         (committed,) = await committed_requests(settings, 1)
@@ -110,7 +121,7 @@ async def test_answers_and_commits_do_not_wait_for_the_slice(
         one = start_worker(settings)
         await one.ready()
         server.admit(BACKLOG // 2)
-        await log.until(lambda: len(answered(log, settings)) >= BACKLOG // 2, "the first half's answers")
+        await until_answered(log, settings, BACKLOG // 2)
         # Calls end in their order but for those that are in flight together.
         await until_committed(settings, BACKLOG // 2 - CALLS)
         one.kill()
@@ -131,25 +142,47 @@ async def test_answers_and_commits_do_not_wait_for_the_slice(
         assert {number for number in numbers if numbers.count(number) > 1} <= before - set(range(committed))
 
 
+async def test_a_second_worker_in_a_backlog_repeats_little(
+    topics: MakeTopics, database: str, start_worker: StartWorker
+) -> None:
+    """The first one hands back what the server has not answered, and commits what it has."""
+    settings = await topics(2, postgres_dsn=database)
+    async with backlog_before(settings, database, partitions=2) as (server, log):
+        one = start_worker(settings)
+        await one.ready()
+        server.admit(BACKLOG // 2)
+        await until_answered(log, settings, BACKLOG // 2)
+        assigned = one.logged_again("partitions assigned")
+        two = start_worker(settings)
+        await one.logged("slices handed back")
+        for line in (await assigned, await two.logged("partitions assigned")):
+            assert len(line["partitions"]) == 1
+        # Nobody answers what was handed back before it is asked for again.
+        await log.to_end()
+        assert len(answered(log, settings)) == BACKLOG // 2
+        server.admit(2 * BACKLOG)
+        await log.until(lambda: len(set(answered(log, settings))) == BACKLOG, "all answers")
+        for worker in (one, two):
+            worker.terminate()
+            assert await worker.ended() == 0
+            assert worker.log.count("UnknownMemberId") == 0
+        await log.to_end()
+        numbers = answered(log, settings)
+        repeated = {number for number in numbers if numbers.count(number) > 1}
+        for partition in range(2):
+            assert sum(number % 2 == partition for number in repeated) <= CALLS
+
+
 async def test_the_watchdog_lets_a_worker_work(
     topics: MakeTopics, database: str, start_worker: StartWorker
 ) -> None:
-    """A slice takes several times as long as it allows for no progress; each call is short."""
+    """A slice takes several times as long as may pass without progress; each call is short."""
     settings = await topics(1, postgres_dsn=database, watchdog_seconds=1)
-    async with backlog_before(settings, database, timeout_ms=WATCHDOG_SECONDS * 500) as (server, log):
+    async with backlog_before(settings, database, timeout_ms=TIMEOUT_MS, call_seconds=CALL_SECONDS) as (
+        _,
+        log,
+    ):
         worker = start_worker(settings)
-        await worker.ready()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + 3 * WATCHDOG_SECONDS
-        admitted = 0
-        while loop.time() < end:
-            # Each of the calls in flight waits for as many others at most.
-            server.admit(1)
-            admitted += 1
-            await log.until(lambda: len(answered(log, settings)) >= admitted, f"{admitted} answers")
-            await asyncio.sleep(PAUSE_SECONDS)
-        assert admitted < BACKLOG
-        server.admit(BACKLOG)
         await log.until(lambda: len(answered(log, settings)) == BACKLOG, "all answers")
         assert worker.count("no progress; ending the process") == 0
         worker.terminate()

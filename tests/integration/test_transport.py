@@ -181,7 +181,6 @@ async def test_a_member_whose_slots_are_full_stays_in_its_group(topics: MakeTopi
     sent = 0
     async with running(settings, handled) as app:
         coordinator = consumer_of(app).kafka._coordinator
-        coordinator._max_poll_interval = 0.5
         heartbeat = coordinator._do_heartbeat
 
         async def counted() -> bool:
@@ -193,13 +192,17 @@ async def test_a_member_whose_slots_are_full_stays_in_its_group(topics: MakeTopi
 
         coordinator._do_heartbeat = counted
         await handled.until(lambda: len(handled.slices) == MAX_OUTSTANDING)
+        coordinator._max_poll_interval = 1.5
         member_id, generation, before = coordinator.member_id, coordinator.generation, sent
-        await heartbeats.until(lambda: sent > before + 2 or not coordinator.member_id, "heartbeats")
-        assert (coordinator.member_id, coordinator.generation) == (member_id, generation)
-        handled.hold = False
-        for held in list(handled.slices):
-            handled.release(held)
+        try:
+            await heartbeats.until(lambda: sent > before + 2 or not coordinator.member_id, "heartbeats")
+        finally:
+            afterwards = coordinator.member_id, coordinator.generation
+            handled.hold = False
+            for held in list(handled.slices):
+                handled.release(held)
         await handled.until(lambda: len(handled.offsets) == 100)
+    assert afterwards == (member_id, generation)
     assert await committed(settings) == 100
 
 

@@ -41,8 +41,7 @@ class Calls:
     async def end(self, call: CoalescedCall) -> None:
         """Let one call end; returns when its entries are dropped."""
         self._gates[call].set()
-        (task,) = [task for task in self.coalescer._tasks if task.get_name() == str(id(call))]
-        await asyncio.wait_for(task, DEADLINE_SECONDS)
+        await asyncio.wait_for(self.coalescer._tasks[call], DEADLINE_SECONDS)
 
     def in_flight(self) -> int:
         """The number of inputs for which the coalescer keeps a call."""
@@ -50,9 +49,6 @@ class Calls:
         return sum(len(calls) or 1 for calls in self.coalescer._in_flight.values())
 
     async def _infer(self, call: CoalescedCall) -> AsyncGenerator[tuple[int, Sequence[CallResult]], None]:
-        task = asyncio.current_task()
-        assert task is not None
-        task.set_name(str(id(call)))
         self.started.append(call)
         await self._gates[call].wait()
         if self._fails:
@@ -161,6 +157,27 @@ async def test_results_are_offered_as_batches_end() -> None:
     assert results_of(first) == {b"1": b"one"}
     assert not first
     await coalescer.close()
+
+
+async def test_a_call_that_nobody_waits_for_ends() -> None:
+    """When the last slice with one of its inputs is handed back; a new request gets a call of its own at once."""
+    calls = Calls()
+    first = await calls.start(a_request(1), a_request(2))
+    joined = await calls.start(a_request(2), a_request(3))
+    shared, own = calls.started
+    task = calls.coalescer._tasks[own]
+    calls.coalescer.abandon(first)
+    await calls.start(a_request(1))
+    assert len(calls.started) == 2
+    calls.coalescer.abandon(joined)
+    again = await calls.start(a_request(2), a_request(3))
+    assert [call.digests for call in calls.started[2:]] == [[b"3"]]
+    await asyncio.wait([task], timeout=DEADLINE_SECONDS)
+    assert task.cancelled()
+    await calls.end(calls.started[2])
+    await calls.end(shared)
+    assert results_of(again) == {b"2": b"1", b"3": b"1"}
+    assert calls.in_flight() == 0
 
 
 async def test_a_call_has_a_largest_size() -> None:
