@@ -17,7 +17,7 @@ CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-monitoring \
-  test-containers faults-control fuzz demo screenshot bench bench-backends bench-log bench-memory \
+  test-containers faults-control fuzz demo screenshot bench bench-backends bench-backlog bench-log bench-memory \
   bench-overload bench-registry bench-rollback bench-scrape bench-startup bench-tracing
 
 # `##@` begins a group, `##` after a target describes it.
@@ -111,6 +111,9 @@ bench: $(STAMP) ## the request path compared with its peers; BENCH_REPEATS=5, BE
 
 bench-backends: $(STAMP) ## real model servers, compared with direct clients; BENCH_REPEATS=5, BENCH_ONLY=NAME,…
 	@$(BIN)/python -m tests.bench.backends
+
+bench-backlog: $(STAMP) ## a backlog before slow models, compared with the best fixed batch; BACKLOG_SECONDS=20
+	@$(BIN)/python -m tests.bench.backlog
 
 bench-log: $(STAMP) ## the prediction log compared with plain writers of the same rows; BENCH_REPEATS=5, BENCH_LOG_ROWS=600000
 	@$(BIN)/python -m tests.bench.log

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import log, memory, overload, scrape, startup
+from tests.bench import backlog, log, memory, overload, scrape, startup
 from tests.bench.answers import WrongAnswerError
 from tests.bench.broker import Broker
 from tests.bench.competitors import BARE, HEADRACE
@@ -111,3 +111,10 @@ async def test_registry(database: str, tmp_path: Path) -> None:
     written = registry_document(measured)
     assert written["targets"].keys() == LIMITS.keys()
     assert all(figure > 0 for name, figure in written.items() if isinstance(figure, float))
+
+
+async def test_backlog() -> None:
+    """A backlog before a model in this process and before a server, with nothing failed."""
+    rows = await backlog.measure(backlog.KINDS, [1.0], seconds=0.2, report=print)
+    assert [(row.kind, row.failed) for row in rows] == [("onnx", 0), ("server", 0)]
+    assert all(row.ratio > 0 for row in rows)
