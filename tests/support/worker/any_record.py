@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -208,7 +209,10 @@ async def installation(stack: StackAddresses, start_worker: StartWorker) -> Asyn
     async with AsyncExitStack() as opened:
         dsn = await opened.enter_async_context(own_database(stack))
         make_topics = await opened.enter_async_context(own_topics(stack))
-        requests, others = [await make_topics(1, postgres_dsn=dsn, **LIMITS) for _ in range(2)]
+        folder = opened.enter_context(TemporaryDirectory(prefix="headrace-any-record-"))
+        requests, others = [
+            await make_topics(1, postgres_dsn=dsn, artifact_dir=folder, **LIMITS) for _ in range(2)
+        ]
         read = [
             *(requests.topic_responses, requests.topic_dead_letters),
             *(others.topic_promotion_results, others.topic_dead_letters),

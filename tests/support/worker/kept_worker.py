@@ -75,7 +75,8 @@ class Kept:
         self._keeping = asyncio.create_task(self._keep())
 
     def kill(self, when: Kill) -> None:
-        if not self._killed:
+        """Kill the process if it is ready: one that dies while it loads a version serves without that version next."""
+        if not self._killed and self._worker.count("worker ready"):
             self._killed = True
             self._statistics.kills[f"{self._role} {when}"] += 1
             self._worker.kill()
