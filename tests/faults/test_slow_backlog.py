@@ -20,7 +20,8 @@ from tests.support.worker.process import StartWorker
 
 # Fewer than a slice takes.
 BACKLOG = 300
-CALLS = 4
+# The default of `max_calls`.
+CALLS = 32
 # The watchdog allows twice the timeout of a version, if that is more than its setting.
 TIMEOUT_MS = 3000
 CALL_SECONDS = 1.5
@@ -73,7 +74,6 @@ async def backlog_before(
             endpoint=f"{url}/v2/models/m",
             timeout_ms=timeout_ms,
             max_batch=1,
-            max_calls=CALLS,
             cache_ttl_seconds=0,
         )
         await apply(database, event("register", model=version), event("promote", version="v1"))
