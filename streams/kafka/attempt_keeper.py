@@ -16,7 +16,8 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT, AttemptLedger, Permit
-from streams.kafka.batch_reader import BatchReader, UnreadableBatch, wait_for_fetch
+from streams.kafka.batch_parsing import UnreadableBatch
+from streams.kafka.batch_reader import BatchReader
 from streams.kafka.commit_metadata import CommitMetadata
 from streams.kafka.offset_tracker import OffsetTracker, Partition, Record
 
@@ -85,8 +86,8 @@ class AttemptKeeper:
 
         Raises the fetcher's error.
         """
-        if not self._ledger.is_careful:
-            await wait_for_fetch(fetcher, timeout_seconds)
+        if not self._ledger.is_careful or self._reader.large is not None:
+            await self._reader.wait(fetcher, timeout_seconds)
             return
         acknowledged.clear()
         fetch = fetcher._create_fetch_waiter()

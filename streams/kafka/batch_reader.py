@@ -5,13 +5,16 @@ aiokafka itself copies each record into a second object with eleven fields, infl
 raises for ever at a batch that it cannot read and at a header whose name is not UTF-8 (other clients can write one).
 This reader returns the parsed records without a copy, within limits. It parses a batch with such a name again with
 U+FFFD in its place. A batch that cannot be read, or exceeds a limit, comes as one `UnreadableBatch`.
+
+One look takes records of all partitions until they fill `slice_max_bytes` of memory, and a batch is parsed only when
+its turn comes: so at most one parsed batch waits, whatever the number of partitions. A batch that would hold the event
+loop is parsed in a thread.
 """
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import aiokafka.consumer.fetcher
@@ -21,26 +24,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from schemas.errors import UnreadableBatchError
-from streams.kafka.batch_parsing import BatchParser
+from streams.kafka.batch_parsing import BatchParser, ParsedBatch, UnreadableBatch, are_within
+from streams.kafka.fetch_room import FetchRoom
 from streams.kafka.inflation import HEADER_BYTES
-from streams.kafka.offset_tracker import Record
+from streams.kafka.offset_tracker import RECORD_OVERHEAD_BYTES, Record
 
 _LENGTH_AT, _LENGTH_BYTES, _LOG_OVERHEAD_BYTES = 8, 4, 12
 _MAGIC_AT, _MAGIC = 16, 2
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableBatch:
-    """Stands for the records of a batch that cannot be read, as the only record of its slice."""
-
-    first_offset: int
-    offset: int
-    """The last offset of the batch."""
-    reason: str
-    timestamp: int
-    key: None = None
-    value: None = None
-    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
@@ -60,11 +50,16 @@ class BatchReader:
     """Reads the fetched buffers of one consumer.
 
     A batch may inflate to `batch_max_bytes`, and its parsed records and headers may take as much again beside their
-    bytes.
+    bytes. `slice_max_bytes` bounds what one look takes, but for its first record.
     """
 
-    def __init__(self, batch_max_bytes: int) -> None:
+    def __init__(self, batch_max_bytes: int, slice_max_bytes: int) -> None:
         self.parser = BatchParser(batch_max_bytes)
+        self._batch_max_bytes = batch_max_bytes
+        self._slice_max_bytes = slice_max_bytes
+        self.room = FetchRoom(slice_max_bytes)
+        self.large: _Unread | None = None
+        """The buffer whose next batch must be parsed in a thread first."""
         self._damaged: dict[TopicPartition, int] = {}
         self._passed_over: dict[TopicPartition, int] = {}
         self._abandoned: dict[TopicPartition, str] = {}
@@ -81,6 +76,7 @@ class BatchReader:
         self, fetcher: Any, partitions: Collection[Any], max_records: int | None
     ) -> Mapping[Any, list[Record]]:
         """The records that the fetcher has now; `partitions` empty means all. An unreadable batch comes alone."""
+        self.room, self.large = FetchRoom(self._slice_max_bytes), None
         for fetched in fetcher._records.values():
             if type(fetched) is FetchResult:
                 self.install(fetched)
@@ -89,6 +85,20 @@ class BatchReader:
             partitions, timeout=0, max_records=max_records
         )
         return records
+
+    async def wait(self, fetcher: Any, timeout_seconds: float) -> None:
+        """Wait until there may be records, or the timeout ends; raises the fetcher's error."""
+        large, self.large = self.large, None
+        if large is None:
+            waiter = fetcher._create_fetch_waiter()
+            await asyncio.wait([waiter], timeout=timeout_seconds)
+            if waiter.done():
+                waiter.result()
+            else:
+                waiter.cancel()
+        else:
+            # A parser of its own: if this is cancelled, the thread goes on.
+            await large.parse_in_thread(BatchParser(self._batch_max_bytes))
 
     def install(self, fetched: FetchResult) -> None:
         """Replace `getall` of a fetch result by one that reads whole batches. Idempotent."""
@@ -105,10 +115,11 @@ class BatchReader:
             taken: list[Record] = []
             if fetched.check_assignment(partition) and fetched.has_more():
                 state = fetched._assignment.state_value(partition)
+                before = unread.next_offset
                 taken = unread.take(partition, max_records, state.highwater)
                 partition_records.next_fetch_offset = unread.next_offset
                 fetched._update_position()
-                if not taken:
+                if not taken and unread.next_offset > before:
                     self._passed_over[partition] = unread.next_offset
                 if unread.exhausted:
                     fetched._partition_records = None
@@ -144,7 +155,9 @@ class _Unread:
         self._next_batch = 0
         self._batch_end: int | None = None
         self._find_batch_end()
+        self._parsed: ParsedBatch | UnreadableBatchError | None = None
         self._records: Sequence[Record] = ()
+        self._memory_bytes: Sequence[int] = (0,)
         self._at = 0
         self._offset_after_batch = next_offset
         self.next_offset = next_offset
@@ -154,16 +167,23 @@ class _Unread:
         return self._batch_end is None and self._at == len(self._records)
 
     def take(self, partition: TopicPartition, limit: int | None, highwater: int | None) -> list[Record]:
-        """Up to `limit` records, in order; an unreadable batch comes alone."""
+        """Up to `limit` records, in order, as far as there is room; an unreadable batch comes alone."""
         taken: list[Record] = []
-        while (limit is None or len(taken) < limit) and not self.exhausted:
+        reader = self._reader
+        while (limit is None or len(taken) < limit) and not self.exhausted and not reader.room.is_full:
             if self._at == len(self._records):
-                self._parse_next_batch(partition, highwater)
+                if not self._parse_next_batch(partition, highwater):
+                    reader.large, reader.room.is_full = self, True
+                    break
             else:
-                end = None if limit is None else self._at + limit - len(taken)
-                part = self._records[self._at : end]
-                if taken and type(part[0]) is UnreadableBatch:
+                if taken and type(self._records[self._at]) is UnreadableBatch:
                     return taken
+                end = len(self._records)
+                if limit is not None:
+                    end = min(end, self._at + limit - len(taken))
+                part = self._records[self._at : reader.room.take(self._memory_bytes, self._at, end)]
+                if not part:
+                    break
                 taken += part
                 self._at += len(part)
                 self.next_offset = part[-1].offset + 1
@@ -185,9 +205,19 @@ class _Unread:
             if length < 0 or end <= len(self._raw):
                 self._batch_end = end
 
-    def _parse_next_batch(self, partition: TopicPartition, highwater: int | None) -> None:
+    async def parse_in_thread(self, parser: BatchParser) -> None:
+        """Parse the next batch, for the next `take`."""
+        raw = self._raw[self._next_batch : self._batch_end]
+        try:
+            self._parsed = await asyncio.to_thread(parser.parse, raw)
+        except UnreadableBatchError as error:
+            self._parsed = error
+
+    def _parse_next_batch(self, partition: TopicPartition, highwater: int | None) -> bool:
+        """Go to the next batch; returns False, and stays, when it must be parsed in a thread first."""
         assert self._batch_end is not None  # otherwise it is exhausted
         raw = self._raw[self._next_batch : self._batch_end]
+        begin, end = self._next_batch, self._batch_end
         self._next_batch = self._batch_end
         self._find_batch_end()
         self._at, self._records = 0, ()
@@ -199,7 +229,7 @@ class _Unread:
             else:
                 last = int.from_bytes(raw[:_LENGTH_AT], signed=True)
                 self._step_over(last, "it is not in the message format of Kafka 0.11 and later", highwater)
-            return
+            return True
         batch = DefaultRecordBatch(raw)
         last = batch.next_offset - 1
         if not batch.validate_crc():
@@ -209,26 +239,39 @@ class _Unread:
                 # The network may have damaged it: the rest of the buffer is fetched again.
                 self._batch_end = None
                 self._offset_after_batch = self.next_offset
-            return
-        self._offset_after_batch = last + 1
+            return True
         if self._is_passed_over(batch):
-            return
+            self._offset_after_batch = last + 1
+            return True
         if reason := self._reader.abandoned(partition):
+            self._offset_after_batch = last + 1
             self._step_over(last, reason, highwater)
-            return
+            return True
+        parsed, self._parsed = self._parsed, None
         try:
-            records = self._reader.parser.parse(raw)
+            parsed = parsed or self._reader.parser.parse_on_loop(raw)
         except UnreadableBatchError as error:
-            self._step_over(last, str(error), highwater)
-            return
-        offsets = [record.offset for record in records]
-        if not _are_within(offsets, batch.base_offset, last):
-            self._step_over(last, "the offsets of its records are damaged", highwater)
-        elif offsets and offsets[0] < self.next_offset:
-            # A fetch from the middle of a batch returns the whole batch.
-            self._records = [record for record in records if record.offset >= self.next_offset]
+            parsed = error
+        if parsed is None:
+            self._next_batch, self._batch_end = begin, end
+            return False
+        self._offset_after_batch = last + 1
+        if isinstance(parsed, UnreadableBatchError):
+            self._step_over(last, str(parsed), highwater)
         else:
-            self._records = records
+            self._use(parsed, batch.base_offset, last, highwater)
+        return True
+
+    def _use(self, parsed: ParsedBatch, first: int, last: int, highwater: int | None) -> None:
+        records = parsed.records
+        offsets = [record.offset for record in records]
+        if not are_within(offsets, first, last):
+            self._step_over(last, "the offsets of its records are damaged", highwater)
+            return
+        # A fetch from the middle of a batch returns the whole batch.
+        begin = bisect_left(offsets, self.next_offset)
+        self._records = records[begin:] if begin else records
+        self._memory_bytes = parsed.memory_bytes[begin:]
 
     def _is_passed_over(self, batch: Any) -> bool:
         """Whether a batch is a marker of a transaction, or belongs to one that was aborted."""
@@ -251,21 +294,5 @@ class _Unread:
             last_offset = first
         timestamp_ms = int(time.time() * 1000)
         self._records = (UnreadableBatch(first, last_offset, reason, timestamp_ms),)
+        self._memory_bytes = (0, RECORD_OVERHEAD_BYTES)
         self._offset_after_batch = last_offset + 1
-
-
-def _are_within(offsets: list[int], first: int, last: int) -> bool:
-    """Whether the offsets rise from `first` or later to `last` or earlier; compaction leaves gaps."""
-    if offsets == list(range(first, last + 1)):
-        return True
-    return all(before < after for before, after in pairwise([first - 1, *offsets, last + 1]))
-
-
-async def wait_for_fetch(fetcher: Any, timeout_seconds: float) -> None:
-    """Wait until the fetcher has records or the timeout ends; raises the fetcher's error."""
-    waiter = fetcher._create_fetch_waiter()
-    await asyncio.wait([waiter], timeout=timeout_seconds)
-    if waiter.done():
-        waiter.result()
-    else:
-        waiter.cancel()

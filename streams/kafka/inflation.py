@@ -37,10 +37,10 @@ class Inflater:
         self._room: mmap.mmap | None = None
         self._used_bytes = 0
 
-    def inflate(self, batch: memoryview) -> memoryview:
+    def inflate(self, batch: memoryview, max_bytes: int | None = None) -> memoryview:
         """The batch with its records uncompressed, valid until the next call; `batch` itself when it is already so.
 
-        Raises InflationError.
+        `max_bytes` is a lower limit for this batch. Raises InflationError.
         """
         codec = batch[_ATTRIBUTES_AT] & _CODEC_MASK
         if not codec:
@@ -48,15 +48,21 @@ class Inflater:
         inflate = _CODECS.get(codec)
         if inflate is None:
             raise InflationError(f"unknown compression codec {codec}")
-        room = self._whole_room()
-        self._used_bytes = HEADER_BYTES + self.max_bytes
+        packed = batch[HEADER_BYTES:]
+        if inflate is _zstd and (window_bytes := _zstd_window_bytes(packed)) > self.max_bytes:
+            raise InflationError(
+                f"zstd: needs a window of {window_bytes} bytes; at most {self.max_bytes} are inflated"
+            )
+        limit = self.max_bytes if max_bytes is None else min(max_bytes, self.max_bytes)
+        self._used_bytes = HEADER_BYTES + limit
+        room = self._whole_room()[: self._used_bytes]
         try:
-            size = inflate(batch[HEADER_BYTES:], room[HEADER_BYTES:])
+            size = inflate(packed, room[HEADER_BYTES:])
         except InflationError as error:
             raise InflationError(f"{inflate.__name__.strip('_')}: {error}") from None
         except (cramjam.DecompressionError, zlib.error, ValueError) as error:
             if str(error) == _CRAMJAM_FULL:
-                raise InflationError(_too_large(self.max_bytes)) from None
+                raise InflationError(_too_large(limit)) from None
             raise InflationError(f"{inflate.__name__.strip('_')}: {error}") from None
         self._used_bytes = HEADER_BYTES + size
         room[:HEADER_BYTES] = batch[:HEADER_BYTES]
@@ -132,9 +138,6 @@ def _lz4(packed: memoryview, room: memoryview) -> int:
 
 
 def _zstd(packed: memoryview, room: memoryview) -> int:
-    window_bytes = _zstd_window_bytes(packed)
-    if window_bytes > len(room):
-        raise InflationError(f"needs a window of {window_bytes} bytes; at most {len(room)} are inflated")
     return cramjam.zstd.decompress_into(packed, room)
 
 

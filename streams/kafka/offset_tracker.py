@@ -37,6 +37,9 @@ Row = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 FULL_SLICE_WEIGHT = 256
 """The weight of a slice that has reached the limit of records or of bytes."""
 
+RECORD_OVERHEAD_BYTES, HEADER_OVERHEAD_BYTES = 200, 100
+"""Upper bounds of what a record and a header take in memory beside their bytes."""
+
 
 class Partition(NamedTuple):
     """Compares equal to the topic-partition tuples of aiokafka and Faust, with the same hash."""
@@ -53,14 +56,25 @@ class SliceLimits(NamedTuple):
 
 
 def weight_of(records: Sequence[Record], limits: SliceLimits) -> int:
-    """The larger of the shares of both limits, scaled to 1…`FULL_SLICE_WEIGHT`."""
+    """The larger of the shares of both limits; `FULL_SLICE_WEIGHT` is a whole.
+
+    It is at least 1, and more than a whole for a record of more bytes.
+    """
     count = len(records)
     # Adding up the sizes of many records would cost more than the exact weight is worth.
     if 4 * count >= limits.records:
         return FULL_SLICE_WEIGHT
-    size = sum([len(record.value or b"") for record in records])
-    part = max(count / limits.records, size / limits.bytes)
-    return max(1, min(FULL_SLICE_WEIGHT, math.ceil(FULL_SLICE_WEIGHT * part)))
+    part = max(count / limits.records, sum(map(memory_of, records)) / limits.bytes)
+    return max(1, math.ceil(FULL_SLICE_WEIGHT * part))
+
+
+def memory_of(record: Record) -> int:
+    """An upper bound of the bytes of memory that a record takes."""
+    headers = record.headers
+    size = RECORD_OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"")
+    if not headers:
+        return size
+    return size + sum([HEADER_OVERHEAD_BYTES + len(name) + len(value or b"") for name, value in headers])
 
 
 class Slice:
@@ -147,6 +161,13 @@ class Slice:
             for observer in self._observers:
                 observer(self, lost)
 
+    def acknowledge(self) -> None:
+        """All records are answered. They are freed here: the slice may wait in its partition for those before it."""
+        self.acknowledged = True
+        self.records = ()
+        # Refers to the slice; the garbage collector would find the circle after many slices.
+        self._unanswered = None
+
     def first_unanswered(self) -> int:
         """The offset of the first record that is not answered, or `end`."""
         if self.acknowledged:
@@ -213,7 +234,7 @@ class OffsetTracker:
         """Mark a slice whose outputs are all delivered; ignores a slice that is acknowledged or not tracked."""
         if not self.is_tracked(done):
             return
-        done.acknowledged = True
+        done.acknowledge()
         self._tracked.discard(done)
         self.outstanding -= done.weight
         self.acknowledged_total += 1

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
-from streams.kafka.batch_reader import UnreadableBatch
+from streams.kafka.batch_parsing import UnreadableBatch
 from streams.kafka.faust_app import WorkerApp, consumer_of
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Slice
 from streams.kafka.slice_room import SliceRoom

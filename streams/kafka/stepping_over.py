@@ -13,7 +13,7 @@ from schemas.errors import (
     UnreadableBatchError,
 )
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
-from streams.kafka.batch_reader import UnreadableBatch
+from streams.kafka.batch_parsing import UnreadableBatch
 from streams.kafka.offset_tracker import Partition, Slice
 
 log = structlog.get_logger()

@@ -13,7 +13,8 @@ from aiokafka.structs import TopicPartition
 
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
-from streams.kafka.batch_reader import BatchReader, UnreadableBatch, wait_for_fetch
+from streams.kafka.batch_parsing import UnreadableBatch
+from streams.kafka.batch_reader import BatchReader
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
 from streams.kafka.offset_tracker import Record
 from streams.kafka.stopping import stop_consumer
@@ -33,7 +34,7 @@ class Tail:
         self._settings = settings
         self._topic = topic
         self._consumer = consumer
-        self._reader = BatchReader(settings.batch_max_bytes)
+        self._reader = BatchReader(settings.batch_max_bytes, settings.fetch_max_bytes)
 
     async def next_records(self, wait_ms: int = _WAIT_MS) -> list[Record]:
         """The available records, or the first ones that arrive within `wait_ms`; in order within each partition.
@@ -62,7 +63,7 @@ class Tail:
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
                     return records
-                await wait_for_fetch(fetcher, remaining)
+                await self._reader.wait(fetcher, remaining)
 
 
 def _is_unreadable(record: Record, partition: TopicPartition) -> bool:

@@ -15,11 +15,12 @@ Invariants:
 3. Acknowledging a slice of an earlier assignment changes nothing. A slice that is handed back in a rebalance is not
    answered later; what it has answered is committed before its partition goes.
 4. Which records may be begun is committed before that (`streams/kafka/attempt_ledger.py`).
-5. The unacknowledged slices that are not set aside weigh at most `max_outstanding` + 1 full slices; the others have a
-   limit of their own (`streams/kafka/slice_room.py`). This bounds memory to about twice that many times
-   `slice_max_records` records and `fetch_max_bytes` bytes, and one fetched buffer per partition. A slice weighs as
-   much as its unanswered records, up to twice of them while others are dropped. So many small slices, and the rests
-   of many large ones, may wait for a slow model server without holding back the others.
+5. The unacknowledged slices that are not set aside weigh at most `max_outstanding` full slices, beside those of the
+   last look at the fetched records; the others have a limit of their own (`streams/kafka/slice_room.py`). They take
+   about that many times `fetch_max_bytes` bytes of memory, keys, headers and inflated bytes included, and one more
+   record of any size. A slice weighs as much as its unanswered records, up to twice of them while others are dropped.
+   So many small slices, and the rests of many large ones, may wait for a slow model server without holding back the
+   others.
 6. The producer is idempotent and waits for all in-sync replicas.
 
 This module uses private names of faust-streaming and aiokafka, whose versions are pinned exactly;
@@ -80,7 +81,7 @@ class SliceConsumer(CommittingConsumer):
         self._handing_over = False
         self._slot_freed = asyncio.Event()
         options = self.transport.options
-        self._reader = BatchReader(options.batch_max_bytes)
+        self._reader = BatchReader(options.batch_max_bytes, options.fetch_max_bytes)
         self._attempts = AttemptKeeper(self, self._ledger, self._reader, options.slice_max_records)
 
     # Fetching

@@ -1,21 +1,27 @@
 """streams/kafka/batch_reader.py on aiokafka's own buffers: every record once, in order, whatever its header names."""
 
+import asyncio
 import gc
 import gzip
 import struct
 import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from aiokafka.codec import zstd_encode
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.batch_reader import BatchReader, KeptRecords, UnreadableBatch
+from streams.kafka import batch_reader
+from streams.kafka.batch_parsing import UnreadableBatch
+from streams.kafka.batch_reader import BatchReader, KeptRecords
+from streams.kafka.offset_tracker import memory_of
 from tests.support.kafka.raw_batches import HEADER_BYTES, packed, sealed
 
 PARTITION = TopicPartition("t", 0)
@@ -61,25 +67,45 @@ def with_bad_name(raw: bytearray) -> bytearray:
     return sealed(raw)
 
 
+class Fetched:
+    """Fetched buffers of partitions, behind aiokafka's own look at them."""
+
+    fetched_records = Fetcher.fetched_records
+    _subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda _: True)
+    _wait_consume_future = None
+
+    def __init__(self, reader: BatchReader, results: dict[TopicPartition, FetchResult]) -> None:
+        self._reader, self._records = reader, results
+
+    def _notify(self, _: object) -> None:
+        """Nobody waits."""
+
+    def parts(self, limit: int) -> Iterator[dict[TopicPartition, list[Any]]]:
+        """What one look after the other takes, until nothing is left."""
+        with asyncio.Runner() as runner:
+            while self._records:
+                if found := runner.run(self._reader.fetched_records(self, (), limit)):
+                    yield dict(found)
+                elif self._records:
+                    assert self._reader.large is not None
+                    runner.run(self._reader.wait(self, 0))
+
+    def drained(self, limit: int) -> list[list[Any]]:
+        return [records for part in self.parts(limit) for records in part.values()]
+
+
+def buffer_of(partition: TopicPartition, *batches: bytes | bytearray, position: int = 0) -> FetchResult:
+    records = PartitionRecords(
+        partition, KeptRecords(b"".join(batches)), [], position, None, None, True, "read_uncommitted"
+    )
+    return FetchResult(partition, assignment=Assignment(position), partition_records=records, backoff=0)
+
+
 def fetched_of(
     *batches: bytes | bytearray, position: int = 0, reader: BatchReader | None = None
-) -> tuple[FetchResult, Assignment]:
-    reader = reader or BatchReader(LIMIT)
-    assignment = Assignment(position)
-    records = PartitionRecords(
-        PARTITION, KeptRecords(b"".join(batches)), [], position, None, None, True, "read_uncommitted"
-    )
-    result = FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0)
-    reader.install(result)
-    reader.install(result)
-    return result, assignment
-
-
-def drained(result: FetchResult, limit: int) -> list[list[Any]]:
-    parts = []
-    while result.has_more():
-        parts.append(result.getall(limit))
-    return parts
+) -> tuple[Fetched, Assignment]:
+    result = buffer_of(PARTITION, *batches, position=position)
+    return Fetched(reader or BatchReader(LIMIT, 100 * LIMIT), {PARTITION: result}), result._assignment
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 15), st.integers(0, 10))
@@ -88,8 +114,8 @@ def test_every_record_once_and_in_order(sizes: list[int], limit: int, position: 
     starts = [sum(sizes[:at]) for at in range(len(sizes))]
     position = min(position, sizes[0] - 1)
     batches = [batch_of(start, size) for start, size in zip(starts, sizes, strict=True)]
-    result, assignment = fetched_of(*batches, position=position)
-    parts = drained(result, limit)
+    fetched, assignment = fetched_of(*batches, position=position)
+    parts = fetched.drained(limit)
     assert [record.offset for part in parts for record in part] == list(range(position, sum(sizes)))
     assert all(1 <= len(part) <= limit for part in parts)
     assert assignment.position == sum(sizes)
@@ -99,8 +125,8 @@ def test_positions_go_beyond_what_was_compacted_away() -> None:
     """The last offset of a batch counts although its record is gone."""
     raw = batch_of(0, 3)
     struct.pack_into(">i", raw, 23, 9)
-    result, assignment = fetched_of(sealed(raw))
-    assert len(result.getall(10)) == 3
+    fetched, assignment = fetched_of(sealed(raw))
+    assert [len(part) for part in fetched.drained(10)] == [3]
     assert assignment.position == 10
 
 
@@ -111,8 +137,8 @@ def test_a_header_name_that_is_no_text_is_read(compression: int) -> None:
         raw = packed(with_bad_name(batch_of(3, 2, names=("NAME", "fine"))), 1, gzip.compress)
     else:
         raw = with_bad_name(batch_of(3, 2, names=("NAME", "fine")))
-    result, assignment = fetched_of(batch_of(0, 3), raw, batch_of(5, 2))
-    records = [record for part in drained(result, 4) for record in part]
+    fetched, assignment = fetched_of(batch_of(0, 3), raw, batch_of(5, 2))
+    records = [record for part in fetched.drained(4) for record in part]
     assert [record.value for record in records] == [b"%d" % offset for offset in range(7)]
     assert [(record.offset, record.key, record.timestamp) for record in records][3] == (3, b"k", 7)
     assert [name for name, _ in records[3].headers] == ["\ufffd\ufffd\ufffd\ufffd", "fine"]
@@ -123,13 +149,13 @@ def test_a_damaged_batch_is_fetched_once_more() -> None:
     """The network may have damaged it. At the second time it is stepped over, and the records behind it come."""
     raw = batch_of(3, 3)
     raw[-1] ^= 1
-    reader = BatchReader(LIMIT)
+    reader = BatchReader(LIMIT, 100 * LIMIT)
     batches = batch_of(0, 3), raw, batch_of(6, 2)
-    result, assignment = fetched_of(*batches, reader=reader)
-    assert [len(part) for part in drained(result, 10)] == [3]
+    fetched, assignment = fetched_of(*batches, reader=reader)
+    assert [len(part) for part in fetched.drained(10)] == [3]
     assert assignment.position == 3
-    result, assignment = fetched_of(*batches, position=3, reader=reader)
-    (unreadable,), behind = drained(result, 10)
+    fetched, assignment = fetched_of(*batches, position=3, reader=reader)
+    (unreadable,), behind = fetched.drained(10)
     assert (type(unreadable), unreadable.first_offset, unreadable.offset) == (UnreadableBatch, 3, 5)
     assert unreadable.reason == "it does not match its checksum"
     assert [record.offset for record in behind] == [6, 7]
@@ -138,11 +164,11 @@ def test_a_damaged_batch_is_fetched_once_more() -> None:
 
 def test_an_abandoned_batch_is_not_parsed() -> None:
     """Its part behind the position comes as one unreadable batch; the batch behind it is read."""
-    reader = BatchReader(LIMIT)
-    reader.parser.parse = parse = Mock(wraps=reader.parser.parse)  # type: ignore[method-assign]  # counts calls
+    reader = BatchReader(LIMIT, 100 * LIMIT)
+    reader.parser.parse_on_loop = parse = Mock(wraps=reader.parser.parse_on_loop)  # type: ignore[method-assign]  # counts calls
     reader.abandon(PARTITION, "three processes ended")
-    result, assignment = fetched_of(batch_of(0, 3), batch_of(3, 2), position=1, reader=reader)
-    (unreadable,), behind = drained(result, 10)
+    fetched, assignment = fetched_of(batch_of(0, 3), batch_of(3, 2), position=1, reader=reader)
+    (unreadable,), behind = fetched.drained(10)
     assert (unreadable.first_offset, unreadable.offset) == (1, 2)
     assert unreadable.reason == "three processes ended"
     assert [record.offset for record in behind] == [3, 4]
@@ -180,8 +206,8 @@ def test_a_batch_that_cannot_be_read_is_stepped_over(raw: bytearray, reason: str
     count = int.from_bytes(raw[57:61]) if len(raw) >= HEADER_BYTES else 0
     raw[0:8] = struct.pack(">q", 3)
     last = max(3, 3 + count - 1) if reason != "message format" else 3
-    result, assignment = fetched_of(batch_of(0, 3), raw, batch_of(last + 1, 2))
-    before, (unreadable,), behind = drained(result, 10_000)
+    fetched, assignment = fetched_of(batch_of(0, 3), raw, batch_of(last + 1, 2))
+    before, (unreadable,), behind = fetched.drained(10_000)
     assert [record.offset for record in before] == [0, 1, 2]
     assert (unreadable.first_offset, unreadable.offset) == (3, last)
     assert reason in unreadable.reason
@@ -194,10 +220,10 @@ def test_a_damaged_header_is_not_believed(delta: int) -> None:
     """An offset beyond the partition's end would start the consumer again at the first record."""
     raw = batch_of(0, 3)
     struct.pack_into(">i", raw, 23, delta)
-    reader = BatchReader(LIMIT)
-    fetched_of(raw, reader=reader)[0].getall(10)
-    result, assignment = fetched_of(raw, reader=reader)
-    ((unreadable,),) = drained(result, 10)
+    reader = BatchReader(LIMIT, 100 * LIMIT)
+    fetched_of(raw, reader=reader)[0].drained(10)
+    fetched, assignment = fetched_of(raw, reader=reader)
+    ((unreadable,),) = fetched.drained(10)
     assert (unreadable.first_offset, unreadable.offset) == (0, 0)
     assert assignment.position == 1
 
@@ -207,8 +233,8 @@ def test_a_length_that_cannot_be_is_stepped_over(length: int) -> None:
     """By one record: what follows is fetched again."""
     raw = batch_of(3, 3)
     struct.pack_into(">i", raw, 8, length)
-    result, assignment = fetched_of(batch_of(0, 3), raw)
-    parts = drained(result, 10)
+    fetched, assignment = fetched_of(batch_of(0, 3), raw)
+    parts = fetched.drained(10)
     assert [record.offset for record in parts[0]] == [0, 1, 2]
     assert parts[1][0].first_offset == 3
     assert assignment.position > 3
@@ -221,20 +247,68 @@ def test_records_around_a_changed_batch_come(changes: list[tuple[int, int]], lim
     for at, byte in changes:
         if at < len(raw):
             raw[at] = byte
-    result, assignment = fetched_of(batch_of(0, 3), sealed(raw), batch_of(8, 2))
-    parts = drained(result, limit)
+    fetched, assignment = fetched_of(batch_of(0, 3), sealed(raw), batch_of(8, 2))
+    parts = fetched.drained(limit)
     records = [record for part in parts for record in part]
     assert [record.offset for record in records if not 3 <= record.offset < 8] == [0, 1, 2, 8, 9]
     assert all(len(part) == 1 for part in parts if type(part[0]) is UnreadableBatch)
     assert assignment.position == 10
 
 
+def memory_of_all(parts: dict[TopicPartition, list[Any]]) -> int:
+    return sum(memory_of(record) for records in parts.values() for record in records)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(lambda: packed(many(900, value=b"x" * 1000), 4, zstd_encode), id="inflated"),
+        pytest.param(
+            lambda: packed(many(2_000, value=b"x" * 1000), 4, zstd_encode), id="inflated in a thread"
+        ),
+        pytest.param(lambda: many(40, headers=250), id="headers"),
+        pytest.param(lambda: many(3_000), id="records"),
+        pytest.param(lambda: many(3, value=b"x" * 300_000), id="large records"),
+    ],
+)
+def test_one_look_takes_bounded_memory_from_all_partitions(
+    batch: Callable[[], bytearray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far batches inflate, and whatever takes the memory; and one parsed batch waits at most."""
+    buffers: list[batch_reader._Unread] = []
+
+    class Recorded(batch_reader._Unread):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            buffers.append(self)
+
+    monkeypatch.setattr(batch_reader, "_Unread", Recorded)
+    partitions = [TopicPartition("t", number) for number in range(4)]
+    one = batch()
+    count = int.from_bytes(one[57:61])
+    results = {}
+    for partition in partitions:
+        second = bytearray(one)
+        second[0:8] = struct.pack(">q", count)
+        results[partition] = buffer_of(partition, one, second)
+    fetched = Fetched(BatchReader(4 * LIMIT, LIMIT // 4), results)
+    taken = []
+    for part in fetched.parts(2_000):
+        taken.append(part)
+        records = sum(map(len, part.values()))
+        assert records <= 2_000
+        assert records == 1 or memory_of_all(part) <= LIMIT // 4
+        assert sum(buffer._at < len(buffer._records) for buffer in buffers) <= 1
+    for partition in partitions:
+        offsets = [record.offset for part in taken for record in part.get(partition, [])]
+        assert offsets == list(range(2 * count))
+
+
 def test_nothing_is_taken_from_a_partition_that_is_gone() -> None:
     """After a rebalance, or a seek, what was fetched before is not handed out."""
-    result, assignment = fetched_of(batch_of(0, 3))
+    fetched, assignment = fetched_of(batch_of(0, 3))
     assignment.position = 2
-    assert result.getall(10) == []
-    assert not result.has_more()
+    assert fetched.drained(10) == []
 
 
 def test_what_is_used_up_goes_without_the_collector() -> None:
@@ -242,10 +316,9 @@ def test_what_is_used_up_goes_without_the_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        result, _ = fetched_of(batch_of(0, 3), batch_of(3, 3))
-        unread = weakref.ref(result._partition_records)
-        drained(result, 4)
-        result = None
+        fetched, _ = fetched_of(batch_of(0, 3), batch_of(3, 3))
+        unread = weakref.ref(fetched._records[PARTITION]._partition_records)
+        fetched.drained(4)
         assert unread() is None
     finally:
         gc.enable()
@@ -253,13 +326,14 @@ def test_what_is_used_up_goes_without_the_collector() -> None:
 
 def test_a_fetch_without_a_record_is_passed_over() -> None:
     """The consumer is behind it then; a fetch with records says so itself."""
-    reader = BatchReader(LIMIT)
+    reader = BatchReader(LIMIT, 100 * LIMIT)
     marker = batch_of(4, 1, key=ABORT)
     marker[22] |= CONTROL
-    result, assignment = fetched_of(batch_of(0, 4), sealed(marker), reader=reader)
-    assert len(result.getall(4)) == 4
+    fetched, assignment = fetched_of(batch_of(0, 4), sealed(marker), reader=reader)
+    looks = fetched.parts(4)
+    assert len(next(looks)[PARTITION]) == 4
     assert reader.passed_over() == {}
-    assert drained(result, 10) == [[]]
+    assert list(looks) == []
     assert reader.passed_over() == {PARTITION: 5}
     assert reader.passed_over() == {}
     assert assignment.position == 5

@@ -70,7 +70,7 @@ class FakeFetcher:
 def keeper_at(offset: int, *begun: BegunRange, parsing: bool = False) -> tuple[AttemptKeeper, FakeConsumer]:
     ledger = AttemptLedger(SLICE_RECORDS, max_outstanding=1)
     consumer = FakeConsumer(ledger, offset, CommitMetadata(begun, parsing=parsing))
-    return AttemptKeeper(consumer, ledger, BatchReader(1 << 20), SLICE_RECORDS), consumer
+    return AttemptKeeper(consumer, ledger, BatchReader(1 << 20, 1 << 20), SLICE_RECORDS), consumer
 
 
 def begun_of(consumer: FakeConsumer) -> list[list[tuple[int, int]]]:

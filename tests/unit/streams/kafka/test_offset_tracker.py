@@ -1,5 +1,7 @@
 """streams/kafka/offset_tracker.py: the committable offset, for any order of acknowledgement."""
 
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 from hypothesis import given
@@ -122,8 +124,8 @@ def test_the_answered_records_of_a_slice_are_committed_and_weigh_nothing() -> No
 def test_large_records_that_wait_keep_their_weight() -> None:
     """One record may be most of its slice's bytes."""
     tracker = OffsetTracker()
-    records = [FakeRecord(0, value=b"x" * 1000), *(FakeRecord(offset) for offset in range(1, 100))]
-    handled = Slice(PARTITION, records, 1, received_at=0.0, limits=SliceLimits(2000, 2000))
+    records = [FakeRecord(0, value=b"x" * 99_800), *(FakeRecord(offset) for offset in range(1, 100))]
+    handled = Slice(PARTITION, records, 1, received_at=0.0, limits=SliceLimits(2000, 200_000))
     tracker.track(handled)
     Unanswered(handled).answer(*range(1, 100))
     assert tracker.outstanding == FULL_SLICE_WEIGHT // 2
@@ -210,11 +212,41 @@ def test_offset_gaps_do_not_block_commits() -> None:
 
 
 def test_a_slice_weighs_by_its_records_or_its_bytes() -> None:
-    """Whichever is more; never nothing, and never more than a whole one."""
-    small, large = FakeRecord(0, value=b"x"), FakeRecord(0, value=b"x" * 1000)
+    """Whichever is more; never nothing. Keys, headers and what a record takes beside its bytes count."""
+    small, large = FakeRecord(0, value=b"x"), FakeRecord(0, value=b"x" * 800)
     assert weight_of([small], SliceLimits(2000, 1_000_000)) == 1
     assert weight_of([FakeRecord(0, value=None)], SliceLimits(2000, 1_000_000)) == 1
     assert weight_of([small] * 250, SliceLimits(2000, 1_000_000)) == FULL_SLICE_WEIGHT // 8
     assert weight_of([large] * 125, SliceLimits(2000, 1_000_000)) == FULL_SLICE_WEIGHT // 8
     assert weight_of([small] * 500, SliceLimits(2000, 1_000_000)) == FULL_SLICE_WEIGHT
-    assert weight_of([large] * 2, SliceLimits(2000, 1000)) == FULL_SLICE_WEIGHT
+    assert (
+        weight_of([FakeRecord(0, key=b"k" * 800, value=None)] * 125, SliceLimits(2000, 1_000_000))
+        == FULL_SLICE_WEIGHT // 8
+    )
+    with_headers = FakeRecord(0, value=b"x" * 800, headers=[("", b"")] * 10)
+    assert weight_of([with_headers] * 125, SliceLimits(2000, 1_000_000)) == FULL_SLICE_WEIGHT // 4
+
+
+def test_a_record_beyond_the_limit_weighs_more_than_a_whole_slice() -> None:
+    """Otherwise the limit of slices would not bound the memory of large records."""
+    assert weight_of([FakeRecord(0, value=b"x" * 2800)], SliceLimits(2000, 1000)) == 3 * FULL_SLICE_WEIGHT
+
+
+def test_an_acknowledged_slice_is_freed_at_once() -> None:
+    """Its records too while it waits for the slices before it, and without the garbage collector."""
+    tracker, first, second = OffsetTracker(), slice_of(0, 2), slice_of(2, 2)
+    tracker.track(first)
+    tracker.track(second)
+    answering = Unanswered(second)
+    answering.answer(2)
+    tracker.acknowledge(second)
+    assert second.records == ()
+    gone = weakref.ref(answering)
+    gc.disable()
+    try:
+        tracker.acknowledge(first)
+        del second, answering
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert tracker.committable(PARTITION) == 4
