@@ -76,7 +76,9 @@ def main() -> int:
     figures = document(loads, backlogs, seconds=seconds)
     path = BUILD / "overload.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    out.print_json(data={"load": figures["load"]})
+    for name, load in figures["load"].items():
+        shown = {figure: value for figure, value in load.items() if figure != "rss_bytes"}
+        out.print_json(data={name: shown})
     out.print(ratio_table(figures["targets"]))
     out.print(f"written to {path}")
     return 0 if all(target["reached"] for target in figures["targets"].values()) else 1

@@ -397,7 +397,7 @@ def load_run(p99_ms: float, recovery_seconds: float, *rss_bytes: int) -> LoadRun
 
 def test_an_overload_compares_the_others_with_and_without_a_slow_version() -> None:
     """Latencies and rates as ratios; recovery and memory of each load by themselves."""
-    loads = {WITHOUT: load_run(10, 2, 50, 100, 100, 100, 100), WITH: load_run(30, 11, 50, 100, 100, 100, 120)}
+    loads = {WITHOUT: load_run(10, 2, 50, 70, 100, 100, 100), WITH: load_run(30, 11, 50, 100, 100, 100, 120)}
     backlogs = {WITHOUT: [BacklogRun(1000, 1), BacklogRun(1000, 2)], WITH: [BacklogRun(900, 1)]}
     written = overload_document(loads, backlogs, seconds=60)
     assert written["load"][WITH]["busy_refused_share"] == pytest.approx(2 / 3)
