@@ -7,11 +7,11 @@ and warmed first, in the background. Its older route stays until then, and no ot
 cannot be loaded is reported and tried again later, and the older route stays. Without an older route the new one is
 served, version by version as they are loaded, and the requests of the others fail. `load_state.py` has the states.
 
-A poll that fails changes nothing. After `stale_after_seconds` without a successful poll, responses say that they are
-stale.
+A poll that fails changes nothing. After `stale_after_seconds` without a successful poll, responses are stale.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -23,6 +23,7 @@ from registry.snapshot import RegisteredModel
 from schemas.errors import RegistryUnavailableError, SetupError
 from schemas.events import RouteHint
 from streams.serving.active_tables import ActiveTables
+from streams.serving.load_journal import NOT_SERVING_YET_SECONDS
 from streams.serving.load_state import (
     CURRENT,
     RETRY_SECONDS,
@@ -63,8 +64,7 @@ class ServingRefresher:
         self._clock = clock
         self._polled_at = clock()
         self._poll_now = asyncio.Event()
-        # Of the models that are not CURRENT.
-        self._loads: dict[str, ModelLoad] = {}
+        self._loads: dict[str, ModelLoad] = {}  # of the models that are not CURRENT
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_serving = False
         self._retiring: list[ServedVersion] = []
@@ -96,14 +96,24 @@ class ServingRefresher:
             self._apply(changes)
         # The end of the poll: a registry that takes seconds for each poll is still followed.
         self._polled_at = self._clock()
-        for name, load in list(self._loads.items()):
-            if is_due(load, self._clock()):
-                self._advance(name, LoadEvent.RETRY_DUE)
+        self._retry_due()
 
     async def wait_for_loads(self) -> None:
-        """Wait until every running load has succeeded or failed."""
-        while self._tasks:
-            await asyncio.wait(self._tasks.values())
+        """Wait until every running load has ended, and a version is loaded or none is tried again soon.
+
+        While none is loaded, a version whose earlier load ended a process has no others to wait for.
+        """
+        while True:
+            while self._tasks:
+                await asyncio.wait(self._tasks.values())
+            retry_at = min((load.retry_at for load in self._loads.values()), default=math.inf)
+            wait_seconds = retry_at - self._clock()
+            is_loaded = any(version.is_loaded for version in self._tables.current.versions())
+            if is_loaded or wait_seconds > NOT_SERVING_YET_SECONDS:
+                return
+            self._is_serving = True
+            await asyncio.sleep(wait_seconds)
+            self._retry_due()
 
     def serving_began(self) -> None:
         """From now on versions may be loaded whose earlier load ended a process."""
@@ -142,6 +152,11 @@ class ServingRefresher:
         await asyncio.gather(*tasks, return_exceptions=True)
         await close_versions(self._tables.current.versions())
         await close_versions(self._retiring)
+
+    def _retry_due(self) -> None:
+        for name, load in list(self._loads.items()):
+            if is_due(load, self._clock()):
+                self._advance(name, LoadEvent.RETRY_DUE)
 
     def _apply(self, changes: RegistryChanges[RegisteredModel]) -> None:
         before = self._tables.current.models
@@ -221,7 +236,8 @@ class ServingRefresher:
             target,
             self._tables.current.models.get(name),
             publish=publish,
-            others_are_served=lambda: self._is_serving and self._tasks.keys() == {name},
+            # Of two that have to wait for each other, the one goes first that began first.
+            others_are_served=lambda: self._is_serving and next(iter(self._tasks), name) == name,
         )
         if self._tasks.get(name) is not task:
             # A newer revision cancelled this load, and a library swallowed the cancellation.

@@ -209,6 +209,52 @@ async def test_what_ended_a_process_is_loaded_when_the_others_are_served() -> No
     await harness.refresher.close()
 
 
+class Ended(NoJournal):
+    """Loads of these models ended a process."""
+
+    def __init__(self, *models: str) -> None:
+        self.models = models
+        self.asked: list[tuple[str, bool]] = []
+
+    def attempt(
+        self, model_name: str, spec: ModelSpec, *, others_are_served: bool
+    ) -> AbstractAsyncContextManager[None]:
+        self.asked.append((model_name, others_are_served))
+        if model_name in self.models and not others_are_served:
+            raise LoadPostponedError("it ended a process", 0.0)
+        return super().attempt(model_name, spec, others_are_served=others_are_served)
+
+
+async def test_without_others_a_version_that_ended_a_process_is_loaded_before_the_start_ends() -> None:
+    """There is nobody to protect, and its requests would fail."""
+    journal = Ended("m")
+    harness = Harness(journal)
+    harness.registry.put({"v1": 100})
+    table = await harness.follow()
+    assert (journal.asked, table.behind) == ([("m", False), ("m", True)], {})
+    assert table.models["m"].versions["v1"].is_loaded
+    await harness.refresher.close()
+
+
+async def test_versions_that_ended_one_process_do_not_wait_for_each_other() -> None:
+    """They are loaded one after the other."""
+    harness = Harness(Ended("one", "two"))
+    harness.load.slow = {"a": asyncio.Event()}
+    harness.registry.put({"a": 100}, name="one")
+    harness.registry.put({"b": 100}, name="two")
+    await harness.refresher.refresh()
+    await harness.until(lambda: len(harness.failures) == 2)
+    harness.refresher.serving_began()
+    await harness.refresher.refresh()
+    await harness.until(lambda: len(harness.failures) == 3)
+    assert harness.failures[-1][0] == "two"
+    harness.load.slow["a"].set()
+    await harness.refresher.wait_for_loads()
+    assert harness.tables.current.behind.keys() == {"two"}
+    assert (await harness.follow()).behind == {}
+    await harness.refresher.close()
+
+
 async def errors_of(versions: Mapping[str, ServedVersion]) -> dict[str, str]:
     """What the versions that are not loaded answer."""
     answers = {name: await outcomes_of(version.dispatcher, [{"x": 1}]) for name, version in versions.items()}
