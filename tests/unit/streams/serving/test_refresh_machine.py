@@ -8,9 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from registry.routing import RouteTable
 from registry.snapshot import RegisteredModel
 from streams.serving.load_state import RETRY_SECONDS
-from streams.serving.route_table import ServedVersion
+from streams.serving.route_table import ServedModel, ServedVersion
 from tests.support.worker.refresh_harness import Harness
 
 Result = TypeVar("Result")
@@ -24,6 +25,21 @@ def backend_of(version: ServedVersion) -> int:
     """The identity of a version's backend."""
     dispatcher: Any = version.dispatcher
     return id(dispatcher._backend)
+
+
+def is_current(served: ServedModel, registered: RegisteredModel) -> bool:
+    """Whether a model is served as it is registered.
+
+    The revision is not enough: after a restore another route may have the same one.
+    """
+    table = RouteTable.of(registered.route)
+    return (
+        served.loaded
+        and served.revision == registered.revision
+        and served.ends == table.ends
+        and tuple(target.spec.version for target in served.targets) == table.versions
+        and served.versions.keys() == registered.versions.keys()
+    )
 
 
 class Refreshing(RuleBasedStateMachine):
@@ -60,8 +76,10 @@ class Refreshing(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        """Go back to the registry before some promotion. A poll sees it; see `registry/follower.py`."""
-        number = data.draw(st.integers(0, len(self.backups) - 1))
+        self.restore_backup(data.draw(st.integers(0, len(self.backups) - 1)))
+
+    def restore_backup(self, number: int) -> None:
+        """Go back to the registry before this promotion. A poll sees it; see `registry/follower.py`."""
         registry = self.harness.registry
         now, models = self.backups[number]
         registry.now, registry.models = now, dict(models)
@@ -103,12 +121,9 @@ class Refreshing(RuleBasedStateMachine):
         assert table.epoch == registry.now
         assert table.models.keys() == registry.models.keys()
         for name, (_, registered) in registry.models.items():
-            served = table.models[name]
-            current = served.revision == registered.revision and served.loaded
+            current = is_current(table.models[name], registered)
             assert current == (name not in table.behind)
             assert current or self.harness.load.broken & registered.versions.keys()
-            if current:
-                assert served.versions.keys() == registered.versions.keys()
 
     @invariant()
     def no_backend_is_lost(self) -> None:
@@ -132,3 +147,23 @@ class Refreshing(RuleBasedStateMachine):
 
 TestRefreshing = Refreshing.TestCase
 TestRefreshing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_an_older_route_is_behind_when_a_restored_registry_gives_its_revision_to_another_route() -> None:
+    """The route to v1 was revision 3. After a restore to revision 2, revision 3 is a route to v2, which is broken."""
+    machine = Refreshing()
+    machine.begin()
+    machine.break_or_mend("v2")
+    machine.promote("a", ["v2"], poll=False)
+    machine.promote("a", ["v1"], poll=True)
+    machine.restore_backup(2)
+    machine.promote("a", ["v2"], poll=True)
+    machine.settle()
+    table = machine.harness.tables.current
+    assert (table.models["a"].revision, set(table.models["a"].versions)) == (3, {"v1"})
+    assert table.behind == {"a": "v2 cannot be loaded: a v2 is broken"}
+    machine.break_or_mend("v2")
+    machine.settle()
+    table = machine.harness.tables.current
+    assert (table.models["a"].revision, set(table.models["a"].versions), table.behind) == (3, {"v2"}, {})
+    machine.teardown()
