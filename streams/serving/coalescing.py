@@ -7,6 +7,7 @@ has ended.
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -24,6 +25,9 @@ log = structlog.get_logger()
 
 # Above `slice_max_records` by default (2,000), so that one call takes a whole slice.
 MAX_CALL_INPUTS = 2048
+# The results of short calls go to the cache together: each write has a cost of its own.
+STORE_RESULTS = 512
+STORE_SECONDS = 0.05
 
 
 class CoalescedCall:
@@ -192,15 +196,24 @@ class Coalescer:
 
     async def _run(self, call: CoalescedCall) -> None:
         version = call.version
+        unstored: list[bytes] = []
+        results: list[CallResult] = []
+        stored_at = time.monotonic()
         try:
             async with aclosing(self._infer(call)) as parts:
-                async for start, results in parts:
-                    digests = call.settle(start, results)
-                    await self._store(version, digests, results)
-                    self._forget(call, digests)
+                async for start, part in parts:
+                    unstored += call.settle(start, part)
+                    results += part
+                    now = time.monotonic()
+                    if len(unstored) >= STORE_RESULTS or now - stored_at >= STORE_SECONDS:
+                        await self._store(version, unstored, results)
+                        self._forget(call, unstored)
+                        unstored, results, stored_at = [], [], now
+            await self._store(version, unstored, results)
         except Exception:  # an internal fault; the requests still need a response
             log.exception("internal fault", model_name=version.model_name, version=version.spec.version)
         finally:
+            self._forget(call, unstored)
             self._forget(call, call.settle_rest(InternalError(INTERNAL_FAULT)))
 
     def _forget(self, call: CoalescedCall, digests: Sequence[bytes]) -> None:

@@ -9,6 +9,8 @@ server, since in a queue the times of two sizes cannot be compared; `is_probing`
   the batch.
 - A batch that takes more than `SHORT` of the timeout, and does not pay, halves the limit. Short calls spread a
   backlog over the calls in flight.
+- Something else on the machine may have made a batch slow. So the limit grows after one batch, and stays or
+  falls when the fastest of `TRIALS` says so. Above LONG a trial takes too long, and other work is a small part of it.
 - A timeout divides the limit by `AFTER_TIMEOUT`. Timeouts of calls from before that do not count again.
 
 All is measured anew after a timeout, and after `RENEWAL_SECONDS`, since servers and their load change.
@@ -22,6 +24,7 @@ START = 8
 # Shares of the timeout. Above LONG no larger batch than of two is tried unless it is known to pay, above LONGEST none is.
 TINY, SHORT, LONG, LONGEST = 1 / 64, 1 / 16, 1 / 4, 1 / 2
 PAYS = 0.8
+TRIALS = 3
 # After a timeout the limit is divided by this number: trials with few examples cost less time than another timeout.
 AFTER_TIMEOUT = 8
 RENEWAL_SECONDS = 60.0
@@ -31,14 +34,16 @@ RENEWAL_SECONDS = 60.0
 class BatchSize:
     """`limit` is the number of examples that one call may have.
 
-    `is_probing` while the next full batch must be alone at the server. `lone_seconds` has the times of such
-    batches by the bit length of their size; they are measured anew from `renewal_at`.
+    `is_probing` while the next full batch must be alone at the server. `lone_seconds` has the shortest times of such
+    batches by the bit length of their size; they are measured anew from `renewal_at`. `trials` counts those that did
+    not make the limit grow.
     """
 
     limit: int = START
     is_probing: bool = True
     lone_seconds: Mapping[int, float] = field(default_factory=dict)
     renewal_at: float = 0.0
+    trials: int = 0
 
 
 def capped(state: BatchSize, max_batch: int) -> BatchSize:
@@ -62,11 +67,21 @@ def on_success(
         return replace(state, is_probing=False) if batch_size < state.limit else state
     if not is_alone:
         if now >= state.renewal_at:
-            return replace(state, is_probing=True, lone_seconds={}, renewal_at=now + RENEWAL_SECONDS)
+            return replace(
+                state, is_probing=True, lone_seconds={}, renewal_at=now + RENEWAL_SECONDS, trials=0
+            )
         return replace(state, is_probing=batch_size.bit_length() not in state.lone_seconds)
-    lone_seconds = {**state.lone_seconds, batch_size.bit_length(): seconds}
-    limit = min(max_batch, _next_limit(lone_seconds, batch_size, seconds / timeout_seconds))
+    bits, trials = batch_size.bit_length(), state.trials + 1
+    shortest = min(seconds, state.lone_seconds.get(bits, seconds)) if trials > 1 else seconds
+    lone_seconds = {**state.lone_seconds, bits: shortest}
+    share = shortest / timeout_seconds
+    limit = min(max_batch, _next_limit(lone_seconds, batch_size, share))
     renewal_at = state.renewal_at or now + RENEWAL_SECONDS
+    stays = state.is_probing and limit == batch_size < max_batch
+    if (stays or limit < batch_size) and share <= LONG and trials < TRIALS:
+        return BatchSize(
+            batch_size, is_probing=True, lone_seconds=lone_seconds, renewal_at=renewal_at, trials=trials
+        )
     return BatchSize(limit, limit != batch_size, lone_seconds, renewal_at)
 
 
@@ -74,7 +89,9 @@ def on_timeout(state: BatchSize, batch_size: int) -> BatchSize:
     """The state after a call with `batch_size` examples that took too long."""
     if batch_size > state.limit:
         return state
-    return replace(state, limit=max(1, batch_size // AFTER_TIMEOUT), is_probing=True, lone_seconds={})
+    return replace(
+        state, limit=max(1, batch_size // AFTER_TIMEOUT), is_probing=True, lone_seconds={}, trials=0
+    )
 
 
 def _next_limit(lone_seconds: Mapping[int, float], batch_size: int, share: float) -> int:

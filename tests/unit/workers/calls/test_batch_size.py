@@ -63,6 +63,23 @@ def test_batches_that_do_not_pay_stay_short(example: float) -> None:
     assert state.limit == 1 or example * state.limit <= TIMEOUT_SECONDS / 8
 
 
+@given(st.lists(st.floats(0, 0.4), min_size=40, max_size=40))
+def test_other_work_on_the_machine_keeps_no_batch_small(delays: list[float]) -> None:
+    """Every second call of a fast model is delayed."""
+    state = BatchSize()
+    for number, delay in enumerate(delays):
+        state = on_success(
+            state,
+            batch_size=state.limit,
+            seconds=0.0001 * state.limit + delay * (number % 2),
+            is_alone=True,
+            now=0,
+            timeout_seconds=TIMEOUT_SECONDS,
+            max_batch=256,
+        )
+    assert state.limit == 256
+
+
 def test_batches_that_pay_grow() -> None:
     """Each call has an overhead of a quarter of the timeout."""
     assert after_calls(BatchSize(), 0.5, 0.0001, 256, calls=20).limit == 256
