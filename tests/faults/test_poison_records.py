@@ -99,11 +99,16 @@ async def test_a_request_ends_every_worker(
         )
         responses, letters = log.of(settings.topic_responses), log.of(settings.topic_dead_letters)
         good = {str(number) for number in range(REQUESTS)} - {str(POISON_AT)}
+
+        async def all_is_committed() -> bool:
+            return await uncommitted_requests(settings, PARTITIONS) == 0
+
         await restarted.until(
             lambda: {orjson.loads(each.value)["request_id"] for each in responses} >= good and letters,
             log,
             "all answers and the dead letter",
         )
+        await wait_until(all_is_committed, "the commit of what was answered before the ends")
         await restarted.end()
         await log.to_end()
         partition = POISON_AT % PARTITIONS
@@ -111,7 +116,6 @@ async def test_a_request_ends_every_worker(
         assert restarted.ends == ATTEMPT_LIMIT
         assert all("error" not in orjson.loads(each.value) for each in responses)
         assert {orjson.loads(each.value)["request_id"] for each in responses} == good
-        assert await uncommitted_requests(settings, PARTITIONS) == 0
 
 
 async def test_a_promotion_ends_every_worker(
@@ -130,6 +134,10 @@ async def test_a_promotion_ends_every_worker(
         await publish(settings, *events)
         results, letters = log.of(settings.topic_promotion_results), log.of(settings.topic_dead_letters)
         decided = {events[0].event_id, events[2].event_id}
+
+        async def all_is_committed() -> bool:
+            return await uncommitted_promotions(settings) == 0
+
         await restarted.until(
             lambda: (
                 {PromotionResult.model_validate_json(each.value).event_id for each in results} >= decided
@@ -138,12 +146,12 @@ async def test_a_promotion_ends_every_worker(
             log,
             "the results and the dead letter",
         )
+        await wait_until(all_is_committed, "the commit of the last promotion")
         await restarted.end()
         await log.to_end()
         check_letter(log, settings, f"{settings.topic_promotions}/0/1")
         assert restarted.ends == ATTEMPT_LIMIT
         assert {PromotionResult.model_validate_json(each.value).event_id for each in results} == decided
-        assert await uncommitted_promotions(settings) == 0
 
 
 async def test_healthy_workers_are_killed_in_a_backlog(make_group: MakeGroup) -> None:

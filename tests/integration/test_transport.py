@@ -394,6 +394,7 @@ async def test_deleted_records_are_counted(topics: MakeTopics) -> None:
     handled = Handled()
     async with running(settings, handled):
         await handled.until(lambda: len(handled.offsets) == 20)
+        await until_committed(settings, 20)
     await produce(settings, 80)
     await delete_records(settings, topic, 60)
     handled = Handled()
@@ -424,6 +425,7 @@ async def test_a_loss_is_counted_when_no_record_is_left(topics: MakeTopics) -> N
     handled = Handled()
     async with running(settings, handled):
         await handled.until(lambda: len(handled.offsets) == 20)
+        await until_committed(settings, 20)
     await produce(settings, 30)
     await delete_records(settings, topic, 50)
     async with running(settings, Handled()) as app:
