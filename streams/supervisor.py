@@ -113,7 +113,12 @@ class Supervisor:
         failures = 0
         while not self._stop.is_set():
             began = time.monotonic()
-            code = await self._run_once(process)
+            try:
+                code = await self._run_once(process)
+            except OSError as error:
+                # The machine has no memory or no process left now.
+                log.error("process not started", process=process.name, reason=str(error))
+                code = 1
             if self._stop.is_set():
                 self._exit_code = self._exit_code or _exit_code(code)
                 return

@@ -61,6 +61,7 @@ class AttemptKeeper:
     def close(self) -> None:
         """Forget the partitions; the next fetch takes over those that are assigned then."""
         self._ledger.clear()
+        self._reader.forget()
         self._is_open = False
 
     async def fetched(self, fetcher: Any, active: Collection[Any]) -> Records | None:
@@ -74,7 +75,7 @@ class AttemptKeeper:
             position = self._consumer.position_of(tp)
             if position is not None and tp in fetcher._records:
                 ready[Partition(*tp)] = position
-        permit = self._ledger.permit(ready, outstanding=self._consumer.offsets.outstanding > 0)
+        permit = self._ledger.permit(ready, outstanding=not self._consumer.offsets.is_idle)
         if permit is None:
             return {}
         if permit.careful is None:
@@ -194,10 +195,14 @@ class AttemptKeeper:
         # With what is finished elsewhere: the end of this slice must not count for it.
         finished = self._consumer.offsets.partitions()
         # A new assignment may have come meanwhile.
-        return await self._consumer.commit_attempts({*partitions, *finished}) and self._is_open
+        known = {*partitions, *finished, *self._ledger.unsettled}
+        return await self._consumer.commit_attempts(known) and self._is_open
 
     def _go_back(self, records: Records) -> None:
         """Read the records again: they were taken, and their attempt could not be committed."""
+        if not self._is_open:
+            # A new assignment has its own position, which may be before these records.
+            return
         assigned = self._consumer.assignment()
         for tp, taken in records.items():
             if tp in assigned:

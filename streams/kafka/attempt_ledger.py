@@ -219,8 +219,9 @@ class AttemptLedger:
         return CommitMetadata(begun, topic_id, parsing)
 
     def committed_offset(self, partition: Partition) -> int:
-        """The offset that is committed, as far as this process knows."""
-        return self._accounts[partition].committed
+        """The offset that is committed, as far as this process knows; 0 for a partition that is not taken over."""
+        account = self._accounts.get(partition)
+        return 0 if account is None else account.committed
 
     def may_commit(self, partition: Partition, offset: int) -> bool:
         """False for an offset before the committed one, and for a partition that is not taken over."""

@@ -6,9 +6,8 @@ raises for ever at a batch that it cannot read and at a header whose name is not
 This reader returns the parsed records without a copy, within limits. It parses a batch with such a name again with
 U+FFFD in its place. A batch that cannot be read, or exceeds a limit, comes as one `UnreadableBatch`.
 
-One look takes records of all partitions until they fill `slice_max_bytes` of memory, and a batch is parsed only when
-its turn comes: so at most one parsed batch waits, whatever the number of partitions. A batch that would hold the event
-loop is parsed in a thread.
+One look takes records of all partitions until they fill `slice_max_bytes` of memory, and a batch is parsed when its
+turn comes: so at most one parsed batch waits. A batch that would hold the event loop is parsed in a thread.
 """
 
 import asyncio
@@ -41,8 +40,7 @@ class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
         self.raw = raw
 
 
-# The fetcher creates its buffers by this name. Other consumers of this process get KeptRecords too: they read them as
-# before, and the raw bytes stay in memory as long as the buffer.
+# The fetcher creates its buffers by this name. Other consumers of this process read KeptRecords as before.
 aiokafka.consumer.fetcher.MemoryRecords = KeptRecords
 
 
@@ -71,6 +69,11 @@ class BatchReader:
     def abandoned(self, partition: TopicPartition) -> str | None:
         """The reason why the next batch is not parsed, once."""
         return self._abandoned.pop(partition, None)
+
+    def forget(self) -> None:
+        """Forget what is known of the partitions."""
+        for known in (self._damaged, self._passed_over, self._abandoned):
+            known.clear()
 
     async def fetched_records(
         self, fetcher: Any, partitions: Collection[Any], max_records: int | None
@@ -292,7 +295,6 @@ class _Unread:
         first = self.next_offset
         if last_offset < first or (highwater is not None and last_offset >= max(highwater, first + 1)):
             last_offset = first
-        timestamp_ms = int(time.time() * 1000)
-        self._records = (UnreadableBatch(first, last_offset, reason, timestamp_ms),)
+        self._records = (UnreadableBatch(first, last_offset, reason, int(time.time() * 1000)),)
         self._memory_bytes = (0, RECORD_OVERHEAD_BYTES)
         self._offset_after_batch = last_offset + 1

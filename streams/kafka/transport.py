@@ -115,8 +115,11 @@ class SliceConsumer(CommittingConsumer):
                     return {}
                 continued = self.note_lost_records()
                 records = await self._attempts.fetched(fetcher, active_partitions)
-                for tp, offset in chain(continued.items(), self._reader.passed_over().items()):
-                    self.offsets.pass_over(Partition(*tp), offset)
+                passed_over = chain(continued.items(), self._reader.passed_over().items())
+                # After a rebalance during the wait they are of an assignment that has ended.
+                if generation == self.app.consumer_generation_id:
+                    for tp, offset in passed_over:
+                        self.offsets.pass_over(Partition(*tp), offset)
                 if records is None:
                     await asyncio.sleep(REASSIGNMENT_LOOK_SECONDS)
                     return {}

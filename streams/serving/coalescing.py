@@ -162,7 +162,8 @@ class Coalescer:
             started = [call]
             for request in of_version:
                 joined = in_flight.get(request.digest)
-                if joined is not None and joined.joins(request):
+                # A newer table may have another object for the version: its requests wait under that one.
+                if joined is not None and joined.version is version and joined.joins(request):
                     joined.add(waiting, request)
                     continue
                 if len(call.digests) == MAX_CALL_INPUTS:

@@ -1,6 +1,6 @@
 """streams/kafka/attempt_keeper.py: an attempt is committed before its records are handed out, or they are read again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from streams.kafka.batch_reader import BatchReader
 from streams.kafka.commit_metadata import BegunRange, CommitMetadata
 from streams.kafka.offset_tracker import OffsetTracker, Partition
 from tests.support.models.served_versions import FakeRecord, record_of
+from tests.support.worker.pipeline_harness import slice_of
 
 PLACE = TP("requests", 0)
 PARTITION = Partition("requests", 0)
@@ -32,6 +33,7 @@ class FakeConsumer:
         self.commits: list[CommitMetadata] = []
         self.accepts = 100
         self.sought: list[int] = []
+        self.on_commit: Callable[[], object] = lambda: None
 
     @property
     def kafka(self) -> Any:
@@ -53,6 +55,7 @@ class FakeConsumer:
     async def commit_attempts(self, partitions: Iterable[Partition]) -> bool:
         assert set(partitions) == {PARTITION}
         self.commits.append(self.ledger.metadata(PARTITION, self.offset))
+        self.on_commit()
         return len(self.commits) <= self.accepts
 
 
@@ -130,3 +133,44 @@ async def test_an_abandoned_batch_is_not_begun_again(offset: int) -> None:
     assert await keeper.fetched(FakeFetcher(offset), {PLACE})
     assert consumer.commits == []
     assert keeper._reader.abandoned(TopicPartition(*PLACE)) == "3 processes ended while they read it"
+
+
+async def test_after_a_reassignment_during_a_commit_the_new_position_stays() -> None:
+    """It may be before the records that were taken, which nobody has answered."""
+    keeper, consumer = keeper_at(100)
+
+    def close_in_second_commit() -> None:
+        if len(consumer.commits) == 2:
+            keeper.close()
+
+    consumer.on_commit = close_in_second_commit
+    assert await keeper.fetched(FakeFetcher(100, 5000), {PLACE}) is None
+    assert len(consumer.commits) == 2
+    assert consumer.sought == []
+
+
+async def test_a_batch_to_abandon_is_forgotten_with_its_assignment() -> None:
+    """Another owner has stepped over it: the next batch is an innocent one."""
+    keeper, _ = keeper_at(100, BegunRange(103, ATTEMPT_LIMIT), parsing=True)
+    assert await keeper.fetched(FakeFetcher(100), {PLACE})
+    keeper.close()
+    assert keeper._reader.abandoned(TopicPartition(*PLACE)) is None
+
+
+async def test_a_third_attempt_waits_for_slices_that_are_set_aside() -> None:
+    """They have no weight, and are in progress all the same: the attempt would not be alone."""
+    keeper, consumer = keeper_at(100, BegunRange(103, 2))
+    other = slice_of({})
+    consumer.offsets.track(other)
+    other.set_aside()
+    assert consumer.offsets.outstanding == 0
+    assert await keeper.fetched(FakeFetcher(100), {PLACE}) == {}
+    assert consumer.commits == []
+
+
+async def test_what_is_finished_with_care_is_committed_again_after_a_commit_that_found_no_topic() -> None:
+    """Its offset counts as settled, so nothing else would commit it, and no record would be handed out."""
+    keeper, consumer = keeper_at(100)
+    assert await keeper.fetched(FakeFetcher(100), {PLACE})
+    consumer.ledger.unsettled.add(PARTITION)
+    assert await keeper.fetched(FakeFetcher(101), {PLACE})

@@ -81,6 +81,21 @@ def results_of(waiting: WaitingRequests) -> dict[bytes, CallResult]:
     }
 
 
+async def test_requests_of_two_objects_of_a_version_get_their_results() -> None:
+    """A slice of an older table calls the one, a slice of a newer table the other; both wait under their own."""
+    calls = Calls()
+    older = await calls.start(a_request(1))
+    newer = WaitingRequests(slice_of({}), Bulkhead())
+    calls.coalescer.start_calls({served_version("m", "v1", RecordingBackend()): [a_request(1)]}, newer)
+    await asyncio.sleep(0)
+    for call in list(calls.started):
+        await calls.end(call)
+    assert results_of(older) == results_of(newer) == {b"1": b"1"}
+    assert not newer
+    assert calls.in_flight() == 0
+    await calls.coalescer.close()
+
+
 async def test_a_call_that_was_taken_over_leaves_nothing_behind() -> None:
     """Also where the later call ends first: neither call is joined after its end."""
     for order in (1, -1):
