@@ -39,6 +39,7 @@ class AttemptConsumer(Protocol):
     def kafka(self) -> Any: ...
     def assignment(self) -> set[TP]: ...
     def position_of(self, tp: Any) -> int | None: ...
+    def pass_over_lost_records(self) -> None: ...
     async def commit_attempts(self, partitions: Iterable[Partition]) -> bool: ...
 
 
@@ -150,7 +151,7 @@ class AttemptKeeper:
         if not partitions:
             # They were revoked meanwhile. The fetcher would return records of all partitions.
             return None
-        records: Records = await self._reader.fetched_records(fetcher, partitions, self._slice_max_records)
+        records = await self._take(fetcher, partitions, self._slice_max_records)
         for tp, taken in records.items():
             self._ledger.took(tp, taken[-1].offset + 1)
         # Offsets with gaps may lead beyond the window.
@@ -159,6 +160,11 @@ class AttemptKeeper:
             self._go_back(records)
             return None
         return records
+
+    async def _take(self, fetcher: Any, partitions: Collection[Any], max_records: int) -> Records:
+        # A position may have been lost and found during the wait for a commit.
+        self._consumer.pass_over_lost_records()
+        return await self._reader.fetched_records(fetcher, partitions, max_records)
 
     async def _reserve(self, partitions: Collection[Partition]) -> bool:
         if not partitions:
@@ -178,7 +184,7 @@ class AttemptKeeper:
             ledger.begin(partition, position + permit.max_records, parses=is_last)
             if not await self._commit([partition]):
                 return None
-        records: Records = await self._reader.fetched_records(fetcher, (partition,), permit.max_records)
+        records = await self._take(fetcher, (partition,), permit.max_records)
         if not records:
             # Markers of transactions only: the position moved on.
             return records

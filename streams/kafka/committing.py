@@ -29,6 +29,11 @@ class CommittingConsumer(AiokafkaConsumer):
         # An offset and its metadata belong together, so commits are one after the other.
         self._committing = asyncio.Lock()
 
+    def pass_over_lost_records(self) -> None:
+        """Count the records that were deleted unread. To be called before records are taken, which moves positions."""
+        for partition, position in self.note_lost_records().items():
+            self.offsets.pass_over(partition, position)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (
             TP(*tp)

@@ -30,7 +30,6 @@ This module uses private names of faust-streaming and aiokafka, whose versions a
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, ClassVar
 
 import structlog
@@ -113,9 +112,9 @@ class SliceConsumer(CommittingConsumer):
                     or generation != self.app.consumer_generation_id
                 ):
                     return {}
-                continued = self.note_lost_records()
+                self.pass_over_lost_records()
                 records = await self._attempts.fetched(fetcher, active_partitions)
-                passed_over = chain(continued.items(), self._reader.passed_over().items())
+                passed_over = self._reader.passed_over().items()
                 # After a rebalance during the wait they are of an assignment that has ended.
                 if generation == self.app.consumer_generation_id:
                     for tp, offset in passed_over:

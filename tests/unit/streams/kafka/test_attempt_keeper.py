@@ -33,6 +33,7 @@ class FakeConsumer:
         self.commits: list[CommitMetadata] = []
         self.accepts = 100
         self.sought: list[int] = []
+        self.lost_noted_after: list[int] = []
         self.on_commit: Callable[[], object] = lambda: None
 
     @property
@@ -47,6 +48,9 @@ class FakeConsumer:
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 10_000)
+
+    def pass_over_lost_records(self) -> None:
+        self.lost_noted_after.append(len(self.commits))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         assert partition == PLACE
@@ -89,6 +93,14 @@ async def test_a_first_attempt_is_committed_once_for_a_window() -> None:
     assert len(consumer.commits) == 1
     assert await keeper.fetched(FakeFetcher(104, 5000), {PLACE})
     assert begun_of(consumer)[1:] == [[(5001 + WINDOW, 1)]]
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 2])
+async def test_lost_records_are_counted_after_the_commit_and_before_records_are_taken(attempts: int) -> None:
+    """Aiokafka may find a new position during the commit; the records that are taken would be counted too."""
+    keeper, consumer = keeper_at(100, *[BegunRange(164, attempts)] * bool(attempts))
+    assert await keeper.fetched(FakeFetcher(100), {PLACE})
+    assert consumer.lost_noted_after == [1]
 
 
 async def test_records_whose_attempt_is_not_committed_are_read_again() -> None:
