@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 from schemas.errors import (
@@ -170,7 +171,7 @@ class Dispatcher:
             self._has_lone_call = is_full and limits.is_probing and not self._calls
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
-            call.add_done_callback(self._ended)
+            call.add_done_callback(partial(self._ended, batch))
 
     def _lone_call_is_due(self) -> bool:
         """True while a full batch is alone at the server, or waits to be."""
@@ -178,9 +179,12 @@ class Dispatcher:
             return False
         return self._has_lone_call or self._queue.holds(self._limits.examples)
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
+    def _ended(self, batch: Sequence[Part], call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        if not call.cancelled():
+        if call.cancelled():
+            # Here, because a task that is cancelled before its first step runs nothing of its own.
+            settle_with(batch, BackendUnavailableError(UNLOADED))
+        else:
             self._send()
 
     async def _call(self, batch: list[Part]) -> None:
@@ -209,9 +213,6 @@ class Dispatcher:
                     outcomes, errors, started=started, now=started + seconds, timeout_seconds=timeout_seconds
                 )
                 errors = errors_in(outcomes)
-        except asyncio.CancelledError:
-            settle_with(batch, BackendUnavailableError(UNLOADED))
-            raise
         except Exception as error:  # noqa: BLE001  # a programming error, raised in every caller
             raise_in_callers(batch, error)
             return

@@ -402,6 +402,19 @@ async def test_an_input_past_its_deadline_is_not_tried_again() -> None:
     assert calls_of(backend) == [[1, 2, 3]]
 
 
+async def test_closing_settles_a_call_that_has_not_begun() -> None:
+    """Its task is cancelled before its first step."""
+    backend = doubler()
+    dispatcher = dispatcher_of(backend)
+    caller = asyncio.create_task(ask(dispatcher, 1))
+    while not dispatcher._calls:  # noqa: ASYNC110  # by turns of the loop: in the next one the call would begin
+        await asyncio.sleep(0)
+    await dispatcher.close()
+    assert calls_of(backend) == []
+    (outcome,) = await asyncio.wait_for(caller, DEADLINE_SECONDS)
+    assert isinstance(outcome, BackendUnavailableError)
+
+
 async def test_a_closed_dispatcher_tries_nothing_again() -> None:
     """A batch that times out while the dispatcher closes gets its outcome."""
 
