@@ -131,18 +131,18 @@ class VersionLoader:
         self, registered: RegisteredModel, version: str, others_are_served: Callable[[], bool]
     ) -> ServedVersion:
         name, spec = registered.model_name, registered.versions[version].spec
+        backend: Backend | None = None
         # Production versions wait for the slots before all others, because each model loads its own first.
-        async with (
-            self._slots,
-            self._journal.attempt(name, spec, others_are_served=others_are_served()),
-        ):
-            backend = await self._load_backend(name, spec)
+        async with self._slots:
             try:
-                await warm(backend, timeout_seconds=self._timeout_seconds)
-                tracer = self._tracer_of(name, spec) if self._tracer_of is not None else None
-                return served_version(name, spec, backend, self._meter_of(name, version), tracer)
-            except BaseException:  # a cancelled load leaves no backend open
-                await backend.close()
+                async with self._journal.attempt(name, spec, others_are_served=others_are_served()):
+                    backend = await self._load_backend(name, spec)
+                    await warm(backend, timeout_seconds=self._timeout_seconds)
+                    tracer = self._tracer_of(name, spec) if self._tracer_of is not None else None
+                    return served_version(name, spec, backend, self._meter_of(name, version), tracer)
+            except BaseException:  # a cancelled load leaves no backend open, also while the journal ends
+                if backend is not None:
+                    await backend.close()
                 raise
 
     def _stand_in(self, registered: RegisteredModel, version: str, reason: str) -> ServedVersion:

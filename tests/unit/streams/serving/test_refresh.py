@@ -1,8 +1,8 @@
 """A changed model is served once its versions are loaded; a load that fails moves no traffic."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
@@ -281,6 +281,35 @@ async def test_a_load_that_swallows_its_cancellation_changes_nothing(harness: Ha
     assert harness.load.loaded["v2"].closed
     assert harness.tables.current is table
     assert (table.models["m"].revision, table.behind) == (3, {})
+
+
+async def test_a_load_that_is_cancelled_while_its_journal_ends_leaves_no_backend_open() -> None:
+    """A newer revision ends it."""
+    ends = asyncio.Event()
+
+    class Journal(NoJournal):
+        @asynccontextmanager
+        async def attempt(
+            self, model_name: str, spec: ModelSpec, *, others_are_served: bool
+        ) -> AsyncGenerator[None, None]:
+            async with super().attempt(model_name, spec, others_are_served=others_are_served):
+                yield
+            if spec.version == "v2":
+                ends.set()
+                await asyncio.Event().wait()
+
+    harness = Harness(Journal())
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    harness.registry.put({"v2": 100})
+    await harness.refresher.refresh()
+    await asyncio.wait_for(ends.wait(), DEADLINE_SECONDS)
+    (load,) = asyncio.all_tasks() - {asyncio.current_task()}
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    await asyncio.gather(load, return_exceptions=True)
+    assert harness.load.loaded["v2"].closed
+    await harness.refresher.close()
 
 
 async def test_a_model_without_traffic_has_no_version_for_a_user(harness: Harness) -> None:
