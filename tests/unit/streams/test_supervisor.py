@@ -1,6 +1,11 @@
 """streams/supervisor.py: which processes it starts, and how often one has failed in a row."""
 
-from streams.supervisor import STEADY_SECONDS, PlannedProcess, failures_in_a_row, planned
+import asyncio
+
+import pytest
+
+from streams.config.settings import Settings
+from streams.supervisor import STEADY_SECONDS, PlannedProcess, Supervisor, failures_in_a_row, planned
 
 
 def test_each_role_has_a_process() -> None:
@@ -27,3 +32,15 @@ def test_a_process_that_ran_steadily_starts_a_new_series() -> None:
     """Its next failure counts as the first one."""
     assert failures_in_a_row(7, STEADY_SECONDS - 1) == 8
     assert failures_in_a_row(7, STEADY_SECONDS) == 1
+
+
+async def test_a_process_that_cannot_be_started_counts_as_one_that_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The machine has no memory for it now: that is no fault of the supervisor, which would end all others."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("no process is left")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    assert await Supervisor(Settings(), ["predict", "control"], [], processes=1).run() == 1
