@@ -386,15 +386,20 @@ async def until_committed(settings: Settings, offset: int) -> None:
     await wait_until(is_committed, f"the commit of {offset}")
 
 
-async def test_deleted_records_are_counted(topics: MakeTopics) -> None:
-    """Those that nobody had read, once."""
-    settings = await topics(partitions=1)
-    topic = settings.topic_requests
+async def twenty_are_read(settings: Settings) -> None:
+    """Records 0 to 19 are written, read and committed."""
     await produce(settings, 20)
     handled = Handled()
     async with running(settings, handled):
         await handled.until(lambda: len(handled.offsets) == 20)
         await until_committed(settings, 20)
+
+
+async def test_deleted_records_are_counted(topics: MakeTopics) -> None:
+    """Those that nobody had read, once."""
+    settings = await topics(partitions=1)
+    topic = settings.topic_requests
+    await twenty_are_read(settings)
     await produce(settings, 80)
     await delete_records(settings, topic, 60)
     handled = Handled()
@@ -421,11 +426,7 @@ async def test_a_loss_is_counted_when_no_record_is_left(topics: MakeTopics) -> N
     """The new position is committed, so the next owner of the partition does not count it again."""
     settings = await topics(partitions=1)
     topic = settings.topic_requests
-    await produce(settings, 20)
-    handled = Handled()
-    async with running(settings, handled):
-        await handled.until(lambda: len(handled.offsets) == 20)
-        await until_committed(settings, 20)
+    await twenty_are_read(settings)
     await produce(settings, 30)
     await delete_records(settings, topic, 50)
     async with running(settings, Handled()) as app:
