@@ -81,10 +81,10 @@ class Slice:
     """Consecutive records of one partition that are fetched and handled together.
 
     A record is answered when the broker has all outputs of it. `records` has at least the unanswered records, in
-    their order, and `weight` is theirs. A slice that is set aside has `weight_aside` in place of it. `generation` is the consumer group's when the records were fetched,
-    `received_at` is `time.monotonic()` in seconds, and `end` is the offset to read after the slice: larger than the
-    last record's + 1 before a marker of a transaction. `attempt` is how often the records were begun, with this time
-    (`streams/kafka/attempt_ledger.py`).
+    their order, and `weight` is theirs. A slice that is set aside has `weight_aside` in place of it. `generation` is
+    the consumer group's when the records were fetched, `received_at` is `time.monotonic()` in seconds, and `end` is the
+    offset to read after the slice: larger than the last record's + 1 before a marker of a transaction. `attempt` is how
+    often the records were begun, with this time (`streams/kafka/attempt_ledger.py`).
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """PURE memory of inputs that failed by themselves, so that a repeated one is answered without a call.
 
 An input counts from its second failure, since the first may have been chance: a server that broke off a response, for
-example. The memory is bounded in number and time: the newest are kept, for `KEPT_SECONDS`. Times are seconds of one monotonic clock,
-passed in as `now`.
+example. The memory is bounded in number and time: the newest are kept, for `KEPT_SECONDS`. Times are seconds of one
+monotonic clock, passed in as `now`.
 """
 
 from collections.abc import Sequence
