@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from tests.support.models.served_model import predictions_of, spec_of
 from tests.support.stack.command import headrace
 from tests.support.worker.traffic import Traffic, steady_traffic
 
+SERVICES = ("kafka", "postgres", "redis")
 # Two turns of a scrape each 15 s.
 SCRAPED_SECONDS = 60.0
 
@@ -171,9 +173,12 @@ async def test_everything_stops_and_starts_again(composed: Composed) -> None:
     before = [await command(composed, "versions", model) for model in (used, other)]
     answered = await responses(composed)
     await asyncio.to_thread(composed.compose, "stop")
+    ended = {name: inspect(composed.container(name))["State"] for name in (*WORKERS, *SERVICES)}
     # SIGTERM reaches the worker, which is the container's first process.
-    codes = {name: inspect(composed.container(name))["State"]["ExitCode"] for name in WORKERS}
-    assert codes == dict.fromkeys(WORKERS, 0)
+    assert {name: ended[name]["ExitCode"] for name in WORKERS} == dict.fromkeys(WORKERS, 0)
+    # A worker needs them to drain.
+    finished = {name: datetime.fromisoformat(state["FinishedAt"]) for name, state in ended.items()}
+    assert max(finished[name] for name in WORKERS) < min(finished[name] for name in SERVICES), finished
     await asyncio.to_thread(composed.compose, "down")
     await asyncio.to_thread(composed.up)
     assert [await command(composed, "versions", model) for model in (used, other)] == before
