@@ -49,7 +49,7 @@ def test_the_kafka_of_both_stacks_is_the_same(compose: dict[str, Any]) -> None:
 
 
 def test_each_starts_when_all_it_needs_is_there(compose: dict[str, Any]) -> None:
-    """Servers are healthy before the setup runs, and the setup is done before a worker runs."""
+    """Servers are healthy before the setup runs, the setup is done before a worker runs, and workers stop first."""
     services = compose["services"]
     assert set(services) == {*SERVERS, "setup", *WORKERS, *DASHBOARDS}
     assert all("healthcheck" in services[name] for name in SERVERS + DASHBOARDS)
@@ -60,7 +60,7 @@ def test_each_starts_when_all_it_needs_is_there(compose: dict[str, Any]) -> None
         name: {need: how["condition"] for need, how in services[name]["depends_on"].items()}
         for name in ("setup", *WORKERS, *DASHBOARDS)
     }
-    worker = {"setup": "service_completed_successfully", "redis": "service_healthy"}
+    worker = {"setup": "service_completed_successfully", **dict.fromkeys(SERVERS, "service_healthy")}
     assert conditions == {
         "setup": {"kafka": "service_healthy", "postgres": "service_healthy"},
         **dict.fromkeys(WORKERS, worker),
