@@ -21,7 +21,7 @@ def check_version(spec: ModelSpec) -> None:
     promises = _compiled("output_schema", spec.output_schema)
     if spec.mapping is not None:
         _check_mapping(spec.mapping)
-    if spec.server.form is RequestForm.VALUE and spec.mapping is not None and len(spec.mapping.inputs) != 1:
+    if spec.server.form is RequestForm.VALUE and spec.mapping is not None and len(spec.mapping.inputs) > 1:
         raise _invalid("server.form value sends one value alone; map one input, or choose row or column")
     if spec.example is not None:
         _check_example(spec.example, spec.mapping, accepts, promises)

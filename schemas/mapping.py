@@ -6,9 +6,9 @@ example without calling a model server.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.events import JsonObject, WireModel
 
@@ -35,6 +35,12 @@ class Datatype(StrEnum):
     UINT64 = "UINT64"
 
 
+class NullValue(StrEnum):
+    """What a null in a tensor's value becomes."""
+
+    NAN = "nan"
+
+
 class TensorMapping(WireModel):
     """The tensor that the value at one key of `input` becomes."""
 
@@ -45,13 +51,24 @@ class TensorMapping(WireModel):
     shape: Annotated[tuple[Size, ...], Field(strict=False, max_length=8)] = Field(
         default=(), description="Shape of one example, without the batch dimension; -1 = any size."
     )
+    null: Annotated[NullValue, Field(strict=False)] | None = Field(
+        default=None,
+        description="`nan`: a null is a missing value, NaN, in a tensor of floating-point numbers; absent = null is refused.",
+    )
+
+    @model_validator(mode="after")
+    def _numbers_can_be_nan(self) -> Self:
+        if self.null is not None and not is_float(self.datatype):
+            raise ValueError(f"{self.datatype} has no NaN; null needs the datatype FP16, FP32 or FP64")
+        return self
 
 
 class Mapping(WireModel):
     """The declared tensors of a version; without a mapping, the model's own tensors by their names."""
 
-    inputs: Annotated[dict[str, TensorMapping], Field(min_length=1)] = Field(
-        description="Tensors by key of `input`; other keys are not sent."
+    inputs: dict[str, TensorMapping] = Field(
+        default={},
+        description="Tensors by key of `input`; other keys are not sent. Empty = the model's own by their names.",
     )
     outputs: dict[str, TensorName] = Field(
         default={},
@@ -59,25 +76,43 @@ class Mapping(WireModel):
         "Empty = all outputs by their names.",
     )
 
+    @model_validator(mode="after")
+    def _names_a_tensor(self) -> Self:
+        if not self.inputs and not self.outputs:
+            raise ValueError("the mapping names no tensor; give it inputs or outputs, or leave it out")
+        return self
+
 
 def schema_of(mapping: Mapping) -> JsonObject:
-    """The JSON Schema of inputs that fit the declared tensors."""
+    """The JSON Schema of inputs that fit the declared tensors; it accepts any input when none is declared."""
+    if not mapping.inputs:
+        return {}
     return {
         "type": "object",
         "required": list(mapping.inputs),
         "properties": {
-            key: value_schema(tensor.datatype, tensor.shape) for key, tensor in mapping.inputs.items()
+            key: value_schema(tensor.datatype, tensor.shape, nullable=tensor.null is not None)
+            for key, tensor in mapping.inputs.items()
         },
     }
 
 
-def value_schema(datatype: Datatype, shape: Sequence[int], *, bounded: bool = True) -> JsonObject:
+def is_float(datatype: Datatype) -> bool:
+    """Whether the elements are floating-point numbers."""
+    return datatype.startswith("FP")
+
+
+def value_schema(
+    datatype: Datatype, shape: Sequence[int], *, bounded: bool = True, nullable: bool = False
+) -> JsonObject:
     """The JSON Schema of one example's value for a tensor.
 
     `shape` has no batch dimension; -1 is any size. A `bounded` schema has the minimum and maximum of the integer
-    type: inputs need them, predictions do not.
+    type: inputs need them, predictions do not. In a `nullable` one each element may be null.
     """
     schema = _element_schema(datatype, bounded=bounded)
+    if nullable:
+        schema |= {"type": [schema["type"], "null"]}
     for size in reversed(shape):
         schema = {"type": "array", "items": schema}
         if size >= 0:
@@ -90,7 +125,7 @@ def _element_schema(datatype: Datatype, *, bounded: bool) -> JsonObject:
         return {"type": "boolean"}
     if datatype is Datatype.BYTES:
         return {"type": "string"}
-    if datatype.startswith("FP"):
+    if is_float(datatype):
         return {"type": "number"}
     if not bounded:
         return {"type": "integer"}

@@ -85,6 +85,15 @@ def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
     ]
 
 
+def left_out(described: ModelDescription) -> list[str]:
+    """A sentence for each output that predictions lack although no mapping chose others."""
+    return [
+        f"output {name!r} has no value for each example, and predictions lack it; name the outputs that you want in "
+        "mapping.outputs"
+        for name in described.left_out
+    ]
+
+
 def _is_within(shape: Sequence[int], declared: Shape) -> bool:
     return len(shape) == len(declared) and all(
         size in (None, given) for size, given in zip(declared, shape, strict=True)
@@ -99,6 +108,9 @@ def _changes(tensor: JsonObject, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield wrong values for a tensor, each with its description, made from a right value."""
     yield "null", None
     kind = tensor.get("type")
+    if isinstance(kind, list):
+        # A number or null.
+        kind = kind[0]
     if kind == "array":
         yield from _changes_of_list(tensor, value)
         return

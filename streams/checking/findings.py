@@ -77,7 +77,10 @@ class Findings:
 
 
 def _tensors(tensors: Sequence[DescribedTensor]) -> list[JsonObject]:
-    """Tensors as JSON: -1 is any size, as in a mapping; an undeclared shape is null."""
+    """Tensors as JSON: -1 is any size, as in a mapping; an undeclared shape is null.
+
+    An output that is an object by class has its `classes`.
+    """
     return [
         {
             "key": tensor.key,
@@ -86,6 +89,7 @@ def _tensors(tensors: Sequence[DescribedTensor]) -> list[JsonObject]:
             "shape": None
             if tensor.shape is None
             else [-1 if size is None else size for size in tensor.shape],
+            **({} if tensor.classes is None else {"classes": tensor.classes}),
         }
         for tensor in tensors
     ]

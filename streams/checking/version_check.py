@@ -28,7 +28,7 @@ from schemas.models import Framework, ModelSpec, PromotionEvent, RequestForm
 from schemas.wire import canonical
 from streams.checking.agreement import differences
 from streams.checking.call_latency import MAX_SECONDS, Latency, batch_sizes, measure
-from streams.checking.contradictions import contradictions, misfits, misnamed
+from streams.checking.contradictions import contradictions, left_out, misfits, misnamed
 from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
@@ -91,6 +91,8 @@ async def _look_at_model(
     spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher
 ) -> None:
     findings.description = described = await backend.describe()
+    if described is not None:
+        findings.warnings += left_out(described)
     if findings.refusals:
         # The schemas or the example are wrong; the declaration of the model helps to correct them.
         return
@@ -99,7 +101,7 @@ async def _look_at_model(
     _choose_example(spec, needed, accepts, findings)
     if needed is not None:
         findings.warnings += contradictions(needed, accepts, findings.example)
-    if spec.mapping is not None and described is not None:
+    if spec.mapping is not None and spec.mapping.inputs and described is not None:
         findings.warnings += misnamed(spec.mapping, described)
     if findings.example is None:
         findings.warnings.append(
@@ -122,7 +124,7 @@ async def _look_at_model(
 
 def _needed(spec: ModelSpec, findings: Findings) -> JsonObject | None:
     """The JSON Schema of the inputs that fit the model; None when neither mapping nor model declares them."""
-    if spec.mapping is not None:
+    if spec.mapping is not None and spec.mapping.inputs:
         return schema_of(spec.mapping)
     # A value that is sent without its key may have any key.
     if findings.description is None or spec.server.form is RequestForm.VALUE:

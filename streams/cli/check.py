@@ -110,6 +110,8 @@ def _declared(findings: "Findings") -> "Table":
         for tensor in tensors:
             if tensor.shape is None:
                 shape = "not declared"
+            elif tensor.classes is not None:
+                shape = "an object by class"
             else:
                 shape = f"[{', '.join('any' if size is None else str(size) for size in tensor.shape)}]"
             table.add_row(kind, tensor.key, tensor.name, tensor.datatype, shape)

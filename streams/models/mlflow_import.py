@@ -39,7 +39,7 @@ async def import_version(
         try:
             described = await _describe(await OnnxBackend.load(artifact.path, threads=settings.onnx_threads))
         except ArtifactError as error:
-            raise ArtifactError(_explained(version, error)) from None
+            raise ArtifactError(f"{version.uri}: {error}") from None
     schemas = schemas_of(described, mlmodel)
     model = {
         "version": version.number,
@@ -70,15 +70,6 @@ async def _describe(backend: OnnxBackend) -> ModelDescription:
         return await backend.describe()
     finally:
         await backend.close()
-
-
-def _explained(version: MlflowVersion, error: ArtifactError) -> str:
-    if "external data" in str(error).lower():
-        return (
-            f"{version.uri} keeps tensors in a second file, and a model is one file; log it with "
-            "save_as_external_data=False"
-        )
-    return f"{version.uri}: {error}"
 
 
 def metrics_of(run: Mapping[str, Any]) -> JsonObject:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError
+from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping
 from schemas.models import ModelSpec
@@ -129,23 +129,40 @@ async def test_tensors_are_named_and_outputs_chosen(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "told"),
     [
-        {"number": 1.5, "list": [1.0, 2.0]},
-        {"number": "1", "list": [1.0, 2.0]},
-        {"number": 2**70, "list": [1.0, 2.0]},
-        {"number": 1, "list": [1.0]},
-        {"number": 1, "list": [[1.0, 2.0]]},
-        {"number": 1},
-        {"input_1": 1, "input_2": [1.0, 2.0]},
+        ({"number": 1.5, "list": [1.0, 2.0]}, "number is 1.5, and an integer is wanted"),
+        ({"number": "1", "list": [1.0, 2.0]}, "number is a string, and an integer is wanted"),
+        (
+            {"number": 2**70, "list": [1.0, 2.0]},
+            "number is 1180591620717411303424, which does not fit int64",
+        ),
+        ({"number": None, "list": [1.0, 2.0]}, "number is null, and an integer is wanted"),
+        ({"number": 1, "list": [1.0]}, "list has 1 value, 2 are wanted"),
+        ({"number": 1, "list": [1.0, None]}, "list[1] is null, and a number is wanted"),
+        ({"number": 1, "list": [[1.0, 2.0]]}, "list has 1 value, 2 are wanted"),
+        ({"number": 1}, "the model needs an input 'list'"),
+        ({"input_1": 1, "input_2": [1.0, 2.0]}, "the model needs an input 'number'"),
     ],
 )
-async def test_what_fits_no_declared_tensor_is_not_sent(kind: str, bad: JsonObject, tmp_path: Path) -> None:
-    """The batch fails because of its input, not of its server."""
+async def test_what_fits_no_declared_tensor_is_not_sent(
+    kind: str, bad: JsonObject, told: str, tmp_path: Path
+) -> None:
+    """The batch fails because of its input, not of its server; each backend says why in the same sentence."""
     async with loaded(kind, mapping(), tmp_path) as backend:
         with pytest.raises(BackendFailedError) as failure:
             await backend.infer([EXAMPLES[0], bad], timeout_seconds=DEADLINE_SECONDS)
         assert type(failure.value) is BackendFailedError
+        assert str(failure.value) == told
+
+
+async def test_a_mapping_of_outputs_leaves_the_inputs_to_the_model(tmp_path: Path) -> None:
+    """By the names of the model."""
+    inputs: list[JsonObject] = [{"input_1": 1, "input_2": [0.5]}, {"input_1": 2, "input_2": [None]}]
+    async with loaded("onnx", {"outputs": {"mine": "double"}}, tmp_path) as backend:
+        assert await backend.infer(inputs, timeout_seconds=DEADLINE_SECONDS) == [2, 4]
+    async with loaded("tensorflow row", {"outputs": {"mine": "double"}}, tmp_path) as backend:
+        assert await backend.infer(inputs[:1], timeout_seconds=DEADLINE_SECONDS) == [2]
 
 
 @pytest.mark.parametrize("kind", ["tensorflow row", "tensorflow column"])
@@ -179,6 +196,17 @@ async def test_a_model_here_is_held_against_the_mapping(
     """At loading, not at the first request."""
     with pytest.raises(ArtifactError, match=told):
         await onnx(tmp_path, declared)
+
+
+async def test_null_is_a_missing_value_where_a_mapping_says_so(tmp_path: Path) -> None:
+    """It reaches a model here as NaN, which this one answers: no JSON."""
+    list_of_two = INPUTS["list"]
+    examples: list[JsonObject] = [EXAMPLES[0], {"number": 3, "list": [None, 1.0]}]
+    backend = await onnx(tmp_path, mapping(list=list_of_two | {"null": "nan"}))
+    answers = await backend.infer(examples, timeout_seconds=DEADLINE_SECONDS)
+    assert answers[0] == CHOICES[0][1][0]
+    assert isinstance(answers[1], NonFiniteResultError)
+    await backend.close()
 
 
 async def test_a_size_is_the_models_or_open_there(tmp_path: Path) -> None:

@@ -34,10 +34,13 @@ INPUT_SCHEMA: JsonObject = {
     "properties": {
         "features": {
             "type": "array",
-            "items": {"type": "number"},
+            "items": {"type": ["number", "null"]},
             "minItems": 2,
             "maxItems": 2,
-            "prefixItems": [{"title": "age", "type": "integer"}, {"title": "income", "type": "number"}],
+            "prefixItems": [
+                {"title": "age", "type": "integer"},
+                {"title": "income", "type": ["number", "null"]},
+            ],
         }
     },
 }
@@ -145,7 +148,9 @@ async def test_what_mlflow_does_not_know_is_told(mlflow: ScriptedMlflow, tmp_pat
     mlflow.version = {"user_id": "registrar", "run_id": ""}
     ended = await imported(mlflow, tmp_path)
     model = ended.documents[0]["model"]
-    assert model["input_schema"]["properties"] == {"features": {"type": "array", "items": {"type": "number"}}}
+    assert model["input_schema"]["properties"] == {
+        "features": {"type": "array", "items": {"type": ["number", "null"]}}
+    }
     assert (model["metrics"], model["created_by"]) == ({}, "registrar")
     lines = ended.stderr.splitlines()
     assert len(lines) == 3
@@ -173,7 +178,7 @@ async def test_a_model_in_two_files_is_refused(mlflow: ScriptedMlflow, tmp_path:
     mlflow.hold(path.read_bytes(), inputs=INPUTS, outputs=OUTPUTS)
     ended = await imported(mlflow, tmp_path)
     assert ended.code == 1
-    assert f"{URI} keeps tensors in a second file" in ended.stderr
+    assert f"{URI}: the model keeps its weights in a second file" in ended.stderr
     assert "save_as_external_data=False" in ended.stderr
 
 

@@ -16,7 +16,7 @@ from tests.support.worker.process import StartWorker
 SERVERS = (Mlflow, Moto)
 # To start it and to log models with it takes a minute on a busy machine, the first time.
 pytestmark = pytest.mark.timeout(300)
-FEATURES = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+FEATURES = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
 SCORE = {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 1}
 
 

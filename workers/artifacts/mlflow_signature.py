@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from schemas.events import JsonObject
-from schemas.mapping import Datatype
+from schemas.mapping import Datatype, is_float
 from workers.artifacts.mlmodel import MlModel
 from workers.backends.description import DescribedTensor, ModelDescription
 from workers.backends.tensors import Shape
@@ -122,11 +122,12 @@ def _columns_of_a_vector(
     if not all(each.is_column for each in declared) or _vector(declared) is None:
         return None
     element = replace(tensors[0], shape=()).schema(bounded=True)
+    is_of_floats = is_float(tensors[0].datatype)
     return {
         "prefixItems": [
             {
                 **({"title": column.name} if column.name else {}),
-                **({"type": "integer"} if column.is_whole and element == {"type": "number"} else element),
+                **({"type": "integer"} if column.is_whole and is_of_floats else element),
             }
             for column in declared
         ]

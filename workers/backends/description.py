@@ -15,32 +15,46 @@ class DescribedTensor:
     """An input or output of a model.
 
     `shape` is that of one example, without the batch dimension; a size of None is open, and a shape of None
-    is unknown. The value is at `key` of a request's input, or of a prediction with several outputs.
+    is unknown. The value is at `key` of a request's input, or of a prediction with several outputs. With `takes_null`
+    null is a missing value. `classes` are those of an output that is an object by class, each with a number; empty when
+    they are unknown, None for a tensor.
     """
 
     key: str
     name: str
     datatype: Datatype
     shape: Shape | None
+    takes_null: bool = False
+    classes: Sequence[str] | None = None
 
     @classmethod
     def of(cls, spec: TensorSpec) -> "DescribedTensor":
-        return cls(spec.key, spec.name, _DATATYPES[spec.dtype], spec.shape)
+        return cls(spec.key, spec.name, _DATATYPES[spec.dtype], spec.shape, spec.takes_null)
 
     def schema(self, *, bounded: bool) -> JsonObject:
         """The JSON Schema of one example's value; it accepts any value when the shape is unknown."""
         if self.shape is None:
             return {}
         shape = [-1 if size is None else size for size in self.shape]
-        return value_schema(self.datatype, shape, bounded=bounded)
+        schema = value_schema(self.datatype, shape, bounded=bounded, nullable=self.takes_null)
+        if self.classes is None:
+            return schema
+        if not self.classes:
+            return {"type": "object", "additionalProperties": schema}
+        properties = dict.fromkeys(self.classes, schema)
+        return {"type": "object", "required": list(self.classes), "properties": properties}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """All inputs of a model, and the outputs that its predictions consist of."""
+    """All inputs of a model, and the outputs that its predictions consist of.
+
+    `left_out` names outputs that no mapping chose, and that have no value for each example.
+    """
 
     inputs: Sequence[DescribedTensor]
     outputs: Sequence[DescribedTensor]
+    left_out: Sequence[str] = ()
 
     def input_schema(self) -> JsonObject:
         """The JSON Schema of a request's input."""

@@ -36,15 +36,11 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
         faults=FAULTS if spec.framework is Framework.TORCHSERVE else (),
     )
     mapping = spec.mapping
-    outputs = tensors = fits = None
-    if mapping is not None:
-        outputs = mapping.outputs
-        tensors = {key: tensor.tensor or key for key, tensor in mapping.inputs.items()}
-        fits = compile_schema(schema_of(mapping))
+    outputs = None if mapping is None else mapping.outputs
+    tensors = [] if mapping is None else declared(mapping)
     match spec.framework:
         case Framework.OPEN_INFERENCE:
-            specs = [] if mapping is None else declared(mapping)
-            return OpenInferenceBackend(server, spec.input_schema, declared=specs, outputs=outputs)
+            return OpenInferenceBackend(server, spec.input_schema, declared=tensors, outputs=outputs)
         case Framework.TENSORFLOW:
             if not urlsplit(server.url).path:
                 # The request's path begins with a colon, which would extend the port.
@@ -53,9 +49,9 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
                 server,
                 form=spec.server.form,
                 signature_name=spec.server.signature_name,
-                tensors=tensors,
+                declared=tensors,
+                fits=compile_schema(schema_of(mapping)) if mapping is not None and tensors else None,
                 outputs=outputs,
-                fits=fits,
             )
         case Framework.TORCHSERVE:
             example = None if spec.example is None else spec.example.input

@@ -3,15 +3,15 @@
 Each backend has one thread for its session. `run` releases the GIL while it computes, so the event loop
 continues. Later batches wait in the thread's queue.
 
-All inputs and outputs of a model must be tensors whose first dimension, the batch, has an open size;
-`load` and `warm` refuse other models and say what to export. External data cannot be loaded: ONNX Runtime
-refuses paths outside the model's folder, and `workers/artifacts/store.py` keeps one file in a folder.
+The inputs must be tensors whose first dimension, the batch, has an open size. The outputs are tensors, or the maps of
+ZipMap, with a value for each example; `onnx_tensors` decides which of them are served. `load` and `warm` refuse other
+models and say what to export. External data cannot be loaded: ONNX Runtime refuses paths outside the model's folder,
+and `workers/artifacts/store.py` keeps one file in a folder.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,43 +20,33 @@ import onnxruntime
 import structlog
 
 from schemas.errors import (
-    ArtifactError,
     BackendFailedError,
     BackendTimeoutError,
     BackendTooLargeError,
     BackendUnavailableError,
+    NonFiniteResultError,
 )
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
 from workers.backends.onnx_session import brief, open_session, session_options
-from workers.backends.tensors import (
-    STRING,
-    Shape,
-    Tensor,
-    TensorSpec,
-    alike,
-    declared,
-    non_finite_rows,
-    to_predictions,
-    to_tensors,
-    to_values,
+from workers.backends.onnx_tensors import (
+    Output,
+    classes_of,
+    read_inputs,
+    read_outputs,
+    read_values,
+    shape_of,
+    size_bytes,
+    warm_up_examples,
+    with_batch,
 )
+from workers.backends.tensors import STRING, Tensor, alike, to_predictions, to_tensors
 
 log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype("float32"),
-    "tensor(double)": np.dtype("float64"),
-    "tensor(float16)": np.dtype("float16"),
-    "tensor(bool)": np.dtype("bool"),
-    "tensor(string)": STRING,
-    **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
-    **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
-}
-_WARM_UP_BATCH = 2
 MEMORY_BYTES = 512 * 1024 * 1024
 """The default limit of a session's arena."""
 # As Python objects the outputs take about ten times as much.
@@ -83,19 +73,10 @@ class OnnxBackend:
         # Calls that run or wait for the thread, and whether the arena may hold much memory.
         self._calls = 0
         self._may_shrink = False
-        own = [TensorSpec(node.name, *_tensor_type("input", node)) for node in session.get_inputs()]
-        self._inputs = own if mapping is None else _mapped(own, declared(mapping))
+        self._inputs = read_inputs(session.get_inputs(), mapping)
         self._chosen = {} if mapping is None else mapping.outputs
-        outputs = {node.name: _tensor_type("output", node) for node in session.get_outputs()}
-        if missing := set(self._chosen.values()) - outputs.keys():
-            raise ArtifactError(
-                f"the mapping has outputs that the model does not have: {', '.join(sorted(missing))}"
-            )
-        self._outputs = list(self._chosen.values() or outputs)
-        self._described = ModelDescription(
-            tuple(map(DescribedTensor.of, self._inputs)),
-            chosen([_described(node) for node in session.get_outputs()], self._chosen),
-        )
+        self._declared = read_outputs(session.get_outputs(), self._chosen.values())
+        self._serve(self._declared)
 
     @classmethod
     async def load(
@@ -138,30 +119,43 @@ class OnnxBackend:
             self._calls -= 1
 
     async def warm(self) -> None:
-        """Run a batch of zeros, for which ONNX Runtime allocates its memory."""
+        """Run a batch of zeros, for which ONNX Runtime allocates its memory, and which shows the shapes of outputs."""
+        examples = warm_up_examples(self._served)
         feeds = {
-            spec.name: np.full([_WARM_UP_BATCH, *(size or 1 for size in spec.shape)], "", STRING)
+            spec.name: np.full([examples, *(size or 1 for size in spec.shape)], "", STRING)
             if spec.dtype == STRING
-            else np.zeros([_WARM_UP_BATCH, *(size or 1 for size in spec.shape)], spec.dtype)
+            else np.zeros([examples, *(size or 1 for size in spec.shape)], spec.dtype)
             for spec in self._inputs
         }
+        named = bool(self._chosen)
         try:
-            outputs = await self._in_thread(self._run, feeds)
+            answers = await self._in_thread(self._run, feeds)
         except BackendFailedError as error:
             # A model may refuse zeros and accept real inputs, so it is served.
             log.info("model not warmed up", reason=str(error))
+            self._serve(with_batch(self._served, None, examples, named=named))
             return
-        for name, output in zip(self._outputs, outputs, strict=True):
-            if output.shape[:1] != (_WARM_UP_BATCH,):
-                raise ArtifactError(_no_batch("output", name, list(output.shape)))
+        answered = dict(zip(self._outputs, answers, strict=True))
+        shapes = {name: shape_of(answer) for name, answer in answered.items()}
+        served = with_batch(self._served, shapes, examples, named=named)
+        self._serve([output.with_classes(classes_of(answered[output.name])) for output in served])
 
     async def describe(self) -> ModelDescription:
-        """See `workers/backends/port.py`. The description comes from the file."""
+        """See `workers/backends/port.py`. The description comes from the file and the warm-up."""
         return self._described
 
     async def close(self) -> None:
         """End the thread after its current run; `infer` raises from now on. Idempotent."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _serve(self, outputs: Sequence[Output]) -> None:
+        self._served = outputs
+        self._outputs = [output.name for output in outputs]
+        self._described = ModelDescription(
+            tuple(map(DescribedTensor.of, self._inputs)),
+            chosen([output.described for output in outputs], self._chosen),
+            tuple(output.name for output in self._declared if output.name not in self._outputs),
+        )
 
     async def _in_thread(
         self, function: Callable[[Any, onnxruntime.RunOptions], Answer], inputs: Any
@@ -194,69 +188,30 @@ class OnnxBackend:
         return predictions
 
     def _predict_alike(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
-        tensors = self._run(to_tensors(self._inputs, inputs), options)
-        named = dict(zip(self._outputs, tensors, strict=True))
-        output_bytes = sum(tensor.nbytes for tensor in tensors)
+        answers = self._run(to_tensors(self._inputs, inputs), options)
+        output_bytes = sum(map(size_bytes, answers))
         if output_bytes > MAX_OUTPUT_BYTES:
             raise BackendTooLargeError(
                 f"the outputs have {output_bytes} bytes; at most {MAX_OUTPUT_BYTES} are read"
             )
-        predictions = to_predictions(
-            {name: to_values(name, tensor, len(inputs)) for name, tensor in named.items()}, self._chosen
-        )
-        for name, tensor in named.items():
-            for row, error in non_finite_rows(name, tensor).items():
-                predictions[row] = error
+        values: dict[str, list[Any]] = {}
+        errors: dict[int, NonFiniteResultError] = {}
+        for name, answered in zip(self._outputs, answers, strict=True):
+            values[name], found = read_values(name, answered, len(inputs))
+            if found:
+                errors |= found
+        predictions = to_predictions(values, self._chosen)
+        for row, error in errors.items():
+            predictions[row] = error
         return predictions
 
-    def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Tensor]:
+    def _run(self, feeds: dict[str, Tensor], options: onnxruntime.RunOptions) -> list[Any]:
         try:
-            tensors: list[Tensor] = self._session.run(self._outputs, feeds, options)
+            answers: list[Any] = self._session.run(self._outputs, feeds, options)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
             if any(sign in str(error) for sign in _NO_MEMORY):
                 raise BackendTooLargeError(
                     "the model needs more memory than HEADRACE_ONNX_MEMORY_BYTES allows"
                 ) from None
             raise BackendFailedError(f"the model failed: {brief(error)}") from None
-        return tensors
-
-
-def _mapped(own: Sequence[TensorSpec], mapped: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """The declared tensors; raises ArtifactError unless they are the model's inputs."""
-    types = {spec.name: (spec.dtype, spec.shape) for spec in own}
-    for spec in mapped:
-        dtype, shape = types.pop(spec.name, (None, ()))
-        fits = len(shape) == len(spec.shape) and all(
-            size in (None, said) for size, said in zip(shape, spec.shape, strict=True)
-        )
-        if dtype != spec.dtype or not fits:
-            raise ArtifactError(
-                f"the mapping of {spec.key!r} matches no input of the model by name, type and shape"
-            )
-    if types:
-        raise ArtifactError(f"the mapping has no entry for the model's input {', '.join(sorted(types))}")
-    return list(mapped)
-
-
-def _tensor_type(kind: str, node: onnxruntime.NodeArg) -> tuple[np.dtype[Any], Shape]:
-    """Element type and shape of one example; raises ArtifactError for other types than batched tensors."""
-    dtype = _DTYPES.get(node.type)
-    if dtype is None:
-        raise ArtifactError(f"{kind} {node.name!r} is {node.type}; only plain tensors are served")
-    # An output may have no declared shape; `warm` checks a real output.
-    fixed = bool(node.shape) and isinstance(node.shape[0], int)
-    if fixed or (kind == "input" and not node.shape):
-        raise ArtifactError(_no_batch(kind, node.name, node.shape))
-    return dtype, tuple(size if isinstance(size, int) else None for size in node.shape[1:])
-
-
-def _described(node: onnxruntime.NodeArg) -> DescribedTensor:
-    described = DescribedTensor.of(TensorSpec(node.name, *_tensor_type("output", node)))
-    return described if node.shape else replace(described, shape=None)
-
-
-def _no_batch(kind: str, name: str, shape: Sequence[Any]) -> str:
-    return (
-        f"{kind} {name!r} has shape {list(shape)}, whose first dimension is not a batch dimension of open size; "
-        "export the model with a dynamic first dimension"
-    )
+        return answers

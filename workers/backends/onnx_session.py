@@ -17,6 +17,8 @@ _AS_REQUESTED = 1
 # Registering an arena and opening the session that takes it are one step.
 _opening = threading.Lock()
 _OPENING_SECONDS = 5.0
+# What ONNX Runtime's errors about a second file say.
+_EXTERNAL_DATA = "external data"
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -55,6 +57,12 @@ def open_session(
             if is_alone:
                 _opening.release()
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
+        if _EXTERNAL_DATA in str(error).lower():
+            raise ArtifactError(
+                "the model keeps its weights in a second file, and a model is one file; export it with "
+                "external_data=False (torch.onnx.export) or save_as_external_data=False (onnx.save, "
+                "mlflow.onnx.log_model)"
+            ) from None
         raise ArtifactError(f"{path} cannot be loaded as an ONNX model: {brief(error)}") from None
 
 

@@ -16,6 +16,7 @@ from workers.backends.description import ModelDescription
 from workers.backends.model_server import ModelServer
 from workers.backends.responses import OK, raise_unless_found
 from workers.backends.tensorflow_messages import read_description, read_response, read_status, write_request
+from workers.backends.tensors import TensorSpec, misfit_of
 
 _WARM_SECONDS = 5.0
 
@@ -23,8 +24,8 @@ _WARM_SECONDS = 5.0
 class TensorflowBackend:
     """One model of a server.
 
-    For a version with a mapping, `tensors` are the names of its inputs by the keys of `input`, `outputs`
-    the names of its outputs by the keys of a prediction, and `fits` validates inputs against its tensors.
+    For a version with a mapping, `declared` are its tensors, which `fits` validates, and `outputs` the names of its
+    outputs by the keys of a prediction.
     """
 
     def __init__(
@@ -33,24 +34,26 @@ class TensorflowBackend:
         *,
         form: RequestForm = RequestForm.ROW,
         signature_name: str | None = None,
-        tensors: Mapping[str, str] | None = None,
-        outputs: Mapping[str, str] | None = None,
+        declared: Sequence[TensorSpec] = (),
         fits: Validator | None = None,
+        outputs: Mapping[str, str] | None = None,
     ) -> None:
         self._server = server
         self._form = form
         self._signature_name = signature_name
-        self._tensors = tensors
-        self._outputs = outputs
+        self._declared = declared
         self._fits = fits
+        self._tensors = {spec.key: spec.name for spec in declared} or None
+        self._nullable = frozenset(spec.key for spec in declared if spec.takes_null)
+        self._outputs = outputs
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """See `workers/backends/port.py`. One call."""
         if not inputs:
             return []
-        if self._fits is not None and not all(map(self._fits.is_valid, inputs)):
-            raise BackendFailedError("an input does not fit the tensors of the version's mapping")
-        content = write_request(self._form, self._signature_name, self._tensors, inputs)
+        if self._fits is not None:
+            self._refuse_misfits(self._fits, inputs)
+        content = write_request(self._form, self._signature_name, self._tensors, inputs, self._nullable)
         deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -79,3 +82,9 @@ class TensorflowBackend:
     async def close(self) -> None:
         """Close the connections; `infer` raises from now on. Idempotent."""
         await self._server.close()
+
+    def _refuse_misfits(self, fits: Validator, inputs: Sequence[JsonObject]) -> None:
+        for example in inputs:
+            if not fits.is_valid(example):
+                reason = misfit_of(self._declared, example)
+                raise BackendFailedError(reason or "the input does not fit the version's mapping")

@@ -5,8 +5,10 @@ The form `column` sends `inputs`, the whole batch of each tensor, and gets `outp
 the batch itself for a single output.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 import orjson
@@ -36,12 +38,16 @@ def write_request(
     signature_name: str | None,
     tensors: Mapping[str, str] | None,
     inputs: Sequence[JsonObject],
+    nullable: Collection[str] = (),
 ) -> bytes:
     """The body of a request for predictions; raises BackendFailedError when an input does not fit.
 
-    `tensors` are the model's input names by the keys of `input`; None when they are equal.
+    `tensors` are the model's input names by the keys of `input`; None when they are equal. Null in the `nullable` keys is
+    written as NaN, which is no JSON, but TensorFlow Serving reads it.
     """
     document: JsonObject = {} if signature_name is None else {"signature_name": signature_name}
+    if nullable:
+        inputs = [_with_nan(nullable, example) for example in inputs]
     named = inputs if tensors is None else [_renamed(tensors, example) for example in inputs]
     if form is RequestForm.ROW:
         document["instances"] = named
@@ -52,7 +58,7 @@ def write_request(
         if any(example.keys() != names for example in named):
             raise BackendFailedError("the inputs of one batch have different keys")
         document["inputs"] = {name: [example[name] for example in named] for name in names}
-    return orjson.dumps(document)
+    return json.dumps(document).encode() if nullable else orjson.dumps(document)
 
 
 def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = None) -> list[Any]:
@@ -127,6 +133,16 @@ def _renamed(tensors: Mapping[str, str], example: JsonObject) -> JsonObject:
         return {name: example[key] for key, name in tensors.items()}
     except KeyError as error:
         raise BackendFailedError(f"the model needs an input {error}") from None
+
+
+def _with_nan(nullable: Collection[str], example: JsonObject) -> JsonObject:
+    return {key: _nan_for_null(value) if key in nullable else value for key, value in example.items()}
+
+
+def _nan_for_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nan_for_null(element) for element in value]
+    return nan if value is None else value
 
 
 def _only_value(example: JsonObject) -> Any:

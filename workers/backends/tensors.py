@@ -3,8 +3,9 @@
 The keys of an input are the model's input names, and each value is one example without the batch
 dimension. A value is nested lists of exactly the declared shape, or a plain value for an empty shape. No
 conversion changes a value: a float is accepted as an integer only when it is whole (as in JSON Schema), an
-integer must fit its type, and strings are never parsed as numbers. Keys without a model input are ignored;
-the input schema decides whether they are allowed.
+integer must fit its type, and strings are never parsed as numbers. A null is a missing value, NaN, only in a tensor
+of floating-point numbers that takes it. Keys without a model input are ignored; the input schema decides whether they
+are allowed.
 """
 
 from array import array
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from schemas.errors import BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
 from schemas.mapping import Mapping as InputMapping
+from workers.backends.misfits import misfit
 
 Tensor = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -41,13 +44,15 @@ class TensorSpec:
     """One input of a model.
 
     `shape` is that of one example, without the batch dimension; a size of None is open. Strings have the
-    dtype STRING. The value is at `key` of a request's input, which is the name unless a mapping has another.
+    dtype STRING. The value is at `key` of a request's input, which is the name unless a mapping has another. A null in it
+    becomes NaN with `takes_null`.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape
     mapped_key: str | None = None
+    takes_null: bool = False
 
     @property
     def key(self) -> str:
@@ -62,6 +67,7 @@ def declared(mapping: InputMapping) -> list[TensorSpec]:
             DTYPES[tensor.datatype],
             tuple(size if size >= 0 else None for size in tensor.shape),
             key,
+            tensor.null is not None,
         )
         for key, tensor in mapping.inputs.items()
     ]
@@ -145,45 +151,85 @@ def non_finite_rows(name: str, tensor: Tensor) -> dict[int, NonFiniteResultError
     return {row: NonFiniteResultError(message) for row in np.flatnonzero(~rows).tolist()}
 
 
+def misfit_of(specs: Sequence[TensorSpec], example: JsonObject) -> str | None:
+    """Why an input does not fit; None when it does."""
+    for spec in specs:
+        if spec.key not in example:
+            return f"the model needs an input {spec.key!r}"
+        found = misfit(spec.key, spec.dtype, spec.shape, example[spec.key], takes_null=spec.takes_null)
+        if found is not None:
+            return found
+    return None
+
+
 def _to_tensor(spec: TensorSpec, values: list[Any]) -> Tensor:
+    try:
+        return _packed(spec, values)
+    except (TypeError, OverflowError):
+        raise BackendFailedError(_reason(spec, values)) from None
+
+
+def _packed(spec: TensorSpec, values: list[Any]) -> Tensor:
+    """Raises TypeError or OverflowError for values that would change."""
     shape = [len(values)]
     for size in spec.shape:
         if set(map(type, values)) - {list}:
-            raise BackendFailedError(_misfit(spec))
+            raise TypeError
         sizes = set(map(len, values)) or {size or 0}
         shape.append(sizes.pop())
         if sizes or size not in (None, shape[-1]):
-            raise BackendFailedError(_misfit(spec))
+            raise TypeError
         values = list(chain.from_iterable(values))
-    try:
-        return _flat(spec.dtype, values).reshape(shape)
-    except (TypeError, OverflowError):
-        raise BackendFailedError(_misfit(spec)) from None
+    return _flat(spec, values).reshape(shape)
 
 
-def _flat(dtype: np.dtype[Any], values: list[Any]) -> Tensor:
+def _flat(spec: TensorSpec, values: list[Any]) -> Tensor:
     """A one-dimensional tensor; raises TypeError or OverflowError for values that would change.
 
     Numbers are converted by `array`: numpy's conversion parses strings as numbers, truncates floats to
     integers, and is not faster.
     """
+    dtype = spec.dtype
     if dtype.kind in "Ob":
         if set(map(type, values)) - {str if dtype == STRING else bool}:
             raise TypeError
         return np.array(values, dtype=dtype)
     if dtype.kind == "f":
-        # `array` has no half precision.
-        code = "d" if dtype == np.float16 else dtype.char
-        with np.errstate(over="ignore"):
-            tensor = np.frombuffer(array(code, values), code).astype(dtype, copy=False)
-        if not np.isfinite(tensor).all():
-            raise OverflowError
-        return tensor
+        return _floats(dtype, values, takes_null=spec.takes_null)
     try:
         packed = array(dtype.char, values)
     except TypeError:
         packed = array(dtype.char, [_whole(value) for value in values])
     return np.frombuffer(packed, dtype)
+
+
+def _floats(dtype: np.dtype[Any], values: list[Any], *, takes_null: bool) -> Tensor:
+    # `array` has no half precision.
+    code = "d" if dtype == np.float16 else dtype.char
+    try:
+        packed = array(code, values)
+    except TypeError:
+        if not takes_null:
+            raise
+        packed = array(code, [nan if value is None else value for value in values])
+    with np.errstate(over="ignore"):
+        tensor = np.frombuffer(packed, code).astype(dtype, copy=False)
+    # JSON has no NaN, so it is a null. Infinity is a number that is too large for the type.
+    if not np.isfinite(tensor).all() and (not takes_null or np.isinf(tensor).any()):
+        raise OverflowError
+    return tensor
+
+
+def _reason(spec: TensorSpec, values: list[Any]) -> str:
+    """Why the first example that does not fit does not."""
+    for value in values:
+        try:
+            _packed(spec, [value])
+        except (TypeError, OverflowError):
+            found = misfit_of([spec], {spec.key: value})
+            if found is not None:
+                return found
+    return f"the examples of one call have different sizes of {spec.key!r}"
 
 
 def _whole(value: Any) -> Any:
@@ -196,9 +242,3 @@ def _sizes(value: Any) -> tuple[int, ...]:
         sizes.append(len(value))
         value = value[0] if value else None
     return tuple(sizes)
-
-
-def _misfit(spec: TensorSpec) -> str:
-    kind = "string" if spec.dtype == STRING else spec.dtype.name
-    shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
-    return f"input {spec.key!r} must be {kind} of shape [{shape}] for each example"

@@ -39,6 +39,28 @@ def save_model(
     return path
 
 
+def save_classifier(path: Path, classes: Sequence[int] | Sequence[str], labels: int | str = "N") -> Path:
+    """`x` FLOAT [N, classes] → `label`, and `probabilities` = x as scikit-learn's converter writes them by default.
+
+    `labels` is the declared shape of `label`, which LightGBM's converter writes as 1.
+    """
+    of_text = isinstance(classes[0], str)
+    classlabels: dict[str, Any] = {"classlabels_strings" if of_text else "classlabels_int64s": list(classes)}
+    kind = helper.make_map_type_proto(STRING if of_text else INT64, helper.make_tensor_type_proto(FLOAT, []))
+    return save_model(
+        path,
+        [
+            helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
+            helper.make_node("ZipMap", ["x"], ["probabilities"], domain="ai.onnx.ml", **classlabels),
+        ],
+        [value("x", FLOAT, ["N", len(classes)])],
+        [
+            value("label", INT64, [labels]),
+            helper.make_value_info("probabilities", helper.make_sequence_type_proto(kind)),
+        ],
+    )
+
+
 def _counting() -> Any:
     """The body of a loop that counts."""
     return helper.make_graph(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from registry.registration import check_version
 from schemas.errors import PromotionRejectedError, RejectionCode
@@ -84,6 +85,8 @@ def test_what_could_not_answer_is_refused(fields: dict[str, Any], message: str) 
         ({"datatype": "UINT16"}, [0, 65535], [-1, 65536]),
         ({"datatype": "INT64"}, [-(2**63), 2**63 - 1], [2**63]),
         ({"datatype": "FP32", "shape": [2]}, [[1, 2.5]], [[1], [1, 2, 3], 1, ["1", "2"]]),
+        ({"datatype": "FP32", "null": "nan"}, [1.5, None], ["nan", [None]]),
+        ({"datatype": "FP64", "shape": [2], "null": "nan"}, [[None, 1]], [None, [None]]),
         ({"datatype": "FP64", "shape": [-1, 2]}, [[], [[1, 2], [3, 4]]], [[[1]], [1, 2]]),
         ({"datatype": "BYTES", "shape": [1]}, [["a"]], ["a", [1]]),
         ({"datatype": "BOOL"}, [True], [1, "true"]),
@@ -95,6 +98,27 @@ def test_a_declared_tensor_says_what_fits(tensor: JsonObject, good: list[Any], b
     fits = compile_schema(schema_of(mapping))
     assert [value for value in good if not fits.is_valid({"x": value})] == []
     assert [value for value in bad if fits.is_valid({"x": value})] == []
+
+
+@pytest.mark.parametrize(
+    ("mapping", "told"),
+    [
+        ({"inputs": {"x": {"datatype": "INT8", "null": "nan"}}}, "INT8 has no NaN"),
+        ({"inputs": {"x": {"datatype": "BYTES", "null": "nan"}}}, "BYTES has no NaN"),
+        ({"inputs": {}, "outputs": {}}, "the mapping names no tensor"),
+    ],
+)
+def test_a_mapping_that_says_nothing_right_is_refused(mapping: JsonObject, told: str) -> None:
+    """Before a version has it."""
+    with pytest.raises(ValidationError, match=told):
+        Mapping.model_validate(mapping)
+
+
+def test_a_mapping_of_outputs_alone_says_nothing_of_inputs() -> None:
+    """An example is held against the input schema only, and `value` needs no mapped input."""
+    outputs = {"outputs": {"x": "y"}}
+    check_version(version(mapping=outputs, server={"form": "value"}, example={"input": {"any": None}}))
+    assert schema_of(Mapping.model_validate(outputs)) == {}
 
 
 def test_every_datatype_has_a_schema() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from schemas.events import JsonObject
 from schemas.json_schema import compile_schema
 from schemas.mapping import Datatype, Mapping
-from streams.checking.contradictions import contradictions, misfits, misnamed
+from streams.checking.contradictions import contradictions, left_out, misfits, misnamed
 from streams.checking.samples import sample_of
 from workers.backends.description import DescribedTensor, ModelDescription
 
@@ -102,6 +102,28 @@ def test_other_types_are_found_without_an_input() -> None:
     )
     assert "at its root" in misfits("output_schema", {"type": "number"}, compile_schema({"type": "array"}))[0]
     assert misfits("output_schema", {}, compile_schema({"type": "array"})) == []
+
+
+def test_null_contradicts_nothing_where_it_is_a_missing_value() -> None:
+    """What else the schema lets through does."""
+    needed = ModelDescription(
+        [DescribedTensor("x", "x", Datatype.FP32, (2,), takes_null=True)], []
+    ).input_schema()
+    base = {"x": [0.5, None]}
+    assert contradictions(needed, compile_schema(needed), base) == []
+    (sentence,) = contradictions(needed, compile_schema({"required": ["x"]}), {"x": [0.5, 1]})
+    assert sentence.startswith(
+        "input_schema lets through null, a value that is no list, a list of another length"
+    )
+    assert "a list in the list, a string in the list" in sentence
+    assert "null in the list" not in sentence
+
+
+def test_an_output_that_is_left_out_is_told() -> None:
+    """With how to choose."""
+    (sentence,) = left_out(ModelDescription([], [], ["version"]))
+    assert sentence.startswith("output 'version' has no value for each example")
+    assert "mapping.outputs" in sentence
 
 
 def mapping(**tensors: JsonObject) -> Mapping:

@@ -46,6 +46,13 @@ def test_columns_have_the_whole_batch_by_tensor() -> None:
         written(RequestForm.COLUMN, [{"a": 1}, {"b": 1}])
 
 
+def test_null_is_nan_in_the_keys_that_take_it() -> None:
+    """As TensorFlow Serving reads it; in other keys null stays what it is."""
+    inputs: list[JsonObject] = [{"a": [None, 1.5], "b": None}]
+    content = write_request(RequestForm.ROW, None, {"a": "x", "b": "b"}, inputs, nullable={"a"})
+    assert content == b'{"instances": [{"x": [NaN, 1.5], "b": null}]}'
+
+
 @pytest.mark.parametrize("form", [RequestForm.ROW, RequestForm.COLUMN])
 def test_a_mapping_renames_and_leaves_out(form: RequestForm) -> None:
     """A missing input is named by the user's key."""
