@@ -29,10 +29,14 @@ def contradictions(needed: JsonObject, accepts: Validator, base: JsonObject | No
         return []
     sentences = []
     for key, tensor in needed["properties"].items():
-        if accepts.is_valid({name: value for name, value in base.items() if name != key}):
+        if key in needed["required"] and accepts.is_valid(
+            {name: value for name, value in base.items() if name != key}
+        ):
             sentences.append(
                 f"input_schema does not require {key!r}, which the model needs; add it to `required`"
             )
+        if key not in base:
+            continue
         fits = compile_schema(tensor)
         found = dict.fromkeys(
             what
@@ -66,6 +70,8 @@ def misnamed(mapping: Mapping, described: ModelDescription) -> list[str]:
     for own in described.inputs:
         key, tensor = mapped.pop(own.name, (own.key, None))
         if tensor is None:
+            if own.optional:
+                continue
             sentences.append(f"the mapping leaves out the input {own.name!r} that the model declares")
         elif tensor.datatype is not own.datatype:
             sentences.append(

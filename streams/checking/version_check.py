@@ -222,7 +222,10 @@ def _summary(found: Sequence[ErrorDetail]) -> str:
 
 async def _measure(spec: ModelSpec, backend: DescribedBackend, findings: Findings, watcher: Watcher) -> None:
     assert findings.example is not None
-    largest = TORCHSERVE_CALLS if spec.framework is Framework.TORCHSERVE else max_batch(spec)
+    if spec.framework is Framework.TORCHSERVE:
+        largest = TORCHSERVE_CALLS
+    else:
+        largest = 1 if backend.takes_one else max_batch(spec)
     for batch_size in batch_sizes(largest):
         if findings.latency and findings.latency[-1].median_ms > LONG * spec.timeout_ms:
             # A worker makes no larger calls, unless they cost hardly more than these.

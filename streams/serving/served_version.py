@@ -41,7 +41,7 @@ def _dispatcher(
     return Dispatcher(
         backend,
         name=f"{model_name} {spec.version}",
-        max_batch=max_batch(spec),
+        max_batch=1 if backend.takes_one else max_batch(spec),
         max_calls=ONNX_CALLS if spec.framework is Framework.ONNX else spec.server.max_calls,
         timeout_seconds=spec.timeout_ms / 1000,
         meter=meter,
@@ -50,14 +50,14 @@ def _dispatcher(
 
 
 def max_batch(spec: ModelSpec) -> int:
-    """The number of examples that one call of a version may have."""
-    if spec.framework is Framework.TORCHSERVE:
-        return 1
+    """The number of examples that one call of a version may have, unless its backend takes one at a time."""
     return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)
 
 
 class _UnloadedBackend:
     """Fails every call with the reason."""
+
+    takes_one = False
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

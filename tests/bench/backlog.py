@@ -167,7 +167,7 @@ class _Kept:
     """A backend that stays open when its dispatcher closes."""
 
     def __init__(self, backend: Backend) -> None:
-        self.infer, self.warm = backend.infer, backend.warm
+        self.infer, self.warm, self.takes_one = backend.infer, backend.warm, backend.takes_one
 
     async def close(self) -> None:
         """The benchmark closes it."""

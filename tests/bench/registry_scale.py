@@ -133,6 +133,8 @@ def _as_in_a_worker() -> Iterator[None]:
 class _Prepared:
     """A backend that is there at once: what is left is the work of registry and table."""
 
+    takes_one = False
+
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         raise NotImplementedError
 

@@ -218,6 +218,8 @@ def _record(number: int, sampled_percent: int) -> FakeRecord:
 class _Backend:
     """Answers at once."""
 
+    takes_one = False
+
     async def infer(self, inputs: Sequence[Any], *, timeout_seconds: float) -> list[Any]:  # noqa: ARG002  # the protocol's signature
         return [1] * len(inputs)
 

@@ -40,6 +40,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 class SimulatedServer:
     """Executes `parallel` calls at once; further calls wait at the server, first in, first out."""
 
+    takes_one = False
+
     def __init__(self, example_seconds: float, parallel: int, overhead_seconds: float) -> None:
         self._example_seconds = example_seconds
         self._overhead_seconds = overhead_seconds

@@ -16,7 +16,7 @@ class DescribedTensor:
 
     `shape` is that of one example, without the batch dimension; a size of None is open, and a shape of None
     is unknown. The value is at `key` of a request's input, or of a prediction with several outputs. With `takes_null`
-    null is a missing value. `classes` are those of an output that is an object by class, each with a number; empty when
+    null is a missing value; an `optional` input may be missing itself. `classes` are those of an output that is an object by class, each with a number; empty when
     they are unknown, None for a tensor.
     """
 
@@ -25,11 +25,12 @@ class DescribedTensor:
     datatype: Datatype
     shape: Shape | None
     takes_null: bool = False
+    optional: bool = False
     classes: Sequence[str] | None = None
 
     @classmethod
     def of(cls, spec: TensorSpec) -> "DescribedTensor":
-        return cls(spec.key, spec.name, _DATATYPES[spec.dtype], spec.shape, spec.takes_null)
+        return cls(spec.key, spec.name, _DATATYPES[spec.dtype], spec.shape, spec.takes_null, spec.optional)
 
     def schema(self, *, bounded: bool) -> JsonObject:
         """The JSON Schema of one example's value; it accepts any value when the shape is unknown."""
@@ -85,6 +86,6 @@ def chosen(outputs: Sequence[DescribedTensor], keys: Mapping[str, str] | None) -
 def _object_schema(tensors: Sequence[DescribedTensor], *, bounded: bool) -> JsonObject:
     return {
         "type": "object",
-        "required": [tensor.key for tensor in tensors],
+        "required": [tensor.key for tensor in tensors if not tensor.optional],
         "properties": {tensor.key: tensor.schema(bounded=bounded) for tensor in tensors},
     }

@@ -3,7 +3,7 @@
 Each backend has one thread for its session. `run` releases the GIL while it computes, so the event loop
 continues. Later batches wait in the thread's queue.
 
-The inputs must be tensors whose first dimension, the batch, has an open size. The outputs are tensors, or the maps of
+The inputs are tensors whose first dimension, the batch, has an open size, or the size 1: then a run has one example. The outputs are tensors, or the maps of
 ZipMap, with a value for each example; `onnx_tensors` decides which of them are served. `load` and `warm` refuse other
 models and say what to export. External data cannot be loaded: ONNX Runtime refuses paths outside the model's folder,
 and `workers/artifacts/store.py` keeps one file in a folder.
@@ -38,10 +38,11 @@ from workers.backends.onnx_tensors import (
     read_values,
     shape_of,
     size_bytes,
+    takes_one,
     warm_up_examples,
     with_batch,
 )
-from workers.backends.tensors import STRING, Tensor, alike, to_predictions, to_tensors
+from workers.backends.tensors import STRING, Tensor, TensorSpec, alike, to_predictions, to_tensors
 
 log = structlog.get_logger()
 
@@ -73,9 +74,11 @@ class OnnxBackend:
         # Calls that run or wait for the thread, and whether the arena may hold much memory.
         self._calls = 0
         self._may_shrink = False
-        self._inputs = read_inputs(session.get_inputs(), mapping)
+        inputs = session.get_inputs()
+        self.takes_one = takes_one(inputs)
+        self._inputs = read_inputs(inputs, mapping)
         self._chosen = {} if mapping is None else mapping.outputs
-        self._declared = read_outputs(session.get_outputs(), self._chosen.values())
+        self._declared = read_outputs(session.get_outputs(), self._chosen.values(), inputs)
         self._serve(self._declared)
 
     @classmethod
@@ -120,13 +123,8 @@ class OnnxBackend:
 
     async def warm(self) -> None:
         """Run a batch of zeros, for which ONNX Runtime allocates its memory, and which shows the shapes of outputs."""
-        examples = warm_up_examples(self._served)
-        feeds = {
-            spec.name: np.full([examples, *(size or 1 for size in spec.shape)], "", STRING)
-            if spec.dtype == STRING
-            else np.zeros([examples, *(size or 1 for size in spec.shape)], spec.dtype)
-            for spec in self._inputs
-        }
+        examples = 1 if self.takes_one else warm_up_examples(self._served)
+        feeds = {spec.name: _zeros(spec, examples) for spec in self._inputs if not spec.optional}
         named = bool(self._chosen)
         try:
             answers = await self._in_thread(self._run, feeds)
@@ -151,6 +149,7 @@ class OnnxBackend:
     def _serve(self, outputs: Sequence[Output]) -> None:
         self._served = outputs
         self._outputs = [output.name for output in outputs]
+        self._has_batch = [output.has_batch for output in outputs]
         self._described = ModelDescription(
             tuple(map(DescribedTensor.of, self._inputs)),
             chosen([output.described for output in outputs], self._chosen),
@@ -177,7 +176,7 @@ class OnnxBackend:
             # No run follows at once that could use the memory.
             options.add_run_config_entry(*_SHRINK)
             self._may_shrink = False
-        groups = alike(self._inputs, inputs)
+        groups = [[index] for index in range(len(inputs))] if self.takes_one else alike(self._inputs, inputs)
         if len(groups) == 1:
             return self._predict_alike(inputs, options)
         predictions: list[Any] = [None] * len(inputs)
@@ -196,8 +195,8 @@ class OnnxBackend:
             )
         values: dict[str, list[Any]] = {}
         errors: dict[int, NonFiniteResultError] = {}
-        for name, answered in zip(self._outputs, answers, strict=True):
-            values[name], found = read_values(name, answered, len(inputs))
+        for name, has_batch, answered in zip(self._outputs, self._has_batch, answers, strict=True):
+            values[name], found = read_values(name, answered, len(inputs), has_batch=has_batch)
             if found:
                 errors |= found
         predictions = to_predictions(values, self._chosen)
@@ -215,3 +214,10 @@ class OnnxBackend:
                 ) from None
             raise BackendFailedError(f"the model failed: {brief(error)}") from None
         return answers
+
+
+def _zeros(spec: TensorSpec, examples: int) -> Tensor:
+    shape = [size or 1 for size in spec.shape]
+    if spec.has_batch:
+        shape = [examples, *shape]
+    return np.full(shape, "", STRING) if spec.dtype == STRING else np.zeros(shape, spec.dtype)

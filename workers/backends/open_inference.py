@@ -32,6 +32,8 @@ class OpenInferenceBackend:
     `input_schema`. `outputs` are the names of the chosen outputs by their keys in the prediction.
     """
 
+    takes_one = False
+
     def __init__(
         self,
         server: ModelServer,

@@ -15,6 +15,11 @@ class Backend(Protocol):
     the only output for that example, or an object by output name when there are several outputs.
     """
 
+    @property
+    def takes_one(self) -> bool:
+        """Whether the model takes one example at a time, so that a call should not have more."""
+        ...
+
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
         """One prediction for each input, in order, as JSON values, within the timeout.
 

@@ -28,6 +28,8 @@ class TensorflowBackend:
     outputs by the keys of a prediction.
     """
 
+    takes_one = False
+
     def __init__(
         self,
         server: ModelServer,

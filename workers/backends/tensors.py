@@ -45,7 +45,8 @@ class TensorSpec:
 
     `shape` is that of one example, without the batch dimension; a size of None is open. Strings have the
     dtype STRING. The value is at `key` of a request's input, which is the name unless a mapping has another. A null in it
-    becomes NaN with `takes_null`.
+    becomes NaN with `takes_null`. An `optional` one may be missing. Without `has_batch` the tensor has no batch dimension,
+    and the examples of a call share its value.
     """
 
     name: str
@@ -53,6 +54,8 @@ class TensorSpec:
     shape: Shape
     mapped_key: str | None = None
     takes_null: bool = False
+    optional: bool = False
+    has_batch: bool = True
 
     @property
     def key(self) -> str:
@@ -76,29 +79,40 @@ def declared(mapping: InputMapping) -> list[TensorSpec]:
 def to_tensors(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> dict[str, Tensor]:
     """One tensor of shape [len(inputs), *shape] for each spec, by name, with the inputs in order.
 
-    Raises BackendFailedError when any input does not fit.
+    The inputs are `alike`. A tensor without a batch dimension has `shape` itself, and an optional one is left out that they
+    do not have. Raises BackendFailedError when any input does not fit.
     """
     tensors: dict[str, Tensor] = {}
     for spec in specs:
+        key = spec.key
+        if spec.optional and key not in inputs[0]:
+            continue
         try:
-            key = spec.key
             values = [example[key] for example in inputs]
         except KeyError:
             raise BackendFailedError(f"the model needs an input {key!r}") from None
-        tensors[spec.name] = _to_tensor(spec, values)
+        if spec.has_batch:
+            tensors[spec.name] = _to_tensor(spec, values)
+        else:
+            shared = _to_tensor(spec, values[:1])
+            tensors[spec.name] = shared.reshape(shared.shape[1:])
     return tensors
 
 
 def alike(specs: Sequence[TensorSpec], inputs: Sequence[JsonObject]) -> list[list[int]]:
-    """Groups of indices of inputs with equal sizes: one group, unless the specs have open sizes."""
+    """Groups of indices of inputs that may share a call.
+
+    They have equal sizes in open dimensions, equal values of tensors without a batch, and the same optional ones: one
+    group, unless the specs have such.
+    """
     if not inputs:
         return []
-    open_specs = [spec for spec in specs if None in spec.shape]
-    if not open_specs:
+    varying = [spec for spec in specs if None in spec.shape or spec.optional or not spec.has_batch]
+    if not varying:
         return [list(range(len(inputs)))]
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, example in enumerate(inputs):
-        groups[tuple(_sizes(example.get(spec.key)) for spec in open_specs)].append(index)
+        groups[tuple(_form(spec, example) for spec in varying)].append(index)
     return list(groups.values())
 
 
@@ -155,6 +169,8 @@ def misfit_of(specs: Sequence[TensorSpec], example: JsonObject) -> str | None:
     """Why an input does not fit; None when it does."""
     for spec in specs:
         if spec.key not in example:
+            if spec.optional:
+                continue
             return f"the model needs an input {spec.key!r}"
         found = misfit(spec.key, spec.dtype, spec.shape, example[spec.key], takes_null=spec.takes_null)
         if found is not None:
@@ -234,6 +250,17 @@ def _reason(spec: TensorSpec, values: list[Any]) -> str:
 
 def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _form(spec: TensorSpec, example: JsonObject) -> Any:
+    """What the inputs of a call have in common at one key."""
+    value = example.get(spec.key)
+    if not spec.has_batch:
+        # Values of different types may be equal, as 1 and true are.
+        return repr(value)
+    if spec.optional and spec.key not in example:
+        return None
+    return _sizes(value)
 
 
 def _sizes(value: Any) -> tuple[int, ...]:

@@ -23,6 +23,8 @@ _WARM_SECONDS = 5.0
 class TorchServeBackend:
     """One model of a server; `example` is an input for `warm`."""
 
+    takes_one = True
+
     def __init__(self, server: ModelServer, *, example: JsonObject | None = None) -> None:
         self._server = server
         self._example = example

@@ -36,6 +36,8 @@ class RecordingBackend:
     tests/contract/test_backend_port.py holds it to the real backends.
     """
 
+    takes_one = False
+
     def __init__(self, predict: Callable[[JsonObject], Any] = lambda value: [value]) -> None:
         self._predict = predict
         self.calls: list[list[JsonObject]] = []

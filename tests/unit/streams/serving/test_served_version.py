@@ -14,17 +14,18 @@ from tests.support.models.served_versions import RecordingBackend, RecordingMete
 
 
 @pytest.mark.parametrize(
-    ("fields", "largest"),
+    ("fields", "takes_one", "largest"),
     [
-        ({}, ONNX_BATCH),
-        ({"max_batch": 8}, 8),
-        ({"framework": Framework.TENSORFLOW}, SERVER_BATCH),
-        ({"framework": Framework.TORCHSERVE}, 1),
+        ({}, False, ONNX_BATCH),
+        ({"max_batch": 8}, False, 8),
+        ({"framework": Framework.TENSORFLOW}, False, SERVER_BATCH),
+        ({"max_batch": 8}, True, 1),
     ],
 )
-async def test_a_framework_has_its_batches(fields: dict[str, Any], largest: int) -> None:
-    """TorchServe takes single examples; for the others the version may say how many."""
+async def test_a_framework_has_its_batches(fields: dict[str, Any], takes_one: bool, largest: int) -> None:
+    """The version may say how many, unless its backend takes single examples."""
     backend = RecordingBackend()
+    backend.takes_one = takes_one
     spec = spec_of("v1").model_copy(update=fields)
     version = served_version("m", spec, backend, RecordingMeter())
     # Batches grow up to it.

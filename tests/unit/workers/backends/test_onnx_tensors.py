@@ -12,6 +12,7 @@ from workers.backends.onnx_tensors import (
     read_inputs,
     read_outputs,
     read_values,
+    takes_one,
     warm_up_examples,
     with_batch,
 )
@@ -24,6 +25,7 @@ class Node:
     shape: list[Any]
 
 
+BATCHED = Node("x", "tensor(float)", ["N", 3])
 LABEL = Node("label", "tensor(int64)", [1])
 SCORE = Node("score", "tensor(float)", ["N", 3])
 FIXED = Node("fixed", "tensor(float)", [2])
@@ -33,7 +35,7 @@ COMPLEX = Node("complex", "tensor(complex64)", ["N"])
 
 
 def outputs(*nodes: Node) -> list[Output]:
-    return read_outputs(nodes, [])
+    return read_outputs(nodes, [], [BATCHED])
 
 
 def names(kept: list[Output]) -> list[str]:
@@ -42,11 +44,11 @@ def names(kept: list[Output]) -> list[str]:
 
 def test_only_named_outputs_are_judged() -> None:
     """In the order of the mapping; without names all are, with what to do about one that cannot be served."""
-    assert names(read_outputs([COMPLEX, LABEL, SCORE], ["score", "label"])) == ["score", "label"]
+    assert names(read_outputs([COMPLEX, LABEL, SCORE], ["score", "label"], [BATCHED])) == ["score", "label"]
     with pytest.raises(ArtifactError, match=r"'complex' is tensor\(complex64\).*mapping.outputs"):
         outputs(SCORE, COMPLEX)
     with pytest.raises(ArtifactError, match="does not have: absent"):
-        read_outputs([SCORE], ["absent"])
+        read_outputs([SCORE], ["absent"], [BATCHED])
 
 
 @pytest.mark.parametrize(("fixed", "examples"), [([], 2), ([1], 2), ([2], 3), ([2, 3], 4)])
@@ -79,6 +81,71 @@ def test_floating_point_inputs_take_null_without_a_mapping() -> None:
     """As the derived schema says."""
     specs = read_inputs([Node("x", "tensor(double)", ["N"]), Node("n", "tensor(int8)", ["N"])], None)
     assert [(spec.name, spec.takes_null) for spec in specs] == [("x", True), ("n", False)]
+
+
+IMAGE = Node("image", "tensor(float)", [1, 3, "height", "width"])
+STATE = Node("state", "tensor(float)", [2, 1, 64])
+RATE = Node("rate", "tensor(int64)", [])
+
+
+def test_what_has_no_batch_is_the_value_itself() -> None:
+    """A first dimension of 1 or of open size is the batch; others and scalars belong to the value."""
+    specs = read_inputs([IMAGE, STATE, RATE], None)
+    assert [(spec.shape, spec.has_batch) for spec in specs] == [
+        ((3, None, None), True),
+        ((2, 1, 64), False),
+        ((), False),
+    ]
+    assert [takes_one(inputs) for inputs in ([IMAGE], [BATCHED, STATE], [RATE], [BATCHED, RATE])] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("shape", [[8], [3, "height", "width"]])
+def test_another_fixed_batch_is_refused(shape: list[Any]) -> None:
+    """With what to export: nobody can tell what its dimensions are."""
+    with pytest.raises(
+        ArtifactError, match="neither open nor 1; export the model with a dynamic first dimension"
+    ):
+        read_inputs([Node("x", "tensor(float)", shape)], None)
+
+
+def test_outputs_of_a_model_for_one_example() -> None:
+    """The batch is a first dimension of 1, or one that an input has; what has no other is the whole value."""
+    boxes, classes = Node("boxes", "tensor(float)", ["found", 4]), Node("classes", "tensor(float)", [1, 1000])
+    loss, kept = Node("loss", "tensor(float)", []), Node("kept", "tensor(float)", ["N", 2])
+    nodes = [boxes, classes, STATE, loss, kept, MAPS]
+    read = read_outputs(nodes, [], [IMAGE, STATE, Node("more", "tensor(float)", ["N"])])
+    assert [(each.described.shape, each.has_batch) for each in read] == [
+        ((None, 4), False),
+        ((1000,), True),
+        ((2, 1, 64), False),
+        (None, True),
+        ((2,), True),
+        ((), True),
+    ]
+    shapes = {
+        "boxes": [5, 4],
+        "classes": [1, 1000],
+        "state": [2, 1, 64],
+        "loss": [],
+        "kept": [1, 2],
+        "maps": [1],
+    }
+    shown = with_batch(read, shapes, 1, named=False)
+    assert (shown[3].described.shape, shown[3].has_batch) == ((), False)
+    assert read_values("boxes", np.zeros((5, 4)), 1, has_batch=False)[0] == [[[0.0] * 4] * 5]
+    assert read_values("loss", np.array(0.5), 1, has_batch=False)[0] == [0.5]
+    assert read_values("loss", np.array(np.nan), 1, has_batch=False)[1].keys() == {0}
+
+
+def test_an_optional_input_may_be_missing() -> None:
+    """The model says so by its type."""
+    (spec,) = read_inputs([Node("x", "optional(tensor(float))", ["N"])], None)
+    assert (spec.optional, spec.dtype) == (True, np.dtype("float32"))
 
 
 def test_a_map_for_each_example() -> None:

@@ -210,6 +210,29 @@ def test_open_sizes_are_grouped() -> None:
     assert alike(specs[1:], inputs) == [[0, 1, 2, 3, 4]]
 
 
+def test_inputs_that_share_a_value_or_lack_the_same_are_grouped() -> None:
+    """A tensor without a batch dimension has one value in a call, and an optional one is there or not."""
+    specs = [
+        TensorSpec("x", np.dtype("float32"), ()),
+        TensorSpec("rate", np.dtype("int64"), (), has_batch=False),
+        TensorSpec("bias", np.dtype("float32"), (2,), optional=True),
+    ]
+    inputs: list[JsonObject] = [
+        {"x": 1, "rate": 8},
+        {"x": 2, "rate": 16},
+        {"x": 3, "rate": 8},
+        {"x": 4, "rate": 8, "bias": [0, 1]},
+        {"x": 5, "rate": True},
+        {"x": 6},
+    ]
+    assert alike(specs, inputs) == [[0, 2], [1], [3], [4], [5]]
+    shared = to_tensors(specs, [inputs[0], inputs[2]])
+    assert {name: tensor.tolist() for name, tensor in shared.items()} == {"x": [1.0, 3.0], "rate": 8}
+    assert to_tensors(specs, [inputs[3]])["bias"].shape == (1, 2)
+    with pytest.raises(BackendFailedError, match="needs an input 'rate'"):
+        to_tensors(specs, [inputs[5]])
+
+
 def test_predictions_are_bare_or_by_name() -> None:
     """A single output is its value; several are an object."""
     assert to_predictions({"y": [1, 2]}) == [1, 2]

@@ -18,6 +18,8 @@ from workers.calls.isolate import MAX_CALLS, SUSPICIOUS_CALLS, TRIED_ALONE, infe
 class Doubler:
     """Predicts 2x; a batch with one of `bad` fails, and call number `lost_at` gets no answer."""
 
+    takes_one = False
+
     def __init__(self, bad: set[int], lost_at: int | None = None) -> None:
         self.bad = bad
         self.lost_at = lost_at
