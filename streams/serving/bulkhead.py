@@ -11,11 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.errors import AnswerError, DeadlineOutOfReachError, OverloadedError
-from streams.serving.requests import RequestContext
+from streams.serving.requests import RequestContext, Requests
 from streams.serving.route_table import ServedVersion
-
-Requests = dict[ServedVersion, list[RequestContext]]
-"""Requests by the version that is to answer them."""
 
 Refusals = Mapping[RequestContext, AnswerError]
 """The requests that are not admitted, each with its error."""

@@ -2,10 +2,8 @@
 
     step         here                            in
     slice        Pipeline.process                streams/kafka/slice_agent.py calls it
-    parse        _parse_route_validate           streams/serving/requests.py     parse
-    route        _parse_route_validate           streams/serving/requests.py     route_and_validate
-                                                 streams/serving/route_table.py  look-up of the version
-    validate     _parse_route_validate           streams/serving/requests.py     route_and_validate
+    parse, route _parse_route_validate           streams/serving/plain_requests.py, for many records at once;
+    validate                                     streams/serving/requests.py, for each record that is not plain
     cache        _look_up                        workers/cache/redis_cache.py    get_many
     admit        _ask                            streams/serving/bulkhead.py     admit, enter
     coalesce     _ask                            streams/serving/coalescing.py   start_calls
@@ -28,8 +26,9 @@ the worker ends, and the slice is fetched again.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, cast
 
 import orjson
@@ -37,15 +36,16 @@ import structlog
 
 from schemas.errors import AnswerError, DeadlineExceededError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
-from streams.kafka.offset_tracker import Slice
-from streams.serving.bulkhead import Bulkhead, Requests
+from streams.kafka.offset_tracker import Record, Slice
+from streams.serving.bulkhead import Bulkhead
 from streams.serving.coalescing import CoalescedCall, Coalescer
 from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
 from streams.serving.output_batching import OutputBatcher
 from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOptions
+from streams.serving.plain_requests import plain_requests
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import DEADLINE_PASSED, RequestContext, parse, route_and_validate
+from streams.serving.requests import DEADLINE_PASSED, RequestContext, Requests, parse, route_and_validate
 from streams.serving.responder import Responder
 from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -53,10 +53,10 @@ from streams.serving.waiting_requests import Results, Turn, WaitingRequests
 
 log = structlog.get_logger()
 
-
 Answered = tuple[list[RequestContext], list[bytes]]
 """Requests with their predictions."""
 
+_offset = attrgetter("record.offset")
 _NONE: Mapping[RequestContext, AnswerError] = {}
 
 
@@ -138,7 +138,11 @@ class Pipeline:
         now_unix_ms = time.time() * 1000
         budget = Explanations()
         requests: Requests = {}
-        for record in handled.records:
+        others: Sequence[Record] = handled.records
+        # A fault that concerns one record is found below.
+        with suppress(Exception):
+            requests, others = plain_requests(others, table, max_bytes, now_unix_ms, stale=stale)
+        for record in others:
             request = RequestContext(record)
             try:
                 parse(request, table.models, max_bytes)
@@ -151,10 +155,11 @@ class Pipeline:
                 log.exception("internal fault", partition=handled.partition, offset=record.offset)
                 responder.respond_internal(request)
             else:
-                if version in requests:
-                    requests[version].append(request)
-                else:
-                    requests[version] = [request]
+                requests.setdefault(version, []).append(request)
+        if others:
+            # The responses to a user are in the order of his requests.
+            for of_version in requests.values():
+                of_version.sort(key=_offset)
         return requests
 
     async def _ask(

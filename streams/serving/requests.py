@@ -28,11 +28,11 @@ INTERNAL_FAULT = "a fault inside Headrace; see its log"
 _validate = PredictRequest.__pydantic_validator__.validate_python
 
 
-class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The form of almost every record; one pass that parses and checks costs a third of two passes.
 
     It accepts nothing that the strict reader refuses, and reads it alike (property tests hold both); `parse`
-    and `route_and_validate` check what it leaves open. The strict reader reads again what it refuses.
+    and `route_and_validate`, or `plain_requests.py`, check what it leaves open. The strict reader reads again what it refuses.
     """
 
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -42,35 +42,37 @@ class _PlainRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=600_000)] | None = None
 
 
-_read_plain = msgspec.json.Decoder(_PlainRequest).decode
+read_plain = msgspec.json.Decoder(PlainRequest).decode
 
 
-class RequestContext:
+class RequestContext(msgspec.Struct, eq=False, gc=False):
     """One request of a slice.
 
-    `parse` and `route_and_validate` fill it, as far as its record allows; after them it does not change. The
-    defaults are the class's, so that a valid request sets each attribute once.
+    `parse` and `route_and_validate` fill it, as far as its record allows, or `plain_requests.py` makes it as a whole;
+    after them it does not change. Requests are compared by identity.
     """
 
-    request_id = ""
-    model_name = ""
-    user_id = ""
-    input: JsonObject
+    record: Record
+    request_id: str = ""
+    model_name: str = ""
+    user_id: str = ""
+    input: JsonObject = msgspec.field(default_factory=dict)
     deadline_unix_ms: float | None = None
     version: ServedVersion | None = None
     """The version that the request is routed to."""
-    revision = 0
+    revision: int = 0
     """The revision of the model's route; 0 while the model is not known to exist."""
-    digest = b""
+    digest: bytes = b""
     """The input's digest in hexadecimal; empty until the input is valid."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
 
     @property
     def model_version(self) -> str:
         """Empty while the request is not routed."""
         return "" if self.version is None else self.version.spec.version
+
+
+Requests = dict[ServedVersion, list[RequestContext]]
+"""Requests by the version that is to answer them."""
 
 
 def parse(context: RequestContext, known_models: Container[str], max_bytes: int) -> None:
@@ -80,12 +82,12 @@ def parse(context: RequestContext, known_models: Container[str], max_bytes: int)
     field is wrong.
     """
     value = context.record.value
-    request: _PlainRequest | PredictRequest
+    request: PlainRequest | PredictRequest
     if value is None or len(value) > max_bytes:
         request = _read_strictly(context, max_bytes)
     else:
         try:
-            request = _read_plain(value)
+            request = read_plain(value)
             # Control characters are not printable, and the names of registered models are valid.
             if not request.request_id.isprintable() or request.model_name not in known_models:
                 request = _read_strictly(context, max_bytes)

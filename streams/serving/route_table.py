@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
-from registry.routing import RouteTable, bucket
+from registry.routing import RouteTable, bucket, buckets
 from registry.snapshot import RegisteredModel
 from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
@@ -158,6 +158,13 @@ class ServedModel:
         if len(targets) > 1:
             return targets[bisect_right(self.ends, bucket(self.salt, user_id))]
         return targets[0] if targets else None
+
+    def versions_for(self, user_ids: Sequence[str]) -> list[ServedVersion]:
+        """The version of each user; for a model that takes traffic."""
+        targets, ends = self.targets, self.ends
+        if len(targets) > 1:
+            return [targets[bisect_right(ends, number)] for number in buckets(self.salt, user_ids)]
+        return [targets[0]] * len(user_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.routing import RouteTable, bucket, reallocate, weights_of
+from registry.routing import RouteTable, bucket, buckets, reallocate, weights_of
 from schemas.models import BUCKETS, Route
 
 VECTORS = json.loads((Path(__file__).parent / "bucket-vectors.json").read_text())["vectors"]
@@ -55,7 +55,9 @@ def weights(draw: st.DrawFn) -> dict[str, Decimal]:
 )
 def test_buckets_agree_with_the_published_vectors(vector: dict[str, str | int]) -> None:
     """Every implementation of the contract puts these users into these buckets."""
-    assert bucket(str(vector["salt"]), str(vector["user_id"])) == vector["bucket"]
+    salt, user_id = str(vector["salt"]), str(vector["user_id"])
+    assert bucket(salt, user_id) == vector["bucket"]
+    assert buckets(salt, [user_id, user_id]) == [vector["bucket"]] * 2
 
 
 def test_a_user_without_utf8_form_is_refused() -> None:

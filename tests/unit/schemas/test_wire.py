@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import MalformedRecordError
-from schemas.wire import MAX_INPUT_NESTING, canonical, digest, read_object
+from schemas.wire import MAX_INPUT_NESTING, canonical, digest, digests, read_object
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -110,3 +110,9 @@ def test_different_values_differ() -> None:
     """Values that a schema may tell apart have digests of their own."""
     forms = [{"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": True}, {"a": None}, {"a": [1]}, {"b": 1}, {}]
     assert len({digest(canonical(form)) for form in forms}) == len(forms)
+
+
+@given(st.lists(JSON))
+def test_many_digests_are_those_of_one_value_each(values: list[Any]) -> None:
+    """A value without a canonical form has an empty one."""
+    assert digests([*values, {"x": 2**64}]) == [*(digest(canonical(value)) for value in values), b""]
