@@ -19,6 +19,7 @@ import structlog
 
 from streams.config.identity import Identity, default_worker_name
 from streams.config.settings import Settings
+from streams.kafka.memberships import leave_for_ended
 from streams.process.http import Web
 from streams.process.interpreter_timer import InterpreterTimer
 from streams.prometheus.page import MetricsPage, process_metrics
@@ -70,6 +71,8 @@ class Worker:
                 await running.enter_async_context(web.serving_on(settings.http_socket))
             elif settings.http_port is not None:
                 await running.enter_async_context(web.serving(settings.http_host, settings.http_port))
+            # First, because the role may load versions for long before it joins its group.
+            await leave_for_ended(settings)
             role: Role = pkgutil.resolve_name(ROLES[self._role])
             await running.enter_async_context(role(context))
             if not self._stop.is_set():

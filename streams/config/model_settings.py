@@ -1,7 +1,9 @@
 """Settings of model servers and model files: which hosts may be called, with which credentials."""
 
+from pathlib import Path
 from typing import ClassVar, Self
 
+import platformdirs
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from streams.config.setting_types import Bytes, Positive, Seconds, Section, check_base_url
@@ -49,8 +51,8 @@ class ArtifactSettings(Section):
 
     artifact_dir: str | None = Field(
         None,
-        description="Folder of fetched model files; several workers may share it. Unset: headrace/artifacts in the "
-        "user's cache folder.",
+        description="Folder of fetched model files, and of what the processes of a machine know of each other; several "
+        "workers may share it. Unset: headrace/artifacts in the user's cache folder.",
     )
     artifact_max_bytes: Bytes = Field(
         4 * 1024**3, description="Size of the largest model file that is fetched."
@@ -83,6 +85,11 @@ class ArtifactSettings(Section):
     )
     mlflow_username: str | None = Field(None, description="User name at MLflow.")
     mlflow_password: SecretStr | None = Field(None, description="Password of the user at MLflow.")
+
+    @property
+    def artifact_folder(self) -> Path:
+        """The folder that the processes of a machine share."""
+        return Path(self.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts")
 
     @field_validator("s3_endpoint", "mlflow_url")
     @classmethod

@@ -8,6 +8,7 @@ holds the private names that this module uses.
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiokafka
@@ -22,6 +23,7 @@ from faust.types import TP, AppT
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
 from streams.kafka.commit_metadata import CommitMetadata, decode_metadata
 from streams.kafka.lost_records import LostRecords
+from streams.kafka.memberships import Membership
 from streams.kafka.offset_tracker import Partition
 from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import TopicIdentity, is_other
@@ -36,6 +38,8 @@ REBALANCE_TIMEOUT_SECONDS = 20
 class TransportOptions:
     """The configuration of a worker's consumer; `security` has keyword arguments for aiokafka's clients.
 
+    `members_folder` is where the processes of a machine find each other's memberships.
+
     In a rebalance, slices have `hand_over_seconds` to finish, and are handed back unfinished then. None: they are
     waited for, and the group goes on without this member when they take too long.
     """
@@ -47,6 +51,7 @@ class TransportOptions:
     max_outstanding: int
     fetch_max_bytes: int
     batch_max_bytes: int
+    members_folder: Path
     hand_over_seconds: float | None = None
     security: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,6 +70,8 @@ class AiokafkaConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._kafka: aiokafka.AIOKafkaConsumer | None = None
+        options = self.transport.options
+        self._membership = Membership(options.members_folder, options.bootstrap, options.group_id)
         self.topics: TopicIdentity
         self.lost = LostRecords()
         self.has_positions = False
@@ -100,11 +107,16 @@ class AiokafkaConsumer(Consumer):
         coordinator = self._kafka._coordinator
         self.topics = TopicIdentity(self._kafka, self._on_out_of_range)
         coordinator._do_commit_offsets = partial(_commit_once, coordinator._do_commit_offsets)
+        await self._membership.open()
+        coordinator._send_req = self._membership.noting(coordinator._send_req)
 
     async def on_stop(self) -> None:
         await super().on_stop()
         if self._kafka is not None:
+            # aiokafka leaves the group of a generation only: a member that is about to join stays one.
+            has_left = self._kafka._coordinator.generation > 0
             await stop_consumer(self._kafka)
+            self._membership.close(has_left=has_left)
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         self.kafka.subscribe(topics=set(topics), listener=_RebalanceListener(self))

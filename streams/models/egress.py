@@ -1,9 +1,5 @@
 """Outbound hosts by the settings: model servers, and sources and cache of model files."""
 
-from pathlib import Path
-
-import platformdirs
-
 from streams.config.setting_types import listed
 from streams.config.settings import Settings
 from workers.artifacts.mlflow import MlflowServer
@@ -51,15 +47,10 @@ def artifact_sources(settings: Settings) -> ArtifactSources:
     return ArtifactSources(web=web, s3=s3, mlflow=mlflow)
 
 
-def artifact_folder(settings: Settings) -> Path:
-    """The folder that the processes of a machine share."""
-    return Path(settings.artifact_dir or platformdirs.user_cache_path("headrace") / "artifacts")
-
-
 def artifact_store(settings: Settings) -> ArtifactStore:
     """The cache of fetched model files; processes with the same folder share it."""
     return ArtifactStore(
-        artifact_folder(settings),
+        settings.artifact_folder,
         artifact_sources(settings),
         max_bytes=settings.artifact_max_bytes,
         cache_bytes=settings.artifact_cache_bytes,

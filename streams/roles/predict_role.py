@@ -22,7 +22,6 @@ from streams.config.settings import Settings
 from streams.kafka.faust_app import WorkerApp, output_of
 from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
 from streams.models.backend_loader import BackendLoader
-from streams.models.egress import artifact_folder
 from streams.process.background import Job, background
 from streams.process.interpreter import tune_garbage_collector, tune_thread_switching
 from streams.prometheus.predict_families import PredictMetrics
@@ -202,7 +201,7 @@ async def _refresher(
         tables,
         VersionLoader(
             BackendLoader(settings),
-            journal=LoadJournal(artifact_folder(settings) / "loads"),
+            journal=LoadJournal(settings.artifact_folder / "loads"),
             timeout_seconds=settings.load_timeout_seconds,
             on_load_failed=metrics.load_failed,
             meter_of=metrics.meter,

@@ -16,6 +16,7 @@ from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
+from streams.kafka.memberships import members_folder
 from streams.kafka.slice_agent import SliceHandler, slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
 from streams.process.background import OnFault
@@ -80,6 +81,7 @@ class RoleConsumer:
                 max_outstanding=slices_in_flight + slices_ahead,
                 fetch_max_bytes=settings.fetch_max_bytes,
                 batch_max_bytes=settings.batch_max_bytes,
+                members_folder=members_folder(settings),
                 hand_over_seconds=hand_over_seconds,
                 security=kafka_security(settings),
             ),

@@ -9,11 +9,10 @@ A file is named `DIGEST.ATTEMPT.RANDOM`: the digest of the version's spec, and t
 modification time is that of the attempt.
 """
 
-import fcntl
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +26,7 @@ from schemas.backoff import backoff_seconds
 from schemas.errors import LoadPostponedError, LoadTimeoutError
 from schemas.models import ModelSpec
 from schemas.wire import canonical
+from streams.process.file_locks import folder_lock, is_locked, locked_file
 from streams.serving.load_state import RETRY_SECONDS
 from workers.artifacts.port import in_thread
 
@@ -37,7 +37,6 @@ LONGEST_WAIT_SECONDS = 600.0
 # A version that is not loaded any more leaves its files.
 FORGET_SECONDS = 7 * 86_400.0
 NOT_SERVING_YET_SECONDS = 1.0
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +122,13 @@ class _Entry:
 
     def begin(self, *, others_are_served: bool) -> None:
         """Create and lock the file; raises LoadPostponedError when the version must wait."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self._folder):
+        with folder_lock(self._folder):
             found = self._find()
             wait = postponed(found, others_are_served=others_are_served, now=time.time())
             if wait is not None:
                 raise wait
             self._path = self._folder / f"{self._digest}.{found.attempts + 1}.{token_hex(8)}"
-            self._file = self._path.open("xb", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = locked_file(self._path)
             self._file.write(self._note)
 
     def keep(self) -> None:
@@ -151,9 +148,9 @@ class _Entry:
     def forget_version(self) -> None:
         """Delete the files of the version, those of running loads excepted: it can be loaded."""
         self.delete()
-        with suppress(OSError), _locked(self._folder):
+        with suppress(OSError), folder_lock(self._folder):
             for path in self._folder.glob(f"{self._digest}.*"):
-                if not _is_locked(path):
+                if not is_locked(path):
                     path.unlink()
 
     def _find(self) -> UnfinishedLoads:
@@ -162,7 +159,7 @@ class _Entry:
             digest, attempt, _ = path.name.split(".", 2)
             # A running load deletes its file without the folder's lock.
             with suppress(FileNotFoundError):
-                if _is_locked(path):
+                if is_locked(path):
                     running = running or digest == self._digest
                     continue
                 modified_at = path.stat().st_mtime
@@ -176,21 +173,3 @@ class _Entry:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock."""
-    with (folder / _LOCK).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.faust_app import output_of, worker_app
+from streams.kafka.memberships import members_folder
 from streams.kafka.offset_tracker import Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
@@ -64,6 +65,7 @@ async def kafka_output(topics: MakeTopics) -> AsyncIterator[Sent]:
         max_outstanding=1,
         fetch_max_bytes=1024 * 1024,
         batch_max_bytes=64 * 1024 * 1024,
+        members_folder=members_folder(settings),
     )
     app = worker_app(options, on_fault=faults.append)
     # Faust needs an agent to start.

@@ -13,7 +13,7 @@ import aiokafka
 import httpcore
 import httpx
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 from faust.transport.conductor import ConductorCompiler
@@ -85,6 +85,19 @@ def test_aiokafka_rejoins_on_request() -> None:
     """`request_rejoin` makes the coordination routine join the group again."""
     assert "self._rejoin_needed_fut.set_result(None)" in source(GroupCoordinator.request_rejoin)
     assert "self._rejoin_needed_fut.done()" in source(GroupCoordinator.need_rejoin)
+
+
+def test_aiokafka_joins_through_what_is_wrapped() -> None:
+    """The answers to JoinGroup come through `_send_req`; the first one has the member id, and then it asks again."""
+    join = source(CoordinatorGroupRebalance.perform_group_join)
+    assert "request = JoinGroupRequest(" in join
+    assert "response = await self._coordinator._send_req(request)" in join
+    assert join.index("MemberIdRequired") < join.index("try_join = True", join.index("MemberIdRequired"))
+
+
+def test_aiokafka_leaves_the_group_of_a_generation_only() -> None:
+    """A consumer that stops while it joins for the first time stays a member."""
+    assert "self.generation > 0" in source(GroupCoordinator._maybe_leave_group)
 
 
 def test_faust_acknowledges_through_what_is_overridden() -> None:

@@ -13,6 +13,7 @@ from streams.kafka import batch_producer as producing
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import worker_app
+from streams.kafka.memberships import members_folder
 from streams.process.watchdog import EXIT_STALLED
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply
@@ -94,6 +95,7 @@ async def test_batches_wait_in_turn_while_the_broker_hangs(
             max_outstanding=1,
             fetch_max_bytes=1,
             batch_max_bytes=64 * 1024 * 1024,
+            members_folder=members_folder(settings),
         ),
         on_fault=lambda _: None,
     )

@@ -12,7 +12,6 @@ from schemas.models import PromotionResult
 from streams.config.settings import Settings
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from tests.support.deadline import wait_until
-from tests.support.kafka.administration import expire_members
 from tests.support.kafka.topic_log import (
     TopicLog,
     committed_requests,
@@ -36,11 +35,10 @@ BACKLOG = 20_000
 class Restarted:
     """One worker at a time, which the next one follows when it ends, as under a supervisor."""
 
-    def __init__(self, start_worker: StartWorker, settings: Settings, role: str, group_id: str) -> None:
+    def __init__(self, start_worker: StartWorker, settings: Settings, role: str) -> None:
         self._start_worker = start_worker
         self._settings = settings
         self._role = role
-        self._group_id = group_id
         self.worker: WorkerProcess
         self.ends = 0
 
@@ -53,7 +51,6 @@ class Restarted:
             await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 self.ends += 1
-                await expire_members(self._settings, self._group_id)
         await waiting
 
     def kill(self) -> None:
@@ -79,7 +76,7 @@ async def test_a_request_ends_every_worker(
 ) -> None:
     """Its backend kills the worker. After three ends it gets a dead letter, and all others are answered."""
     settings = await topics(PARTITIONS, postgres_dsn=database)
-    restarted = Restarted(start_worker, settings, "predict", settings.group_id)
+    restarted = Restarted(start_worker, settings, "predict")
 
     async def serve(request: HttpRequest, writer: asyncio.StreamWriter) -> bool | None:
         if request.method != "GET" and POISON in asked(request):
@@ -123,7 +120,7 @@ async def test_a_promotion_ends_every_worker(
 ) -> None:
     """The workers die while they decide it. After three ends the promotions behind it are decided."""
     settings = await topics(1, postgres_dsn=database)
-    restarted = Restarted(start_worker, settings, "control", settings.control_group_id)
+    restarted = Restarted(start_worker, settings, "control")
     events = [event("register", name, model=spec("v1")) for name in ("a", "poison", "b")]
     async with (
         topic_log(
@@ -167,12 +164,10 @@ async def test_healthy_workers_are_killed_in_a_backlog(make_group: MakeGroup) ->
         await log.until(lambda: len(responses) > BACKLOG // 10, "the first responses")
         one.kill()
         await one.ended()
-        await expire_members(settings, settings.group_id)
         (two,) = await group.start("two")
         await two.logged("a process ended with records in progress; they are tried again with care")
         two.kill()
         await two.ended()
-        await expire_members(settings, settings.group_id)
         (three,) = await group.start("three")
 
         async def all_committed() -> bool:

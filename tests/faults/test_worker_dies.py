@@ -6,11 +6,14 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from tests.support.deadline import wait_until
+from tests.support.kafka.administration import members
 from tests.support.kafka.topic_log import committed_requests, topic_log, uncommitted_requests
 from tests.support.worker.group import MakeGroup, WorkerGroup
+from tests.support.worker.process import StartWorker
 from tests.support.worker.traffic import PARTITIONS
 
 BACKLOG = 40_000
+LEFT = "left the group for a process that has ended"
 
 
 async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
@@ -38,6 +41,32 @@ async def test_a_worker_is_killed(make_group: MakeGroup) -> None:
             assert place.offset >= committed[place.partition]
             assert len(traffic.answers[number]) == 2
     await group.end(two)
+
+
+async def test_a_process_that_has_ended_is_not_waited_for(
+    make_group: MakeGroup, start_worker: StartWorker
+) -> None:
+    """The next worker on the machine leaves the group for the killed one, and not for one that is only paused."""
+    group = await make_group(timeout_ms=60_000)
+    settings = group.settings
+    one, two = await group.start("one", "two")
+    async with group.traffic() as traffic:
+        await traffic.until_served_by("one", "two")
+        joined = await members(settings, settings.group_id)
+        one.kill()
+        await one.ended()
+        two.pause()
+        three = start_worker(settings.model_copy(update={"worker_name": "three"}))
+        left = await three.logged(LEFT)
+        two.resume()
+        # The broker has answered that it was still a member: its session had not ended.
+        assert left["member"] == joined["headrace-one-predict"]
+        await traffic.until_served_by("two", "three")
+        await traffic.until_answered()
+        await traffic.end()
+        assert three.count(LEFT) == 1
+        assert joined["headrace-two-predict"] in (await members(settings, settings.group_id)).values()
+    await group.end(two, three)
 
 
 async def test_a_worker_ends_in_the_middle_of_a_backlog(make_group: MakeGroup) -> None:

@@ -12,6 +12,7 @@ from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import WorkerApp, consumer_of, worker_app
+from streams.kafka.memberships import members_folder
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Record, Row, Slice
 from streams.kafka.slice_agent import slice_agent
 from streams.kafka.stepping_over import Headers, StepOver
@@ -80,6 +81,7 @@ async def running(
             max_outstanding=MAX_OUTSTANDING,
             fetch_max_bytes=1024 * 1024,
             batch_max_bytes=64 * 1024 * 1024,
+            members_folder=members_folder(settings),
         ),
         on_fault=faults.append,
     )

@@ -23,18 +23,22 @@ DEFAULT_MESSAGE_BYTES = 1_048_588
 _NO_ERROR = 0
 
 
+async def members(settings: Settings, group_id: str) -> dict[str, str]:
+    """The member ids of a group, by client id."""
+    async with administration(settings) as admin:
+        return await _members(admin, group_id)
+
+
 async def expire_members(settings: Settings, group_id: str) -> int:
     """Remove all members from the group, as the broker does 8 s after their last heartbeat; return their number."""
     async with administration(settings) as admin:
-        coordinator = await admin.find_coordinator(group_id)
-        (described,) = await admin.describe_consumer_groups([group_id], coordinator)
-        (group,) = described.groups
-        member_ids: list[str] = [member[0] for member in group[5]]
-        for member_id in member_ids:
+        found = await _members(admin, group_id)
+        for member_id in found.values():
+            coordinator = await admin.find_coordinator(group_id)
             left: Any = await admin._send_request(LeaveGroupRequest(group_id, member_id), coordinator)
             if left.error_code:
                 raise for_code(left.error_code)
-    return len(member_ids)
+    return len(found)
 
 
 async def set_message_limits(settings: Settings, limits: Mapping[str, int]) -> None:
@@ -86,3 +90,10 @@ async def delete_records(settings: Settings, topic: str, before_offset: int) -> 
     """Delete the records of partition 0 before an offset, as retention does."""
     async with administration(settings) as admin:
         await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=before_offset)})
+
+
+async def _members(admin: Any, group_id: str) -> dict[str, str]:
+    coordinator = await admin.find_coordinator(group_id)
+    (described,) = await admin.describe_consumer_groups([group_id], coordinator)
+    (group,) = described.groups
+    return {client_id: member_id for member_id, client_id, *_ in group[5]}
