@@ -12,7 +12,6 @@ from aiokafka.codec import gzip_encode, zstd_encode
 
 from schemas.events import PredictResponse
 from streams.config.settings import Settings
-from streams.kafka.batch_producer import MAX_BATCH_BYTES
 from tests.support.deadline import Signal
 from tests.support.kafka.raw_batches import bomb, change_batch, packed
 from tests.support.kafka.topic_log import TopicLog, topic_log
@@ -20,7 +19,7 @@ from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, doubled, http_server
 from tests.support.stack.services import MakeTopics
-from tests.support.worker.memory_cgroup import memory_cgroup
+from tests.support.worker.memory_cgroup import documented_bound_bytes, memory_cgroup
 from tests.support.worker.process import StartWorker
 
 MIB = 1024 * 1024
@@ -30,21 +29,6 @@ BOMB_BYTES = 500 * MIB
 # A whole batch of them compresses to some kilobytes.
 LARGE, LARGE_A_BATCH, LARGE_BATCHES = 900_000, 8, 20
 EXPANDING, EXPANDING_BYTES = 24, 240_000
-
-
-def bound_bytes(settings: Settings) -> int:
-    """The formula of docs/operations.md without models in the process."""
-    handled = settings.slices_in_flight + settings.slices_set_aside
-    slices = handled + settings.slices_in_flight + 1
-    outputs = settings.slices_in_flight * settings.slice_max_records * 4096
-    return (
-        slices * settings.fetch_max_bytes
-        + handled * 32 * settings.fetch_max_bytes
-        + outputs
-        + PARTITIONS * 2 * settings.fetch_max_bytes
-        + PARTITIONS * 4 * MAX_BATCH_BYTES
-        + 4 * settings.batch_max_bytes
-    )
 
 
 class Requests:
@@ -132,7 +116,7 @@ async def test_a_worker_stays_within_its_memory(
             worker = start_worker(settings)
             group.add(worker.pid)
             await worker.ready()
-            group.limit(bound_bytes(settings))
+            group.limit(documented_bound_bytes(settings, partitions=PARTITIONS))
             requests = Requests(settings, name, producer)
             expanding: list[object] = [{"": {}}] * (EXPANDING_BYTES // 8)
             for partition in range(PARTITIONS):

@@ -18,19 +18,21 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def deadline(what: str | Callable[[], str]) -> AsyncIterator[None]:
+async def deadline(what: str | Callable[[], str], seconds: float = DEADLINE_SECONDS) -> AsyncIterator[None]:
     """Fail the test if the block is still running at the deadline; `what` names what did not happen."""
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
         missing = what if isinstance(what, str) else what()
-        raise AssertionError(f"not within {DEADLINE_SECONDS:g} s: {missing}") from None
+        raise AssertionError(f"not within {seconds:g} s: {missing}") from None
 
 
-async def wait_until(ask: Callable[[], Awaitable[T]], what: str) -> T:
+async def wait_until(
+    ask: Callable[[], Awaitable[T]], what: str | Callable[[], str], seconds: float = DEADLINE_SECONDS
+) -> T:
     """Poll `ask` until it returns something true, and return that."""
-    async with deadline(what):
+    async with deadline(what, seconds):
         while not (found := await ask()):  # noqa: ASYNC110 - nothing signals what is polled
             await asyncio.sleep(POLL_SECONDS)
     return found

@@ -92,7 +92,9 @@ def _records(draw: st.DrawFn, document: JsonObject) -> AnyRecord:
         st.sampled_from(_HEADER_NAMES),
         st.none() | st.binary(max_size=10) | st.just(b"h" * 5000),
     )
-    headers = draw(st.lists(header, max_size=3))
+    # The place of a request makes a response one that can be logged.
+    place = st.tuples(st.just("headrace-source"), st.integers(0, 99).map(lambda n: b"requests/0/%d" % n))
+    headers = draw(st.lists(header | place, max_size=3))
     return AnyRecord(
         key=draw(key),
         value=draw(value),

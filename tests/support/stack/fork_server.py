@@ -29,6 +29,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.support.worker.kill_points import VARIABLE, install
+
 _MESSAGE_BYTES = 1024 * 1024
 _FDS = 4
 
@@ -235,6 +237,8 @@ def _become(order: dict[str, Any], fds: Sequence[int], of_imports: Mapping[str, 
         line_buffering=True,
     )
     set_environment(order["env"], of_imports)
+    if VARIABLE in os.environ:
+        install(Path(os.environ[VARIABLE]))
     os.chdir(order["cwd"])
     sys.argv = ["headrace", *order["arguments"]]
     # The command line names the program after the module that was started, unless it is a script.

@@ -2,20 +2,25 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
 import orjson
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
+from streams.kafka.stopping import stop_consumer
 from tests.support.deadline import wait_until
+from tests.support.kafka.administration import committed_offsets
 from tests.support.kafka.any_batches import AnyBatch
 from tests.support.kafka.topic_log import TopicLog, topic_log
 from tests.support.metrics.deltas import delta
@@ -24,15 +29,29 @@ from tests.support.promotions.events import document as event_document
 from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
 from tests.support.stack.services import StackAddresses, own_database, own_topics
-from tests.support.worker.kept_worker import MIB, Kept, Kill, Role, Statistics
+from tests.support.worker.kept_worker import MIB, Kept, Role, Statistics, group_of
+from tests.support.worker.kill_points import KillPoints, Step
+from tests.support.worker.memory_cgroup import (
+    MemoryCgroup,
+    documented_bound_bytes,
+    documented_bound_of_others,
+    memory_cgroup_or_reason,
+)
 from tests.support.worker.prediction_rows import headers_of, response
 from tests.support.worker.process import StartWorker
+from tests.support.worker.record_outcomes import RecordOutcomes
+from tests.support.worker.topic_rules import MODEL
 
-LIMITS = {"batch_max_bytes": 16 * MIB, "fetch_max_bytes": 4 * MIB, "slices_in_flight": 2}
-# A parsed record takes about ten times its bytes.
-PARSED_FACTOR = 10
-MODEL = "m"
+LIMITS = {
+    "batch_max_bytes": 16 * MIB,
+    "fetch_max_bytes": 4 * MIB,
+    "slices_in_flight": 2,
+    "slices_set_aside": 1,
+}
+GOOD_SECONDS = 30.0
+"""How long the record behind all others may take, with all kills."""
 OTHER_MODEL = "other"
+UNREADABLE = "dead letter UNREADABLE_BATCH"
 
 DOCUMENTS: dict[Role, JsonObject] = {
     Role.PREDICT: {
@@ -43,16 +62,21 @@ DOCUMENTS: dict[Role, JsonObject] = {
         "deadline_ms": 60_000,
     },
     Role.CONTROL: event_document("register", OTHER_MODEL, model=spec("v1"), reason="r"),
-    Role.MONITOR: delta().model_dump(mode="json"),
+    Role.MONITOR: delta(at=datetime.now(UTC)).model_dump(mode="json"),
     Role.LOG: response(1),
 }
 """What the records of an example are near to."""
 
 
-def memory_bound_bytes(settings: Settings) -> int:
-    """What docs/operations.md says that a process takes for what it reads of one partition."""
-    in_flight = 2 * settings.slices_in_flight * settings.fetch_max_bytes * PARSED_FACTOR
-    return in_flight + 2 * settings.fetch_max_bytes + 4 * settings.batch_max_bytes
+class FromOutside(StrEnum):
+    """When the test kills the process."""
+
+    SENT = "when the records are in their topic"
+    CALL = "in a call to the model server"
+    OUTPUT = "when the last record has its output"
+
+
+Kill = Step | FromOutside
 
 
 class Installation:
@@ -70,6 +94,7 @@ class Installation:
         self._log, self._producer, self._database = log, producer, database
         self._numbers = itertools.count(1)
         self.statistics = Statistics()
+        self._outcomes = RecordOutcomes(requests, others, log, database, self.statistics)
         self.kept: dict[Role, Kept] = {}
         self._kill_in_call = False
 
@@ -77,83 +102,95 @@ class Installation:
         """The model server: it doubles, and kills the worker in its call where an example asks for that."""
         if request.method == "POST" and self._kill_in_call:
             self._kill_in_call = False
-            self.kept[Role.PREDICT].kill(Kill.CALL)
+            self.kept[Role.PREDICT].kill(FromOutside.CALL)
             return False
         await serve_doubler(request, writer)
         return None
 
-    async def example(self, role: Role, batches: Sequence[AnyBatch], kill: Kill) -> None:
+    async def example(self, role: Role, batches: Sequence[AnyBatch], kills: Collection[Kill]) -> None:
         """Send the batches and a good record behind them, and hold all that must become of them."""
         statistics, kept = self.statistics, self.kept[role]
         statistics.examples += 1
         topic = self._topic(role)
-        self._kill_in_call = kill is Kill.CALL and role is Role.PREDICT
-        taken: list[tuple[AnyBatch, int]] = []
-        for batch in batches:
-            try:
-                sent = await (
-                    await self._producer.send_batch(batch.build(self._producer), topic, partition=0)
-                )
-            except KafkaError:
-                statistics.kinds[f"{batch.kind}, refused by the broker"] += 1
-                continue
-            statistics.kinds[batch.kind] += 1
-            taken.append((batch, sent.offset))
-        if kill is Kill.SENT:
-            kept.kill(kill)
+        self._kill_in_call = FromOutside.CALL in kills and role is Role.PREDICT
+        for kill in kills:
+            if isinstance(kill, Step):
+                kept.points.arm(kill)
+        taken = [sent for batch in batches if (sent := await self._sent(batch, topic)) is not None]
+        if FromOutside.SENT in kills:
+            kept.kill(FromOutside.SENT)
+        rebalance = asyncio.create_task(self._rebalance(role, topic, kills))
+        good_offset = await self._good_is_done(role, topic)
+        await rebalance
+        if FromOutside.OUTPUT in kills:
+            kept.kill(FromOutside.OUTPUT)
+        await self._until_committed(role, topic, good_offset)
+        kept.points.disarm()
+        self._kill_in_call = False
+        if kills:
+            # A process that was killed at last has a successor then, which counts no end for the next records.
+            await self._until_committed(role, topic, await self._good_is_done(role, topic))
+        ends = [*(first for first, *_ in taken), good_offset][1:]
+        for (first, batch, raw), end in zip(taken, ends, strict=True):
+            await self._outcomes.hold(role, topic, batch, raw, range(first, end))
+        await self._outcomes.hold_skipped(role, kept)
+        assert not statistics.ends, f"{statistics.ends}"
+        assert not kept.killed_for_memory()
+        grown = kept.grown_bytes()
+        assert grown <= _bound_bytes(role, self._requests), f"{role} took {grown / MIB:.0f} MiB more"
+
+    async def _sent(self, batch: AnyBatch, topic: str) -> tuple[int, AnyBatch, bytes] | None:
+        """The first offset of a batch, and its bytes; None where the broker refuses it."""
+        built = batch.build(self._producer)
+        raw = bytes(built._buffer)
+        try:
+            sent = await (await self._producer.send_batch(built, topic, partition=0))
+        except KafkaError:
+            self.statistics.kinds[f"{batch.kind}, refused by the broker"] += 1
+            return None
+        self.statistics.kinds[batch.kind] += 1
+        return sent.offset, batch, raw
+
+    async def _rebalance(self, role: Role, topic: str, kills: Collection[Kill]) -> None:
+        """Join the group and leave it again, where an example kills a process in its hand-over."""
+        if not {Step.HAND_OVER, Step.HANDED_OVER} & set(kills):
+            return
+        settings = self._settings(role)
+        # The last one in the order of names gets none of the one partition.
+        consumer = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=settings.kafka_bootstrap,
+            group_id=group_of(settings, role),
+            client_id="zz",
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            enable_auto_commit=False,
+            rebalance_timeout_ms=20_000,
+        )
+        await consumer.start()
+        await stop_consumer(consumer)
+
+    async def _good_is_done(self, role: Role, topic: str) -> int:
+        """Send a good record, and wait for its output; returns its offset."""
         number = next(self._numbers)
         value, headers = self._good(role, number)
-        good = await self._producer.send_and_wait(topic, value, key=b"u", partition=0, headers=headers)
-        await wait_until(lambda: self._is_done(role, number), f"the output of the good {role} record")
-        if kill is Kill.OUTPUT:
-            kept.kill(kill)
-        if role in (Role.PREDICT, Role.CONTROL):
-            ends = [*(offset for _, offset in taken), good.offset][1:]
-            for (batch, first), end in zip(taken, ends, strict=True):
-                await self._has_outputs(topic, batch, range(first, end))
-        else:
-            statistics.outcomes[f"{role}: passed"] += sum(len(batch.records) for batch, _ in taken)
-        self._kill_in_call = False
-        assert not statistics.ends, f"{statistics.ends}"
-        grown = kept.grown_bytes()
-        assert grown <= memory_bound_bytes(self._requests), f"{role} took {grown / MIB:.0f} MiB more"
-
-    async def _has_outputs(self, topic: str, batch: AnyBatch, offsets: range) -> None:
-        """Each record of a whole batch has an output, and any other batch has one."""
-
-        async def complete() -> bool:
-            outputs = self._outputs(topic)
-            missing = set(offsets) - outputs.keys()
-            if batch.is_whole:
-                return not missing
-            return len(missing) < len(offsets)
-
-        await wait_until(complete, f"outputs of {batch} at {offsets}")
-        outputs = self._outputs(topic)
-        self.statistics.outcomes.update(outputs[offset] for offset in offsets if offset in outputs)
-
-    def _outputs(self, topic: str) -> dict[int, str]:
-        """What became of each offset of partition 0 of the topic, as far as it was read."""
-        found: dict[int, str] = {}
-        results, letters = (
-            self._others.topic_promotion_results,
-            (
-                self._requests.topic_dead_letters,
-                self._others.topic_dead_letters,
-            ),
+        sent = await self._producer.send_and_wait(topic, value, key=b"u", partition=0, headers=headers)
+        await wait_until(
+            lambda: self._is_done(role, number), f"the output of the good {role} record", GOOD_SECONDS
         )
-        for output in (self._requests.topic_responses, results, *letters):
-            for record in self._log.of(output):
-                headers = dict(record.headers)
-                source = headers.get("headrace-source", b"").decode()
-                if not source.startswith(f"{topic}/0/"):
-                    continue
-                first = int(source.rpartition("/")[2])
-                last = int(headers.get("headrace-last-offset", str(first)))
-                code = headers.get("headrace-error-code", b"").decode()
-                outcome = f"dead letter {code}" if output in letters else "answered"
-                found |= dict.fromkeys(range(first, last + 1), outcome)
-        return found
+        return int(sent.offset)
+
+    async def _until_committed(self, role: Role, topic: str, offset: int) -> None:
+        settings = self._settings(role)
+
+        async def is_committed() -> bool:
+            committed = await committed_offsets(settings, group_of(settings, role))
+            each = committed.get(TopicPartition(topic, 0))
+            return each is not None and each.offset > offset
+
+        await wait_until(is_committed, f"the commit of {topic}")
+
+    def _settings(self, role: Role) -> Settings:
+        return self._requests if role is Role.PREDICT else self._others
 
     def _topic(self, role: Role) -> str:
         return {
@@ -204,8 +241,10 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation(stack: StackAddresses, start_worker: StartWorker) -> AsyncIterator[Installation]:
-    """The installation with its workers, until the block ends."""
+async def installation(
+    stack: StackAddresses, start_worker: StartWorker, limited: list[str]
+) -> AsyncIterator[Installation]:
+    """The installation with its workers, until the block ends; why no control group limits them goes to `limited`."""
     async with AsyncExitStack() as opened:
         dsn = await opened.enter_async_context(own_database(stack))
         make_topics = await opened.enter_async_context(own_topics(stack))
@@ -234,8 +273,27 @@ async def installation(stack: StackAddresses, start_worker: StartWorker) -> Asyn
         )
         await apply(dsn, event("register", MODEL, model=model), event("promote", MODEL, version="v1"))
         for role in Role:
+            group = opened.enter_context(memory_cgroup_or_reason())
+            if isinstance(group, str):
+                limited.append(group)
+            points = KillPoints(Path(folder) / "kill" / role)
             settings = requests if role is Role.PREDICT else others
-            installed.kept[role] = Kept(start_worker, settings, role, installed.statistics)
+            installed.kept[role] = Kept(
+                start_worker,
+                settings,
+                role,
+                statistics=installed.statistics,
+                points=points,
+                group=group if isinstance(group, MemoryCgroup) else None,
+            )
             opened.push_async_callback(installed.kept[role].close)
-        await asyncio.gather(*(kept.ready() for kept in installed.kept.values()))
+        await asyncio.gather(
+            *(kept.ready(_bound_bytes(role, requests)) for role, kept in installed.kept.items())
+        )
         yield installed
+
+
+def _bound_bytes(role: Role, settings: Settings) -> int:
+    if role is Role.PREDICT:
+        return documented_bound_bytes(settings, partitions=1)
+    return documented_bound_of_others(settings)

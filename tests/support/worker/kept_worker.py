@@ -5,9 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from signal import SIGKILL
 
 from streams.config.settings import Settings
-from tests.support.kafka.administration import expire_members
+from tests.support.worker.kill_points import VARIABLE, KillPoints
+from tests.support.worker.memory_cgroup import MemoryCgroup
 from tests.support.worker.process import StartWorker, WorkerProcess
 
 MIB = 1 << 20
@@ -20,15 +22,6 @@ class Role(StrEnum):
     CONTROL = "control"
     MONITOR = "monitor"
     LOG = "log"
-
-
-class Kill(StrEnum):
-    """When the process is killed."""
-
-    NEVER = "never"
-    SENT = "when the records are in their topic"
-    CALL = "in a call to the model server"
-    OUTPUT = "when the last record has its output"
 
 
 @dataclass
@@ -60,26 +53,41 @@ class Statistics:
 
 
 class Kept:
-    """A process that is started again when it has ended, as under a supervisor."""
+    """A process that is started again when it has ended, as under a supervisor.
 
-    def __init__(self, start: StartWorker, settings: Settings, role: Role, statistics: Statistics) -> None:
+    From its first readiness on, it has `bound_bytes` more memory than it has taken, where there is a control group.
+    """
+
+    def __init__(
+        self,
+        start: StartWorker,
+        settings: Settings,
+        role: Role,
+        *,
+        statistics: Statistics,
+        points: KillPoints,
+        group: MemoryCgroup | None,
+    ) -> None:
         self._start, self._settings, self._role, self._statistics = start, settings, role, statistics
-        self._killed = False
-        self._worker = start(settings, role)
+        self.points = points
+        self._group = group
+        self._killed = ""
+        self._lives: list[WorkerProcess] = []
         self._keeping: asyncio.Task[None] | None = None
         self._base_bytes = 0
+        self._begin()
 
-    async def ready(self) -> None:
+    async def ready(self, bound_bytes: int) -> None:
         await self._worker.ready()
         self._base_bytes = _peak_bytes(self._worker) or 0
+        if self._group is not None:
+            self._group.limit(bound_bytes)
         self._keeping = asyncio.create_task(self._keep())
 
-    def kill(self, when: Kill) -> None:
-        """Kill the process if it is ready: one that dies while it loads a version serves without that version next."""
-        if not self._killed and self._worker.count("worker ready"):
-            self._killed = True
-            self._statistics.kills[f"{self._role} {when}"] += 1
-            self._worker.kill()
+    def kill(self, when: str) -> None:
+        """Kill the process, whatever it does."""
+        self._killed = when
+        self._worker.kill()
 
     def grown_bytes(self) -> int:
         """The most memory that the process has had, beyond what it had when it was ready."""
@@ -87,25 +95,48 @@ class Kept:
         self._statistics.peak_mib[self._role] = max(self._statistics.peak_mib[self._role], grown // MIB)
         return grown
 
+    def killed_for_memory(self) -> int:
+        """How often the kernel has killed it for want of memory."""
+        return 0 if self._group is None else self._group.kills
+
+    def total(self, events: set[str], field: str) -> int:
+        """The sum of a field of the lines with one of the events, over all its lives."""
+        lines = (line for life in self._lives for each in events for line in life.lines_of(each))
+        return sum(int(line[field]) for line in lines)
+
     async def close(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
-        self._worker.kill()
-        if self._keeping is not None:
             await asyncio.gather(self._keeping, return_exceptions=True)
+        self._worker.kill()
+        # A control group can be removed when its processes have ended.
+        await self._worker.ended()
+
+    @property
+    def _worker(self) -> WorkerProcess:
+        return self._lives[-1]
+
+    def _begin(self) -> None:
+        env = {VARIABLE: str(self.points.folder)}
+        self._lives.append(self._start(self._settings, self._role, env=env))
+        if self._group is not None:
+            self._group.add(self._worker.pid)
 
     async def _keep(self) -> None:
         while True:
             await self._worker.exited()
-            if not self._killed:
-                self._statistics.ends[f"{self._role}: exit {await self._worker.ended()}"] += 1
-            # Otherwise the group waits for the session of the one that died.
-            await expire_members(self._settings, _group(self._settings, self._role))
-            self._killed = False
-            self._worker = self._start(self._settings, self._role)
+            code = await self._worker.ended()
+            whens = [str(step) for step in self.points.reached()] or [self._killed] * bool(self._killed)
+            self._killed = ""
+            if code == -SIGKILL and whens and not self.killed_for_memory():
+                self._statistics.kills.update(f"{self._role} {when}" for when in whens)
+            else:
+                self._statistics.ends[f"{self._role}: exit {code}"] += 1
+            self._begin()
 
 
-def _group(settings: Settings, role: Role) -> str:
+def group_of(settings: Settings, role: Role) -> str:
+    """The consumer group of a role."""
     return {
         Role.PREDICT: settings.group_id,
         Role.CONTROL: settings.control_group_id,

@@ -1,4 +1,4 @@
-"""A control group that limits the memory of a worker, where this machine lets us make one."""
+"""The memory that a worker may take, and a control group of that size, where this machine lets us make one."""
 
 import uuid
 from collections.abc import Iterator
@@ -7,7 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from streams.config.settings import Settings
+from streams.kafka.batch_producer import MAX_BATCH_BYTES
+
 _ROOT = Path("/sys/fs/cgroup")
+
+
+def documented_bound_of_others(settings: Settings) -> int:
+    """What docs/operations.md says of the roles that are not `predict`, for one partition."""
+    other = settings.model_copy(update={"slices_in_flight": 2, "slices_set_aside": 0})
+    return documented_bound_bytes(other, partitions=1)
+
+
+def documented_bound_bytes(settings: Settings, *, partitions: int) -> int:
+    """The formula of docs/operations.md without models in the process."""
+    handled = settings.slices_in_flight + settings.slices_set_aside
+    slices = handled + settings.slices_in_flight + 1
+    outputs = settings.slices_in_flight * settings.slice_max_records * 4096
+    return (
+        slices * settings.fetch_max_bytes
+        + handled * 32 * settings.fetch_max_bytes
+        + outputs
+        + partitions * 2 * settings.fetch_max_bytes
+        + partitions * 4 * MAX_BATCH_BYTES
+        + 4 * settings.batch_max_bytes
+    )
 
 
 class MemoryCgroup:
@@ -26,8 +50,13 @@ class MemoryCgroup:
 
     def limit(self, more_bytes: int) -> None:
         """From now on the group gets at most so many bytes more than it has."""
-        used = int((self._folder / self._usage).read_text())
+        used = self.used_bytes
         (self._folder / self._limit).write_text(str(used + more_bytes))
+
+    @property
+    def used_bytes(self) -> int:
+        """The memory of its processes, and of the files that they have read."""
+        return int((self._folder / self._usage).read_text())
 
     @property
     def kills(self) -> int:
@@ -39,6 +68,15 @@ class MemoryCgroup:
 @contextmanager
 def memory_cgroup() -> Iterator[MemoryCgroup]:
     """A group below this process's own; the test is skipped, with the reason, where none can be made."""
+    with memory_cgroup_or_reason() as group:
+        if isinstance(group, str):
+            pytest.skip(group)
+        yield group
+
+
+@contextmanager
+def memory_cgroup_or_reason() -> Iterator[MemoryCgroup | str]:
+    """A group below this process's own, or why none can be made."""
     groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     own = {controllers: path.lstrip("/") for _, controllers, path in groups}
     if "memory" in own:
@@ -49,11 +87,13 @@ def memory_cgroup() -> Iterator[MemoryCgroup]:
     try:
         folder.mkdir()
     except OSError as error:
-        pytest.skip(f"no control group can be made below {parent}: {error}")
+        yield f"no control group can be made below {parent}: {error}"
+        return
     try:
-        if not (folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).exists():
-            pytest.skip(f"control groups below {parent} do not limit memory")
-        yield MemoryCgroup(folder, version=version)
+        if (folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).exists():
+            yield MemoryCgroup(folder, version=version)
+        else:
+            yield f"control groups below {parent} do not limit memory"
     finally:
         # A process that still runs ends with its own fixture.
         for pid in (folder / "cgroup.procs").read_text().split():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
@@ -25,8 +25,14 @@ class WorkerProcess:
     thread, so that it never waits for its reader.
     """
 
-    def __init__(self, settings: Settings, roles: str = "predict", processes: int = 1) -> None:
-        self._process, self._stderr = _start(settings, roles, processes)
+    def __init__(
+        self,
+        settings: Settings,
+        roles: str = "predict",
+        processes: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._process, self._stderr = _start(settings, roles, processes, env or {})
         self._ready_event = "worker ready" if processes == 1 and "," not in roles else "all processes ready"
         self._lines: list[str] = []
         self._at_end = False
@@ -58,8 +64,12 @@ class WorkerProcess:
 
     def count(self, event: str) -> int:
         """How often it has logged an event so far."""
+        return len(self.lines_of(event))
+
+    def lines_of(self, event: str) -> list[JsonObject]:
+        """The lines with an event that it has logged so far."""
         with self._news:
-            return sum(line.get("event") == event for line in map(_parsed, self._lines))
+            return [line for line in map(_parsed, self._lines) if line.get("event") == event]
 
     async def ended(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
@@ -118,7 +128,7 @@ class WorkerProcess:
 
 
 def _start(
-    settings: Settings, roles: str, processes: int
+    settings: Settings, roles: str, processes: int, env: Mapping[str, str]
 ) -> tuple[ForkedProcess | subprocess.Popen[bytes], IO[bytes]]:
     """Start it; its log can be read from the file."""
     arguments = ["worker", "--roles", roles, "--processes", str(processes)]
@@ -127,12 +137,13 @@ def _start(
         if processes == 1:
             started: ForkedProcess | subprocess.Popen[bytes] = ForkedProcess(
                 arguments,
-                env=environment(settings),
+                env={**environment(settings), **env},
                 stdin=nothing.fileno(),
                 stdout=nothing.fileno(),
                 stderr=log.fileno(),
             )
         else:
+            assert not env
             # A supervisor's workers are processes of the installed command in any case.
             started = subprocess.Popen(
                 [HEADRACE, *arguments], stdin=nothing, stdout=nothing, stderr=log, env=environment(settings)
@@ -143,7 +154,13 @@ def _start(
 class StartWorker(Protocol):
     """The fixture `start_worker`."""
 
-    def __call__(self, settings: Settings, roles: str = "predict", processes: int = 1) -> WorkerProcess: ...
+    def __call__(
+        self,
+        settings: Settings,
+        roles: str = "predict",
+        processes: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> WorkerProcess: ...
 
 
 @contextmanager
@@ -151,8 +168,13 @@ def worker_processes() -> Iterator[StartWorker]:
     """What starts workers that end with the block; their logs are printed then, for a test that fails."""
     started: list[WorkerProcess] = []
 
-    def start(settings: Settings, roles: str = "predict", processes: int = 1) -> WorkerProcess:
-        started.append(WorkerProcess(settings, roles, processes))
+    def start(
+        settings: Settings,
+        roles: str = "predict",
+        processes: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> WorkerProcess:
+        started.append(WorkerProcess(settings, roles, processes, env))
         return started[-1]
 
     try:
