@@ -39,7 +39,7 @@ def check(
     declares, the schemas that follow from it, and the latency of 1, 8 and 32 examples in one call. Needs no
     Kafka, PostgreSQL or Redis.
 
-    Exit code: 0 production would accept it, 2 refused, 3 a server or store is not reachable.
+    Exit code: 0 production would accept it, 5 refused, 3 a server or store is not reachable.
     """
     import asyncio
     import uuid

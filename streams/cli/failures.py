@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from schemas.errors import AnswerError, HeadraceError, PromotionRejectedError, SetupError, UnavailableError
 
 FAILED = 1
-REFUSED = 2
+# 2 is wrong usage: typer ends with it.
 NOT_REACHABLE = 3
+# 4 is ANSWERED_WITH_ERRORS of `predict`.
+REFUSED = 5
 
 
 @dataclass(frozen=True, slots=True)

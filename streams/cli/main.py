@@ -1,8 +1,8 @@
 """The entry point of `headrace`: its verbs, and what their errors mean to a script.
 
-Exit codes: 0 done · 1 the verb failed or cannot start as configured · 2 refused, or wrong usage ·
+Exit codes: 0 done · 1 the verb failed or cannot start as configured · 2 wrong usage ·
 3 a service cannot be reached or did not answer in time, or workers do not serve a change in time (`--wait`) ·
-130 interrupted. `predict` adds 4: answered, but some with an error. With `--json`, a verb that failed prints
+5 refused · 130 interrupted. `predict` adds 4: answered, but some with an error. With `--json`, a verb that failed prints
 `{"error": {"code": …, "message": …}}` as its last line on standard output. A refused change prints its result,
 which has `error` too. Wrong usage prints words only.
 """

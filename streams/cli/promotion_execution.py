@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DECISION = """
 A control worker decides the event over Kafka; without a result within half a second, PostgreSQL decides it
-directly. Exit code: 0 applied, 2 refused, 3 not reachable, or with --wait not served in time.
+directly. Exit code: 0 applied, 5 refused, 3 not reachable, or with --wait not served in time.
 """
 
 

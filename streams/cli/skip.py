@@ -35,7 +35,7 @@ def skip(
     For a record that stops its partition. The workers of the topic's role must have ended. Writes a dead letter with
     the record's place and the reason, a row of the audit trail (`headrace skips`), and the offset behind the record.
     Workers step over a record that ends their processes by themselves. With --json: {"group_id", "topic",
-    "partition", "offset", "actor", "reason", "skipped_at"}. Exit code: 0 skipped, 2 refused, 3 not reachable.
+    "partition", "offset", "actor", "reason", "skipped_at"}. Exit code: 0 skipped, 5 refused, 3 not reachable.
     """
     import asyncio
     from datetime import UTC, datetime

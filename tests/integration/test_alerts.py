@@ -20,6 +20,7 @@ from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.alert_rules import ModelRules
 from schemas.events import Alert, MetricsDelta
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.deadline import Signal, wait_until
 from tests.support.kafka.topic_log import TopicLog, topic_log, uncommitted_metrics
@@ -337,10 +338,10 @@ async def test_rules_that_are_none_are_refused_by_name(topics: MakeTopics, datab
         (b"[]", "the file"),
     ):
         ended = await headrace("alerts", "set", "m", "-f", "-", settings=settings, stdin=content)
-        assert ended.code == 2
+        assert ended.code == REFUSED
         assert told in ended.stderr
     ended = await headrace("alerts", "set", "nobody", "-f", "-", settings=settings, stdin=b"{}")
-    assert ended.code == 2
+    assert ended.code == REFUSED
     assert "UNKNOWN_MODEL" in ended.stderr
     ended = await headrace("alerts", "rules", "m", "--json", settings=settings)
     (document,) = ended.documents

@@ -5,6 +5,7 @@ import pytest
 
 from registry.routing import RouteTable, bucket
 from schemas.models import Route
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event, spec
@@ -88,12 +89,12 @@ async def test_what_is_not_there_is_refused_with_what_is(settings: Settings) -> 
     for revision in ("0", "8"):
         arguments = ("route", "m", "--user", USER, "--at-revision", revision)
         ended = await headrace(*arguments, "--json", settings=settings)
-        assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "INVALID_REQUEST")
+        assert (ended.code, ended.documents[0]["error"]["code"]) == (REFUSED, "INVALID_REQUEST")
         assert f"m has no revision {revision}: it has 1 to 7 (`headrace history m`)" in ended.stderr
     for verb in (["history", "other"], ["route", "other", "--user", USER]):
         ended = await headrace(*verb, settings=settings)
-        assert ended.code == 2
+        assert ended.code == REFUSED
         assert ended.stderr.startswith("headrace: UNKNOWN_MODEL: there is no model other")
     ended = await headrace("route", "m", "--user", "\udcff", settings=settings)
-    assert ended.code == 2
+    assert ended.code == REFUSED
     assert "--user is not UTF-8" in ended.stderr

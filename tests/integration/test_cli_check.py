@@ -15,6 +15,7 @@ import pytest
 from onnx import helper
 
 from schemas.events import JsonObject
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, INT64, constant, save_endless, save_model, value
@@ -75,7 +76,7 @@ async def refused(folder: Path, registration: Any, code: str) -> tuple[str, Json
     """The output for a version that is refused, to people and to programs."""
     ended = await check(folder, registration, "--json")
     (document,) = ended.documents
-    assert (ended.code, document["accepted"], document["error"]["code"]) == (2, False, code)
+    assert (ended.code, document["accepted"], document["error"]["code"]) == (REFUSED, False, code)
     assert ended.stderr == f"headrace: {code}: {document['error']['message']}\n"
     assert document["latency"] == []
     return ended.stderr, document
@@ -125,7 +126,7 @@ async def test_a_model_that_never_answers_is_refused(tmp_path: Path) -> None:
     ended = await check(
         tmp_path, onnx(save_endless(tmp_path / "m.onnx"), example=None), load_timeout_seconds=0.5
     )
-    assert ended.code == 2
+    assert ended.code == REFUSED
     assert ended.stderr == (
         "headrace: NOT_LOADED: the model is not ready for its first call within 0.5 s; if it does not run without "
         "end, for example in a loop, raise HEADRACE_LOAD_TIMEOUT_SECONDS\n"
@@ -212,7 +213,7 @@ async def test_a_model_of_one_batch_size_is_refused(tmp_path: Path) -> None:
     stdin = orjson.dumps(onnx(only_few))
     ended = await headrace("check", "-", "--json", settings=settings, stdin=stdin, cwd=tmp_path)
     (document,) = ended.documents
-    assert (ended.code, document["error"]["code"]) == (2, "BACKEND_ERROR")
+    assert (ended.code, document["error"]["code"]) == (REFUSED, "BACKEND_ERROR")
     assert "the model does not predict 32 times example.input in one call" in document["error"]["message"]
     assert [row["batch_size"] for row in document["latency"]] == [1, 8]
 
@@ -240,7 +241,7 @@ async def test_what_is_no_registration_is_told_as_register_tells_it(tmp_path: Pa
     ):
         ended = await check(tmp_path, registration)
         same = await headrace("register", "-f", "version.json", "--direct", cwd=tmp_path)
-        assert ended.code == 2
+        assert ended.code == REFUSED
         assert ended.stderr.startswith(f"headrace: {message}")
         if "model_name" not in registration:
             # What needs no registry to be refused.
@@ -394,7 +395,7 @@ async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
     assert (ended.code, document["example"]["predictions"], document["warnings"]) == (0, 42, [])
     assert document["output_schema"] == {"type": "integer"}
     assert [row["batch_size"] for row in document["latency"]] == [1, 8]
-    assert (absent.code, absent.documents[0]["error"]["code"]) == (2, "NOT_LOADED")
+    assert (absent.code, absent.documents[0]["error"]["code"]) == (REFUSED, "NOT_LOADED")
 
 
 async def test_a_server_that_tells_nothing_of_its_model(tmp_path: Path) -> None:

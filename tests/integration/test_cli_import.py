@@ -14,6 +14,7 @@ import pytest
 from onnx import helper
 
 from schemas.events import JsonObject
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.onnx_files import FLOAT, constant, save_model, value
@@ -106,7 +107,7 @@ async def test_a_version_is_registered_with_all_that_mlflow_knows(
     assert registered["metrics"] == {"accuracy": 0.91, "latency_p50_ms": 2}
     assert registered["created_by"] == "ann"
     again = await headrace("import", URI, "--version", "v3", "--direct", settings=settings)
-    assert again.code == 2
+    assert again.code == REFUSED
     assert "VERSION_EXISTS" in again.stderr
 
 
@@ -128,12 +129,12 @@ async def test_a_name_that_only_mlflow_takes_needs_another(mlflow: ScriptedMlflo
     ended = await headrace(
         "import", "mlflow:/Fraud%20EU/3", "--json", settings=settings_for(mlflow, tmp_path)
     )
-    assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "INVALID_EVENT")
+    assert (ended.code, ended.documents[0]["error"]["code"]) == (REFUSED, "INVALID_EVENT")
     assert "'Fraud EU' is no name for a model here" in ended.stderr
     assert "--model-name" in ended.stderr
     assert mlflow.requests == []
     renamed = await imported(mlflow, tmp_path, "--model-name", "eu-fraud", "--version", "no version!")
-    assert renamed.code == 2
+    assert renamed.code == REFUSED
     assert "model.version" in renamed.stderr
     renamed = await imported(mlflow, tmp_path, "--model-name", "eu-fraud", "--version", "2026-11")
     assert (renamed.documents[0]["model_name"], renamed.documents[0]["model"]["version"]) == (

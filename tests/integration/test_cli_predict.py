@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from schemas.events import JsonObject
+from streams.cli.failures import REFUSED
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.echo_responder import echo, failing, responder
 from tests.support.stack.command import HEADRACE, environment, headrace
@@ -82,7 +83,7 @@ async def test_a_wrong_line_ends_the_command_after_the_answers_before_it(topics:
     requests = lines({"user_id": "u", "input": {}}) + b"\n{oops\n" + lines({"user_id": "u", "input": {}})
     async with responder(settings):
         ended = await headrace("predict", "m", "--json", stdin=requests, settings=settings)
-    assert ended.code == 2
+    assert ended.code == REFUSED
     answer, error = ended.documents
     assert answer["predictions"] == {}
     assert error["error"]["code"] == "INVALID_REQUEST"

@@ -10,6 +10,7 @@ import pytest
 from registry.heartbeats import Heartbeats
 from registry.postgres import Database
 from registry.worker_heartbeat import WorkerHeartbeat
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_model import apply, serve_model, spec_of
@@ -62,7 +63,7 @@ async def test_every_verb_goes_through_the_control_worker(
         await worker.logged("promotion decided", times=revision - 4)
     assert "kafka" in ways
     refused = await headrace("archive", "m", "v1", settings=settings)
-    assert refused.code == 2
+    assert refused.code == REFUSED
     assert "headrace: ILLEGAL_TRANSITION: v1 is in production" in refused.stderr
 
 
@@ -70,7 +71,7 @@ async def test_a_split_names_each_version_once_with_a_weight(settings: Settings)
     """What is no VERSION=WEIGHT is refused before anything is sent."""
     for wrong in (("v2",), ("v2=much",), ("v2=5", "v2=6"), ("=5",)):
         ended = await headrace("split", "m", *wrong, settings=settings)
-        assert ended.code == 2
+        assert ended.code == REFUSED
         assert ended.stderr.startswith("headrace: BAD_WEIGHT: ")
 
 
@@ -78,7 +79,7 @@ async def test_without_a_control_worker_the_fallback_is_told(settings: Settings)
     """The result is the same, and standard error says that no control worker decided it."""
     ended = await headrace("rollback", "m", "--json", settings=settings)
     assert ended.stderr.startswith(f"headrace: {FALLBACK}\n")
-    assert (ended.code, ended.documents[0]["error"]["code"]) == (2, "ILLEGAL_TRANSITION")
+    assert (ended.code, ended.documents[0]["error"]["code"]) == (REFUSED, "ILLEGAL_TRANSITION")
     ended = await headrace("canary", "m", "v2", "5", "--wait", "--json", settings=settings)
     assert (ended.code, ended.documents[0]["via"]) == (0, "postgresql")
     assert ended.documents[0]["workers"] == {"serving": [], "behind": {}, "silent": {}}

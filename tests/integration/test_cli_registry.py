@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from registry.store import RegistryStore
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
 from tests.support.stack.command import Ended, headrace
@@ -40,7 +41,7 @@ async def direct(*arguments: str, settings: Settings, stdin: bytes = b"") -> End
 
 
 def refused(ended: Ended, code: str) -> None:
-    assert ended.code == 2, ended
+    assert ended.code == REFUSED, ended
     assert ended.stderr.startswith(f"headrace: {code}: ")
     assert ended.stdout == ""
 
@@ -82,7 +83,7 @@ async def test_a_refusal_has_exit_code_2_its_code_and_a_sentence(live: Settings)
     refused(await direct("promote", "No Model", "v2", settings=live), "INVALID_EVENT")
     refused(await direct("register", "-f", "-", stdin=b"[]", settings=live), "INVALID_EVENT")
     as_json = await direct("rollback", "m", "--json", settings=live)
-    assert as_json.code == 2
+    assert as_json.code == REFUSED
     assert as_json.documents[-1]["status"] == "rejected"
     assert as_json.documents[-1]["error"]["code"] == "ILLEGAL_TRANSITION"
 

@@ -5,6 +5,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from streams.kafka.commit_metadata import BegunRange, CommitMetadata, encode_metadata
 from tests.support.kafka.administration import commit_for, committed_offsets
@@ -89,7 +90,7 @@ async def test_other_records_are_not_skipped(settings: Settings) -> None:
         (await skip(settings, NEXT, "--actor", "a" * 129), "actor"),
         (await skip(settings, NEXT, "--reason", ""), "reason"),
     ]:
-        assert refused.code == 2
+        assert refused.code == REFUSED
         assert says in refused.stderr
     assert (await headrace("skips", "--json", settings=settings)).documents == [[]]
     (left,) = (await committed_offsets(settings, settings.group_id)).values()
@@ -102,7 +103,7 @@ async def test_nothing_is_skipped_while_workers_run(settings: Settings, start_wo
     await worker.ready()
     await worker.logged("partitions assigned")
     refused = await skip(settings, NEXT, "--json")
-    assert refused.code == 2
+    assert refused.code == REFUSED
     assert "stop its workers first" in refused.stderr
     assert refused.documents[0]["error"]["code"] == "INVALID_REQUEST"
     worker.terminate()

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from schemas.windows import RESOLUTIONS_SECONDS, Totals, total
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import by_version
 from tests.support.deadline import wait_until
@@ -239,7 +240,7 @@ async def test_a_model_without_metrics_and_one_that_is_none(
     assert ended.code == 0
     assert f"Nothing was counted for {model}" in ended.stdout
     ended = await headrace("metrics", "nobody", settings=settings)
-    assert ended.code == 2
+    assert ended.code == REFUSED
     assert "UNKNOWN_MODEL" in ended.stderr
     ended = await headrace("metrics", model, "--since", "yesterday", settings=settings)
     assert ended.code == 2

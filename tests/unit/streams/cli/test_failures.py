@@ -22,8 +22,8 @@ from tests.support.stack.command import headrace
     [
         (SetupError("x"), 1, "SETUP"),
         (HeadraceError("x"), 1, "FAILED"),
-        (PromotionRejectedError(RejectionCode.BAD_WEIGHT, "x"), 2, "BAD_WEIGHT"),
-        (InvalidRequestError("x"), 2, "INVALID_REQUEST"),
+        (PromotionRejectedError(RejectionCode.BAD_WEIGHT, "x"), 5, "BAD_WEIGHT"),
+        (InvalidRequestError("x"), 5, "INVALID_REQUEST"),
         (BrokerUnavailableError("x"), 3, "UNAVAILABLE"),
         (ResponseTimeoutError("r", 1), 3, "UNAVAILABLE"),
     ],
