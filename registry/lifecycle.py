@@ -24,6 +24,7 @@ from registry.routing import reallocate, weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.models import Action, PromotionEvent, Route, Status
+from schemas.near_names import suggestion
 
 FULL = Decimal(100)
 
@@ -200,7 +201,8 @@ def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, vers
     if registered is None and event.action is not Action.REGISTER:
         raise PromotionRejectedError(
             RejectionCode.UNKNOWN_VERSION,
-            f"{model.model_name} has no version {version}; list its versions, or register this one",
+            f"{model.model_name} has no version {version}"
+            + suggestion(version, model.versions, f"headrace versions {model.model_name}"),
         )
     if registered is not None and event.action is Action.REGISTER:
         raise PromotionRejectedError(

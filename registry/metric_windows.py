@@ -58,6 +58,14 @@ _READ = """
     WHERE model_name = $1 AND resolution_seconds = $2 AND window_start >= $3 AND window_start < $4
     ORDER BY window_start, model_version
 """
+# Not read as windows: a sum needs no histograms, and a stored number that cannot be read counts as none.
+_REQUEST_COUNTS = """
+    SELECT model_name, sum((totals ->> 'requests')::numeric) FILTER (
+        WHERE jsonb_typeof(totals -> 'requests') = 'number'
+    ) AS requests
+    FROM metric_windows WHERE resolution_seconds = $1 AND window_start >= $2 AND window_start < $3
+    GROUP BY model_name
+"""
 _MODELS = """
     SELECT DISTINCT model_name FROM metric_windows WHERE resolution_seconds = 60 AND window_start >= $1
 """
@@ -155,6 +163,17 @@ class MetricWindows:
         async with self._database.connection() as connection:
             rows = await connection.fetch(_MODELS, since)
         return [row["model_name"] for row in rows]
+
+    async def request_counts(
+        self, resolution_seconds: int, since: datetime, until: datetime
+    ) -> dict[str, int]:
+        """The requests of each model in the windows that begin at `since` or later and before `until`.
+
+        A model without windows is left out.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_REQUEST_COUNTS, resolution_seconds, since, until)
+        return {row["model_name"]: int(row["requests"] or 0) for row in rows}
 
     async def missing_deltas(self, topic: str) -> Mapping[WorkerBoot, int]:
         """How many deltas are missing of each worker process. Deltas that are still on their way count as missing."""

@@ -14,6 +14,7 @@ import orjson
 from registry import lifecycle
 from registry.lifecycle import Applied
 from registry.model_rows import RANGES, find_model
+from registry.names import unknown_model
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
 from schemas.bounds import rfc3339
@@ -73,6 +74,8 @@ async def decide(connection: asyncpg.Connection, event: PromotionEvent) -> Promo
         applied = lifecycle.apply(before, event, now)
         result = _result(event, "applied", applied.model, epoch + 1, now)
     except PromotionRejectedError as error:
+        if error.code is RejectionCode.UNKNOWN_MODEL:
+            error = PromotionRejectedError(error.code, await unknown_model(connection, event.model_name))
         result = _rejected(event, before, error, epoch, now)
     await connection.execute(_ADD_EVENT, event.event_id, body_digest, result.model_dump_json(), now)
     if applied is not None:

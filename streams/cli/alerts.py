@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.completion import complete_models
 from streams.cli.input_files import InputFile, read_input
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 from streams.cli.promotion_execution import user_name
@@ -24,6 +25,7 @@ RulesOf = Annotated[
         metavar="MODEL",
         help="The model's name; without it, the global rules.",
         show_default=False,
+        autocompletion=complete_models,
     ),
 ]
 

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registry_access import Model, unknown_model, with_database
+from streams.cli.registry_access import Model, refuse_unknown, with_database
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.assignment import Assignment, Change
+    from registry.postgres import Database
     from streams.config.settings import Settings
 
 
@@ -116,11 +117,16 @@ def explained(model_name: str, user: str, assignment: "Assignment") -> list[str]
 def _changes(settings: "Settings", model_name: str) -> "Sequence[Change]":
     import asyncio
 
+    return asyncio.run(with_database(settings, lambda database: changes_of(database, model_name)))
+
+
+async def changes_of(database: "Database", model_name: str) -> "Sequence[Change]":
+    """The audit trail of a model, oldest first; raises UnknownModelError."""
     from registry.history import history as read_history
 
-    changes = asyncio.run(with_database(settings, lambda database: read_history(database, model_name)))
+    changes = await read_history(database, model_name)
     if not changes:
-        raise unknown_model(model_name)
+        await refuse_unknown(database, model_name)
     return changes
 
 

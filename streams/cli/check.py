@@ -73,7 +73,7 @@ async def _check(event: "PromotionEvent", settings: "Settings") -> "Findings":
 
 
 def _print_findings(findings: "Findings") -> None:
-    from streams.cli.output import console
+    from streams.cli.output import console, json_line
 
     out = console()
     out.print(f"{findings.model_name} {findings.version}, {findings.framework}")
@@ -81,8 +81,8 @@ def _print_findings(findings: "Findings") -> None:
         print()
         out.print(_declared(findings))
         # Printed without rich, so that they can be copied from any terminal.
-        print(f"\ninput_schema, as the model declares it:\n{_json(findings.description.input_schema())}")
-        print(f"output_schema, as the model declares it:\n{_json(findings.description.output_schema())}")
+        print(f"\ninput_schema, as the model declares it:\n{json_line(findings.description.input_schema())}")
+        print(f"output_schema, as the model declares it:\n{json_line(findings.description.output_schema())}")
     if findings.example is not None:
         made = ", made up to fit input_schema, since the version has none" if findings.example_made else ""
         print(f"\nexample{made}:\n{_shortened(findings.example)}")
@@ -140,14 +140,10 @@ def _table(*columns: str, right: bool = False) -> "Table":
     return table
 
 
-def _json(value: Any) -> str:
-    import orjson
-
-    return orjson.dumps(value).decode()
-
-
 def _shortened(value: Any) -> str:
-    text = _json(value)
+    from streams.cli.output import json_line
+
+    text = json_line(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 

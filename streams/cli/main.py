@@ -21,6 +21,7 @@ from streams.cli.config import config
 from streams.cli.dashboard import dashboard
 from streams.cli.import_verb import import_
 from streams.cli.metrics import metrics
+from streams.cli.overview import models
 from streams.cli.predict import predict
 from streams.cli.promotion_verbs import archive, canary, promote, register, reshuffle, rollback, split
 from streams.cli.registry_views import status, versions
@@ -51,7 +52,6 @@ app = typer.Typer(
     name="headrace",
     cls=_GroupedByPurpose,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Help without rich starts in a third of the time, and looks the same in every terminal.
     rich_markup_mode=None,
@@ -63,7 +63,7 @@ VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Predict": (predict,),
     "Add a version": (check, register, import_),
     "Change the traffic": (canary, split, promote, rollback, archive, reshuffle),
-    "Inspect a model": (status, versions, history, route),
+    "Inspect models": (status, models, versions, history, route),
     "Monitor": (top, metrics, alerts),
     "Repair": (skip, skips),
     "Reference": (config, schemas),
@@ -97,7 +97,9 @@ def headrace(
 def main() -> None:
     """Run the command line of this process and exit with its code."""
     from schemas.errors import HeadraceError
+    from streams.cli.output import write_in_any_encoding
 
+    write_in_any_encoding()
     try:
         app()
     except HeadraceError as error:

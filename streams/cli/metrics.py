@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.completion import complete_versions
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 from streams.cli.registry_access import Model, registered, with_database
 
@@ -25,7 +26,11 @@ def metrics(
     model_name: Model,
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="VERSION", help="Versions to show, instead of all; two are compared."),
+        typer.Argument(
+            metavar="VERSION",
+            help="Versions to show, instead of all; two are compared.",
+            autocompletion=complete_versions,
+        ),
     ] = None,
     *,
     since: Annotated[

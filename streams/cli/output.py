@@ -1,5 +1,8 @@
-"""How verbs write: results as tables or as JSON lines, and the warnings of libraries."""
+"""How verbs write: results as tables or as JSON lines, in any encoding, and the warnings of libraries."""
 
+import codecs
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +13,32 @@ if TYPE_CHECKING:
     from streams.config.settings import Settings
 
 PIPED_COLUMNS = 240
+_SUBSTITUTES = {
+    **dict.fromkeys("▏▎▍", "."),
+    **dict.fromkeys("█▉▊▋▌", "#"),
+    "→": "->",
+    "…": "...",
+}
+"""What stands for the characters of Headrace's own texts where the encoding of a stream has none of them."""
+
+
+def write_in_any_encoding() -> None:
+    """Let standard output and standard error write every text: what their encoding lacks gets a substitute or an escape."""
+    codecs.register_error("headrace", _substituted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="headrace")
+
+
+def _substituted(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The handler of characters that cannot be encoded, as `codecs.register_error` wants it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if character in _SUBSTITUTES:
+        return _SUBSTITUTES[character], error.start + 1
+    only = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    return codecs.backslashreplace_errors(only)
 
 
 def print_json(document: Any) -> None:
@@ -17,15 +46,23 @@ def print_json(document: Any) -> None:
 
     `document` may hold pydantic models.
     """
+    print(json_line(document), flush=True)
+
+
+def json_line(document: Any) -> str:
+    """The JSON of a document that standard output can write; other characters are escaped, as JSON does it."""
     import orjson
 
-    print(orjson.dumps(document, default=_plain).decode(), flush=True)
+    text = orjson.dumps(document, default=_plain)
+    if text.isascii() or codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8":
+        return text.decode()
+    import json
+
+    return json.dumps(orjson.loads(text), separators=(",", ":"))
 
 
 def console(*, to_stderr: bool = False) -> "Console":
     """A rich console: colours on a terminal only, `PIPED_COLUMNS` elsewhere, no markup in users' names."""
-    import sys
-
     from rich.console import Console
 
     stream = sys.stderr if to_stderr else sys.stdout
@@ -52,7 +89,6 @@ def plain_warnings(settings: "Settings") -> None:
     Call it before the first log line: structlog writes to standard output otherwise.
     """
     import logging
-    import sys
 
     import structlog
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.completion import complete_versions, complete_weights
 from streams.cli.input_files import InputFile, read_registration
 from streams.cli.promotion_execution import promotion
 from streams.cli.registry_access import Model
@@ -14,7 +15,10 @@ from streams.cli.registry_access import Model
 if TYPE_CHECKING:
     from decimal import Decimal
 
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="A registered version.")]
+Version = Annotated[
+    str,
+    typer.Argument(metavar="VERSION", help="A registered version.", autocompletion=complete_versions),
+]
 
 
 @promotion
@@ -52,7 +56,11 @@ def split(
     model_name: Model,
     weights: Annotated[
         list[str],
-        typer.Argument(metavar="VERSION=WEIGHT", help="Versions, each with its percent of users, like v2=5."),
+        typer.Argument(
+            metavar="VERSION=WEIGHT",
+            help="Versions, each with its percent of users, like v2=5.",
+            autocompletion=complete_weights,
+        ),
     ],
 ) -> dict[str, Any]:
     """Give several canaries their weights at once.
@@ -81,6 +89,7 @@ def rollback(
             "--version",
             help="An archived version to give all traffic, or one canary to stop.",
             show_default=False,
+            autocompletion=complete_versions,
         ),
     ] = None,
 ) -> dict[str, Any]:

@@ -1,19 +1,31 @@
-"""Reading the registry: connections for one call, and the error for an unknown model."""
+"""Reading the registry: connections for one call, and the errors for names that it does not have."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
+
+from streams.cli.completion import complete_models
 
 if TYPE_CHECKING:
     from registry.postgres import Database
     from registry.snapshot import RegisteredModel
-    from schemas.errors import UnknownModelError
     from streams.config.settings import Settings
 
 T = TypeVar("T")
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete_models)
+]
+OptionalModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model's name; without it, all models.",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
 
 
 async def with_database(settings: "Settings", call: "Callable[[Database], Awaitable[T]]") -> T:
@@ -33,14 +45,14 @@ async def registered(database: "Database", model_name: str) -> "RegisteredModel"
 
     model = await RegistryStore(database).find(model_name)
     if model is None:
-        raise unknown_model(model_name)
+        await refuse_unknown(database, model_name)
     return model
 
 
-def unknown_model(model_name: str) -> "UnknownModelError":
-    """The error for a name that is not registered."""
+async def refuse_unknown(database: "Database", model_name: str) -> NoReturn:
+    """Raise UnknownModelError, with the nearest name that is registered."""
+    from registry.names import unknown_model
     from schemas.errors import UnknownModelError
 
-    return UnknownModelError(
-        f"there is no model {model_name}; check the name, or `headrace register` its first version"
-    )
+    async with database.connection() as connection:
+        raise UnknownModelError(await unknown_model(connection, model_name))

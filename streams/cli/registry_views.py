@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registry_access import Model, registered, with_database
+from streams.cli.overview import show_overview
+from streams.cli.registry_access import Model, OptionalModel, registered, with_database
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,11 +18,20 @@ STYLES = {"production": "green", "canary": "yellow", "staging": "dim"}
 
 
 def status(
-    model_name: Model, *, env_file: EnvFile = None, flags: SetFlags = None, as_json: AsJson = False
+    model_name: OptionalModel = None,
+    *,
+    env_file: EnvFile = None,
+    flags: SetFlags = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show a model's traffic split, rollback target and workers.
 
-    With --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
+    Without a model: a line for each, with production, canaries, requests a second in the last minute, firing alerts,
+    and workers that do not serve its newest revision. With --json: {"models": [{"model_name", "revision", "production",
+    "canaries": {VERSION: PERCENT}, "requests_per_second", "alerts", "serving", "behind"}], "global_alerts",
+    "live_workers"}.
+
+    With a model and --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
     [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}], "workers": [{"worker",
     "serves", "reason"}]}. A worker that does not serve this revision serves an older one.
     """
@@ -30,6 +40,9 @@ def status(
     from streams.cli.output import console, print_json
 
     settings = command_settings(env_file, flags)
+    if model_name is None:
+        show_overview(settings, as_json=as_json)
+        return
     model, workers = asyncio.run(with_database(settings, lambda database: _status(database, model_name)))
     rows = _rows(model)
     if as_json:

@@ -5,7 +5,6 @@ The env file is that of `--env-file`, else that of `$HEADRACE_ENV_FILE`, else `d
 one pair of quotes around a value is removed, and nothing else is interpreted.
 """
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from schemas.errors import SetupError
+from schemas.near_names import suggestion
 from schemas.validation import problems
 from streams.config.settings import ENV_PREFIX, SECTIONS, Settings, variable
 
@@ -82,9 +82,11 @@ def combine(
             elif key in _RENAMED and value:
                 raise SetupError(f"{key} ({origin}) was renamed: set {_RENAMED[key]} instead")
             elif origin == "flag":
-                raise SetupError(f"--set: {key} is no setting{_nearest(key)}")
+                raise SetupError(f"--set: {key} is no setting{suggestion(key, VARIABLES, 'headrace config')}")
             elif key.startswith(ENV_PREFIX) and key != ENV_FILE_VARIABLE:
-                warnings.append(f"{key} ({origin}) is no setting and is ignored{_nearest(key)}")
+                warnings.append(
+                    f"{key} ({origin}) is no setting and is ignored{suggestion(key, VARIABLES, 'headrace config')}"
+                )
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -151,11 +153,6 @@ def _assignment(flag: str) -> tuple[str, str]:
     if not equals:
         raise SetupError(f"--set {name}: write NAME=VALUE")
     return ENV_PREFIX + name.upper().removeprefix(ENV_PREFIX), value
-
-
-def _nearest(key: str) -> str:
-    near = difflib.get_close_matches(key, VARIABLES, n=1)
-    return f"; did you mean {near[0]}?" if near else "; `headrace config` lists all"
 
 
 def _lines(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
