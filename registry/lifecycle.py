@@ -161,6 +161,14 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
     )
 
 
+def unknown_version(model_name: str, version: str, known: Iterable[str]) -> PromotionRejectedError:
+    """The error for a version that a model does not have, with the nearest one that it has."""
+    near = suggestion(version, known, f"headrace versions {model_name}")
+    return PromotionRejectedError(
+        RejectionCode.UNKNOWN_VERSION, f"{model_name} has no version {version}{near}"
+    )
+
+
 def _check_fields(event: PromotionEvent) -> None:
     present = {name for name in ALL_FIELDS if getattr(event, name) is not None}
     needed = FIELDS[event.action]
@@ -199,11 +207,7 @@ def _named(model: RegisteredModel, event: PromotionEvent) -> list[str]:
 def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, version: str) -> Status:
     registered = model.versions.get(version)
     if registered is None and event.action is not Action.REGISTER:
-        raise PromotionRejectedError(
-            RejectionCode.UNKNOWN_VERSION,
-            f"{model.model_name} has no version {version}"
-            + suggestion(version, model.versions, f"headrace versions {model.model_name}"),
-        )
+        raise unknown_version(model.model_name, version, model.versions)
     if registered is not None and event.action is Action.REGISTER:
         raise PromotionRejectedError(
             RejectionCode.VERSION_EXISTS,

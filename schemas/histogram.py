@@ -102,6 +102,11 @@ def quantile(histogram: Histogram, q: float) -> float:
     return min(max(value, histogram.min), histogram.max)
 
 
+def measured_quantile(histogram: Histogram, q: float) -> float | None:
+    """As `quantile`, but None when there are no values."""
+    return quantile(histogram, q) if histogram.count else None
+
+
 def value_at(buckets: Mapping[int, int], above: int, *, scale: int = SCALE) -> float:
     """The geometric middle of the bucket of the value that has `above` values over it.
 

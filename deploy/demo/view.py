@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.live import Live
 
 from schemas.errors import UnavailableError
-from streams.cli.output import console
+from streams.cli.output import cell, console
 from streams.cli.top import figures_table
 from streams.config.settings import Settings
 from streams.monitoring.live_figures import live_figures
@@ -47,9 +47,8 @@ async def show_live(settings: Settings, status: Callable[[], str]) -> None:
 
 def _line(row: VersionRow) -> str:
     """One version in a line."""
-    hits = row.cache_hit_share
     return (
         f"  {row.model_version or '(none)'}: {row.requests_per_second:.0f}/s, "
-        f"p50 {row.p50_ms:.2f} ms, p99 {row.p99_ms:.2f} ms, "
-        f"cache hits {'-' if hits is None else f'{hits:.0%}'}, errors {sum(row.errors.values())}"
+        f"p50 {cell(row.p50_ms, '.2f')} ms, p99 {cell(row.p99_ms, '.2f')} ms, "
+        f"cache hits {cell(row.cache_hit_share, '.0%')}, errors {sum(row.errors.values())}"
     )

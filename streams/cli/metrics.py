@@ -1,21 +1,25 @@
 """`headrace metrics`: the stored metrics of each version of a model."""
 
 import re
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streams.cli.audit_views import changes_of
 from streams.cli.completion import complete_versions
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registry_access import Model, registered, with_database
+from streams.cli.output import cell
+from streams.cli.registry_access import Model, with_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
-    from schemas.windows import Window
+    from registry.assignment import Change
+    from registry.postgres import Database
     from streams.config.settings import Settings
     from streams.monitoring.version_metrics import Figures
 
@@ -34,7 +38,7 @@ def metrics(
     ] = None,
     *,
     since: Annotated[
-        str, typer.Option("--since", help="Length of the span until now: 90s, 15m, 24h, 30d.")
+        str, typer.Option("--since", help="A span until now, as 90s, 15m, 24h, 30d, or a revision, as r4.")
     ] = "24h",
     env_file: EnvFile = None,
     flags: SetFlags = None,
@@ -42,72 +46,69 @@ def metrics(
 ) -> None:
     """Show a model's requests, latency, cache hits and errors.
 
-    By version, over the last hours, added up from all workers by the role monitor. p50 to p99.9 count from a
-    record's arrival in the worker, "end to end" from the record's Kafka timestamp; they are at most 1.1% off.
+    By version, over the last hours, added up from all workers by the role monitor. Requests per second are over the
+    time in which the version had weight. p50 to p99.9 count from a record's arrival in the worker, "end to end" from
+    the record's Kafka timestamp; they are at most 1.1% off. Two versions are compared: the second less the first.
     With --json: {"model_name", "since", "until", "resolution_seconds", "versions": {VERSION: {...}}, "difference",
-    "missing_deltas"}; "difference" is there for two versions, the second less the first.
+    "difference_percent", "missing_deltas"}; the differences are null unless there are two versions.
     """
     import asyncio
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from schemas.bounds import rfc3339
-    from schemas.windows import window_start
     from streams.cli.output import console, print_json
-    from streams.monitoring.version_metrics import by_version, difference, figures, resolution_for
+    from streams.monitoring.version_metrics import difference, difference_percent
 
-    span = read_span(since)
+    beginning = read_beginning(since)
     settings = command_settings(env_file, flags)
-    until = datetime.now(UTC)
-    resolution_seconds = resolution_for(span)
-    begin = window_start(until - span, resolution_seconds)
-    windows, missing_deltas = asyncio.run(_read(settings, model_name, resolution_seconds, begin, until))
-    summed = by_version(windows)
-    shown = {
-        version: figures(totals, (until - begin).total_seconds())
-        for version, totals in summed.items()
-        if not chosen or version in chosen
-    }
-    if len(chosen or ()) > 1:
-        shown = {version: shown[version] for version in chosen or () if version in shown}
+    read = asyncio.run(_read(settings, model_name, chosen or [], beginning))
+    shown = read.shown
     two = list(shown.values()) if len(shown) == 2 else None
     if as_json:
         print_json(
             {
                 "model_name": model_name,
-                "since": rfc3339(begin),
-                "until": rfc3339(until),
-                "resolution_seconds": resolution_seconds,
+                "since": rfc3339(read.since),
+                "until": rfc3339(read.until),
+                "resolution_seconds": read.resolution_seconds,
                 "versions": {version: asdict(each) for version, each in shown.items()},
                 "difference": difference(*two) if two else None,
-                "missing_deltas": missing_deltas,
+                "difference_percent": difference_percent(*two) if two else None,
+                "missing_deltas": read.missing_deltas,
             }
         )
         return
     screen = console()
-    if not shown:
+    if not any(each.requests for each in shown.values()):
         screen.print(
-            f"Nothing was counted for {model_name} since {rfc3339(begin)}.\n"
+            f"Nothing was counted for {' and '.join(chosen or [model_name])} since {rfc3339(read.since)}.\n"
             "Is there a worker with the role monitor (`headrace worker --roles monitor`), and are there "
             "requests (`headrace top` shows what the workers count now)?"
         )
         return
-    screen.print(table_of(shown, difference(*two) if two else None))
-    screen.print(f"since {rfc3339(begin)}, in windows of {resolution_seconds} s")
-    if missing_deltas:
-        screen.print(f"{missing_deltas} deltas of the workers are missing: the figures do not include them")
+    screen.print(table_of(shown, (difference(*two), difference_percent(*two)) if two else None))
+    screen.print(f"since {rfc3339(read.since)}, in windows of {read.resolution_seconds} s")
+    if read.missing_deltas:
+        screen.print(
+            f"{read.missing_deltas} deltas of the workers are missing: the figures do not include them"
+        )
 
 
-def read_span(text: str) -> timedelta:
-    """Parse the span of `--since`; raises BadParameter."""
-    match = re.fullmatch(r"(\d{1,5})([smhd])", text.strip())
-    if match is None or not int(match[1]):
-        raise typer.BadParameter("write a number and a unit, like 90s, 15m, 24h or 30d", param_hint="--since")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+def read_beginning(text: str) -> timedelta | int:
+    """PURE. Parse `--since`: a span until now, or the number of a revision; raises BadParameter."""
+    match = re.fullmatch(r"(\d{1,5})([smhd])|r(\d{1,18})", text.strip())
+    if match is None or (match[1] and not int(match[1])):
+        raise typer.BadParameter(
+            "write a number and a unit, like 90s, 15m, 24h or 30d, or a revision, like r4",
+            param_hint="--since",
+        )
+    return int(match[3]) if match[3] else timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def table_of(shown: "Mapping[str, Figures]", differences: "Mapping[str, float] | None") -> "Table":
-    """A column for each version; for two versions, one more for the difference."""
+def table_of(
+    shown: "Mapping[str, Figures]", differences: "tuple[Mapping[str, float], Mapping[str, float]] | None"
+) -> "Table":
+    """A column for each version; for two versions, two more for the difference, the second one in per cent."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -116,19 +117,24 @@ def table_of(shown: "Mapping[str, Figures]", differences: "Mapping[str, float] |
         table.add_column(version or "(none)", justify="right", overflow="fold")
     if differences is not None:
         table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("in %", justify="right", no_wrap=True)
     for label, name, form in _ROWS:
-        cells = [_cell(getattr(each, name), form) for each in shown.values()]
+        cells = [cell(getattr(each, name), form) for each in shown.values()]
         if differences is not None:
-            cells.append(_cell(differences.get(name), form, sign="+"))
+            cells.append(cell(differences[0].get(name), f"+{form}"))
+            cells.append(cell(differences[1].get(name), "+.1f"))
         table.add_row(label, *cells)
     codes = sorted({code for each in shown.values() for code in (*each.errors, *each.fallbacks)})
     for code in codes:
-        table.add_row(code, *(_times(each, code) for each in shown.values()), *_blank(differences))
+        table.add_row(
+            code, *(_times(each, code) for each in shown.values()), *([] if differences is None else ["", ""])
+        )
     return table
 
 
 _ROWS: "Sequence[tuple[str, str, str]]" = (
     ("requests", "requests", ",.0f"),
+    ("seconds with weight", "weight_seconds", ",.0f"),
     ("per second", "requests_per_second", ",.2f"),
     ("p50 ms", "p50_ms", ",.2f"),
     ("p90 ms", "p90_ms", ",.2f"),
@@ -146,31 +152,82 @@ _ROWS: "Sequence[tuple[str, str, str]]" = (
 )
 
 
-def _cell(value: float | None, form: str, sign: str = "") -> str:
-    return "-" if value is None else format(value, sign + form)
-
-
 def _times(each: "Figures", code: str) -> str:
     """The number of responses with an error code, and of those that production answered instead."""
     fallen = each.fallbacks.get(code)
     return f"{each.errors.get(code, 0):,}" + (f" + {fallen:,} by production" if fallen else "")
 
 
-def _blank(differences: "Mapping[str, float] | None") -> list[str]:
-    return [] if differences is None else [""]
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The figures of the versions to show, over whole windows from `since` to now."""
+
+    since: datetime
+    until: datetime
+    resolution_seconds: int
+    shown: "Mapping[str, Figures]"
+    missing_deltas: int
 
 
 async def _read(
-    settings: "Settings", model_name: str, resolution_seconds: int, since: Any, until: Any
-) -> "tuple[list[Window], int]":
+    settings: "Settings", model_name: str, chosen: "Sequence[str]", beginning: timedelta | int
+) -> _Read:
     from registry.metric_windows import MetricWindows
+    from schemas.windows import Totals
+    from streams.monitoring.version_metrics import by_version, figures, weight_seconds
 
-    async def ask(database: Any) -> "tuple[list[Window], int]":
+    async def ask(database: "Database") -> _Read:
+        changes = await changes_of(database, model_name)
+        _refuse_unknown_versions(model_name, chosen, changes)
+        until = datetime.now(UTC)
+        since, resolution_seconds = first_window(model_name, beginning, changes, until)
         windows = MetricWindows(database)
-        found = await windows.read(model_name, resolution_seconds, since, until)
-        if not found:
-            # Tell an unknown model from a model without requests.
-            await registered(database, model_name)
-        return found, sum((await windows.missing_deltas(settings.topic_metrics)).values())
+        summed = by_version(await windows.read(model_name, resolution_seconds, since, until))
+        lasted = weight_seconds(changes, since, until)
+        missing = await windows.missing_deltas(settings.topic_metrics)
+        return _Read(
+            since,
+            until,
+            resolution_seconds,
+            {
+                version: figures(summed.get(version, Totals()), lasted.get(version, 0.0))
+                for version in chosen or summed
+            },
+            sum(missing.values()),
+        )
 
     return await with_database(settings, ask)
+
+
+def first_window(
+    model_name: str, beginning: timedelta | int, changes: "Sequence[Change]", until: datetime
+) -> tuple[datetime, int]:
+    """PURE. The start and the length of the first window to read; raises InvalidRequestError.
+
+    For a revision it is the first one that has nothing from before the change.
+    """
+    from schemas.errors import InvalidRequestError
+    from schemas.windows import window_start
+    from streams.monitoring.version_metrics import resolution_for
+
+    if isinstance(beginning, timedelta):
+        resolution_seconds = resolution_for(beginning)
+        return window_start(until - beginning, resolution_seconds), resolution_seconds
+    for change in changes:
+        if change.revision == beginning:
+            resolution_seconds = resolution_for(until - change.applied_at)
+            start = window_start(change.applied_at, resolution_seconds)
+            return start + timedelta(seconds=resolution_seconds), resolution_seconds
+    raise InvalidRequestError(
+        f"{model_name} has no revision {beginning}: it has {changes[0].revision} to {changes[-1].revision} "
+        f"(`headrace history {model_name}`)"
+    )
+
+
+def _refuse_unknown_versions(model_name: str, chosen: "Sequence[str]", changes: "Sequence[Change]") -> None:
+    from registry.lifecycle import unknown_version
+
+    known = changes[-1].after["statuses"]
+    for version in chosen:
+        if version not in known:
+            raise unknown_version(model_name, version, known)

@@ -61,6 +61,11 @@ def json_line(document: Any) -> str:
     return json.dumps(orjson.loads(text), separators=(",", ":"))
 
 
+def cell(value: float | None, form: str) -> str:
+    """PURE. A number in a table, or a dash where nothing was measured."""
+    return "-" if value is None else format(value, form)
+
+
 def console(*, to_stderr: bool = False) -> "Console":
     """A rich console: colours on a terminal only, `PIPED_COLUMNS` elsewhere, no markup in users' names."""
     from rich.console import Console

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
+from streams.cli.output import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +31,8 @@ def top(
 
     The figures cover the last 10 seconds and all workers. p50 and p99 count from a record's arrival in the
     worker, "end to end" from the record's Kafka timestamp. With --json: one object a second,
-    {"at", "window_seconds", "versions": [...], "missing_deltas", "unreadable_records"}.
+    {"at", "window_seconds", "versions": [...], "missing_deltas", "unreadable_records"}; figures of a version
+    without requests are null.
     """
     import asyncio
 
@@ -108,12 +110,12 @@ def _versions_table(rows: "Sequence[VersionRow]") -> "Table":
             row.model_version or "(none)",
             str(row.revision),
             f"{row.requests_per_second:,.1f}",
-            f"{row.p50_ms:.2f}",
-            f"{row.p99_ms:.2f}",
-            f"{row.end_to_end_p99_ms:.2f}",
-            "-" if row.cache_hit_share is None else f"{row.cache_hit_share:.1%}",
-            f"{row.error_share:.2%}",
+            cell(row.p50_ms, ".2f"),
+            cell(row.p99_ms, ".2f"),
+            cell(row.end_to_end_p99_ms, ".2f"),
+            cell(row.cache_hit_share, ".1%"),
+            cell(row.error_share, ".2%"),
             str(row.workers),
-            style="red" if row.error_share > 0.01 else "",
+            style="red" if (row.error_share or 0) > 0.01 else "",
         )
     return table

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.events import MetricsDelta
-from schemas.histogram import merge, quantile
+from schemas.histogram import measured_quantile, merge
 
 WINDOW_SECONDS = 10.0
 _REMEMBERED_SEQS = 1000
@@ -17,18 +17,18 @@ _REMEMBERED_SEQS = 1000
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One model version over the window; `cache_hit_share` is None when there was no cache lookup."""
+    """One model version over the window; None where nothing was measured."""
 
     model_name: str
     model_version: str
     revision: int
     workers: int
     requests_per_second: float
-    p50_ms: float
-    p99_ms: float
-    end_to_end_p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    end_to_end_p99_ms: float | None
     cache_hit_share: float | None
-    error_share: float
+    error_share: float | None
     errors: Mapping[str, int]
 
 
@@ -118,10 +118,10 @@ def _row(model_name: str, model_version: str, deltas: list[MetricsDelta], second
         revision=max(delta.revision for delta in deltas),
         workers=len({(delta.worker, delta.boot_id) for delta in deltas}),
         requests_per_second=requests / seconds,
-        p50_ms=quantile(latency, 0.5),
-        p99_ms=quantile(latency, 0.99),
-        end_to_end_p99_ms=quantile(merge(delta.end_to_end_ms for delta in deltas), 0.99),
+        p50_ms=measured_quantile(latency, 0.5),
+        p99_ms=measured_quantile(latency, 0.99),
+        end_to_end_p99_ms=measured_quantile(merge(delta.end_to_end_ms for delta in deltas), 0.99),
         cache_hit_share=hits / lookups if lookups else None,
-        error_share=sum(errors.values()) / requests if requests else 0.0,
+        error_share=sum(errors.values()) / requests if requests else None,
         errors=dict(sorted(errors.items())),
     )

@@ -1,12 +1,12 @@
-"""PURE. The figures of `headrace metrics`: of each version over a span of time, and the difference of two."""
+"""PURE. The figures of `headrace metrics`: of each version over a span of time, and the differences of two."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from schemas.events import Histogram
-from schemas.histogram import quantile
+from registry.assignment import Change
+from schemas.histogram import measured_quantile
 from schemas.windows import Totals, Window, total
 
 # A span is read in the finest windows that are few enough to read.
@@ -16,10 +16,14 @@ _COARSEST_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One version over a span; times in milliseconds, shares from 0 to 1, None where nothing was measured."""
+    """One version over a span; times in milliseconds, shares from 0 to 1, None where nothing was measured.
+
+    `requests_per_second` is over the part of the span in which the version had weight, `weight_seconds`.
+    """
 
     requests: int
-    requests_per_second: float
+    weight_seconds: float
+    requests_per_second: float | None
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
@@ -29,7 +33,7 @@ class Figures:
     backend_p50_ms: float | None
     backend_p99_ms: float | None
     cache_hit_share: float | None
-    error_share: float
+    error_share: float | None
     errors: Mapping[str, int]
     fallbacks: Mapping[str, int]
     load_failures: int
@@ -50,21 +54,37 @@ def by_version(windows: Iterable[Window]) -> dict[str, Totals]:
     return {version: total(parts[version]) for version in sorted(parts)}
 
 
-def figures(totals: Totals, span_seconds: float) -> Figures:
-    """The figures of a version over a span of `span_seconds`."""
+def weight_seconds(changes: Sequence[Change], since: datetime, until: datetime) -> dict[str, float]:
+    """How long each version of a model had weight between two times, by the model's changes, oldest first.
+
+    "" stands for no version: it has the time since the model was registered.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+    ends = [*(change.applied_at for change in changes[1:]), until]
+    for change, end in zip(changes, ends, strict=True):
+        lasted = (min(end, until) - max(change.applied_at, since)).total_seconds()
+        if lasted > 0:
+            for version in ("", *change.after["weights"]):
+                seconds[version] += lasted
+    return dict(seconds)
+
+
+def figures(totals: Totals, seconds_with_weight: float) -> Figures:
+    """The figures of a version that had weight for so long."""
     return Figures(
         requests=totals.requests,
-        requests_per_second=totals.requests / span_seconds,
-        p50_ms=_quantile(totals.latency_ms, 0.5),
-        p90_ms=_quantile(totals.latency_ms, 0.9),
-        p99_ms=_quantile(totals.latency_ms, 0.99),
-        p999_ms=_quantile(totals.latency_ms, 0.999),
-        end_to_end_p50_ms=_quantile(totals.end_to_end_ms, 0.5),
-        end_to_end_p99_ms=_quantile(totals.end_to_end_ms, 0.99),
-        backend_p50_ms=_quantile(totals.backend_ms, 0.5),
-        backend_p99_ms=_quantile(totals.backend_ms, 0.99),
+        weight_seconds=seconds_with_weight,
+        requests_per_second=totals.requests / seconds_with_weight if seconds_with_weight else None,
+        p50_ms=measured_quantile(totals.latency_ms, 0.5),
+        p90_ms=measured_quantile(totals.latency_ms, 0.9),
+        p99_ms=measured_quantile(totals.latency_ms, 0.99),
+        p999_ms=measured_quantile(totals.latency_ms, 0.999),
+        end_to_end_p50_ms=measured_quantile(totals.end_to_end_ms, 0.5),
+        end_to_end_p99_ms=measured_quantile(totals.end_to_end_ms, 0.99),
+        backend_p50_ms=measured_quantile(totals.backend_ms, 0.5),
+        backend_p99_ms=measured_quantile(totals.backend_ms, 0.99),
         cache_hit_share=totals.cache_hit_share,
-        error_share=totals.error_share,
+        error_share=totals.error_share if totals.asked else None,
         errors=dict(sorted(totals.errors.items())),
         fallbacks=dict(sorted(totals.fallbacks.items())),
         load_failures=totals.load_failures,
@@ -83,5 +103,10 @@ def difference(first: Figures, second: Figures) -> dict[str, float]:
     return differences
 
 
-def _quantile(histogram: Histogram, q: float) -> float | None:
-    return quantile(histogram, q) if histogram.count else None
+def difference_percent(first: Figures, second: Figures) -> dict[str, float]:
+    """The difference in per cent of the first, for each number that both have and that is not 0 in the first."""
+    return {
+        name: each / getattr(first, name) * 100
+        for name, each in difference(first, second).items()
+        if getattr(first, name)
+    }

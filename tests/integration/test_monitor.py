@@ -132,6 +132,11 @@ async def test_totals_are_what_was_answered(
     assert sum(each["requests"] for each in document["versions"].values()) == 2 * REQUESTS
     assert document["difference"]["requests"] == found["v2"].requests - found["v1"].requests
     assert document["missing_deltas"] == 0
+    for each in document["versions"].values():
+        assert 0 < each["weight_seconds"] < 3600
+        assert each["requests_per_second"] == each["requests"] / each["weight_seconds"]
+    ratio = found["v2"].requests / found["v1"].requests
+    assert document["difference_percent"]["requests"] == pytest.approx(100 * (ratio - 1))
     shown = await headrace("metrics", model, settings=settings)
     assert "p99.9 ms" in shown.stdout
     assert "difference" in shown.stdout
@@ -242,6 +247,16 @@ async def test_a_model_without_metrics_and_one_that_is_none(
     ended = await headrace("metrics", "nobody", settings=settings)
     assert ended.code == REFUSED
     assert "UNKNOWN_MODEL" in ended.stderr
+    ended = await headrace("metrics", model, "v9", settings=settings)
+    assert ended.code == REFUSED
+    assert f"UNKNOWN_VERSION: {model} has no version v9" in ended.stderr
+    ended = await headrace("metrics", model, "--since", "r9", settings=settings)
+    assert ended.code == REFUSED
+    assert f"{model} has no revision 9: it has 1 to 2" in ended.stderr
+    ended = await headrace("metrics", model, "v1", "--since", "r2", "--json", settings=settings)
+    (document,) = ended.documents
+    assert (ended.code, document["versions"]["v1"]["requests"]) == (0, 0)
+    assert document["versions"]["v1"]["p50_ms"] is None
     ended = await headrace("metrics", model, "--since", "yesterday", settings=settings)
     assert ended.code == 2
     assert "15m" in ended.stderr

@@ -10,7 +10,7 @@ from schemas.alert_rules import GlobalRules, LatencyStep, ModelRules
 from schemas.events import Alert
 from schemas.histogram import SCALE
 from schemas.windows import RESOLUTIONS_SECONDS
-from streams.cli.metrics import read_span
+from streams.cli.metrics import read_beginning
 from streams.config.settings import Settings
 from streams.monitoring.version_metrics import resolution_for
 from workers.calls.health import BREAKER
@@ -67,7 +67,8 @@ def test_spans_are_read_and_kept_as_it_says() -> None:
     assert [int(resolution) for _, resolution, *_ in rows] == list(RESOLUTIONS_SECONDS)
     for longest, resolution, kept, _, setting in rows:
         assert getattr(Settings(), setting.lower()) == int(kept)
-        span = timedelta(days=365) if longest == "longer" else read_span(longest)
+        span = timedelta(days=365) if longest == "longer" else read_beginning(longest)
+        assert isinstance(span, timedelta)
         assert resolution_for(span) == int(resolution)
         assert longest == "longer" or resolution_for(span + timedelta(seconds=1)) > int(resolution)
 

@@ -69,6 +69,16 @@ def test_a_row_adds_up_all_workers() -> None:
     assert (row.error_share, row.errors) == (2 / 20, {"INVALID_INPUT": 2})
 
 
+def test_a_version_without_requests_has_no_figures() -> None:
+    """It was loaded, and nothing was measured."""
+    view = LiveView(opened_at=0.0)
+    view.add(delta(latencies=(), hits=0, misses=0), now=1.0)
+    (row,) = view.figures(now=2.0).versions
+    assert row.requests_per_second == 0.0
+    assert (row.p50_ms, row.p99_ms, row.end_to_end_p99_ms) == (None, None, None)
+    assert (row.cache_hit_share, row.error_share) == (None, None)
+
+
 def test_old_deltas_leave_the_window() -> None:
     """Ten seconds after its arrival a delta counts no more, and a silent version has no row."""
     view = LiveView(opened_at=0.0)
