@@ -195,6 +195,13 @@ class ModelSpec(WireModel):
         return self
 
 
+class Registration(WireModel):
+    """The file of `headrace register` and `check`: a version, and the model that it belongs to."""
+
+    model_name: ModelName
+    model: ModelSpec
+
+
 class BucketRange(WireModel):
     """Buckets `start` (included) to `end` (excluded) go to `version`."""
 

@@ -74,7 +74,8 @@ async def check_version(event: PromotionEvent, settings: Settings, watcher: Watc
     if refusal is not None:
         findings.refuse(refusal.code, refusal.message)
     try:
-        backend = await BackendLoader(settings, watcher.fetched)(event.model_name, spec)
+        loader = BackendLoader(settings, watcher.fetched, asks_source=True)
+        backend = await loader(event.model_name, spec)
         try:
             await warm(backend, timeout_seconds=settings.load_timeout_seconds)
             await _look_at_model(spec, backend, findings, watcher)

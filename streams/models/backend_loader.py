@@ -17,16 +17,20 @@ from workers.backends.port import Backend, DescribedBackend
 class BackendLoader:
     """Chooses the backend by the version's framework alone; the content of a model file decides nothing.
 
-    `on_progress` receives the progress of fetching a model file.
+    `on_progress` receives the progress of fetching a model file. With `asks_source`, the file comes from its URI, also
+    when a copy with its digest is stored here.
     """
 
-    def __init__(self, settings: Settings, on_progress: Progress | None = None) -> None:
+    def __init__(
+        self, settings: Settings, on_progress: Progress | None = None, *, asks_source: bool = False
+    ) -> None:
         self._threads = settings.onnx_threads
         self._memory_bytes = settings.onnx_memory_bytes
         self._timeout_seconds = settings.load_timeout_seconds
         self._outbound = backend_outbound(settings)
         self._artifacts = artifact_store(settings)
         self._on_progress = on_progress
+        self._asks_source = asks_source
 
     async def __call__(self, model_name: str, spec: ModelSpec) -> DescribedBackend:  # noqa: ARG002  # the signature of a loader
         """Raises ArtifactError, or UnavailableError when a server does not answer."""
@@ -34,7 +38,12 @@ class BackendLoader:
             assert spec.artifact_uri is not None
             assert spec.artifact_sha256 is not None
             async with (
-                self._artifacts.fetched(spec.artifact_uri, spec.artifact_sha256, self._on_progress) as path,
+                self._artifacts.fetched(
+                    spec.artifact_uri,
+                    spec.artifact_sha256,
+                    self._on_progress,
+                    asks_source=self._asks_source,
+                ) as path,
                 _in_time(self._timeout_seconds, "loaded"),
             ):
                 return await OnnxBackend.load(

@@ -83,7 +83,7 @@ async def refused(folder: Path, registration: Any, code: str) -> tuple[str, Json
 
 
 async def test_a_good_version_is_taken(tmp_path: Path) -> None:
-    """With all that was found out; twice, so that the second load is from the cache."""
+    """With all that was found out; twice, the second time with a copy in the cache."""
     example = {"input": {"amount": 2.5}, "predictions": 0.9163}
     registration = onnx(save_logarithm(tmp_path), example=example)
     told = await check(tmp_path, registration)
@@ -249,6 +249,47 @@ async def test_what_is_no_registration_is_told_as_register_tells_it(tmp_path: Pa
     absent = await headrace("check", "absent.json", cwd=tmp_path)
     assert absent.code == 2
     assert "absent.json cannot be read: No such file or directory" in absent.stderr
+
+
+async def test_the_uri_is_asked_although_a_copy_is_stored(tmp_path: Path) -> None:
+    """The stored copy says nothing about what other machines find there: a file that is gone, or that is another."""
+    path = save_logarithm(tmp_path)
+    registration = onnx(path)
+    assert (await check(tmp_path, registration)).code == 0
+    path.rename(tmp_path / "moved.onnx")
+    told, _ = await refused(tmp_path, registration, "NOT_LOADED")
+    assert "is not a file on this machine" in told
+    path.write_bytes(b"another")
+    told, _ = await refused(tmp_path, registration, "NOT_LOADED")
+    assert f"{registration['model']['artifact_sha256']} is registered" in told
+    registration["model"]["artifact_uri"] = f"{NOWHERE}/m.onnx"
+    assert (await check(tmp_path, registration)).code == 3
+
+
+async def test_misspelt_fields_are_refused_by_name(tmp_path: Path) -> None:
+    """By check and by register: a version never changes, and would lack the field for ever."""
+    registration = onnx(
+        save_logarithm(tmp_path),
+        fallbak="production",
+        cache_ttl_second=5,
+        server={"max_call": 1},
+        example={"input": {"amount": 1.0}, "prediction": 0.0},
+        mapping={"inputs": {"amount": {"datatype": "FP32", "shap": []}}},
+    )
+    registration["reason"] = "why not"
+    ended = await check(tmp_path, registration)
+    registered = await headrace("register", "-f", "version.json", "--direct", cwd=tmp_path)
+    assert (ended.code, registered.code) == (REFUSED, REFUSED)
+    assert registered.stderr == ended.stderr
+    assert ended.stderr.startswith("headrace: INVALID_EVENT: version.json: ")
+    for problem in (
+        "model.fallbak is not a field; did you mean fallback?",
+        "model.cache_ttl_second is not a field; did you mean cache_ttl_seconds?",
+        "model.server.max_call is not a field; did you mean max_calls?",
+        "model.example.prediction is not a field; did you mean predictions?",
+        "model.mapping.inputs.amount.shap is not a field; did you mean shape?",
+    ):
+        assert problem in ended.stderr
 
 
 async def test_what_contradicts_the_model_is_a_warning(tmp_path: Path) -> None:

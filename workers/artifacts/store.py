@@ -70,10 +70,12 @@ class ArtifactStore:
 
     @asynccontextmanager
     async def fetched(
-        self, uri: str, sha256: str, on_progress: Progress | None = None
+        self, uri: str, sha256: str, on_progress: Progress | None = None, *, asks_source: bool = False
     ) -> AsyncIterator[Path]:
         """The path of a local copy of `uri` whose content has this SHA-256 (lower-case hex).
 
+        With `asks_source` the file is downloaded also when a copy is stored already: the stored one says nothing about
+        what other machines will find at the URI.
         The copy is locked against eviction inside the `async with`. Raises ArtifactError when the file
         cannot be read or stored, is too large, is a pickle or has another digest, and UnavailableError
         when its source does not answer. A download that fails or is cancelled leaves no file.
@@ -81,7 +83,8 @@ class ArtifactStore:
         source = self._source(uri)
         async with self._slot(sha256) as slot:
             # A stored file may have been changed since: its digest is verified at each use.
-            if not await self._acquire(slot, sha256):
+            is_stored = await self._acquire(slot, sha256)
+            if asks_source or not is_stored:
                 async with self._incoming() as incoming:
                     actual, _ = await self._receive(source, incoming, on_progress)
                     if actual != sha256:
