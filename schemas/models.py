@@ -26,6 +26,7 @@ from schemas.wire import canonical
 BUCKETS = 10_000
 # Each change of a model is shown with its figures, and the audit trail keeps them for ever.
 MAX_METRICS_BYTES = 16 * 1024
+MAX_TAGS = 32
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -181,7 +182,14 @@ class ModelSpec(WireModel):
         description="While the worker cannot read the registry: `serve_stale` answers by the last known route, marked "
         "`stale`; `fail` answers with the error STALE_ROUTE.",
     )
-    created_by: Label = ""
+    created_by: Label = Field(default="", description="Who made the version, for people.")
+    description: Reason = Field(
+        default="", description="What the version is, for people; it does not change how it is served."
+    )
+    tags: Annotated[dict[Identifier, Label], Field(max_length=MAX_TAGS)] = Field(
+        default={},
+        description="Names and values for people and programs; they do not change how it is served.",
+    )
 
     @model_validator(mode="after")
     def _has_what_its_framework_needs(self) -> Self:
@@ -193,6 +201,15 @@ class ModelSpec(WireModel):
         if self.framework is Framework.TORCHSERVE and self.mapping is not None:
             raise ValueError("framework torchserve sends the input as it is; it takes no mapping")
         return self
+
+
+def served_form(spec: ModelSpec) -> JsonObject:
+    """PURE. The fields of a version without `description` and `tags`: what its predictions may depend on.
+
+    Digests are of this form. A description that is added, or a release that knows more of such fields, makes no cache
+    cold.
+    """
+    return spec.model_dump(mode="json", exclude={"description", "tags"})
 
 
 class Registration(WireModel):

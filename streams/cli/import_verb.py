@@ -1,17 +1,15 @@
 """`headrace import`: register a model version of MLflow. (A module named `import` could not be imported.)"""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.describe import download_bar
 from streams.cli.promotion_execution import promotion
 
 if TYPE_CHECKING:
     from streams.config.settings import Settings
-    from workers.artifacts.store import Progress
 
 
 @promotion
@@ -51,7 +49,7 @@ def import_(
     source = artifact_sources(settings).mlflow_version(uri)
     name = source.name if model_name is None else model_name
     _refuse_name(name)
-    with _bar() as on_progress:
+    with download_bar() as on_progress:
         imported = asyncio.run(import_version(source, settings, on_progress))
     for note in imported.notes:
         print(f"headrace: {note}", file=sys.stderr)
@@ -79,23 +77,3 @@ def _refuse_name(model_name: str) -> None:
             f"{model_name!r} is no name for a model here (lower-case letters, digits, dots and dashes); give it "
             "one by --model-name",
         ) from None
-
-
-@contextmanager
-def _bar() -> "Iterator[Progress]":
-    """A progress bar of the download, on a terminal; the value is the callback that advances it."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from streams.cli.output import console
-
-    with Progress(
-        TextColumn("model file"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console(to_stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    ) as progress:
-        task = progress.add_task("")
-        yield lambda size_bytes, total_bytes: progress.update(task, completed=size_bytes, total=total_bytes)

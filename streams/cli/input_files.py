@@ -6,6 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+OptionalInputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-f", "--file", allow_dash=True, help='Registration file; "-" is standard input.', show_default=False
+    ),
+]
 MAX_UNKNOWN_FIELDS = 5
 
 InputFile = Annotated[

@@ -19,6 +19,7 @@ from streams.cli.audit_views import history, route
 from streams.cli.check import check
 from streams.cli.config import config
 from streams.cli.dashboard import dashboard
+from streams.cli.describe import describe
 from streams.cli.import_verb import import_
 from streams.cli.metrics import metrics
 from streams.cli.overview import models
@@ -61,7 +62,7 @@ app = typer.Typer(
 VERBS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Start": (up, init, worker, dashboard),
     "Predict": (predict,),
-    "Add a version": (check, register, import_),
+    "Add a version": (describe, check, register, import_),
     "Change the traffic": (canary, split, promote, rollback, archive, reshuffle),
     "Inspect models": (status, models, versions, history, route),
     "Monitor": (top, metrics, alerts),

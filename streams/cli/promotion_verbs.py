@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.completion import complete_versions, complete_weights
-from streams.cli.input_files import InputFile, read_registration
+from streams.cli.completion import complete_models, complete_versions, complete_weights
+from streams.cli.describe import Description, Tags, drafted
+from streams.cli.input_files import OptionalInputFile, read_registration
 from streams.cli.promotion_execution import promotion
 from streams.cli.registry_access import Model
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+    from streams.config.settings import Settings
 
 Version = Annotated[
     str,
@@ -23,17 +26,42 @@ Version = Annotated[
 
 @promotion
 def register(
+    model_name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="The model.", show_default=False, autocompletion=complete_models
+        ),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="The new version.", show_default=False)
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL_FILE",
+            help="Its ONNX file, or a URI that artifact_uri may have.",
+            show_default=False,
+        ),
+    ] = None,
     *,
-    file: InputFile,
+    file: OptionalInputFile = None,
+    description: Description = "",
+    tags: Tags = None,
+    settings: "Settings",
 ) -> dict[str, Any]:
     """Add a version to a model, without traffic.
 
-    The first version creates the model.
-
-    The file holds {"model_name": …, "model": {"version": …, "framework": …, …}} as in a promotion event
-    (`headrace schemas` has its JSON Schema).
+    The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
+    an ONNX file. `register -f FILE` registers the version in a file, {"model_name": …, "model": {"version": …,
+    "framework": …, …}}; docs/reference/versions.md lists its fields.
     """
-    return read_registration(file)
+    if file is not None:
+        if model_name is not None or description or tags:
+            raise typer.BadParameter("the file names the model and describes the version; give -f alone")
+        return read_registration(file)
+    if model_name is None or version is None or source is None:
+        raise typer.BadParameter("give MODEL VERSION MODEL_FILE, or -f FILE")
+    return drafted(settings, model_name, version, source, description=description, tags=tags or [])
 
 
 @promotion

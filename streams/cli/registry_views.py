@@ -127,14 +127,15 @@ def versions(
         return
     from rich.table import Table
 
-    table = Table(
-        "version", "status", "weight", "framework", "served from", "created by", box=None, pad_edge=False
-    )
+    headings = ["version", "status", "weight", "framework", "served from", "created by", "description"]
+    table = Table(*headings, box=None, pad_edge=False)
     for row in _rows(model):
         spec = model.versions[row["version"]].spec
         source = spec.artifact_uri or spec.endpoint
         share = f"{row['weight']:g}%" if row["weight"] else ""
-        table.add_row(row["version"], row["status"], share, spec.framework, source, spec.created_by)
+        tags = (f"{name}={value}" for name, value in spec.tags.items())
+        about = ", ".join(filter(None, (spec.description, *tags)))
+        table.add_row(row["version"], row["status"], share, spec.framework, source, spec.created_by, about)
     console().print(table)
 
 

@@ -24,7 +24,7 @@ import structlog
 
 from schemas.backoff import backoff_seconds
 from schemas.errors import LoadPostponedError, LoadTimeoutError
-from schemas.models import ModelSpec
+from schemas.models import ModelSpec, served_form
 from schemas.wire import canonical
 from streams.process.file_locks import folder_lock, is_locked, locked_file
 from streams.serving.load_state import RETRY_SECONDS
@@ -115,7 +115,7 @@ class _Entry:
 
     def __init__(self, folder: Path, model_name: str, spec: ModelSpec) -> None:
         self._folder = folder
-        self._digest = sha256(canonical([model_name, spec.model_dump(mode="json")])).hexdigest()[:32]
+        self._digest = sha256(canonical([model_name, served_form(spec)])).hexdigest()[:32]
         self._note = orjson.dumps({"model_name": model_name, "version": spec.version, "pid": os.getpid()})
         self._path: Path | None = None
         self._file: BinaryIO | None = None

@@ -15,7 +15,7 @@ from registry.snapshot import RegisteredModel
 from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
 from schemas.json_schema import OMITTED, Explanations, Validator, compile_schema
-from schemas.models import Fallback, ModelSpec, StalePolicy, Status
+from schemas.models import Fallback, ModelSpec, StalePolicy, Status, served_form
 from schemas.wire import canonical
 
 
@@ -110,7 +110,7 @@ class ServedVersion:
 
 def cache_prefix_of(model_name: str, spec: ModelSpec) -> bytes:
     """The beginning of the cache keys of a version, with 64 bits of the SHA-256 of its spec."""
-    digest = sha256(canonical(spec.model_dump(mode="json"))).hexdigest()[:16]
+    digest = sha256(canonical(served_form(spec))).hexdigest()[:16]
     return f"{model_name}:{spec.version}:{digest}:".encode()
 
 

@@ -1,5 +1,7 @@
 """streams/serving/route_table.py: the version of a user, and the errors that a version's schemas make."""
 
+import warnings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,19 @@ def test_the_cache_keys_of_a_version_contain_its_spec() -> None:
     assert len(set(prefixes)) == len(prefixes)
     assert VERSIONS[0].cache_prefix == cache_prefix_of("m", VERSIONS[0].spec)
     assert cache_prefix_of("m", spec_of("v1")) == prefixes[0]
+
+
+def test_words_for_people_make_no_cache_cold() -> None:
+    """`description` and `tags` do not change predictions; all other fields may."""
+    spec = spec_of("v1")
+    described = spec.model_copy(update={"description": "first trial", "tags": {"git": "1de59e3"}})
+    assert cache_prefix_of("m", described) == cache_prefix_of("m", spec)
+    for field in spec.model_dump().keys() - {"description", "tags"}:
+        changed = spec.model_copy(update={field: "changed"})
+        with warnings.catch_warnings():
+            # The value is not of the field's type, which does not matter here.
+            warnings.simplefilter("ignore")
+            assert cache_prefix_of("m", changed) != cache_prefix_of("m", spec), field
 
 
 def test_what_is_not_a_schema_cannot_be_served() -> None:
