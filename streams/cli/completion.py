@@ -26,7 +26,8 @@ def complete_versions(context: typer.Context) -> Sequence[str]:
     """The versions of the model that the line names."""
     from registry.names import version_names
 
-    model_name = context.params.get("model_name")
+    # Arguments before an option that still lacks its value are not assigned to their names.
+    model_name = context.params.get("model_name") or next(iter(context.args), None)
     if not isinstance(model_name, str):
         return ()
     return _from_registry(context, lambda database: version_names(database, model_name))

@@ -109,7 +109,7 @@ async def test_lines_are_answered_while_the_pipe_stays_open(topics: MakeTopics) 
                 process.stdin.write(lines({"user_id": "u", "input": {"n": n}}))
                 assert orjson.loads(await process.stdout.readline())["predictions"] == {"n": n}
             process.stdin.write(b"not a request\n")
-            assert await process.wait() == 2
+            assert await process.wait() == REFUSED
 
 
 async def test_progress_goes_to_the_terminal_and_responses_to_the_file(

@@ -32,7 +32,10 @@ def test_all_fields_of_a_version_are_known() -> None:
     ("document", "problem"),
     [
         (registration(fallbak="production"), "model.fallbak is not a field; did you mean fallback?"),
-        (registration(server={"modell": "m"}), "model.server.modell is not a field; did you mean model?"),
+        (
+            registration(server={"maxcalls": 3}),
+            "model.server.maxcalls is not a field; did you mean max_calls?",
+        ),
         (
             registration(mapping={"inputs": {"a.b": {"typ": "FP32"}}}),
             "model.mapping.inputs.a.b.typ is not a field; the fields are tensor, datatype, shape",
