@@ -45,9 +45,13 @@ class WireModel(BaseModel):
 class PredictRequest(WireModel):
     """A request for one prediction; topic `predict-requests`, key `user_id`."""
 
-    request_id: RequestId
-    model_name: ModelName
-    user_id: UserId
+    request_id: RequestId = Field(
+        description="Your name for the request; the response repeats it. No control characters."
+    )
+    model_name: ModelName = Field(
+        description="A registered model: lower-case letters, digits, and `._-` behind the first character; up to 63."
+    )
+    user_id: UserId = Field(description="Text that names the user; it decides which version answers.")
     input: JsonObject = Field(
         description="Validated by the input_schema of the user's version; the model receives nothing else."
     )
@@ -87,9 +91,14 @@ class ErrorDetail(WireModel):
 class PredictError(WireModel):
     """The error of a response without predictions."""
 
-    code: Annotated[ErrorCode, Field(strict=False)]
-    message: Message
-    details: Annotated[list[ErrorDetail], Field(max_length=10)] = []
+    code: Annotated[ErrorCode, Field(strict=False)] = Field(
+        description="The kind of the fault, for programs."
+    )
+    message: Message = Field(description="The fault in words.")
+    details: Annotated[list[ErrorDetail], Field(max_length=10)] = Field(
+        default=[],
+        description="Wrong values of the input, the request or the predictions: `path` and `message`.",
+    )
 
 
 class PredictResponse(WireModel):
@@ -102,7 +111,7 @@ class PredictResponse(WireModel):
         json_schema_extra={"oneOf": [{"required": ["predictions"]}, {"required": ["error"]}]}
     )
 
-    request_id: RequestId
+    request_id: RequestId = Field(description="As in the request.")
     model_name: _AnyModel = Field(
         description='As in the request; "" when the request has none that can be read.'
     )
@@ -110,11 +119,18 @@ class PredictResponse(WireModel):
     user_id: Annotated[str, Field(max_length=256)] = Field(
         description='As in the request; "" when the request has none that can be read.'
     )
-    predictions: Any = None
-    error: PredictError | None = None
+    predictions: Any = Field(
+        default=None,
+        description="What the model predicts, as its version's output_schema says; absent with `error`.",
+    )
+    error: PredictError | None = Field(
+        default=None, description="Why there are no predictions; absent with `predictions`."
+    )
     latency_ms: NonNegative = Field(description="From the record's arrival in the worker to its response.")
-    cached: bool
-    revision: Count
+    cached: bool = Field(description="The predictions were in the cache; the model did not run.")
+    revision: Count = Field(
+        description="The revision of the model's route that was used; 0 for an unknown model."
+    )
     stale: bool = Field(
         description="The worker could not read the registry for longer than STALE_AFTER_SECONDS (5)."
     )

@@ -47,7 +47,7 @@ class TensorMapping(WireModel):
     tensor: TensorName | None = Field(
         default=None, description="The tensor's name in the model; absent = the key."
     )
-    datatype: Annotated[Datatype, Field(strict=False)]
+    datatype: Annotated[Datatype, Field(strict=False)] = Field(description="The type of its elements.")
     shape: Annotated[tuple[Size, ...], Field(strict=False, max_length=8)] = Field(
         default=(), description="Shape of one example, without the batch dimension; -1 = any size."
     )

@@ -108,8 +108,10 @@ class ServerOptions(WireModel):
 class Example(WireModel):
     """One input, and its predictions where they are known."""
 
-    input: JsonObject
-    predictions: Any = None
+    input: JsonObject = Field(description="An input as in a request.")
+    predictions: Any = Field(
+        default=None, description="What the model predicts for it; absent = `check` compares nothing."
+    )
 
 
 class Fallback(StrEnum):
@@ -135,12 +137,24 @@ class ModelSpec(WireModel):
     `onnx` needs `artifact_uri` and `artifact_sha256`; the others need `endpoint`.
     """
 
-    version: VersionName
-    framework: Annotated[Framework, Field(strict=False)]
-    artifact_uri: Uri | None = None
-    artifact_sha256: Sha256 | None = None
-    endpoint: Uri | None = None
-    server: ServerOptions = ServerOptions()
+    version: VersionName = Field(
+        description="Its name within the model: letters, digits, and `._+-` behind the first character; up to 64."
+    )
+    framework: Annotated[Framework, Field(strict=False)] = Field(description="What computes the predictions.")
+    artifact_uri: Uri | None = Field(
+        default=None,
+        description="The model file of `onnx`: `file:///PATH`, `s3://BUCKET/KEY`, `https://HOST/PATH` or "
+        "`mlflow:/NAME/VERSION`.",
+    )
+    artifact_sha256: Sha256 | None = Field(
+        default=None, description="The digest of that file; a worker loads no other content."
+    )
+    endpoint: Uri | None = Field(
+        default=None, description="The URL of the model server, for all frameworks but `onnx`."
+    )
+    server: ServerOptions = Field(
+        default=ServerOptions(), description="How the model server is called; see below."
+    )
     mapping: Mapping | None = Field(
         default=None, description="Declared tensors, for `onnx`, `open-inference` and `tensorflow`."
     )
@@ -154,7 +168,8 @@ class ModelSpec(WireModel):
         default={}, description="Offline figures: accuracy, latency_p50_ms, …; at most 16 KiB of JSON."
     )
     cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
-        default=300, description="How long a prediction may be served from the cache; 0 = never."
+        default=300,
+        description="How long a prediction may be served from the cache to equal inputs; 0 = never.",
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         default=2000, description="Limit of one call to the backend."

@@ -105,4 +105,4 @@ async def test_a_user_who_changed_versions_is_found(log: PredictionLog, database
     question = "Users who changed versions without a promotion (the result is empty)"
     assert await ask(database, question, "UTC") == []
     await log.add(0, [row(11, "u2", "v1")])
-    assert await ask(database, question, "UTC") == [("u2", 3, 2)]
+    assert await ask(database, question, "UTC") == [(MODEL, "u2", 3, 2)]

@@ -15,20 +15,44 @@ from schemas.errors import (
 )
 from schemas.events import ErrorCode
 
+# Whose fault it is, and whether the same record may succeed later. A code without an entry here fails `make docs`.
+_REACTIONS = {
+    "INVALID_REQUEST": ("caller", "no: correct the request"),
+    "INVALID_INPUT": ("caller", "no: correct the input; after a promotion another schema may hold"),
+    "UNKNOWN_MODEL": ("caller, or operator", "after the model is registered"),
+    "NO_ACTIVE_VERSION": ("operator", "after a version is promoted"),
+    "STALE_ROUTE": ("operator: PostgreSQL", "yes, with growing pauses"),
+    "DEADLINE_EXCEEDED": ("caller, or load", "yes, with a new or longer deadline"),
+    "OVERLOADED": ("load", "yes, with growing pauses"),
+    "BACKEND_UNAVAILABLE": (
+        "model server",
+        "yes, with growing pauses; the worker has tried within its budget",
+    ),
+    "BACKEND_ERROR": ("model, or an input that its schema should refuse", "no, unless others are predicted"),
+    "INVALID_OUTPUT": ("model, or output_schema", "no"),
+    "INTERNAL": ("Headrace", "once; report it"),
+    "MALFORMED_RECORD": ("caller", "no: correct the record"),
+    "UNREADABLE_BATCH": ("caller's Kafka client", "no: send the records again, in smaller or other batches"),
+    "ABANDONED_RECORD": ("Headrace, or a library below it", "no: report it"),
+    "SKIPPED_RECORD": ("operator", "if the reason no longer holds"),
+}
+
 
 def response_errors() -> str:
     """A table of all codes in the order of the wire contract; the text is the docstring of the code's class."""
     classes = {each.code: each for each in _descendants(AnswerError) if "code" in vars(each)}
     rows = [
-        (code.value, "yes", "yes" if classes[code].dead_letter else "no", _text(classes[code]))
-        for code in ErrorCode
+        (code.value, "yes" if classes[code].dead_letter else "no", _text(classes[code])) for code in ErrorCode
     ]
     rows += [
-        (error.code, "no", "yes", _text(error))
+        (error.code, "only", _text(error))
         for error in (MalformedRecordError, UnreadableBatchError, AbandonedRecordError, SkippedRecordError)
     ]
-    head = "| Code | Response | Dead letter | When |\n| --- | --- | --- | --- |\n"
-    return head + "".join(f"| `{code}` | {' | '.join(cells)} |\n" for code, *cells in rows)
+    head = "| Code | When | Whose fault | Send it again? | Dead letter |\n| --- | --- | --- | --- | --- |\n"
+    return head + "".join(
+        f"| `{code}` | {text} | {' | '.join(_REACTIONS[code])} | {dead_letter} |\n"
+        for code, dead_letter, text in rows
+    )
 
 
 def promotion_rejections() -> str:

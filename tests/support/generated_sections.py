@@ -12,6 +12,13 @@ from streams.prometheus.catalogue import markdown_table
 from streams.serving import load_state
 from tests.support.cli_reference import cli_sections
 from tests.support.error_reference import promotion_rejections, response_errors
+from tests.support.field_reference import (
+    dead_letter_headers,
+    request_fields,
+    response_fields,
+    response_headers,
+    version_fields,
+)
 from tests.support.settings_reference import settings_tables
 from tests.support.state_diagrams import (
     alert_diagram,
@@ -39,6 +46,11 @@ SECTIONS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/states.md", "alerts"): alert_diagram,
     ("docs/reference/cli.md", "verbs"): cli_sections,
     ("docs/reference/errors.md", "errors"): response_errors,
+    ("docs/reference/requests.md", "request"): request_fields,
+    ("docs/reference/requests.md", "response"): response_fields,
+    ("docs/reference/requests.md", "response headers"): response_headers,
+    ("docs/reference/requests.md", "dead letter headers"): dead_letter_headers,
+    ("docs/reference/versions.md", "versions"): version_fields,
     ("docs/reference/settings.md", "settings"): settings_tables,
 }
 """(page, name of the part) -> what writes it: Markdown that ends in a newline."""

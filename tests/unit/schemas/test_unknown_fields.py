@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from schemas.mapping import TensorMapping
 from schemas.models import ModelSpec, Registration
 from schemas.unknown_fields import unknown_fields
 from tests.support.promotions.events import spec
@@ -38,7 +39,7 @@ def test_all_fields_of_a_version_are_known() -> None:
         ),
         (
             registration(mapping={"inputs": {"a.b": {"typ": "FP32"}}}),
-            "model.mapping.inputs.a.b.typ is not a field; the fields are tensor, datatype, shape",
+            f"model.mapping.inputs.a.b.typ is not a field; the fields are {', '.join(TensorMapping.model_fields)}",
         ),
         (registration() | {"reason": ""}, "reason is not a field; the fields are model_name, model"),
     ],
