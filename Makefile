@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
-.PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-monitoring \
+.PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-models test-monitoring \
   test-containers faults-control fuzz demo screenshot bench bench-backends bench-backlog bench-log bench-memory \
   bench-overload bench-registry bench-rollback bench-scrape bench-startup bench-tracing
 
@@ -78,6 +78,10 @@ coverage: $(STAMP) ## unit and contract tests with coverage, which must not fall
 test-servers: $(STAMP) ## every backend on real model servers, each in an environment of its own below build/
 	@$(BIN)/python -m tests.servers.environments
 	$(PYTEST) tests/servers
+
+test-models: $(STAMP) ## models of other libraries as their converters export them (docs/models.md), made below build/
+	@$(BIN)/python -m tests.models.exporting
+	$(PYTEST) tests/models
 
 test-monitoring: $(STAMP) ## a real Prometheus, Alertmanager and Chromium: rules, dashboard queries, live page
 	@$(BIN)/python -m tests.monitoring.binaries

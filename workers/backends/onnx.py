@@ -136,7 +136,12 @@ class OnnxBackend:
         answered = dict(zip(self._outputs, answers, strict=True))
         shapes = {name: shape_of(answer) for name, answer in answered.items()}
         served = with_batch(self._served, shapes, examples, named=named)
-        self._serve([output.with_classes(classes_of(answered[output.name])) for output in served])
+        self._serve(
+            [
+                output.shown(shapes[output.name]).with_classes(classes_of(answered[output.name]))
+                for output in served
+            ]
+        )
 
     async def describe(self) -> ModelDescription:
         """See `workers/backends/port.py`. The description comes from the file and the warm-up."""

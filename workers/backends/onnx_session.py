@@ -17,8 +17,13 @@ _AS_REQUESTED = 1
 # Registering an arena and opening the session that takes it are one step.
 _opening = threading.Lock()
 _OPENING_SECONDS = 5.0
-# What ONNX Runtime's errors about a second file say.
-_EXTERNAL_DATA = "external data"
+# What ONNX Runtime's errors say, in lower case, and what to do about them.
+_KNOWN_FAULTS = {
+    "external data": "the model keeps its weights in a second file, and a model is one file; export it with "
+    "external_data=False (torch.onnx.export) or save_as_external_data=False (onnx.save, mlflow.onnx.log_model)",
+    "failed to construct locale": "the model needs a locale that this machine lacks, en_US.UTF-8 unless it names another; "
+    "install it, or convert with options={TfidfVectorizer: {'locale': 'C'}}, or CountVectorizer (skl2onnx)",
+}
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -57,12 +62,9 @@ def open_session(
             if is_alone:
                 _opening.release()
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
-        if _EXTERNAL_DATA in str(error).lower():
-            raise ArtifactError(
-                "the model keeps its weights in a second file, and a model is one file; export it with "
-                "external_data=False (torch.onnx.export) or save_as_external_data=False (onnx.save, "
-                "mlflow.onnx.log_model)"
-            ) from None
+        for sign, reason in _KNOWN_FAULTS.items():
+            if sign in str(error).lower():
+                raise ArtifactError(reason) from None
         raise ArtifactError(f"{path} cannot be loaded as an ONNX model: {brief(error)}") from None
 
 

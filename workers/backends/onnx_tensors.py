@@ -68,6 +68,20 @@ class Output:
     def name(self) -> str:
         return self.described.name
 
+    def shown(self, shape: Sequence[int]) -> "Output":
+        """As a run showed it: sizes that differ from the declaration are open."""
+        declared = self.described.shape
+        if declared is None or self.described.classes is not None:
+            return self
+        sizes = tuple(shape[1:] if self.has_batch else shape)
+        if len(sizes) != len(declared):
+            # CatBoost's converter declares its regressors' output as [N] and answers [N, 1].
+            return replace(self, described=replace(self.described, shape=(None,) * len(sizes)))
+        merged = tuple(
+            size if size in (None, other) else None for size, other in zip(declared, sizes, strict=True)
+        )
+        return replace(self, described=replace(self.described, shape=merged))
+
     def with_classes(self, classes: Sequence[str]) -> "Output":
         """With the classes of its maps; a tensor has none."""
         if self.described.classes is None:

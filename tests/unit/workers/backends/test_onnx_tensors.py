@@ -68,6 +68,24 @@ def test_what_grows_with_the_batch_is_served() -> None:
         with_batch(outputs(FIXED), {"fixed": []}, 3, named=False)
 
 
+@pytest.mark.parametrize(
+    ("declared", "shown", "shape"),
+    [
+        (["N", 3], [2, 3], (3,)),
+        (["N", "open"], [2, 3], (None,)),
+        (["N", 3], [2, 4], (None,)),
+        (["N"], [2, 1], (None,)),
+        (["N", 1], [2], ()),
+    ],
+)
+def test_sizes_are_what_a_run_shows(
+    declared: list[Any], shown: list[int], shape: tuple[int | None, ...]
+) -> None:
+    """A declaration that is wrong leaves them open."""
+    (output,) = outputs(Node("y", "tensor(float)", declared))
+    assert output.shown(shown).described.shape == shape
+
+
 def test_without_a_run_the_declaration_counts() -> None:
     """A mapping's names count more: requests show whether they are right."""
     some = outputs(LABEL, SCORE, UNDECLARED)
