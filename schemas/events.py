@@ -170,7 +170,9 @@ class MetricsDelta(WireModel):
     window_end: UtcTime
     model_name: _AnyModel
     model_version: _AnyVersion = Field(description='"" for requests that were not routed to a version.')
-    revision: Count
+    revision: Count = Field(
+        description="The revision of the route by which the worker serves the model; 0 without one."
+    )
     requests: Count
     ok: Count
     errors: dict[CountedCode, Count]

@@ -1,7 +1,7 @@
 """Load a registered version as a backend that predicts."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from schemas.errors import LoadTimeoutError
@@ -32,23 +32,30 @@ class BackendLoader:
         self._on_progress = on_progress
         self._asks_source = asks_source
 
-    async def __call__(self, model_name: str, spec: ModelSpec) -> DescribedBackend:  # noqa: ARG002  # the signature of a loader
-        """Raises ArtifactError, or UnavailableError when a server does not answer."""
+    async def __call__(
+        self,
+        model_name: str,  # noqa: ARG002  # the signature of a loader
+        spec: ModelSpec,
+        begin: Callable[[], Awaitable[None]] | None = None,
+    ) -> DescribedBackend:
+        """Awaits `begin` when the model's file is here. Raises ArtifactError, or UnavailableError when a server does not answer."""
         if spec.framework is Framework.ONNX:
             assert spec.artifact_uri is not None
             assert spec.artifact_sha256 is not None
-            async with (
-                self._artifacts.fetched(
-                    spec.artifact_uri,
-                    spec.artifact_sha256,
-                    self._on_progress,
-                    asks_source=self._asks_source,
-                ) as path,
-                _in_time(self._timeout_seconds, "loaded"),
-            ):
-                return await OnnxBackend.load(
-                    path, threads=self._threads, mapping=spec.mapping, memory_bytes=self._memory_bytes
-                )
+            async with self._artifacts.fetched(
+                spec.artifact_uri,
+                spec.artifact_sha256,
+                self._on_progress,
+                asks_source=self._asks_source,
+            ) as path:
+                if begin is not None:
+                    await begin()
+                async with _in_time(self._timeout_seconds, "loaded"):
+                    return await OnnxBackend.load(
+                        path, threads=self._threads, mapping=spec.mapping, memory_bytes=self._memory_bytes
+                    )
+        if begin is not None:
+            await begin()
         return remote_backend(spec, self._outbound)
 
 

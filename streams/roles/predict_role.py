@@ -49,8 +49,8 @@ HAND_OVER_SECONDS = 3.0
 async def predict_role(context: RoleContext) -> AsyncIterator[None]:
     """Answer requests while the block runs."""
     settings, identity = context.settings, context.identity
-    metrics = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC))
     tables = ActiveTables()
+    metrics = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC), tables.revision_of)
     async with (
         # Outermost, so that it still exports the spans that end during shutdown.
         tracing(settings, identity) as spans,

@@ -39,6 +39,11 @@ class ActiveTables:
         self.current = table
         self.changed.set()
 
+    def revision_of(self, model_name: str) -> int:
+        """The revision of a model's current route; 0 for a model that is not served."""
+        model = self.current.models.get(model_name)
+        return 0 if model is None else model.revision
+
     def oldest(self) -> ServingTable:
         """The oldest table in use: no response from now on comes from an older one."""
         # The counter keeps the order of first use, which is the order of age.

@@ -6,13 +6,14 @@ than its limit. Such a version is loaded last, by one process at a time, and les
 succeeds deletes the files of its version.
 
 A file is named `DIGEST.ATTEMPT.RANDOM`: the digest of the version's spec, and the attempt, counted from 1. Its
-modification time is that of the attempt.
+modification time is that of the attempt. The attempt is 0 while the model's file is downloaded: a process that ends
+then says nothing about the version.
 """
 
 import os
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,6 +38,10 @@ LONGEST_WAIT_SECONDS = 600.0
 # A version that is not loaded any more leaves its files.
 FORGET_SECONDS = 7 * 86_400.0
 NOT_SERVING_YET_SECONDS = 1.0
+_DOWNLOADS = 0
+
+Begin = Callable[[], Awaitable[None]]
+"""Awaited when all is here that a load needs: from then on the load may end the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +95,21 @@ class LoadJournal:
     @asynccontextmanager
     async def attempt(
         self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-    ) -> AsyncGenerator[None, None]:
-        """Record the load of a version while the block runs; raises LoadPostponedError when it must wait."""
+    ) -> AsyncGenerator[Begin, None]:
+        """Record the load of a version while the block runs; raises LoadPostponedError when it must wait.
+
+        The load counts as an attempt from when the block has awaited what this yields.
+        """
         entry = _Entry(self._folder, model_name, spec)
         try:
-            try:
-                await in_thread(entry.begin, others_are_served=others_are_served)
-            except OSError as error:
-                if self._works:
-                    log.warning("loads are not recorded", folder=str(self._folder), reason=str(error))
-                self._works = False
-            yield
+            with self._reported():
+                await in_thread(entry.create, others_are_served=others_are_served)
+
+            async def begin() -> None:
+                with self._reported():
+                    await in_thread(entry.begin)
+
+            yield begin
         except LoadTimeoutError:
             await in_thread(entry.keep)
             raise
@@ -109,9 +118,19 @@ class LoadJournal:
             raise
         await in_thread(entry.forget_version)
 
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Log once that the folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            if self._works:
+                log.warning("loads are not recorded", folder=str(self._folder), reason=str(error))
+            self._works = False
+
 
 class _Entry:
-    """The file of one load; its functions block. Only `begin` raises OSError."""
+    """The file of one load; its functions block. Only `create` and `begin` raise OSError."""
 
     def __init__(self, folder: Path, model_name: str, spec: ModelSpec) -> None:
         self._folder = folder
@@ -120,16 +139,26 @@ class _Entry:
         self._path: Path | None = None
         self._file: BinaryIO | None = None
 
-    def begin(self, *, others_are_served: bool) -> None:
+    def create(self, *, others_are_served: bool) -> None:
         """Create and lock the file; raises LoadPostponedError when the version must wait."""
         with folder_lock(self._folder):
             found = self._find()
             wait = postponed(found, others_are_served=others_are_served, now=time.time())
             if wait is not None:
                 raise wait
-            self._path = self._folder / f"{self._digest}.{found.attempts + 1}.{token_hex(8)}"
-            self._file = locked_file(self._path)
+            path = self._folder / f"{self._digest}.{_DOWNLOADS}.{token_hex(8)}"
+            self._file = locked_file(path)
+            self._path = path
             self._file.write(self._note)
+
+    def begin(self) -> None:
+        """Make the file that of an attempt."""
+        if self._path is None:
+            return
+        with folder_lock(self._folder):
+            attempt = self._find().attempts + 1
+            self._path = self._path.rename(self._folder / f"{self._digest}.{attempt}.{token_hex(8)}")
+            os.utime(self._path)
 
     def keep(self) -> None:
         """Leave the file as that of a load that did not end."""
@@ -163,7 +192,7 @@ class _Entry:
                     running = running or digest == self._digest
                     continue
                 modified_at = path.stat().st_mtime
-                if time.time() - modified_at > FORGET_SECONDS:
+                if int(attempt) == _DOWNLOADS or time.time() - modified_at > FORGET_SECONDS:
                     path.unlink()
                 elif digest == self._digest:
                     attempts, last_at = max(attempts, int(attempt)), max(last_at, modified_at)

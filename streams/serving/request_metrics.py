@@ -57,11 +57,10 @@ class VersionCounters(Generic[Latencies]):
 class WindowCounters(VersionCounters[HistogramBuilder]):
     """The counts of the current window; `batch_size` has one value for each backend call."""
 
-    __slots__ = ("batch_size", "revision")
+    __slots__ = ("batch_size",)
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self) -> None:
         super().__init__(HistogramBuilder)
-        self.revision = revision
         self.batch_size = HistogramBuilder()
 
     def failed(self, code: str, *, of_input: bool = False) -> None:
@@ -125,20 +124,26 @@ class LifetimeCounters(VersionCounters[LatencyTotal]):
 
 
 class MetricsRegistry:
-    """The counters of all versions for which this worker responds."""
+    """The counters of all versions for which this worker responds.
 
-    def __init__(self, worker: str, boot_id: str, opened_at: datetime) -> None:
+    `revision_of` has the revision of the route by which a model is served now, 0 for a model that is not served. It
+    may fall: a registry that was restored from a backup has older revisions.
+    """
+
+    def __init__(
+        self, worker: str, boot_id: str, opened_at: datetime, revision_of: Callable[[str], int] = lambda _: 0
+    ) -> None:
         self._worker = worker
         self._boot_id = boot_id
+        self._revision_of = revision_of
         self._window_start = opened_at
         self._next_seq = 0
         self._windows: dict[tuple[str, str], WindowCounters] = {}
-        self._revisions: dict[tuple[str, str], int] = {}
         self._lifetimes: dict[tuple[str, str], LifetimeCounters] = {}
         self.calls_ended = 0
         """The number of backend calls of all versions that have ended, with predictions or errors."""
 
-    def counters_for(self, model_name: str, model_version: str, revision: int) -> WindowCounters:
+    def counters_for(self, model_name: str, model_version: str) -> WindowCounters:
         """The counters of the current window.
 
         `model_version` is "" for requests without a version; `model_name` is "" too when the model is unknown.
@@ -146,18 +151,16 @@ class MetricsRegistry:
         key = (model_name, model_version)
         window = self._windows.get(key)
         if window is None:
-            window = self._windows[key] = WindowCounters(self._revisions.get(key, 0))
-        if revision > window.revision:
-            window.revision = self._revisions[key] = revision
+            window = self._windows[key] = WindowCounters()
         return window
 
     def meter(self, model_name: str, model_version: str) -> "VersionMeter":
         """What counts the backend calls of a version."""
         return VersionMeter(self, model_name, model_version)
 
-    def load_failed(self, model_name: str, model_version: str, revision: int) -> None:
+    def load_failed(self, model_name: str, model_version: str) -> None:
         """Count a version that this worker could not load."""
-        self.counters_for(model_name, model_version, revision).load_failures += 1
+        self.counters_for(model_name, model_version).load_failures += 1
 
     @property
     def counted(self) -> list[tuple[str, str]]:
@@ -190,7 +193,7 @@ class MetricsRegistry:
                 window_end=now,
                 model_name=model_name,
                 model_version=model_version,
-                revision=window.revision,
+                revision=self._revision_of(model_name),
                 requests=window.requests,
                 ok=window.ok,
                 errors=window.errors,
@@ -209,7 +212,7 @@ class MetricsRegistry:
 
 
 class VersionMeter:
-    """Counts the backend calls of one version; the calls themselves have no revision."""
+    """Counts the backend calls of one version."""
 
     def __init__(self, metrics: MetricsRegistry, model_name: str, model_version: str) -> None:
         self._metrics = metrics
@@ -229,4 +232,4 @@ class VersionMeter:
 
     @property
     def _counters(self) -> WindowCounters:
-        return self._metrics.counters_for(self._model_name, self._model_version, 0)
+        return self._metrics.counters_for(self._model_name, self._model_version)

@@ -66,7 +66,7 @@ class Responder:
             )
         )
         count = len(requests)
-        counters = self._metrics.counters_for(version.model_name, version.spec.version, requests[0].revision)
+        counters = self._metrics.counters_for(version.model_name, version.spec.version)
         counters.ok += count
         if cached:
             counters.cache_hits += count
@@ -89,7 +89,7 @@ class Responder:
             self._dead_letters.add([self._encoder.dead_letter(request, error, now_unix_ms=now_unix_ms)])
         # Only a known model has a revision: a name that a sender made up gets no counters of its own.
         model_name = request.model_name if request.revision else ""
-        counters = self._metrics.counters_for(model_name, request.model_version, request.revision)
+        counters = self._metrics.counters_for(model_name, request.model_version)
         counters.failed(error.code, of_input=error.of_input)
         counters.latency_ms.add(latency_ms)
         counters.end_to_end_ms.add(now_unix_ms - request.record.timestamp)
@@ -107,7 +107,7 @@ class Responder:
     def dead_letter_only(self, request: RequestContext, error: AnswerError | MalformedRecordError) -> None:
         """Keep a record without a usable request id as a dead letter, and count it under no model."""
         self._dead_letters.add([self._encoder.dead_letter(request, error, now_unix_ms=_now_unix_ms())])
-        self._metrics.counters_for("", "", 0).failed(error.code)
+        self._metrics.counters_for("", "").failed(error.code)
         if self._on_failure is not None:
             self._on_failure(error)
 
@@ -146,7 +146,7 @@ class Responder:
         return self._responses.take_deliveries() + self._dead_letters.take_deliveries()
 
     def _count_fallback(self, request: RequestContext, first_error: AnswerError) -> None:
-        own = self._metrics.counters_for(request.model_name, request.model_version, request.revision)
+        own = self._metrics.counters_for(request.model_name, request.model_version)
         own.fell_back(first_error.code, of_input=first_error.of_input)
 
     def _latency_ms(self) -> float:

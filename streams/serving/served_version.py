@@ -1,14 +1,15 @@
 """Building the versions of a serving table: compiled schemas, and the backend behind its dispatcher."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from schemas.errors import BackendUnavailableError
 from schemas.events import JsonObject
 from schemas.models import Framework, ModelSpec
 from streams.serving.route_table import ServedVersion, cache_prefix_of
 from workers.backends.port import Backend
+from workers.calls.batching import Settled
 from workers.calls.dispatch import CallTracer, Dispatcher, Meter
 
 # An ONNX session runs one batch at a time; the second call has the next batch ready when the first ends.
@@ -24,12 +25,11 @@ def served_version(
     return ServedVersion.of(model_name, spec, _dispatcher(model_name, spec, backend, meter, tracer))
 
 
-def unloaded_version(model_name: str, spec: ModelSpec, meter: Meter, reason: str) -> ServedVersion:
+def unloaded_version(model_name: str, spec: ModelSpec, reason: str) -> ServedVersion:
     """A version that is not loaded, for a model without an older route: its calls fail at once, with the reason."""
     # The schemas may be the reason why the version cannot be loaded.
     without_schemas = spec.model_copy(update={"input_schema": {}, "output_schema": {}})
-    backend = _UnloadedBackend(f"{spec.version} {reason}")
-    dispatcher = _dispatcher(model_name, without_schemas, backend, meter)
+    dispatcher = _UnloadedDispatcher(f"{spec.version} {reason}")
     version = ServedVersion.of(model_name, without_schemas, dispatcher, is_loaded=False)
     # What the version predicted while it was loaded is still in the cache.
     return replace(version, cache_prefix=cache_prefix_of(model_name, spec))
@@ -54,19 +54,27 @@ def max_batch(spec: ModelSpec) -> int:
     return spec.max_batch or (ONNX_BATCH if spec.framework is Framework.ONNX else SERVER_BATCH)
 
 
-class _UnloadedBackend:
-    """Fails every call with the reason."""
+class _UnloadedDispatcher:
+    """Fails every input with the reason, without a call: there is no server that a circuit breaker could spare."""
 
     takes_one = False
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
-    async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:  # noqa: ARG002  # the protocol's signature
-        raise BackendUnavailableError(self._reason)
+    async def infer(
+        self,
+        inputs: Sequence[JsonObject],
+        *,
+        digests: Sequence[bytes] = (),  # noqa: ARG002  # the protocol's signature
+        sizes_bytes: Sequence[int] = (),  # noqa: ARG002
+        deadline_loop_seconds: float = math.inf,  # noqa: ARG002
+    ) -> AsyncGenerator[Settled, None]:
+        yield 0, [BackendUnavailableError(self._reason)] * len(inputs)
 
-    async def warm(self) -> None:
-        """There is nothing to warm."""
+    def least_wait_seconds(self) -> float:
+        """Nothing waits."""
+        return 0.0
 
     async def close(self) -> None:
         """There is nothing to close."""

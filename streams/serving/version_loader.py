@@ -12,6 +12,7 @@ from registry.snapshot import RegisteredModel
 from schemas.errors import HeadraceError, LoadPostponedError
 from schemas.models import ModelSpec, Status
 from streams.models.backend_loader import warm
+from streams.serving.load_journal import Begin
 from streams.serving.load_state import RETRY_SECONDS
 from streams.serving.route_table import ServedModel, ServedVersion
 from streams.serving.served_version import served_version, unloaded_version
@@ -23,11 +24,14 @@ log = structlog.get_logger()
 # More loads at once would share the same cores and disks.
 MAX_LOADS = 4
 
-LoadBackend = Callable[[str, ModelSpec], Awaitable[Backend]]
-"""Makes the backend of a version of this model; raises ArtifactError and UnavailableError."""
+LoadBackend = Callable[[str, ModelSpec, Begin], Awaitable[Backend]]
+"""Makes the backend of a version of this model; raises ArtifactError and UnavailableError.
 
-LoadFailed = Callable[[str, str, int], None]
-"""Called for each version that could not be loaded, with its model, version and revision."""
+It awaits its last argument when it has downloaded what it needs.
+"""
+
+LoadFailed = Callable[[str, str], None]
+"""Called for each version that could not be loaded, with its model and version."""
 
 TracerOf = Callable[[str, ModelSpec], CallTracer]
 """Makes what traces the calls to the backend of a version of this model."""
@@ -41,7 +45,7 @@ class Journal(Protocol):
 
     def attempt(
         self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AbstractAsyncContextManager[Begin]:
         """Record the load of a version while the block runs; raises LoadPostponedError when it must wait."""
         ...
 
@@ -135,8 +139,8 @@ class VersionLoader:
         # Production versions wait for the slots before all others, because each model loads its own first.
         async with self._slots:
             try:
-                async with self._journal.attempt(name, spec, others_are_served=others_are_served()):
-                    backend = await self._load_backend(name, spec)
+                async with self._journal.attempt(name, spec, others_are_served=others_are_served()) as begin:
+                    backend = await self._load_backend(name, spec, begin)
                     await warm(backend, timeout_seconds=self._timeout_seconds)
                     tracer = self._tracer_of(name, spec) if self._tracer_of is not None else None
                     return served_version(name, spec, backend, self._meter_of(name, version), tracer)
@@ -147,7 +151,7 @@ class VersionLoader:
 
     def _stand_in(self, registered: RegisteredModel, version: str, reason: str) -> ServedVersion:
         name, spec = registered.model_name, registered.versions[version].spec
-        return unloaded_version(name, spec, self._meter_of(name, version), reason)
+        return unloaded_version(name, spec, reason)
 
     def _report_failure(self, registered: RegisteredModel, version: str, error: Exception) -> None:
         log.error(
@@ -158,7 +162,7 @@ class VersionLoader:
             reason=str(error),
             exc_info=None if isinstance(error, HeadraceError) else error,
         )
-        self._on_load_failed(registered.model_name, version, registered.revision)
+        self._on_load_failed(registered.model_name, version)
 
 
 def loaded_versions(registered: RegisteredModel, served: ServedModel | None) -> dict[str, ServedVersion]:

@@ -24,7 +24,6 @@ from registry.follower import EpochFollower
 from registry.migrate import migrate
 from registry.store import RegistryStore
 from schemas.events import JsonObject
-from schemas.models import ModelSpec
 from streams.config.settings import Settings
 from streams.models.backend_loader import BackendLoader
 from streams.process.interpreter import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
@@ -145,7 +144,7 @@ class _Prepared:
         """There is nothing to close."""
 
 
-async def _prepared(_model_name: str, _spec: ModelSpec) -> Backend:
+async def _prepared(*_: object) -> Backend:
     return _Prepared()
 
 

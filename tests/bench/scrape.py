@@ -97,7 +97,7 @@ def _predicting(count: int, requests: int) -> PredictMetrics:
     latencies = [drawn.lognormvariate(1.5, 0.8) for _ in range(requests)]
     for name in names:
         for version in ("v1", "v2"):
-            tally = book.counters_for(name, version, 3)
+            tally = book.counters_for(name, version)
             tally.ok, tally.cache_hits, tally.cache_misses = requests, requests // 2, requests // 2
             tally.failed("INVALID_INPUT")
             for histogram in (tally.latency_ms, tally.end_to_end_ms, tally.backend_ms):
@@ -106,7 +106,7 @@ def _predicting(count: int, requests: int) -> PredictMetrics:
     list(book.close_window(datetime.now(UTC)))
     for name in names:
         # The window that is open.
-        book.counters_for(name, "v1", 3).latency_ms.add(5.0)
+        book.counters_for(name, "v1").latency_ms.add(5.0)
 
     async def load(*_: object) -> RecordingBackend:
         return RecordingBackend()

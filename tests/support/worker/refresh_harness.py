@@ -7,6 +7,7 @@ from registry.follower import EpochFollower
 from schemas.errors import ArtifactError
 from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
+from streams.serving.load_journal import Begin
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
 from streams.serving.version_loader import Journal
@@ -26,7 +27,8 @@ class Loader:
         self.loaded: dict[str, RecordingBackend] = {}
         self.opened: list[RecordingBackend] = []
 
-    async def __call__(self, model_name: str, spec: ModelSpec) -> RecordingBackend:
+    async def __call__(self, model_name: str, spec: ModelSpec, begin: Begin) -> RecordingBackend:
+        await begin()
         if spec.version in self.slow:
             try:
                 await self.slow[spec.version].wait()
@@ -45,7 +47,7 @@ class Harness:
 
     def __init__(self, journal: Journal | None = None, *, timeout_seconds: float = DEADLINE_SECONDS) -> None:
         self.registry, self.load, self.tables = MemoryRegistry(), Loader(), ActiveTables()
-        self.failures: list[tuple[str, str, int]] = []
+        self.failures: list[tuple[str, str]] = []
         self.seconds = self.seconds_per_poll = 0.0
         self.refresher = ServingRefresher(
             EpochFollower(self._epoch, self.registry.load),
@@ -54,7 +56,7 @@ class Harness:
                 self.load,
                 journal=journal,
                 timeout_seconds=timeout_seconds,
-                on_load_failed=lambda *failure: self.failures.append(failure),
+                on_load_failed=lambda *failed: self.failures.append(failed),
             ),
             poll_seconds=60.0,
             stale_after_seconds=5.0,

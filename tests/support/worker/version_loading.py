@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from schemas.models import ModelSpec
+from streams.serving.load_journal import Begin
 from streams.serving.version_loader import Journal, LoadBackend, LoadFailed, VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingMeter
@@ -15,11 +16,15 @@ class NoJournal:
 
     def attempt(
         self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AbstractAsyncContextManager[Begin]:
         assert model_name
         assert spec.version
         assert others_are_served in {True, False}
-        return nullcontext()
+        return nullcontext(_begin)
+
+
+async def _begin() -> None:
+    """Nothing is recorded."""
 
 
 def version_loader(

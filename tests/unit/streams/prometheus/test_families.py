@@ -77,7 +77,7 @@ def serving(book: MetricsRegistry) -> tuple[ActiveTables, PredictMetrics]:
 async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> None:
     book = MetricsRegistry("w", "boot", START)
     for seconds in (1, 2):
-        tally = book.counters_for("m", "v1", 7)
+        tally = book.counters_for("m", "v1")
         tally.ok += 10
         tally.cache_hits += 4
         tally.cache_misses += 6
@@ -90,8 +90,8 @@ async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> 
         book.meter("m", "v1").called(6, 0.25)
         if seconds == 1:
             assert [delta.requests for delta in book.close_window(START + timedelta(seconds=1))] == [11]
-    book.load_failed("m", "v2", 7)
-    book.counters_for("", "", 0).failed("MALFORMED_RECORD")
+    book.load_failed("m", "v2")
+    book.counters_for("", "").failed("MALFORMED_RECORD")
     _, metrics = serving(book)
     values = await shown(metrics.read)
     v1 = {"model_name": "m", "model_version": "v1"}
@@ -146,7 +146,7 @@ async def test_a_version_that_is_over_is_shown_for_an_hour_more() -> None:
     book = MetricsRegistry("w", "boot", START)
     now = datetime.now(UTC)
     for version, ended in (("v1", KEPT * 2), ("old", KEPT * 2), ("ended", KEPT / 2)):
-        book.counters_for("m", version, 1).ok += 1
+        book.counters_for("m", version).ok += 1
         list(book.close_window(now - ended))
     _, metrics = serving(book)
     list(metrics.read())

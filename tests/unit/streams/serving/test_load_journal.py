@@ -30,25 +30,29 @@ from pathlib import Path
 from streams.serving.load_journal import LoadJournal
 from tests.support.models.served_versions import spec_of
 async def load():
-    async with LoadJournal(Path(sys.argv[1])).attempt("m", spec_of("v1"), others_are_served=True):
-        print("loading", flush=True)
+    async with LoadJournal(Path(sys.argv[1])).attempt("m", spec_of("v1"), others_are_served=True) as begin:
+        if sys.argv[2] == "loading":
+            await begin()
+        print(sys.argv[2], flush=True)
         await asyncio.Event().wait()
 asyncio.run(load())
 """
 
 
 async def load(folder: Path, error: BaseException | None = None, *, others_are_served: bool = True) -> None:
-    async with LoadJournal(folder).attempt("m", SPEC, others_are_served=others_are_served):
+    async with LoadJournal(folder).attempt("m", SPEC, others_are_served=others_are_served) as begin:
+        await begin()
         if error is not None:
             raise error
 
 
 @contextmanager
-def loading(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that loads the version until it is killed."""
-    with subprocess.Popen([sys.executable, "-c", LOADS, str(folder)], stdout=subprocess.PIPE) as process:
+def loading(folder: Path, step: str = "loading") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that loads the version, or downloads its file, until it is killed."""
+    command = [sys.executable, "-c", LOADS, str(folder), step]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"loading\n"
+        assert process.stdout.readline().decode() == f"{step}\n"
         yield process
 
 
@@ -80,6 +84,27 @@ async def test_a_load_that_ends_its_process_waits_for_the_others_once(tmp_path: 
     await load(tmp_path)
     assert files(tmp_path) == []
     await load(tmp_path, others_are_served=False)
+
+
+async def test_a_process_that_ends_during_a_download_says_nothing_about_the_version(tmp_path: Path) -> None:
+    """Its file is deleted by the next load."""
+    with loading(tmp_path, "downloading") as process:
+        process.kill()
+    await load(tmp_path, others_are_served=False)
+    assert files(tmp_path) == []
+
+
+async def test_a_process_that_ended_during_a_load_is_remembered_through_a_download(tmp_path: Path) -> None:
+    """The download for the second attempt ends its process too."""
+    die_loading(tmp_path)
+    with loading(tmp_path, "downloading") as process:
+        with pytest.raises(LoadPostponedError, match="another process of this machine"):
+            await load(tmp_path)
+        process.kill()
+    with pytest.raises(LoadPostponedError, match="1 load of it ended the process"):
+        await load(tmp_path, others_are_served=False)
+    await load(tmp_path)
+    assert files(tmp_path) == []
 
 
 async def test_it_waits_longer_after_each_attempt(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from schemas.errors import (
 from schemas.events import RouteHint
 from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
+from streams.serving.load_journal import Begin
 from streams.serving.load_state import RETRY_SECONDS
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -123,7 +124,7 @@ async def test_a_load_that_fails_leaves_the_old_route(harness: Harness) -> None:
     second = await harness.follow()
     assert second.models["m"] is first.models["m"]
     assert second.behind == {"m": "v3 cannot be loaded: m v3 is broken"}
-    assert harness.failures == [("m", "v3", 2)]
+    assert harness.failures == [("m", "v3")]
     assert harness.load.loaded["v2"].closed, "a version of a failed load is closed"
     harness.load.broken = set()
     assert (await harness.follow()).behind, "the retry is not due"
@@ -183,7 +184,7 @@ async def test_what_ended_a_process_is_loaded_when_the_others_are_served() -> No
     class Journal(NoJournal):
         def attempt(
             self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-        ) -> AbstractAsyncContextManager[None]:
+        ) -> AbstractAsyncContextManager[Begin]:
             if model_name == "m":
                 asked.append(others_are_served)
                 if not others_are_served:
@@ -218,7 +219,7 @@ class Ended(NoJournal):
 
     def attempt(
         self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AbstractAsyncContextManager[Begin]:
         self.asked.append((model_name, others_are_served))
         if model_name in self.models and not others_are_served:
             raise LoadPostponedError("it ended a process", 0.0)
@@ -291,9 +292,9 @@ async def test_a_load_that_is_cancelled_while_its_journal_ends_leaves_no_backend
         @asynccontextmanager
         async def attempt(
             self, model_name: str, spec: ModelSpec, *, others_are_served: bool
-        ) -> AsyncGenerator[None, None]:
-            async with super().attempt(model_name, spec, others_are_served=others_are_served):
-                yield
+        ) -> AsyncGenerator[Begin, None]:
+            async with super().attempt(model_name, spec, others_are_served=others_are_served) as begin:
+                yield begin
             if spec.version == "v2":
                 ends.set()
                 await asyncio.Event().wait()

@@ -11,6 +11,7 @@ from streams.serving.route_table import cache_prefix_of
 from streams.serving.served_version import ONNX_BATCH, SERVER_BATCH, served_version, unloaded_version
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, RecordingMeter, outcomes_of, spec_of
+from workers.calls.health import BREAKER
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,16 @@ async def test_a_framework_has_its_batches(fields: dict[str, Any], takes_one: bo
 
 
 async def test_a_version_that_could_not_be_loaded_fails_each_call() -> None:
-    """At once, and whatever its schemas are."""
+    """At once, whatever its schemas are, and each time with the reason: no circuit breaker spares a server."""
     spec = spec_of("v1").model_copy(update={"input_schema": {"type": "no-such-type"}})
-    version = unloaded_version("m", spec, RecordingMeter(), "is not loaded on this worker")
+    version = unloaded_version("m", spec, "is not loaded on this worker")
     assert not version.is_loaded
     assert version.cache_prefix == cache_prefix_of("m", spec)
     assert version.input_is_valid({"x": 1})
-    (error,) = await asyncio.wait_for(outcomes_of(version.dispatcher, [{"x": 1}]), DEADLINE_SECONDS)
-    assert isinstance(error, BackendUnavailableError)
-    assert error.message == "v1 is not loaded on this worker"
+    for _ in range(BREAKER.failures + 1):
+        errors = await asyncio.wait_for(outcomes_of(version.dispatcher, [{"x": 1}] * 2), DEADLINE_SECONDS)
+        assert [(type(error), error.message) for error in errors] == [
+            (BackendUnavailableError, "v1 is not loaded on this worker")
+        ] * 2
+    assert version.dispatcher.least_wait_seconds() == 0
     await version.dispatcher.close()
