@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001  # a batch with unusual header names is parsed through private names of aiokafka
 """Parses the records of one Kafka batch, within limits in bytes, records and headers."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from schemas.errors import UnreadableBatchError
 from streams.kafka.inflation import HEADER_BYTES, Inflater, InflationError
 from streams.kafka.offset_tracker import HEADER_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Record, memory_of
 
-_RECORD_COUNT_AT = 57
+_FIRST_TIMESTAMP_AT, _TIMESTAMP_BYTES, _RECORD_COUNT_AT = 27, 8, 57
 # What the event loop may parse: at worst, a mebibyte of empty headers, it takes 50 ms.
 LOOP_BYTES, _LOOP_RECORDS = 1024 * 1024, 20_000
 # The interpreter changes between threads after this many records; aiokafka's compiled code never gives it away.
@@ -87,7 +88,7 @@ class BatchParser:
 
     def _parse(self, raw: memoryview, max_bytes: int) -> ParsedBatch:
         try:
-            inflated = self._inflater.inflate(raw, max_bytes)
+            inflated = self._inflater.inflate(_dated(raw), max_bytes)
             size = len(inflated) - HEADER_BYTES
             is_large = size > LOOP_BYTES
             headers = 0
@@ -125,6 +126,19 @@ def are_within(offsets: list[int], first: int, last: int) -> bool:
     if offsets == list(range(first, last + 1)):
         return True
     return all(before < after for before, after in pairwise([first - 1, *offsets, last + 1]))
+
+
+def _dated(raw: memoryview) -> memoryview:
+    """The batch, with the time of now where its producer gave its records none.
+
+    Kafka has -1 in its place: taken for a time it is a request that has waited since 1970, whose deadline has passed.
+    """
+    end = _FIRST_TIMESTAMP_AT + _TIMESTAMP_BYTES
+    if int.from_bytes(raw[_FIRST_TIMESTAMP_AT:end], signed=True) >= 0:
+        return raw
+    dated = bytearray(raw)
+    dated[_FIRST_TIMESTAMP_AT:end] = int(time.time() * 1000).to_bytes(_TIMESTAMP_BYTES)
+    return memoryview(dated)
 
 
 def _record_count(raw: memoryview) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import struct
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from streams.kafka import batch_reader
 from streams.kafka.batch_parsing import UnreadableBatch
 from streams.kafka.batch_reader import BatchReader, KeptRecords
 from streams.kafka.offset_tracker import memory_of
-from tests.support.kafka.raw_batches import HEADER_BYTES, packed, sealed
+from tests.support.kafka.raw_batches import HEADER_BYTES, packed, sealed, undated
 
 PARTITION = TopicPartition("t", 0)
 LIMIT = 1 << 20
@@ -143,6 +144,16 @@ def test_a_header_name_that_is_no_text_is_read(compression: int) -> None:
     assert [(record.offset, record.key, record.timestamp) for record in records][3] == (3, b"k", 7)
     assert [name for name, _ in records[3].headers] == ["\ufffd\ufffd\ufffd\ufffd", "fine"]
     assert assignment.position == 7
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+def test_records_without_a_timestamp_have_the_time_of_reading(compression: int) -> None:
+    """Those around them have their own."""
+    before_ms = int(time.time() * 1000)
+    fetched, _ = fetched_of(batch_of(0, 1), undated(batch_of(1, 2, compression=compression)), batch_of(3, 1))
+    times = [record.timestamp for part in fetched.drained(10) for record in part]
+    assert (times[0], times[3]) == (7, 7)
+    assert all(before_ms <= each <= time.time() * 1000 for each in times[1:3])
 
 
 def test_a_damaged_batch_is_fetched_once_more() -> None:

@@ -17,7 +17,7 @@ from streams.clients.predict_client import PredictClient
 from streams.clients.promotion_client import PromotionClient
 from streams.config.settings import Settings
 from streams.roles import ROLES
-from tests.support.kafka.raw_batches import bomb, change_batch, packed
+from tests.support.kafka.raw_batches import bomb, change_batch, packed, undated
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import predictions_of, serve_model
 from tests.support.promotions.events import event
@@ -101,17 +101,18 @@ async def test_every_role_steps_over_a_batch_that_inflates_beyond_the_limit(
 async def test_what_other_clients_read_is_answered(
     topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """Bytes behind a gzip stream are ignored, as Kafka ignores them; behind an lz4 frame they are not."""
+    """Bytes behind a gzip stream are ignored, as Kafka ignores them; behind an lz4 frame they are not.
+
+    The deadline of a record without a timestamp counts from when it is read.
+    """
     settings = await topics(1, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
     model = await serve_model(database, tmp_path)
     worker = start_worker(settings)
     await worker.ready()
 
     def requests(*request_ids: str) -> list[bytes]:
-        return [
-            orjson.dumps({"request_id": each, "model_name": model, "user_id": "u", "input": {"x": 5}})
-            for each in request_ids
-        ]
+        request = {"model_name": model, "user_id": "u", "input": {"x": 5}, "deadline_ms": 60_000}
+        return [orjson.dumps({"request_id": each, **request}) for each in request_ids]
 
     async with (
         topic_log(settings.kafka_bootstrap, settings.topic_responses, settings.topic_dead_letters) as log,
@@ -122,10 +123,11 @@ async def test_what_other_clients_read_is_answered(
             topic, requests("a", "b", "c"), lambda raw: packed(raw, GZIP, lambda b: gzip.compress(b) + b"xx")
         )
         await send(topic, requests("d", "e"), lambda raw: packed(raw, LZ4, lambda b: lz4_encode(b) + b"xx"))
-        await send(topic, requests("behind"))
+        await send(topic, requests("behind"), undated)
         responses, letters = log.of(settings.topic_responses), log.of(settings.topic_dead_letters)
         await log.until(lambda: len(responses) == 4 and letters, "the responses and the dead letter")
     assert {orjson.loads(each.value)["request_id"] for each in responses} == {"a", "b", "c", "behind"}
+    assert all("error" not in orjson.loads(each.value) for each in responses)
     (letter,) = letters
     headers = dict(letter.headers)
     assert headers["headrace-source"] == f"{topic}/0/3".encode()

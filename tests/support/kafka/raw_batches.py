@@ -9,7 +9,7 @@ from aiokafka.record.util import calc_crc32c, encode_varint
 
 HEADER_BYTES = 61
 _ZSTD, _CHUNK_BYTES = 4, 1 << 20
-_LENGTH_AT, _CRC_AT, _ATTRIBUTES_AT = 8, 17, 21
+_LENGTH_AT, _CRC_AT, _ATTRIBUTES_AT, _TIMESTAMPS_AT = 8, 17, 21, 27
 
 
 def sealed(raw: bytes | bytearray) -> bytearray:
@@ -24,6 +24,13 @@ def packed(raw: bytes | bytearray, codec: int, pack: Callable[[bytes], bytes]) -
     """An uncompressed batch with its records as `pack` returns them, and the number of their codec."""
     batch = bytearray(raw[:HEADER_BYTES]) + pack(bytes(raw[HEADER_BYTES:]))
     struct.pack_into(">h", batch, _ATTRIBUTES_AT, codec)
+    return sealed(batch)
+
+
+def undated(raw: bytes | bytearray) -> bytearray:
+    """The batch without timestamps: Kafka has -1 in place of the first and of the largest one."""
+    batch = bytearray(raw)
+    struct.pack_into(">qq", batch, _TIMESTAMPS_AT, -1, -1)
     return sealed(batch)
 
 
