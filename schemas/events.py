@@ -57,7 +57,8 @@ class PredictRequest(WireModel):
     )
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
         default=None,
-        description="Time until the request expires, from the record's Kafka timestamp; absent = never.",
+        description="Time until the request expires, from the record's Kafka timestamp, or from when it is read "
+        "where it has none; absent = never.",
     )
 
 

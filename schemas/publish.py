@@ -39,9 +39,17 @@ _CARRIED = {
     "tracestate": "W3C Trace Context of the request, if it has one.",
     "kafka_correlationId": "The correlation id of the request, if it has one (Spring Kafka's ReplyingKafkaTemplate).",
 }
-_SOURCE = "TOPIC/PARTITION/OFFSET of the request; equal for a response that was written twice."
+_SOURCE = (
+    "TOPIC/PARTITION/OFFSET of the request. It and `headrace-topic-id` together are equal for a response that was "
+    "written twice, and for no other response."
+)
+_TOPIC_ID = (
+    "The id of the request's topic, as Kafka's tools show it: a topic that is deleted and created again has another "
+    "one. Absent with brokers before Kafka 3.1."
+)
 RESPONSE_HEADERS = {
     "headrace-source": _SOURCE,
+    "headrace-topic-id": _TOPIC_ID,
     "headrace-input-digest": "Hexadecimal digest of the canonical input, if the input is valid.",
     "content-type": "application/json",
     "headrace-omitted": "`key` when the request's key is too large for the topic; `key, headers, details` when that is not enough.",
@@ -49,6 +57,7 @@ RESPONSE_HEADERS = {
 }
 DEAD_LETTER_HEADERS = {
     "headrace-source": "TOPIC/PARTITION/OFFSET of the record.",
+    "headrace-topic-id": "The id of the record's topic, as in a response.",
     "headrace-last-offset": "The last offset of a batch that could not be read; `headrace-source` has its first one.",
     "headrace-error-code": "The error code of the response; MALFORMED_RECORD, UNREADABLE_BATCH, ABANDONED_RECORD or SKIPPED_RECORD when there was no response.",
     "headrace-error-message": "The error in words.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiokafka
+import structlog
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
@@ -27,6 +28,8 @@ from streams.kafka.memberships import Membership
 from streams.kafka.offset_tracker import Partition
 from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import TopicIdentity, is_other
+
+log = structlog.get_logger("streams.partitions")
 
 SESSION_TIMEOUT_SECONDS = 8
 HEARTBEAT_SECONDS = 2
@@ -105,7 +108,11 @@ class AiokafkaConsumer(Consumer):
         )
         await self._kafka.start()
         coordinator = self._kafka._coordinator
-        self.topics = TopicIdentity(self._kafka, self._on_out_of_range)
+        self.topics = TopicIdentity(
+            self._kafka._client,
+            on_recreated=coordinator.request_rejoin,
+            on_out_of_range=self._on_out_of_range,
+        )
         coordinator._do_commit_offsets = partial(_commit_once, coordinator._do_commit_offsets)
         await self._membership.open()
         coordinator._send_req = self._membership.noting(coordinator._send_req)
@@ -134,9 +141,11 @@ class AiokafkaConsumer(Consumer):
         assignment = self.kafka._subscription.subscription.assignment
         committed = await self.kafka._coordinator.fetch_committed_offsets(assignment.tps)
         metadata = {tp: decode_metadata(each.metadata) for tp, each in committed.items()}
-        await self.topics.learn(
+        recreated = await self.topics.learn(
             {tp.topic for tp in assignment.tps}, {tp.topic: each.topic_id for tp, each in metadata.items()}
         )
+        for topic in recreated:
+            log.warning("topic was created again; it is read from its beginning", **topic._asdict())
         taken_over = {}
         for tp, each in metadata.items():
             if not assignment.active:

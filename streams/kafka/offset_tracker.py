@@ -84,7 +84,7 @@ class Slice:
     their order, and `weight` is theirs. A slice that is set aside has `weight_aside` in place of it. `generation` is
     the consumer group's when the records were fetched, `received_at` is `time.monotonic()` in seconds, and `end` is the
     offset to read after the slice: larger than the last record's + 1 before a marker of a transaction. `attempt` is how
-    often the records were begun, with this time (`streams/kafka/attempt_ledger.py`).
+    often the records were begun, with this time (`streams/kafka/attempt_ledger.py`). `topic_id` is empty when it is not known.
     """
 
     __slots__ = (
@@ -99,6 +99,7 @@ class Slice:
         "partition",
         "received_at",
         "records",
+        "topic_id",
         "weight",
         "weight_aside",
     )
@@ -113,6 +114,7 @@ class Slice:
         limits: SliceLimits,
         next_offset: int = -1,
         attempt: int = 1,
+        topic_id: str = "",
     ) -> None:
         self.partition = partition
         self.records = records
@@ -123,7 +125,7 @@ class Slice:
         self.first_offset = records[0].offset
         self.end = max(next_offset, records[-1].offset + 1)
         self.acknowledged = False
-        self.attempt = attempt
+        self.attempt, self.topic_id = attempt, topic_id
         self._limits = limits
         self._unanswered: Callable[[], Iterable[int]] | None = None
         self._observers: list[Callable[[Slice, int], None]] = []

@@ -19,7 +19,8 @@ from streams.kafka.commit_metadata import CommitMetadata, decode_metadata, encod
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
 from streams.kafka.offset_tracker import Partition
 from streams.kafka.producer import open_producer
-from streams.kafka.stepping_over import place_headers
+from streams.kafka.record_source import source_headers
+from streams.kafka.stepping_over import reason_headers
 from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import is_other
 from streams.kafka.topic_ids import read_topic_ids
@@ -95,7 +96,7 @@ class RecordSkip:
         """Write a dead letter with the record's place and the reason; raises the errors of `kafka_errors`."""
         record, topic = self.record, self._settings.topic_dead_letters
         attempts = attempts_at(record.begun.begun, record.offset)
-        headers = place_headers(
+        headers = source_headers(record.partition, record.offset, record.begun.topic_id) + reason_headers(
             record.partition, record.offset, record.offset, SkippedRecordError(reason), attempts
         )
         async with open_producer(self._settings, topic, close_seconds=CLOSE_SECONDS) as producer:

@@ -15,12 +15,11 @@ from schemas.errors import (
 from streams.kafka.attempt_ledger import ATTEMPT_LIMIT
 from streams.kafka.batch_parsing import UnreadableBatch
 from streams.kafka.offset_tracker import Partition, Slice
+from streams.kafka.record_source import Headers, source_headers
 
 log = structlog.get_logger()
 
 MAX_REASON_BYTES = 1024
-
-Headers = list[tuple[str, bytes]]
 
 
 class StepOver:
@@ -58,19 +57,19 @@ class StepOver:
         )
         self.counts[error.code] += 1
         try:
-            await self._send(place_headers(partition, first_offset, last_offset, error, attempts))
+            place = source_headers(partition, first_offset, handled.topic_id)
+            await self._send(place + reason_headers(partition, first_offset, last_offset, error, attempts))
         except (SetupError, InvalidRequestError) as refused:
             # Without its topic a dead letter must not stop the records behind it; the log has its content.
             log.error("dead letter refused", topic=partition.topic, reason=str(refused))
 
 
-def place_headers(
+def reason_headers(
     partition: Partition, first_offset: int, last_offset: int, error: SteppedOverError, attempts: int
 ) -> Headers:
-    """PURE. The headers of a dead letter that stands for the records from `first_offset` to `last_offset`."""
+    """PURE. What a dead letter that stands for the records from `first_offset` to `last_offset` has beside its source."""
     reason = str(error).encode()[:MAX_REASON_BYTES]
     return [
-        ("headrace-source", f"{partition.topic}/{partition.partition}/{first_offset}".encode()),
         ("headrace-last-offset", str(last_offset).encode()),
         ("headrace-error-code", error.code.encode()),
         ("headrace-error-message", reason),

@@ -1,11 +1,15 @@
 # ruff: noqa: SLF001  # it fetches through the batch reader, as the transport does
-"""Reads the new records of a topic, for clients and live views: all partitions, without a group or commits."""
+"""Reads the new records of a topic, for clients and live views: all partitions, without a group or commits.
+
+A topic that is deleted and created again is read from its beginning, and so are partitions that are added to it.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import ConsumerStoppedError
@@ -18,6 +22,7 @@ from streams.kafka.batch_reader import BatchReader
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
 from streams.kafka.offset_tracker import Record
 from streams.kafka.stopping import stop_consumer
+from streams.kafka.topic_identity import RETRY_SECONDS, TopicIdentity
 
 # Not structlog, whose import costs each command of an operator time.
 log = logging.getLogger(__name__)
@@ -35,6 +40,21 @@ class Tail:
         self._topic = topic
         self._consumer = consumer
         self._reader = BatchReader(settings.batch_max_bytes, settings.fetch_max_bytes)
+        self._identity = TopicIdentity(
+            consumer._client, on_recreated=lambda: None, on_out_of_range=lambda *_: None
+        )
+        self._assignment: Any = None
+        self._next_offsets: dict[TopicPartition, int] = {}
+        """Where to read on after aiokafka made a new assignment, which has no positions; elsewhere at the beginning."""
+
+    async def start_at_end(self) -> None:
+        """Go to the end of each partition. Raises KafkaError, and TimeoutError when a partition has no leader."""
+        await self._identity.learn({self._topic}, {})
+        assignment = self._assigned()
+        if not await self._consumer.seek_to_end():
+            raise TimeoutError
+        self._next_offsets = {tp: await self._consumer.position(tp) for tp in assignment.tps}
+        self._assignment = assignment
 
     async def next_records(self, wait_ms: int = _WAIT_MS) -> list[Record]:
         """The available records, or the first ones that arrive within `wait_ms`; in order within each partition.
@@ -43,6 +63,9 @@ class Tail:
         """
         with kafka_errors(self._settings.kafka_bootstrap, self._topic):
             batches = await self._fetch(wait_ms / 1000)
+        self._next_offsets.update(
+            (partition, records[-1].offset + 1) for partition, records in batches.items()
+        )
         return [
             record
             for partition, records in batches.items()
@@ -59,11 +82,40 @@ class Tail:
         deadline = time.monotonic() + wait_seconds
         with consumer._subscription.fetch_context():
             while True:
+                await self._follow_assignment()
                 records = await self._reader.fetched_records(fetcher, (), None)
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
                     return records
-                await self._reader.wait(fetcher, remaining)
+                if self._identity.is_recreated(self._topic):
+                    await self._begin_anew()
+                elif consumer.assignment():
+                    await self._reader.wait(fetcher, remaining)
+                else:
+                    # The topic is gone. aiokafka itself would look for it after five minutes.
+                    await asyncio.sleep(RETRY_SECONDS)
+                    await consumer._client.force_metadata_update()
+
+    async def _follow_assignment(self) -> None:
+        """Read on where it was in a new assignment, and from the beginning of partitions that were not there."""
+        assignment = self._assigned()
+        if assignment is self._assignment:
+            return
+        for partition in assignment.tps & self._next_offsets.keys():
+            self._consumer.seek(partition, self._next_offsets[partition])
+        added = assignment.tps - self._next_offsets.keys()
+        if not added or await self._consumer.seek_to_beginning(*added):
+            self._assignment = assignment
+
+    async def _begin_anew(self) -> None:
+        """Read another topic of the name from its beginning."""
+        for _ in await self._identity.learn({self._topic}, {}):
+            log.warning("%s was created again; it is read from its beginning", self._topic)
+        await self._consumer._client.force_metadata_update()
+        self._assignment, self._next_offsets = None, {}
+
+    def _assigned(self) -> Any:
+        return self._consumer._subscription.subscription.assignment
 
 
 def _is_unreadable(record: Record, partition: TopicPartition) -> bool:
@@ -94,8 +146,8 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         with kafka_connection_errors(settings.kafka_bootstrap, topic):
             async with asyncio.timeout(CONNECT_SECONDS):
                 await consumer.start()
-                if not await consumer.seek_to_end():
-                    raise TimeoutError
-        yield Tail(settings, topic, consumer)
+                tail = Tail(settings, topic, consumer)
+                await tail.start_at_end()
+        yield tail
     finally:
         await stop_consumer(consumer)

@@ -151,6 +151,7 @@ class SliceConsumer(CommittingConsumer):
             limits=SliceLimits(options.slice_max_records, options.fetch_max_bytes),
             next_offset=self.position_after(tp, last.offset),
             attempt=self._ledger.attempt(Partition(*tp), first_offset(first)),
+            topic_id=self.topics.id_of(tp.topic),
         )
         self.offsets.track(fetched)
         fetched.on_lighter(self._free_slot)

@@ -10,11 +10,12 @@ import msgspec
 
 from registry.logged_predictions import LoggedPrediction
 from streams.kafka.offset_tracker import Record
+from streams.kafka.record_source import SOURCE
 
 _LARGEST_INT, _LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
 _LONGEST_TOPIC_NAME, _LONGEST_DIGEST = 249, 128
 _LARGEST_TIME_MS = 253_402_300_799_999
-_SOURCE, _DIGEST = "headrace-source", "headrace-input-digest"
+_DIGEST = "headrace-input-digest"
 _NUL = "\0"
 # The hashes of this many users are cached; computing one costs as much as decoding a response.
 _REMEMBERED_HASHES = 65_536
@@ -66,7 +67,7 @@ class RowReader:
             raise ValueError("it has both predictions and an error, or neither")
         source = digest = None
         for name, value in record.headers:
-            if name == _SOURCE:
+            if name == SOURCE:
                 source = value
             elif name == _DIGEST:
                 digest = value

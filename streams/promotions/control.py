@@ -23,14 +23,15 @@ from schemas.errors import RejectionCode
 from schemas.events import RouteHint
 from schemas.models import Action, PromotionError, PromotionEvent, PromotionResult
 from streams.kafka.offset_tracker import Record, Slice
+from streams.kafka.record_source import Headers, source_headers
 from streams.promotions.events import read_event
 
 log = structlog.get_logger()
 
 _ACTIONS = frozenset(Action)
 
-SendResult = Callable[[PromotionResult, Record, str], Awaitable[None]]
-"""Write the result for a record with this `headrace-source`; returns when the broker has it."""
+SendResult = Callable[[PromotionResult, Record, Headers], Awaitable[None]]
+"""Write the result for a record, with the headers that name it; returns when the broker has it."""
 
 
 class Control:
@@ -52,7 +53,6 @@ class Control:
 
     async def process(self, handled: Slice) -> None:
         """Decide the events of a slice in their order; returns when the broker has all results."""
-        topic, partition = handled.partition
         for record in handled.records:
             result = await self._result(record)
             # A rejected event may name any action; it must not create a metric label.
@@ -68,7 +68,8 @@ class Control:
                 actor=result.actor,
                 event_id=result.event_id,
             )
-            sending = [self._send_result(result, record, f"{topic}/{partition}/{record.offset}")]
+            source = source_headers(handled.partition, record.offset, handled.topic_id)
+            sending = [self._send_result(result, record, source)]
             if result.status == "applied":
                 sending.append(announce(self._hints, result))
             await asyncio.gather(*sending)

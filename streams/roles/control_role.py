@@ -15,6 +15,7 @@ from schemas.bounds import MAX_ID_CHARACTERS
 from schemas.models import PromotionResult
 from streams.config.security import redis_options
 from streams.kafka.offset_tracker import Record
+from streams.kafka.record_source import Headers
 from streams.kafka.topics import partition_counts
 from streams.prometheus.control_families import ControlMetrics
 from streams.promotions.control import Control
@@ -39,12 +40,12 @@ async def control_role(context: RoleContext) -> AsyncIterator[None]:
         in_order=True,
     )
 
-    async def send_result(result: PromotionResult, record: Record, source: str) -> None:
+    async def send_result(result: PromotionResult, record: Record, source: Headers) -> None:
         await consumer.send(
             settings.topic_promotion_results,
             result.model_dump_json().encode(),
             key=_key(result, record),
-            headers=[("headrace-source", source.encode())],
+            headers=source,
         )
 
     async with AsyncExitStack() as opened:

@@ -17,8 +17,9 @@ from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
 from streams.kafka.memberships import members_folder
+from streams.kafka.record_source import Headers
 from streams.kafka.slice_agent import SliceHandler, slice_agent
-from streams.kafka.stepping_over import Headers, StepOver
+from streams.kafka.stepping_over import StepOver
 from streams.process.background import OnFault
 from streams.process.http import Web
 from streams.process.watchdog import Progress, Watchdog

@@ -291,7 +291,9 @@ class Pipeline:
         options, partition = self._options, handled.partition.partition
         letters_partition = partition % options.dead_letter_partitions
         return Responder(
-            ResponseEncoder(handled.partition, stale=stale, attempt=handled.attempt),
+            ResponseEncoder(
+                handled.partition, stale=stale, attempt=handled.attempt, topic_id=handled.topic_id
+            ),
             OutputBatcher(self._output, options.responses, partition, RESPONSE_REDUCTIONS),
             OutputBatcher(self._output, options.dead_letters, letters_partition, DEAD_LETTER_REDUCTIONS),
             self._metrics,

@@ -7,10 +7,9 @@ import orjson
 from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.events import JsonObject
 from streams.kafka.offset_tracker import Partition, Record, Row
+from streams.kafka.record_source import SOURCE, TOPIC_ID, Headers, topic_id_headers
 from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion
-
-Headers = list[tuple[str, bytes]]
 
 CARRIED_HEADERS = frozenset({"traceparent", "tracestate", "kafka_correlationId"})
 """Headers of a request that its response has too."""
@@ -21,7 +20,8 @@ MAX_ERROR_HEADER_BYTES = 1024
 
 DEAD_LETTER_HEADERS = frozenset(
     {
-        "headrace-source",
+        SOURCE,
+        TOPIC_ID,
         "headrace-last-offset",
         "headrace-error-code",
         "headrace-error-message",
@@ -44,11 +44,12 @@ class ResponseEncoder:
     """Encodes the responses and dead letters of one slice.
 
     `stale` says whether the route table may be older than the registry. `attempt` is the number of this attempt at the
-    slice.
+    slice. `topic_id` is that of its topic, empty when it is not known.
     """
 
-    def __init__(self, partition: Partition, *, stale: bool, attempt: int) -> None:
+    def __init__(self, partition: Partition, *, stale: bool, attempt: int, topic_id: str = "") -> None:
         self._partition = partition
+        self._topic_id = topic_id_headers(topic_id)
         self._attempts = str(attempt).encode()
         self._stale = stale
         self._source_prefix = f"{partition.topic}/{partition.partition}/".encode()
@@ -80,12 +81,13 @@ class ResponseEncoder:
             common["fallback"] = True
         # The fields that all responses share, and the first name of the others, are encoded once.
         shared = orjson.dumps(common)[:-1] + b',"request_id":'
-        prefix, as_json = self._source_prefix, orjson.dumps
+        prefix, topic_id, as_json = self._source_prefix, self._topic_id, orjson.dumps
         rows: list[Row] = []
         for request, prediction in zip(requests, predictions, strict=True):
             record = request.record
             headers = [
-                ("headrace-source", b"%b%d" % (prefix, record.offset)),
+                (SOURCE, b"%b%d" % (prefix, record.offset)),
+                *topic_id,
                 ("headrace-input-digest", request.digest),
                 _CONTENT_TYPE,
             ]
@@ -122,7 +124,7 @@ class ResponseEncoder:
             "error": problem,
         }
         record = request.record
-        headers: Headers = [("headrace-source", self._source(record)), _CONTENT_TYPE]
+        headers: Headers = [*self._source(record), _CONTENT_TYPE]
         if request.digest:
             headers.append(("headrace-input-digest", request.digest))
         headers += _carried(record.headers)
@@ -139,7 +141,7 @@ class ResponseEncoder:
         message = str(error).encode()[:MAX_ERROR_HEADER_BYTES]
         headers: Headers = [
             *(header for header in record.headers if header[0] not in DEAD_LETTER_HEADERS),
-            ("headrace-source", self._source(record)),
+            *self._source(record),
             ("headrace-error-code", error.code.encode()),
             ("headrace-error-message", message),
             ("headrace-attempts", self._attempts),
@@ -153,8 +155,8 @@ class ResponseEncoder:
             headers.append(("headrace-model-version", request.model_version.encode()))
         return now_unix_ms, record.key, record.value, headers
 
-    def _source(self, record: Record) -> bytes:
-        return b"%b%d" % (self._source_prefix, record.offset)
+    def _source(self, record: Record) -> Headers:
+        return [(SOURCE, b"%b%d" % (self._source_prefix, record.offset)), *self._topic_id]
 
 
 def without_key(row: Row) -> Row:
@@ -180,7 +182,7 @@ def without_details(row: Row) -> Row:
         body = orjson.loads(value)
         code = body["error"]["code"]
     body["error"] = {"code": code, "message": "the response is too large for its topic; details omitted"}
-    kept = [header for header in headers if header[0] == "headrace-source"]
+    kept = [header for header in headers if header[0] in {SOURCE, TOPIC_ID}]
     return (
         timestamp_ms,
         None,

@@ -14,8 +14,9 @@ from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.faust_app import output_of, worker_app
 from streams.kafka.memberships import members_folder
 from streams.kafka.offset_tracker import Row, Slice
+from streams.kafka.record_source import Headers
 from streams.kafka.slice_agent import slice_agent
-from streams.kafka.stepping_over import Headers, StepOver
+from streams.kafka.stepping_over import StepOver
 from streams.serving.ports import Output
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics

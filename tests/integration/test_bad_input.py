@@ -170,9 +170,16 @@ def check_response(record: ConsumerRecord, case: Case, model: str, partition: in
         digest = dict(headers)["headrace-input-digest"]
         assert len(bytes.fromhex(digest.decode())) == 16
         headers.remove(("headrace-input-digest", digest))
+    headers.remove(("headrace-topic-id", topic_id_of(record)))
     assert sorted(headers) == sorted(
         [("headrace-source", source.encode()), ("content-type", b"application/json"), *case.carried]
     )
+
+
+def topic_id_of(record: ConsumerRecord) -> bytes:
+    topic_id: bytes = dict(record.headers)["headrace-topic-id"]
+    assert len(topic_id) == len("lkPnO4j0QXq3yCXqWd4uHg")
+    return topic_id
 
 
 def check_dead_letter(record: ConsumerRecord, case: Case, value: bytes | None, source: str) -> None:
@@ -194,6 +201,7 @@ def check_dead_letter(record: ConsumerRecord, case: Case, value: bytes | None, s
         assert added.pop("headrace-model-version") == case.version.encode()
     assert added == {
         "headrace-source": source.encode(),
+        "headrace-topic-id": topic_id_of(record),
         "headrace-error-code": case.dead.encode(),
         "headrace-attempts": b"1",
         "__connect.errors.topic": topic,

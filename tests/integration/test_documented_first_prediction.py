@@ -120,6 +120,12 @@ def _shown(record: ConsumerRecord, settings: Settings) -> JsonObject:
 
 
 def _timeless(record: JsonObject) -> JsonObject:
-    """The record without its id and latency."""
-    varying = {"request_id": "ID", "latency_ms": 0}
-    return {**record, "value": {name: varying.get(name, field) for name, field in record["value"].items()}}
+    """The record without its id and latency, and without the id of its topic."""
+    varying = {"request_id": "ID", "latency_ms": 0, "headrace-topic-id": "ID"}
+    return {
+        **record,
+        **{
+            part: {name: varying.get(name, field) for name, field in record[part].items()}
+            for part in ("headers", "value")
+        },
+    }

@@ -14,8 +14,9 @@ from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import WorkerApp, consumer_of, worker_app
 from streams.kafka.memberships import members_folder
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT, Record, Row, Slice
+from streams.kafka.record_source import Headers
 from streams.kafka.slice_agent import slice_agent
-from streams.kafka.stepping_over import Headers, StepOver
+from streams.kafka.stepping_over import StepOver
 from streams.kafka.transport import SliceConsumer
 from tests.support.deadline import DEADLINE_SECONDS, Signal, wait_until
 from tests.support.kafka.administration import commit_for, committed_offsets, delete_records, make_anew

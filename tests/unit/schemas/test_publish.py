@@ -150,6 +150,7 @@ def test_headers_are_those_of_the_contract() -> None:
     """Other tools read these header names."""
     assert set(RESPONSE_HEADERS) == {
         "headrace-source",
+        "headrace-topic-id",
         "headrace-input-digest",
         "headrace-omitted",
         "content-type",
@@ -161,6 +162,7 @@ def test_headers_are_those_of_the_contract() -> None:
     assert len(connect) == 5
     assert {name for name in DEAD_LETTER_HEADERS if name.startswith("headrace-")} == {
         "headrace-source",
+        "headrace-topic-id",
         "headrace-last-offset",
         "headrace-error-code",
         "headrace-error-message",

@@ -12,7 +12,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from streams.kafka import topic_identity
 from streams.kafka.fetch_by_id import FetchById
 from streams.kafka.offset_tracker import Partition
-from streams.kafka.topic_identity import TopicIdentity, is_other
+from streams.kafka.topic_identity import Recreated, TopicIdentity, is_other
 
 A, B = str(UUID(int=1)), str(UUID(int=2))
 OUT_OF_RANGE, UNKNOWN_TOPIC, UNKNOWN_TOPIC_ID = 1, 3, 100
@@ -27,13 +27,13 @@ class Cluster:
         self.fetch_error = 0
         self.sent: list[Any] = []
         self.rejoined = 0
-        client = SimpleNamespace(send=self._answer, get_random_node=lambda: 1)
-        kafka: Any = SimpleNamespace(
-            _client=client, _coordinator=SimpleNamespace(request_rejoin=self._rejoin)
-        )
-        self.client: Any = client
+        self.client: Any = SimpleNamespace(send=self._answer, get_random_node=lambda: 1)
         self.out_of_range: list[tuple[Partition, int]] = []
-        self.topics = TopicIdentity(kafka, lambda *place: self.out_of_range.append(place))
+        self.topics = TopicIdentity(
+            self.client,
+            on_recreated=self._rejoin,
+            on_out_of_range=lambda *place: self.out_of_range.append(place),
+        )
 
     def _rejoin(self) -> None:
         self.rejoined += 1
@@ -140,7 +140,7 @@ async def test_a_topic_that_is_there_is_no_other() -> None:
 async def test_offsets_of_another_topic_are_noticed() -> None:
     """By a worker that has never read the old one."""
     cluster = Cluster(B)
-    await cluster.topics.learn({"t"}, {"t": A})
+    assert await cluster.topics.learn({"t"}, {"t": A}) == [Recreated("t", B, A)]
     assert cluster.topics.recreated_total == {"t": 1}
 
 

@@ -26,7 +26,10 @@ from streams.serving.response_encoding import (
 from tests.support.models.served_versions import RecordingBackend, record_of, served_version
 
 VERSION = served_version("m", "v1", RecordingBackend())
-ENCODER = ResponseEncoder(Partition("requests", 3), stale=True, attempt=2)
+TOPIC_ID = "9643e73b-88f4-417a-b7c8-25ea59de2e1e"
+ENCODER = ResponseEncoder(Partition("requests", 3), stale=True, attempt=2, topic_id=TOPIC_ID)
+# As `kafka-topics.sh --describe` shows it.
+SHOWN_TOPIC_ID = b"lkPnO4j0QXq3yCXqWd4uHg"
 NOW = 1_700_000_000_000
 
 
@@ -63,6 +66,7 @@ def test_predictions_are_responses_of_the_contract(ids: Sequence[tuple[str, str]
         assert (timestamp, key) == (NOW, b"u")
         assert dict(headers) == {
             "headrace-source": b"requests/3/7",
+            "headrace-topic-id": SHOWN_TOPIC_ID,
             "headrace-input-digest": b"0" * 32,
             "content-type": b"application/json",
         }
@@ -88,7 +92,7 @@ def test_an_error_has_its_details() -> None:
     assert response.error is not None
     assert (response.error.code, response.error.message) == ("INVALID_INPUT", "no")
     assert [detail.path for detail in response.error.details] == ["/x"]
-    assert dict(headers).keys() == {"headrace-source", "content-type"}
+    assert dict(headers).keys() == {"headrace-source", "headrace-topic-id", "content-type"}
 
 
 @pytest.mark.parametrize("error", [BackendFailedError("é" * 2000), MalformedRecordError("é" * 2000)])
@@ -100,6 +104,7 @@ def test_a_dead_letter_keeps_the_record(error: AnswerError | MalformedRecordErro
     assert headers[:2] == [("mine", b"1"), ("none", None)]
     added = dict(headers[2:])
     assert added["headrace-source"] == b"requests/3/7"
+    assert added["headrace-topic-id"] == SHOWN_TOPIC_ID
     assert added["headrace-error-code"] == error.code.encode()
     assert len(added["headrace-error-message"]) == MAX_ERROR_HEADER_BYTES
     assert added["headrace-model-version"] == b"v1"
@@ -186,6 +191,7 @@ def test_a_response_is_reduced_whatever_its_predictions_are(prediction: bytes) -
     assert response.cached is False
     assert dict(headers) == {
         "headrace-source": b"requests/3/7",
+        "headrace-topic-id": SHOWN_TOPIC_ID,
         "content-type": b"application/json",
         "headrace-omitted": b"key, headers, details",
     }
@@ -201,7 +207,7 @@ def test_an_error_is_reduced_to_its_code() -> None:
     assert response.error is not None
     assert (key, response.request_id, response.error.code) == (None, "r", "INVALID_INPUT")
     assert (len(value) < 1000, response.error.details) == (True, [])
-    assert len(dict(headers)) == len(headers) == 3
+    assert len(dict(headers)) == len(headers) == 4
 
 
 def test_what_is_left_out_of_a_row_that_is_too_large() -> None:
