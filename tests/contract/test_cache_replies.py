@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import hiredis
 import pytest
 
 from tests.support.deadline import DEADLINE_SECONDS
 from workers.cache import availability
+from workers.cache.bounded_replies import MAX_REPLY_BYTES
 from workers.cache.redis_cache import PredictionCache
 from workers.cache.sealing import Sealer
 
 NAMESPACE = b"n:"
 SECRET = bytes(32)
+VALUE_BYTES, PART_BYTES = 512 << 20, 1 << 20
 Command = list[bytes]
 # A reply in RESP; None never answers, and b"" closes the connection.
 Script = Callable[[Command], bytes | None]
@@ -132,6 +134,62 @@ async def test_older_servers_get_a_script() -> None:
             await cache.set_many([(b"k", b"v")], ttl_seconds=300)
     assert [command[0] for command in commands] == [b"MSETEX", b"EVALSHA", b"EVAL", b"EVALSHA"]
     assert commands[-1][2:] == [b"1", b"n:k", *Sealer(SECRET).seal([b"k"], [b"v"]), b"300"]
+
+
+def bulk(size_bytes: int) -> bytes:
+    return b"$%d\r\n%b\r\n" % (size_bytes, bytes(size_bytes))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(b"*2\r\n" + bulk(17 << 20) * 2, id="large together"),
+        pytest.param(b"*2\r\n:1\r\n*1\r\n:2\r\n", id="other types"),
+        pytest.param(b"*1\r\n$-1\r\n", id="too few values"),
+        pytest.param(b"*3\r\n" + b"$-1\r\n" * 3, id="too many values"),
+        pytest.param(b":7\r\n", id="no values"),
+    ],
+)
+async def test_replies_that_no_cache_has_are_misses(reply: bytes) -> None:
+    """They are counted, and the cache stays in use."""
+    (sealed,) = Sealer(SECRET).seal([b"good"], [b"v"])
+    assert sealed is not None
+
+    def script(command: Command) -> bytes:
+        return b"*1\r\n$%d\r\n%b\r\n" % (len(sealed), sealed) if command[1:] == [b"n:good"] else reply
+
+    async with asyncio.timeout(DEADLINE_SECONDS), scripted_cache(script) as cache:
+        assert await cache.get_many([b"one", b"two"]) == [None, None]
+        assert (cache.available, cache.rejected_values) == (True, 2)
+        assert await cache.get_many([b"good"]) == [b"v"]
+
+
+async def test_memory_is_not_taken_for_one_value_of_half_a_gigabyte() -> None:
+    """The connection is closed while the server still sends."""
+    sent_bytes = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent_bytes
+        while b"MGET" not in await reader.read(65536):
+            writer.write(b"+OK\r\n" * 2)
+        writer.write(b"*1\r\n$%d\r\n" % VALUE_BYTES)
+        with suppress(ConnectionError):
+            while sent_bytes < VALUE_BYTES:
+                writer.write(bytes(PART_BYTES))
+                await writer.drain()
+                sent_bytes += PART_BYTES
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with asyncio.timeout(DEADLINE_SECONDS), server:
+        host, port = server.sockets[0].getsockname()
+        cache = PredictionCache(
+            f"redis://{host}:{port}", namespace=NAMESPACE, secret=SECRET, timeout_seconds=DEADLINE_SECONDS
+        )
+        assert await cache.get_many([b"k"]) == [None]
+        await cache.close()
+    # And what the sockets hold.
+    assert sent_bytes < 2 * MAX_REPLY_BYTES
 
 
 async def test_a_server_of_another_protocol_makes_the_cache_unavailable() -> None:

@@ -1,7 +1,7 @@
 """The private names of libraries that the code uses.
 
 Those of faust-streaming and aiokafka are used by `streams/kafka/`, those of httpx and httpcore by
-`workers/network/connections.py`. When a test fails after an upgrade, check that code against the new release
+`workers/network/connections.py`, those of redis-py by `workers/cache/bounded_replies.py`. When a test fails after an upgrade, check that code against the new release
 before changing the pin.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import aiokafka
 import httpcore
 import httpx
+import redis.asyncio.connection
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -42,6 +43,15 @@ def test_partitions_compare_across_libraries() -> None:
     """Our, Faust's and aiokafka's topic-partitions are equal and hash alike: they share dicts."""
     held: dict[Any, str] = {Partition("t", 1): "ours"}
     assert held[TP("t", 1)] == held[TopicPartition("t", 1)] == "ours"
+
+
+def test_redis_replies_come_through_what_is_overridden() -> None:
+    """The parser of a connection reads by `read_from_socket`, from `_stream`, into `_reader`."""
+    parser: Any = redis.asyncio.connection.DefaultParser
+    assert "await self.read_from_socket()" in source(parser.read_response)
+    reading = source(parser.read_from_socket)
+    assert "await self._stream.read(self._read_size)" in reading
+    assert "self._reader.feed(buffer)" in reading
 
 
 def test_faust_fetches_through_what_is_overridden() -> None:

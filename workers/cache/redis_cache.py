@@ -3,7 +3,8 @@
 Keys and values are the caller's bytes. In Redis each key begins with the namespace of the installation:
 `headrace:{installation}:pred:{model}:{version}:{spec digest}:{input digest}` has a tag of 16 bytes and the
 predictions as JSON. Redis is shared: a value that is too large or whose tag is wrong (`sealing.py`) is a
-miss, and the prediction that is made for it overwrites it.
+miss, and the prediction that is made for it overwrites it. So are all values of a reply that is too large as a whole
+(`bounded_replies.py`), or is none.
 
 No call raises. When Redis is down or hangs, the first call to fail waits one timeout; its failure ends
 all other waiting calls, and predictions continue without the cache. Then at most one read a second is
@@ -31,6 +32,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from schemas.errors import CacheUnavailableError, SetupError
 from workers.cache.availability import Availability, CacheEvent, CacheState, advance
+from workers.cache.bounded_replies import BoundedParser, ReplyTooLargeError
 from workers.cache.sealing import Sealer
 
 log = structlog.get_logger()
@@ -95,7 +97,11 @@ class PredictionCache:
             with suppress(CacheUnavailableError):
                 sealed = await self._guarded(self._read(keys))
                 self._advance(CacheEvent.READ_ANSWERED)
-                values = self._sealer.unseal(keys, sealed, MAX_VALUE_BYTES)
+                try:
+                    values = self._sealer.unseal(keys, sealed, MAX_VALUE_BYTES)
+                except (TypeError, ValueError):
+                    # Another number of values, or other types.
+                    values, sealed = [None] * len(keys), []
                 if rejected := values.count(None) - sealed.count(None):
                     self._count_rejected(rejected)
                 return values
@@ -192,7 +198,10 @@ class PredictionCache:
                 log.info("prediction cache accepts writes again")
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._command((b"MGET", *map(self._namespace.__add__, keys)))
+        """What Redis has; no values when it sends too much."""
+        values: list[bytes | None] = []
+        with suppress(ReplyTooLargeError):
+            values = await self._command((b"MGET", *map(self._namespace.__add__, keys)))
         return values
 
     async def _write(self, items: Sequence[tuple[bytes, bytes]], ttl: bytes) -> str | None:
@@ -247,6 +256,7 @@ def _pool(redis_url: str, timeout_seconds: float, connection_options: Mapping[st
             **parse_url(redis_url),
             **connection_options,
             "protocol": 2,
+            "parser_class": BoundedParser,
             "decode_responses": False,
             "retry": Retry(NoBackoff(), 0),
             # `_guarded` bounds a call as a whole, including the connection; a timeout for each step
