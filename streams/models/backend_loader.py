@@ -12,6 +12,7 @@ from workers.artifacts.store import Progress
 from workers.backends.factory import remote_backend
 from workers.backends.onnx import OnnxBackend
 from workers.backends.port import Backend, DescribedBackend
+from workers.backends.response_room import ResponseRoom
 
 
 class BackendLoader:
@@ -31,6 +32,7 @@ class BackendLoader:
         self._artifacts = artifact_store(settings)
         self._on_progress = on_progress
         self._asks_source = asks_source
+        self._room = ResponseRoom()
 
     async def __call__(
         self,
@@ -56,7 +58,7 @@ class BackendLoader:
                     )
         if begin is not None:
             await begin()
-        return remote_backend(spec, self._outbound)
+        return remote_backend(spec, self._outbound, self._room)
 
 
 async def warm(backend: Backend, *, timeout_seconds: float) -> None:

@@ -122,8 +122,12 @@ class Webhook:
                     )
                 )
             try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    status = (await client.post(self._url, json=body)).status_code
+                # The answer's body says nothing, and may be of any size: it is not read.
+                async with (
+                    asyncio.timeout(CALL_SECONDS),
+                    client.stream("POST", self._url, json=body) as answer,
+                ):
+                    status = answer.status_code
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 # The text of the error may contain the URL.
                 failure = type(error).__name__

@@ -19,6 +19,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # Event streams to a browser never end by themselves and must not delay the end of the process.
 SHUTDOWN_SECONDS = 0.5
 
+# The largest body is a promotion from the live page. A larger one is answered with 413.
+MAX_BODY_BYTES = 64 * 1024
+
 NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -86,7 +89,7 @@ class Web:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[web.AppRunner]:
-        app = web.Application()
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
         app.on_response_prepare.append(_harden)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)

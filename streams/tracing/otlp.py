@@ -75,7 +75,9 @@ class OtlpExporter(SpanExporter):
     def _post(self, body: bytes) -> tuple[str, bool]:
         """Post once; returns the reason of a failure, "" on success, and whether a retry is allowed."""
         try:
-            status = self._client.post(self._url, content=body).status_code
+            # The answer's body says nothing, and may be of any size: it is not read.
+            with self._client.stream("POST", self._url, content=body) as answer:
+                status = answer.status_code
         except httpx.HTTPError as error:
             return str(error) or type(error).__name__, True
         except RuntimeError as error:

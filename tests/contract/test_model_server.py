@@ -19,7 +19,10 @@ from tests.support.servers.http_server import (
     doubled,
     http_server,
 )
+from workers.backends.response_room import ResponseRoom
 from workers.calls.dispatch import Dispatcher
+
+ROOM_BYTES, LARGE_BYTES, PART_BYTES = 8 << 20, 16 << 20, 1 << 18
 
 
 async def test_a_long_error_is_cut() -> None:
@@ -69,6 +72,29 @@ async def test_an_answer_that_is_too_big_is_not_read_to_its_end(told: bool) -> N
         with pytest.raises(BackendFailedError, match="more than 1000000 bytes"):
             await infer(backend)
         assert await infer(backend) == [2, 4]
+
+
+async def test_responses_of_all_servers_together_are_bounded() -> None:
+    """Large ones arrive in turns, and each call has its prediction."""
+    room = ResponseRoom(ROOM_BYTES)
+    unread = most = 0
+
+    async def handle(request: HttpRequest, writer: StreamWriter) -> None:
+        nonlocal unread, most
+        content = answer(doubled(request) | {"padding": " " * LARGE_BYTES})
+        for start in range(0, len(content), PART_BYTES):
+            part = content[start : start + PART_BYTES]
+            writer.write(part)
+            await writer.drain()
+            unread += len(part)
+            most = max(most, unread)
+        unread -= len(content)
+
+    async with served(handle, room=room) as one, served(handle, room=room) as two:
+        results = await asyncio.gather(*(infer(backend) for backend in (one, two) * 8))
+    assert results == [[2, 4]] * 16
+    # What the sockets of the waiting ones hold.
+    assert ROOM_BYTES < most < 8 * LARGE_BYTES
 
 
 async def test_a_hang_after_the_headers_ends_in_time() -> None:

@@ -20,7 +20,7 @@ from streams.tracing import provider as tracing
 from streams.tracing.otlp import OtlpExporter
 from streams.tracing.spans import MAX_LINKS
 from tests.support.deadline import DEADLINE_SECONDS, deadline
-from tests.support.servers.http_server import HttpRequest, http_server
+from tests.support.servers.http_server import ENDLESS_BYTES, HttpRequest, http_server, write_endless
 from tests.support.servers.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.support.stack.certificates import Certificates
 from tests.support.worker.pipeline_harness import slice_of
@@ -157,6 +157,21 @@ async def test_what_is_under_way_at_the_end_is_given_up(
             exporter.shutdown()
             assert await exporting is SpanExportResult.FAILURE
     assert [line["reason"] for line in logs] == ["not accepted before the process ended"]
+
+
+async def test_an_answer_without_end_is_an_answer(span: ReadableSpan) -> None:
+    """Its body is not read."""
+    written = asyncio.get_running_loop().create_future()
+
+    async def serve(_: HttpRequest, writer: asyncio.StreamWriter) -> bool:
+        written.set_result(await write_endless(writer))
+        return False
+
+    async with http_server(serve) as url:
+        assert await exported(url, span) is SpanExportResult.SUCCESS
+        async with deadline("the end of the connection"):
+            # What the sockets hold.
+            assert await written < ENDLESS_BYTES // 10
 
 
 async def test_memory_is_bounded_and_the_end_waits_for_no_export(monkeypatch: pytest.MonkeyPatch) -> None:

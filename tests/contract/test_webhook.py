@@ -19,7 +19,7 @@ from streams.monitoring import webhook as module
 from streams.monitoring.webhook import ENDS_AFTER, MAX_TRIES, MAX_WAITING, Webhook, as_alertmanager
 from streams.roles import monitor_role as role
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.servers.http_server import HttpRequest, answer, http_server
+from tests.support.servers.http_server import ENDLESS_BYTES, HttpRequest, answer, http_server, write_endless
 from tests.support.stack.certificates import Certificates
 from workers.network import connections
 
@@ -135,6 +135,30 @@ def test_an_entry_is_as_alertmanager_takes_it() -> None:
     assert "startsAt" not in resolved
     everybody = as_alertmanager(FIRED.model_copy(update={"model_name": "", "model_version": ""}), AT)
     assert set(everybody["labels"]) == {"alertname", "rule", "scope", "source", "severity"}
+
+
+async def test_an_answer_without_end_is_an_answer() -> None:
+    """Its body is not read, and the alert is not sent again."""
+    written: list[int] = []
+    receiver = Receiver()
+
+    async def serve(request: HttpRequest, writer: asyncio.StreamWriter) -> bool | None:
+        if not written:
+            receiver.note(request)
+            written.append(await write_endless(writer))
+            return False
+        await receiver.serve(request, writer)
+        return None
+
+    async with http_server(serve) as url, telling(url) as webhook:
+        webhook.enqueue(RESOLVED)
+        await receiver.until(1)
+        webhook.enqueue(FIRED)
+        await receiver.until(2)
+    # What the sockets hold.
+    assert written[0] < ENDLESS_BYTES // 10
+    assert ["endsAt" in each[0] and "startsAt" in each[0] for each in receiver.told] == [False, True]
+    assert [len(each) for each in receiver.told] == [1, 1]
 
 
 async def test_it_is_told_again_until_the_receiver_takes_it() -> None:

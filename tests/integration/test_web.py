@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from schemas.errors import SetupError
-from streams.process.http import Web
+from streams.process.http import MAX_BODY_BYTES, Web
 from streams.process.http_forwarding import forwarded
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
@@ -102,6 +102,28 @@ async def test_other_paths_are_answered_by_another_process(tmp_path: Path) -> No
             assert answer.headers["X-Host"] == "name.example:80"
             assert answer.headers["X-Path"] == "/echo?a=%20b"
             assert answer.headers.get_list("Server") == ["headrace"]
+
+
+async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    """Also by the process that passes it on."""
+    socket_path = str(tmp_path / "other.sock")
+
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    other, shown = Web(), Web()
+    other.post("/far", read)
+    shown.post("/near", read)
+    shown.other_paths(lambda request: forwarded(request, socket_path))
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        other.serving_on(socket_path),
+        shown.serving("127.0.0.1", 0) as port,
+        httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        for path in ("/near", "/far"):
+            assert (await client.post(path, content=bytes(MAX_BODY_BYTES))).text == str(MAX_BODY_BYTES)
+            assert (await client.post(path, content=bytes(MAX_BODY_BYTES + 1))).status_code == 413
 
 
 async def test_a_worker_is_ready_when_its_role_is(

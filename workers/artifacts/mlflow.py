@@ -28,7 +28,8 @@ from workers.network.endpoints import Outbound
 _URI = re.compile(r"mlflow:/([^/:]+)/([0-9]+)")
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Some 30 ms of parsing.
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _ANSWER_SECONDS = 30.0
 _DENIED = "see HEADRACE_MLFLOW_TOKEN, or HEADRACE_MLFLOW_USERNAME and HEADRACE_MLFLOW_PASSWORD"
 # The operator configured the server, so it may have any address.

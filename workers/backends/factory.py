@@ -9,6 +9,7 @@ from schemas.models import Framework, ModelSpec
 from workers.backends.model_server import ModelServer
 from workers.backends.open_inference import OpenInferenceBackend
 from workers.backends.port import DescribedBackend
+from workers.backends.response_room import ResponseRoom
 from workers.backends.tensorflow import TensorflowBackend
 from workers.backends.tensors import declared
 from workers.backends.torchserve import FAULTS, TorchServeBackend
@@ -22,8 +23,8 @@ _PATHS = {
 }
 
 
-def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
-    """The backend that calls the model server of a version.
+def remote_backend(spec: ModelSpec, outbound: Outbound, room: ResponseRoom | None = None) -> DescribedBackend:
+    """The backend that calls the model server of a version; `room` is what all servers of the process share.
 
     Raises ArtifactError when its endpoint is not allowed, SetupError when the settings of allowed hosts are
     invalid.
@@ -34,6 +35,7 @@ def remote_backend(spec: ModelSpec, outbound: Outbound) -> DescribedBackend:
         calls_in_flight=spec.server.max_calls,
         connect_timeout_seconds=spec.server.connect_timeout_ms / 1000,
         faults=FAULTS if spec.framework is Framework.TORCHSERVE else (),
+        room=room,
     )
     mapping = spec.mapping
     outputs = None if mapping is None else mapping.outputs

@@ -27,6 +27,7 @@ from schemas.errors import (
     BackendUnavailableError,
     UnavailableError,
 )
+from workers.backends.response_room import ResponseRoom
 from workers.backends.responses import OK, describe_response, error_of_response, is_busy
 from workers.network.connections import new_client
 from workers.network.endpoints import Outbound
@@ -51,7 +52,8 @@ TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers"
 class ModelServer:
     """A model server at an allowed endpoint; raises ArtifactError and SetupError for others.
 
-    `faults` are statuses by which this server reports a fault of the model: they are not retried.
+    `faults` are statuses by which this server reports a fault of the model: they are not retried. `room` is what the
+    responses of all servers of the process share.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ModelServer:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         connect_timeout_seconds: float | None = None,
         faults: Collection[int] = (),
+        room: ResponseRoom | None = None,
     ) -> None:
         self.url = outbound.check(endpoint)
         try:
@@ -76,6 +79,7 @@ class ModelServer:
         self._max_response_bytes = max_response_bytes
         self._connect_timeout_seconds = connect_timeout_seconds
         self._faults = faults
+        self._room = room or ResponseRoom()
         self._slots = asyncio.Semaphore(calls_in_flight)
         self._idle: list[httpx.AsyncClient] = []
         self._budget = RetryBudget()
@@ -220,13 +224,17 @@ class ModelServer:
         if int(response.headers.get("content-length", 0)) > limit:
             raise BackendTooLargeError(too_large)
         body = bytearray()
+        arrival = self._room.arrival()
         try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > limit:
                     raise BackendTooLargeError(too_large)
+                await arrival.enter(len(chunk))
         except httpx.HTTPError as error:
             raise BackendBrokenError(f"the model server broke off its response: {_brief(error)}") from None
+        finally:
+            arrival.leave()
         return bytes(body)
 
     async def _new_client(self) -> httpx.AsyncClient:

@@ -94,6 +94,21 @@ def answer(body: Any, status: int = 200, headers: str = "") -> bytes:
     return head.encode() + content
 
 
+ENDLESS_BYTES, _PART_BYTES = 1 << 30, 1 << 20
+
+
+async def write_endless(writer: asyncio.StreamWriter) -> int:
+    """Write a response of a gigabyte until the client closes the connection; the bytes that were written then."""
+    writer.write(b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n\r\n" % ENDLESS_BYTES)
+    written = 0
+    with suppress(ConnectionError):
+        while written < ENDLESS_BYTES:
+            writer.write(bytes(_PART_BYTES))
+            await writer.drain()
+            written += _PART_BYTES
+    return written
+
+
 METADATA = {
     "name": "doubler",
     "platform": "test",
