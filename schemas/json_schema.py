@@ -1,5 +1,6 @@
 """JSON Schema 2020-12 as versions declare it: compiled once, and never fetched from another place."""
 
+import math
 from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import jsonschema_rs
 
 from schemas.events import ErrorDetail, JsonObject
-from schemas.schema_limits import is_slow, pattern_options, with_bounded_patterns
+from schemas.schema_limits import MAX_SLOW_CHARACTERS, is_slow, pattern_options, with_bounded_patterns
 from schemas.validation import json_pointer
 
 MAX_DETAILS = 10
@@ -26,10 +27,20 @@ MAX_BACKTRACKING = 100_000
 
 # Some 100 ms of work.
 MAX_SLOW_VALUES = 20_000
+# Of the squares of lengths: a look-around is tried at each character. Some 20 ms of work.
+MAX_SLOW_WORK = 2_500_000
 
 TOO_MANY = (
     f"it has more than {MAX_SLOW_VALUES} values, for a schema that has multipleOf with a fraction, or arrays or objects "
     "in enum or const"
+)
+TOO_LONG_NAME = (
+    f"a name in it has more than {MAX_SLOW_CHARACTERS} characters, for a schema with a pattern that is not matched in "
+    "linear time; register a version without look-arounds and back-references"
+)
+TOO_MUCH_TEXT = (
+    "it has too much text for a schema with a pattern that is not matched in linear time; register a version without "
+    "look-arounds and back-references"
 )
 BEYOND = "the fault is not among the first values, which alone are explained"
 OMITTED = "details are omitted: too much of this slice is invalid"
@@ -52,19 +63,24 @@ def compile_schema(schema: JsonObject) -> Validator:
 
     No validation takes long: see `schema_limits.py`. A schema that is slow for each value takes `MAX_SLOW_VALUES`.
     Patterns are matched in linear time. Those that cannot be, of versions that were registered before such patterns
-    were refused, hold for strings up to a length.
+    were refused, hold for strings and names up to a length, and for so much text of each value.
 
     Raises ValueError, whose message is for the author of the schema.
     """
+    has_slow_patterns = False
     try:
         validator = _compile(schema, pattern_options(schema))
     except ValueError:
+        has_slow_patterns = True
         slower = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKING)
         try:
             validator = _compile(with_bounded_patterns(schema), slower)
         except ValueError as error:
             raise ValueError(str(error).split("\n", 1)[0]) from None
-    return FewValues(validator) if is_slow(schema) else validator
+    max_values = MAX_SLOW_VALUES if is_slow(schema) else math.inf
+    if not has_slow_patterns and max_values == math.inf:
+        return validator
+    return BoundedWork(validator, max_values=max_values, has_slow_patterns=has_slow_patterns)
 
 
 def _compile(
@@ -76,30 +92,47 @@ def _compile(
     return validator
 
 
-class FewValues:
-    """A validator that takes values with at most `MAX_SLOW_VALUES` values in them."""
+class BoundedWork:
+    """A validator that refuses values for which it would take long.
 
-    def __init__(self, validator: Validator) -> None:
+    They have more than `max_values` values in them, or more text than patterns that are not linear may read.
+    """
+
+    def __init__(self, validator: Validator, *, max_values: float, has_slow_patterns: bool) -> None:
         self._validator = validator
+        self._max_values = max_values
+        self._has_slow_patterns = has_slow_patterns
         self.iter_errors = validator.iter_errors
         self.validate = validator.validate
 
     def is_valid(self, instance: Any) -> bool:
-        """False for an instance with too many values too."""
-        return self.takes(instance) and self._validator.is_valid(instance)
+        """False for an instance that is too large too."""
+        return not self.refusal(instance) and self._validator.is_valid(instance)
 
-    def takes(self, instance: Any) -> bool:
-        """Whether an instance has few values."""
-        left = MAX_SLOW_VALUES
+    def refusal(self, instance: Any) -> str:
+        """Why an instance is not validated; empty when it is."""
+        values, work, counts_text = self._max_values, MAX_SLOW_WORK, self._has_slow_patterns
         waiting = [instance]
         while waiting:
             value = waiting.pop()
             if isinstance(value, list | dict):
-                left -= len(value)
-                if left < 0:
-                    return False
-                waiting += value.values() if isinstance(value, dict) else value
-        return True
+                values -= len(value)
+                if values < 0:
+                    return TOO_MANY
+                if isinstance(value, dict):
+                    if counts_text:
+                        waiting += value
+                        if max(map(len, value), default=0) > MAX_SLOW_CHARACTERS:
+                            return TOO_LONG_NAME
+                    waiting += value.values()
+                else:
+                    waiting += value
+            elif counts_text and isinstance(value, str) and len(value) <= MAX_SLOW_CHARACTERS:
+                # Patterns do not read longer ones.
+                work -= len(value) ** 2
+                if work < 0:
+                    return TOO_MUCH_TEXT
+        return ""
 
 
 class Explanations:
@@ -137,8 +170,8 @@ def type_errors(validator: Validator, value: Any) -> list[ErrorDetail]:
 
 
 def _explain(validator: Validator, value: Any, copy: "CutCopy") -> list[ErrorDetail]:
-    if isinstance(validator, FewValues) and not validator.takes(value):
-        return [ErrorDetail(path="", message=TOO_MANY)]
+    if isinstance(validator, BoundedWork) and (refusal := validator.refusal(value)):
+        return [ErrorDetail(path="", message=refusal)]
     errors = (error for error in validator.iter_errors(copy.value) if copy.is_error_of_original(error))
     if found := [_detail(error) for error in islice(errors, MAX_DETAILS)]:
         return found

@@ -2,7 +2,8 @@
 
 A validation holds the interpreter, so it must be short for any value. Patterns are matched by an engine whose time is
 linear in the length of the string. It has no look-arounds and no back-references: with those, 100 KB of text can take
-minutes. A version that was registered with one keeps it, for strings of at most `MAX_SLOW_CHARACTERS`.
+minutes. A version that was registered with one keeps it, for strings and names of at most `MAX_SLOW_CHARACTERS`. A
+version that was registered with a schema that is too large is not loaded.
 """
 
 import re
@@ -23,7 +24,7 @@ MAX_COMPOSITE_MEMBERS = 16
 # All patterns of a schema, as they are compiled; one may have 10 MiB.
 _PATTERNS_BYTES = 32 * 1024 * 1024
 _PATTERN_BYTES = 10 * 1024 * 1024
-MAX_SLOW_CHARACTERS = 2000
+MAX_SLOW_CHARACTERS = 500
 
 # Keywords with a schema, with a list of schemas, and with an object of schemas.
 _SCHEMA = frozenset(
@@ -40,6 +41,13 @@ _NOT_LINEAR = re.compile(r"\(\?<?[=!]|\\[1-9k]")
 
 def check_limits(schema: JsonObject) -> None:
     """Raise ValueError for a schema that may be slow to validate; the message says how to write it."""
+    check_size(schema)
+    for pattern in slow_patterns(schema):
+        raise ValueError(f"pattern {pattern!r} {_remedy(pattern)}")
+
+
+def check_size(schema: JsonObject) -> None:
+    """Raise ValueError for a schema that is too large to validate each value in little time."""
     size_bytes = len(canonical(schema))
     if size_bytes > MAX_SCHEMA_BYTES:
         raise ValueError(f"it has {size_bytes} bytes, and at most {MAX_SCHEMA_BYTES} are taken")
@@ -56,8 +64,6 @@ def check_limits(schema: JsonObject) -> None:
                     f"an enum has {composite} arrays and objects, and at most {MAX_COMPOSITE_MEMBERS} are taken; "
                     "describe them by properties or items"
                 )
-    for pattern in slow_patterns(schema):
-        raise ValueError(f"pattern {pattern!r} {_remedy(pattern)}")
 
 
 def subschemas(schema: JsonObject) -> Iterator[JsonObject]:
@@ -99,7 +105,7 @@ def is_slow(schema: JsonObject) -> bool:
 def with_bounded_patterns(schema: JsonObject) -> JsonObject:
     """The schema with its slow patterns for strings of at most `MAX_SLOW_CHARACTERS`; longer ones are invalid.
 
-    Patterns of property names stay as they are.
+    Those in `patternProperties` stay as they are: `additionalProperties` counts on them.
     """
     slow = frozenset(slow_patterns(schema))
 

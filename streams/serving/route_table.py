@@ -16,6 +16,7 @@ from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
 from schemas.json_schema import OMITTED, Explanations, Validator, compile_schema
 from schemas.models import Fallback, ModelSpec, StalePolicy, Status, served_form
+from schemas.schema_limits import check_size
 from schemas.wire import canonical
 
 
@@ -70,8 +71,13 @@ class ServedVersion:
     def of(
         cls, model_name: str, spec: ModelSpec, dispatcher: InferenceDispatcher, *, is_loaded: bool = True
     ) -> "ServedVersion":
-        """Compile the schemas of a version; raises ArtifactError when one is not a JSON Schema."""
+        """Compile the schemas of a version; raises ArtifactError when one is not a JSON Schema, or too large.
+
+        Registration refuses such schemas too, but an earlier release did not.
+        """
         try:
+            check_size(spec.input_schema)
+            check_size(spec.output_schema)
             input_validator = compile_schema(spec.input_schema)
             output_validator = compile_schema(spec.output_schema)
         except ValueError as error:

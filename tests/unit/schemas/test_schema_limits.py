@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, RegexOptions
 
 from schemas.events import JsonObject
-from schemas.json_schema import MAX_SLOW_VALUES, TOO_MANY, compile_schema, details
+from schemas.json_schema import (
+    MAX_SLOW_VALUES,
+    TOO_LONG_NAME,
+    TOO_MANY,
+    TOO_MUCH_TEXT,
+    compile_schema,
+    details,
+)
 from schemas.schema_limits import (
     MAX_COMPOSITE_MEMBERS,
     MAX_SCHEMA_BYTES,
@@ -118,6 +125,47 @@ def test_an_older_version_refuses_longer_strings() -> None:
     (detail,) = details(validator, {"code": "a" * MAX_SLOW_CHARACTERS + "B1"})
     assert detail.path == "/code"
     assert with_bounded_patterns({"pattern": "a"}) == {"pattern": "a"}
+
+
+SLOW_NAMES: JsonObject = {
+    "patternProperties": {DIGIT_AND_CAPITAL: {"type": "number"}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "message"),
+    [
+        pytest.param(SLOW_NAMES, {"a" * 501: 1}, TOO_LONG_NAME, id="a long name"),
+        pytest.param(
+            SLOW_NAMES, {f"aB1{number:0497}": 1 for number in range(11)}, TOO_MUCH_TEXT, id="many names"
+        ),
+        pytest.param(
+            {"items": {"anyOf": [{"pattern": DIGIT_AND_CAPITAL}, {"type": "string"}]}},
+            ["a" * 500] * 11,
+            TOO_MUCH_TEXT,
+            id="many strings",
+        ),
+    ],
+)
+def test_an_older_version_refuses_much_text(schema: JsonObject, value: Any, message: str) -> None:
+    """It would be searched for seconds, while the interpreter is held."""
+    validator = compile_schema(schema)
+    assert not validator.is_valid(value)
+    (detail,) = details(validator, value)
+    assert (detail.path, detail.message) == ("", message)
+
+
+@given(
+    value=st.dictionaries(
+        st.text(alphabet="aB1", max_size=6) | st.just("aB1" * (MAX_SLOW_CHARACTERS // 3)),
+        st.integers() | st.text(max_size=1),
+        max_size=5,
+    )
+)
+def test_an_older_version_keeps_its_patterns_of_names(value: JsonObject) -> None:
+    """And what `additionalProperties` says of the other names."""
+    assert compile_schema(SLOW_NAMES).is_valid(value) == Draft202012Validator(SLOW_NAMES).is_valid(value)
 
 
 def test_an_ordinary_pattern_takes_long_strings() -> None:

@@ -10,6 +10,7 @@ from registry.routing import RouteTable, bucket
 from schemas.errors import ArtifactError
 from schemas.json_schema import OMITTED, Explanations
 from schemas.models import BUCKETS, BucketRange, Route
+from schemas.schema_limits import MAX_COMPOSITE_MEMBERS
 from streams.serving.route_table import ServedVersion, ServingTable, cache_prefix_of
 from tests.support.models.served_versions import RecordingBackend, served_model, served_version, spec_of
 
@@ -78,6 +79,14 @@ def test_what_is_not_a_schema_cannot_be_served() -> None:
     spec = spec_of("v1").model_copy(update={"output_schema": {"type": "no-such-type"}})
     with pytest.raises(ArtifactError, match="m v1 has a bad schema"):
         ServedVersion.of("m", spec, VERSIONS[0].dispatcher)
+
+
+@pytest.mark.parametrize("side", ["input_schema", "output_schema"])
+def test_a_schema_that_is_too_large_is_told(side: str) -> None:
+    """An earlier release registered it; its validation could hold the interpreter."""
+    schema = {"properties": {"x": {"enum": [[number] for number in range(MAX_COMPOSITE_MEMBERS + 1)]}}}
+    with pytest.raises(ArtifactError, match=r"m v1 has a bad schema: an enum has 17 arrays and objects"):
+        ServedVersion.of("m", spec_of("v1").model_copy(update={side: schema}), VERSIONS[0].dispatcher)
 
 
 def test_a_refusal_has_the_details_of_the_schema() -> None:
