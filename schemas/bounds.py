@@ -6,9 +6,9 @@ PostgreSQL, overflow a sum, or move the cursor of the terminal that shows it.
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
 
 MAX_INT64 = 2**63 - 1
 MAX_REASON_CHARACTERS = 1000
@@ -38,6 +38,18 @@ BucketNumber = Annotated[
     ),
 ]
 MAX_HISTOGRAM_BUCKETS = 2048
+
+
+def few(max_entries: int) -> BeforeValidator:
+    """Refuses a larger object before its entries are read: pydantic reads all, and makes an error of each wrong one."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > max_entries:
+            raise ValueError(f"it has {len(value)} entries; at most {max_entries} are taken")
+        return value
+
+    return BeforeValidator(check)
+
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from schemas.bounds import few
 from schemas.events import JsonObject, WireModel
 
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -63,14 +64,17 @@ class TensorMapping(WireModel):
         return self
 
 
+MAX_TENSORS = 1000
+
+
 class Mapping(WireModel):
     """The declared tensors of a version; without a mapping, the model's own tensors by their names."""
 
-    inputs: dict[str, TensorMapping] = Field(
+    inputs: Annotated[dict[str, TensorMapping], Field(max_length=MAX_TENSORS), few(MAX_TENSORS)] = Field(
         default={},
         description="Tensors by key of `input`; other keys are not sent. Empty = the model's own by their names.",
     )
-    outputs: dict[str, TensorName] = Field(
+    outputs: Annotated[dict[str, TensorName], Field(max_length=MAX_TENSORS), few(MAX_TENSORS)] = Field(
         default={},
         description="Outputs of the model by key of `predictions`; a single output is the prediction itself. "
         "Empty = all outputs by their names.",

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.bounds import Count, Identifier, Label, Message, Reason, Uri, UtcTime
+from schemas.bounds import Count, Identifier, Label, Message, Reason, Uri, UtcTime, few
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject, ModelName, VersionName, WireModel
 from schemas.mapping import Mapping
@@ -282,6 +282,8 @@ def _not_text(value: object) -> object:
 
 
 # A JSON number becomes a Decimal through its shortest text, so that 5.1 is 510 buckets and not 509.
+MAX_WEIGHTS = 1000
+
 Weight = Annotated[
     Decimal,
     Field(strict=False, allow_inf_nan=False),
@@ -299,7 +301,9 @@ class PromotionEvent(WireModel):
     action: Annotated[Action, Field(strict=False)]
     version: VersionName | None = None
     weight: Weight | None = Field(default=None, description="Percent, two decimals, 0 < w < 100.")
-    weights: dict[VersionName, Weight] | None = None
+    weights: Annotated[dict[VersionName, Weight], Field(max_length=MAX_WEIGHTS), few(MAX_WEIGHTS)] | None = (
+        None
+    )
     model: ModelSpec | None = None
     salt: Identifier | None = None
     actor: Label = ""

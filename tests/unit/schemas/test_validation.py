@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from schemas.errors import PromotionRejectedError
 from schemas.events import JsonObject
-from schemas.validation import error_details, json_pointer, one_line, problems
+from schemas.validation import MAX_PROBLEMS, error_details, json_pointer, one_line, problems
+from streams.promotions.events import make_event
 
 SECRET = "hunter2-correct-horse"
 
@@ -65,3 +67,23 @@ def test_pointers_are_those_of_another_implementation(keys: list[str]) -> None:
     report = jsonschema_rs.validator_for(schema).evaluate(value).list()
     (place,) = (detail["instanceLocation"] for detail in report["details"] if "errors" in detail)
     assert place == json_pointer(keys)
+
+
+def test_more_problems_than_anybody_reads_are_counted() -> None:
+    """To name each would take pydantic a second for a record of a megabyte."""
+    (problem,) = problems(failure({"parts": {str(at): 1 for at in range(MAX_PROBLEMS + 1)}}))
+    assert problem == ((), f"{MAX_PROBLEMS + 1} values are wrong")
+    assert len(problems(failure({"parts": {str(at): 1 for at in range(MAX_PROBLEMS)}}))) == MAX_PROBLEMS
+
+
+def test_a_larger_object_is_refused_before_its_entries_are_read() -> None:
+    """With one problem, however many of them are wrong."""
+    with pytest.raises(PromotionRejectedError, match=r"weights: it has 1001 entries; at most 1000 are taken"):
+        make_event(
+            {
+                "event_id": "e",
+                "action": "split",
+                "model_name": "m",
+                "weights": dict.fromkeys(map(str, range(1001))),
+            }
+        )
