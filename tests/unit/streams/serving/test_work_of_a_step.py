@@ -31,8 +31,8 @@ from tests.support.worker.pipeline_harness import Harness, request
 
 ORDINARY = 2000
 """Records of a full slice."""
-TIMES_ORDINARY = 5
-"""A step with an ordinary slice takes some 10 ms."""
+TIMES_ORDINARY = 10
+"""A step with an ordinary slice takes less than 10 ms."""
 NUMBERS: JsonObject = {
     "type": "object",
     "properties": {"x": {"type": "array", "items": {"type": "number"}}},
