@@ -81,15 +81,14 @@ class ResponseEncoder:
             common["fallback"] = True
         # The fields that all responses share, and the first name of the others, are encoded once.
         shared = orjson.dumps(common)[:-1] + b',"request_id":'
-        prefix, topic_id, as_json = self._source_prefix, self._topic_id, orjson.dumps
+        prefix, same, as_json = self._source_prefix, (_CONTENT_TYPE, *self._topic_id), orjson.dumps
         rows: list[Row] = []
         for request, prediction in zip(requests, predictions, strict=True):
             record = request.record
             headers = [
                 (SOURCE, b"%b%d" % (prefix, record.offset)),
-                *topic_id,
                 ("headrace-input-digest", request.digest),
-                _CONTENT_TYPE,
+                *same,
             ]
             if record.headers:
                 headers += _carried(record.headers)
