@@ -15,10 +15,12 @@ from streams.dashboard.registry_reader import PageReader
 from streams.monitoring.followed_models import NO_ROUTE, FollowedModels
 from streams.serving.active_tables import ActiveTables
 from streams.serving.refresh import ServingRefresher
+from tests.support.deadline import wait_until
 from tests.support.models.served_model import apply
 from tests.support.models.served_versions import RecordingBackend
-from tests.support.promotions.events import event, spec
-from tests.support.stack.services import StackAddresses, execute
+from tests.support.promotions.events import event, publish, spec
+from tests.support.stack.services import MakeTopics, StackAddresses, execute
+from tests.support.worker.process import StartWorker
 from tests.support.worker.version_loading import version_loader
 
 
@@ -115,3 +117,43 @@ async def test_the_page_shows_the_models_of_the_backup(database: str, backup: Ba
         seen = await until_reachable(lambda: reader.read([(), ("late",)]), waiting="tests")
         assert (seen.epoch, list(seen.model_names), set(seen.models)) == (2, ["m"], {"m"})
         assert [change.action for change in seen.models["m"].changes] == ["register", "promote"]
+
+
+async def test_a_new_group_decides_the_promotions_since_the_backup(
+    topics: MakeTopics, stack: StackAddresses, database: str, start_worker: StartWorker
+) -> None:
+    """Those that the backup has change nothing, and the audit trail has each event once."""
+    settings = await topics(1, postgres_dsn=database)
+    backup = Backup(stack, database)
+    before = [event("register", model=spec("v1")), event("promote", version="v1")]
+    since = [event("register", model=spec("v2")), event("promote", version="v2"), event("rollback")]
+
+    async def decided(group_id: str, at: int) -> list[str]:
+        """The events of the audit trail when a worker of the group has brought the registry to an epoch."""
+        worker = start_worker(settings.model_copy(update={"control_group_id": group_id}), roles="control")
+        async with opened(database) as registry:
+            await wait_until(lambda: _is_at(RegistryStore(registry), at), f"the epoch {at}")
+            async with registry.connection() as connection:
+                rows = await connection.fetch(
+                    "SELECT event_id FROM promotion_audit ORDER BY applied_at, event_id"
+                )
+        worker.terminate()
+        assert await worker.ended() == 0
+        return [row["event_id"] for row in rows]
+
+    await publish(settings, *before)
+    await decided(settings.control_group_id, len(before))
+    await backup.take()
+    try:
+        await publish(settings, *since)
+        await decided(settings.control_group_id, len(before) + len(since))
+        await backup.restore()
+        assert await decided(f"{settings.control_group_id}-2", len(before) + len(since)) == [
+            one.event_id for one in [*before, *since]
+        ]
+    finally:
+        await backup.drop()
+
+
+async def _is_at(store: RegistryStore, epoch: int) -> bool:
+    return await store.epoch() == epoch
