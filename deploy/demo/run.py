@@ -21,7 +21,6 @@ from deploy.demo.view import print_text, show_live
 from deploy.local.process import ChildProcess
 from deploy.local.stack import LocalStack
 from schemas.events import JsonObject
-from streams.cli.options import DEFAULT_PARTITIONS
 from streams.cli.output import quiet_libraries
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import ENV_PREFIX, Settings
@@ -78,7 +77,7 @@ def _run(folder: Path, *, seconds: float | None, requests_per_second: float) -> 
             env_file = _write_env(stack, folder)
             settings = load_settings(env_file).settings
             quiet_libraries(settings)
-            asyncio.run(prepare_services(settings, DEFAULT_PARTITIONS, _step))
+            asyncio.run(prepare_services(settings, _step))
             asyncio.run(publish(settings, promotion_events(specs[POPULARITY], specs[ALS])))
             print_text(texts.registered())
             with _worker(folder, env_file) as worker:

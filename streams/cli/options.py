@@ -32,10 +32,14 @@ SetFlags = Annotated[
         show_default=False,
     ),
 ]
-DEFAULT_PARTITIONS = 4
 Partitions = Annotated[
-    int,
-    typer.Option(min=1, help="Partitions of each new topic with traffic; existing topics keep theirs."),
+    int | None,
+    typer.Option(
+        min=1,
+        help="Partitions of each topic with traffic; existing topics that have fewer get more. By default existing "
+        "topics keep theirs, and new ones get as many as the requests have, or 4.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

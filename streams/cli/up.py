@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
-from streams.cli.options import DEFAULT_PARTITIONS, EnvFile, Partitions, SetFlags, command_settings
+from streams.cli.options import EnvFile, Partitions, SetFlags, command_settings
 
 if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.5
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PARTITIONS) -> None:
+def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = None) -> None:
     """Start local Kafka, PostgreSQL and Redis until Ctrl-C.
 
     Creates topics and tables, and writes the addresses for the other verbs to DATA_DIR/env. Prints `ready` on
@@ -55,7 +55,7 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
         own = [f"{name}={value}" for name, value in addresses.items()]
         settings = load_settings(flags=[*own, "kafka_security_protocol=PLAINTEXT"]).settings
         with _progress() as report:
-            asyncio.run(prepare_services(settings, partitions, report))
+            asyncio.run(prepare_services(settings, report, partitions=partitions))
         _write_whole(env_file, env_text(addresses, settings))
         _print_next_step(env_file)
         print("ready", flush=True)
@@ -72,19 +72,18 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = DEFAULT_PAR
             stack.stop()
 
 
-def init(
-    *, partitions: Partitions = DEFAULT_PARTITIONS, env_file: EnvFile = None, flags: SetFlags = None
-) -> None:
+def init(*, partitions: Partitions = None, env_file: EnvFile = None, flags: SetFlags = None) -> None:
     """Create the topics and the registry's tables.
 
-    Needs running services. Safe to repeat: what exists stays as it is.
+    Needs running services. Safe to repeat: what exists stays as it is. With --partitions, topics with traffic that
+    have fewer partitions get more, while workers run.
     """
     import asyncio
 
     from streams.setup import prepare_services
 
     settings = command_settings(env_file, flags)
-    asyncio.run(prepare_services(settings, partitions, print))
+    asyncio.run(prepare_services(settings, print, partitions=partitions))
     print("ready")
 
 

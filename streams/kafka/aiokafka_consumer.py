@@ -21,7 +21,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import Consumer
 from faust.types import TP, AppT
 
-from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS
+from streams.kafka.batch_producer import METADATA_SECONDS, REQUEST_TIMEOUT_SECONDS
 from streams.kafka.commit_metadata import CommitMetadata, decode_metadata
 from streams.kafka.lost_records import LostRecords
 from streams.kafka.memberships import Membership
@@ -104,6 +104,7 @@ class AiokafkaConsumer(Consumer):
             heartbeat_interval_ms=HEARTBEAT_SECONDS * 1000,
             rebalance_timeout_ms=REBALANCE_TIMEOUT_SECONDS * 1000,
             request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
+            metadata_max_age_ms=METADATA_SECONDS * 1000,
             **options.security,
         )
         await self._kafka.start()

@@ -12,12 +12,11 @@ _PARTITIONER = DefaultPartitioner()
 
 
 class PartitionAssignment:
-    """The share of `topic` that an app reads; `partitions` is how many the topic has."""
+    """The share of `topic` that an app reads."""
 
-    def __init__(self, app: WorkerApp, topic: str, partitions: int) -> None:
+    def __init__(self, app: WorkerApp, topic: str) -> None:
         self._app = app
         self._topic = topic
-        self._numbers = list(range(partitions))
 
     @property
     def settled(self) -> bool:
@@ -31,7 +30,9 @@ class PartitionAssignment:
 
     def partition_of(self, key: str) -> int:
         """The partition that producers write records with this key to."""
-        number: int = _PARTITIONER(key.encode(), self._numbers, self._numbers)
+        # Asked each time: the topic may get more.
+        numbers = list(range(consumer_of(self._app).topic_partitions(self._topic) or 1))
+        number: int = _PARTITIONER(key.encode(), numbers, numbers)
         return number
 
     def owns(self, key: str) -> bool:

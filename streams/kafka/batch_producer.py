@@ -4,11 +4,13 @@ Part of `streams/kafka/transport.py`; it overrides private methods of Faust and 
 """
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
@@ -19,6 +21,11 @@ REQUEST_TIMEOUT_SECONDS = 30
 # Below a topic's default limit of 1,048,588 bytes.
 MAX_BATCH_BYTES = 960 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
+# How soon new partitions are seen.
+METADATA_SECONDS = 30
+_LOOK_AGAIN_SECONDS = 1.0
+
+log = structlog.get_logger("streams.partitions")
 
 
 class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
@@ -62,6 +69,8 @@ class BatchProducer(driver.Producer):
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         # The last batch of each partition, until it is delivered.
         self._last: dict[tuple[str, int], tuple[OutputBatch, asyncio.Future[Any]]] = {}
+        self._looked_at = -math.inf
+        self._short_topics: dict[str, int] = {}
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {
@@ -69,6 +78,7 @@ class BatchProducer(driver.Producer):
             "enable_idempotence": True,
             "max_batch_size": MAX_BATCH_BYTES,
             "max_request_size": MAX_REQUEST_BYTES,
+            "metadata_max_age_ms": METADATA_SECONDS * 1000,
             "request_timeout_ms": REQUEST_TIMEOUT_SECONDS * 1000,
         }
 
@@ -140,16 +150,40 @@ class BatchProducer(driver.Producer):
         return count, asyncio.shield(delivered) if count else None
 
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
-        """Hand a batch to the sender; the returned future is done when the broker has it."""
-        place = topic, partition
+        """Hand a batch to the sender; the returned future is done when the broker has it.
+
+        A batch for a partition that the topic does not have goes to one that it has: requests may have more partitions
+        than responses and dead letters, while somebody adds some. All of one partition go to one.
+        """
+        place = topic, await self._existing(topic, partition)
         # One at a time per partition: for each batch queued before it, aiokafka subtracts the elapsed time from a
         # batch's timeout once more, so a stall of seconds would exceed the timeout.
         async with self._turns[place]:
-            delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=partition)
+            delivered: asyncio.Future[Any] = await self.kafka.send_batch(batch, topic, partition=place[1])
             self._last[place] = batch, delivered
             delivered.add_done_callback(lambda _: self._forget(place, batch))
         # A caller that is cancelled must not cancel the delivery for the callers of `join`.
         return asyncio.shield(delivered)
+
+    async def _existing(self, topic: str, partition: int) -> int:
+        """The partition, or its remainder by the number of partitions of a topic that has fewer."""
+        count = len(await self.kafka.partitions_for(topic))
+        if partition >= count and time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
+            await self.kafka.client.force_metadata_update()
+            self._looked_at = time.monotonic()
+            count = len(await self.kafka.partitions_for(topic))
+        if partition < count:
+            return partition
+        if self._short_topics.get(topic) != count:
+            self._short_topics[topic] = count
+            log.warning(
+                "topic has fewer partitions than its requests; records go to others of its partitions",
+                topic=topic,
+                partitions=count,
+                wanted=partition + 1,
+                advice="`headrace init --partitions N` with the number of partitions of the requests adds them",
+            )
+        return partition % count
 
     def _forget(self, place: tuple[str, int], batch: OutputBatch) -> None:
         if place in self._last and self._last[place][0] is batch:

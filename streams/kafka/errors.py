@@ -26,7 +26,7 @@ def kafka_errors(bootstrap: str, topic: str) -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as error:
         raise SetupError(
-            f"Kafka at {bootstrap} has no topic {topic}; create it, or name another by HEADRACE_TOPIC_…"
+            f"Kafka at {bootstrap} has no topic {topic}; `headrace init` creates it, or HEADRACE_TOPIC_… names another"
         ) from error
     except TopicAuthorizationFailedError as error:
         raise SetupError(f"Kafka at {bootstrap} does not authorize us for {topic}") from error

@@ -1,13 +1,20 @@
-"""The topics of the contract: their configuration, and their creation in Kafka."""
+"""The topics of the contract: their configuration, their creation in Kafka, and more partitions for them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidPartitionsError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from schemas.errors import BrokerUnavailableError, SetupError
 from streams.config.security import kafka_security
@@ -20,6 +27,7 @@ _REQUEST_ROOM = 2
 _DEAD_LETTER_ROOM = 4
 _MESSAGE_BYTES = "max.message.bytes"
 _DEFAULT_MESSAGE_BYTES = 1_048_588
+DEFAULT_PARTITIONS = 4
 _PROPAGATION_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
@@ -49,18 +57,71 @@ def plan_topics(settings: Settings, partitions: int) -> list[TopicPlan]:
     ]
 
 
-async def create_topics(settings: Settings, partitions: int) -> dict[str, int]:
-    """Create the missing topics, with the cluster's default replication; existing topics stay unchanged.
+def partitions_wanted(settings: Settings, counts: Mapping[str, int], asked: int | None) -> int:
+    """PURE. How many partitions the topics with traffic are to have, when Kafka has the topics of `counts`.
 
-    Returns the partition count of each topic. Raises BrokerUnavailableError, and SetupError when Kafka refuses a
-    topic or when requests and responses differ in their partition counts.
+    Not fewer than the requests have: Kafka cannot lower a number.
     """
-    plans = plan_topics(settings, partitions)
+    requests = counts.get(settings.topic_requests)
+    return max(asked, requests or 0) if asked is not None else requests or DEFAULT_PARTITIONS
+
+
+def plan_growth(settings: Settings, counts: Mapping[str, int], partitions: int) -> list[TopicPlan]:
+    """PURE. The existing topics that get more partitions, in the order in which they get them.
+
+    Requests are last: then a worker that reads a new partition finds where its responses go.
+    """
+    growing = [
+        plan
+        for plan in plan_topics(settings, partitions)
+        if plan.partitions > 1 and counts.get(plan.name, plan.partitions) < plan.partitions
+    ]
+    return sorted(growing, key=lambda plan: plan.name == settings.topic_requests)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTopics:
+    """The partition counts of all topics, and what they were of those that existed before."""
+
+    counts: Mapping[str, int]
+    before: Mapping[str, int]
+
+
+async def create_topics(settings: Settings, partitions: int | None = None) -> PreparedTopics:
+    """Create the missing topics, with the cluster's default replication.
+
+    With `partitions`, existing topics with traffic that have fewer get as many. Without it existing topics stay
+    unchanged, and new ones get as many as the requests have, or DEFAULT_PARTITIONS.
+
+    Raises BrokerUnavailableError, and SetupError when Kafka refuses a topic or when there are fewer responses than
+    requests.
+    """
     async with administration(settings) as admin:
-        await _create(admin, plans)
-        counts = await _wait_for_partitions(admin, [plan.name for plan in plans])
-    check_partition_counts(settings, counts)
-    return counts
+        names = [plan.name for plan in plan_topics(settings, 1)]
+        before = _counts(await admin.describe_topics(names))
+        wanted = partitions_wanted(settings, before, partitions)
+        missing = [plan for plan in plan_topics(settings, wanted) if plan.name not in before]
+        if missing:
+            await _create(admin, missing)
+        if partitions is not None:
+            for plan in plan_growth(settings, before, wanted):
+                await _grow(admin, plan)
+        counts = await _wait_for_partitions(admin, dict.fromkeys(names, 1))
+    if advice := partitions_advice(settings, counts):
+        raise SetupError(advice)
+    return PreparedTopics(counts, before)
+
+
+def report_lines(settings: Settings, prepared: PreparedTopics, asked: int | None) -> list[str]:
+    """PURE. What happened to topics that existed before, where that is not what was asked for."""
+    lines = []
+    for plan in plan_topics(settings, asked or 1):
+        before, now = prepared.before.get(plan.name), prepared.counts[plan.name]
+        if before is not None and before < now:
+            lines.append(f"{plan.name} had {before} partitions and has {now} now")
+        elif asked is not None and plan.partitions < now and plan.partitions == asked:
+            lines.append(f"{plan.name} keeps its {now} partitions, which Kafka cannot lower")
+    return lines
 
 
 async def partition_counts(settings: Settings, topics: list[str]) -> dict[str, int]:
@@ -91,14 +152,15 @@ async def message_limits(settings: Settings, topics: list[str]) -> dict[str, int
     return limits
 
 
-def check_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
-    """PURE. Raises SetupError when responses cannot go to the partition number of their requests."""
+def partitions_advice(settings: Settings, counts: Mapping[str, int]) -> str | None:
+    """PURE. What to do when some responses cannot go to the partition number of their request; None otherwise."""
     requests, responses = counts[settings.topic_requests], counts[settings.topic_responses]
-    if requests != responses:
-        raise SetupError(
-            f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has "
-            f"{responses}; they need the same number: add partitions to the smaller one"
-        )
+    if requests <= responses:
+        return None
+    return (
+        f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has {responses}; "
+        f"responses need at least as many: run `headrace init --partitions {requests}`"
+    )
 
 
 @asynccontextmanager
@@ -129,11 +191,26 @@ async def _create(admin: AIOKafkaAdminClient, plans: Iterable[TopicPlan]) -> Non
             raise SetupError(f"Kafka refuses the topic {name}: {message or for_code(code).__name__}")
 
 
-async def _wait_for_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """Wait until the broker has the metadata of all new topics; returns the partition count of each."""
+async def _grow(admin: AIOKafkaAdminClient, plan: TopicPlan) -> None:
+    try:
+        await admin.create_partitions({plan.name: NewPartitions(plan.partitions)})
+    except InvalidPartitionsError:
+        # Another `headrace init` was faster.
+        pass
+    except TopicAuthorizationFailedError as error:
+        raise SetupError(f"Kafka does not authorize us to add partitions to {plan.name}") from error
+    await _wait_for_partitions(admin, {plan.name: plan.partitions})
+
+
+def _counts(described: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+
+
+async def _wait_for_partitions(admin: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Wait until the broker has the metadata of so many partitions of each topic; returns their counts."""
     async with asyncio.timeout(_PROPAGATION_SECONDS):
         while True:
-            topics = await admin.describe_topics(names)
-            if all(topic["error_code"] == 0 for topic in topics):
-                return {topic["topic"]: len(topic["partitions"]) for topic in topics}
+            counts = _counts(await admin.describe_topics(list(wanted)))
+            if all(counts.get(name, 0) >= partitions for name, partitions in wanted.items()):
+                return counts
             await asyncio.sleep(_POLL_SECONDS)

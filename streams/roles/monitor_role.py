@@ -40,7 +40,7 @@ DELETE_EACH_SECONDS = 600.0
 async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
     """Aggregate metrics deltas into windows and evaluate the alert rules while the block runs."""
     settings = context.settings
-    counts = await partition_counts(settings, [settings.topic_metrics, settings.topic_alerts])
+    await partition_counts(settings, [settings.topic_metrics, settings.topic_alerts])
     consumer = RoleConsumer(
         context,
         "monitor",
@@ -62,7 +62,7 @@ async def monitor_role(context: RoleContext) -> AsyncIterator[None]:
             windows,
             alert_events,
             following,
-            PartitionAssignment(consumer.app, settings.topic_metrics, counts[settings.topic_metrics]),
+            PartitionAssignment(consumer.app, settings.topic_metrics),
             publish=partial(_publish, consumer, settings),
             notify=webhook.enqueue if webhook else _drop_alert,
         )

@@ -20,7 +20,7 @@ from registry.store import RegistryStore
 from streams.config.security import redis_options
 from streams.config.settings import Settings
 from streams.kafka.faust_app import WorkerApp, output_of
-from streams.kafka.topics import check_partition_counts, message_limits, partition_counts
+from streams.kafka.topics import message_limits, partition_counts, partitions_advice
 from streams.models.backend_loader import BackendLoader
 from streams.process.background import Job, background
 from streams.process.interpreter import tune_garbage_collector, tune_thread_switching
@@ -147,17 +147,17 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
 
 
 async def _pipeline_options(settings: Settings) -> PipelineOptions:
-    """The limits that the topics set; raises SetupError when requests and responses differ in their partitions."""
+    """The limits that the topics set; raises SetupError when one is missing."""
     responses, dead_letters = settings.topic_responses, settings.topic_dead_letters
     counts = await partition_counts(
         settings, [settings.topic_requests, responses, dead_letters, settings.topic_metrics]
     )
-    check_partition_counts(settings, counts)
+    if advice := partitions_advice(settings, counts):
+        log.warning("some responses go to other partitions than their requests", reason=advice)
     limits = await message_limits(settings, [responses, dead_letters])
     return PipelineOptions(
         responses=OutputTopic(responses, limits[responses]),
         dead_letters=OutputTopic(dead_letters, limits[dead_letters]),
-        dead_letter_partitions=counts[dead_letters],
         max_record_bytes=settings.max_record_bytes,
     )
 

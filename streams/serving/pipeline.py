@@ -289,11 +289,10 @@ class Pipeline:
 
     def _responder(self, handled: Slice, on_failure: OnFailure | None, *, stale: bool) -> Responder:
         options, partition, topic_id = self._options, handled.partition.partition, handled.topic_id
-        letters_partition = partition % options.dead_letter_partitions
         return Responder(
             ResponseEncoder(handled.partition, stale=stale, attempt=handled.attempt, topic_id=topic_id),
             OutputBatcher(self._output, options.responses, partition, RESPONSE_REDUCTIONS),
-            OutputBatcher(self._output, options.dead_letters, letters_partition, DEAD_LETTER_REDUCTIONS),
+            OutputBatcher(self._output, options.dead_letters, partition, DEAD_LETTER_REDUCTIONS),
             self._metrics,
             received_at=handled.received_at,
             on_failure=on_failure,

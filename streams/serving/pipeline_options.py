@@ -13,11 +13,10 @@ DEADLINE_MARGIN_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """Topics and limits; `dead_letter_partitions` is the number of partitions of that topic."""
+    """Topics and limits."""
 
     responses: OutputTopic
     dead_letters: OutputTopic
-    dead_letter_partitions: int
     max_record_bytes: int
 
     @property

@@ -32,7 +32,10 @@ class Tables(Protocol):
 
 
 class Output(Protocol):
-    """Sends batches: the producer of the Kafka transport."""
+    """Sends batches: the producer of the Kafka transport.
+
+    A partition that the topic does not have stands for the one of the remainder by the topic's number of partitions.
+    """
 
     def join(self, rows: Sequence[Row], topic: str, partition: int) -> tuple[int, asyncio.Future[Any] | None]:
         """Add rows to a batch that waits to be sent; returns how many it took, and their delivery."""

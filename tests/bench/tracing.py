@@ -160,7 +160,7 @@ class _Path:
             cache=_Cache(warm=workload.warm),
             output=_Output(),
             metrics=MetricsRegistry("w", "b", datetime.now(UTC)),
-            options=PipelineOptions(OutputTopic("r", 1 << 20), OutputTopic("d", 1 << 20), 1, 1 << 20),
+            options=PipelineOptions(OutputTopic("r", 1 << 20), OutputTopic("d", 1 << 20), 1 << 20),
             tracer=spans,
         )
         numbers = iter(range(workload.slices * workload.records))

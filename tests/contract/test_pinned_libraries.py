@@ -10,12 +10,17 @@ from importlib.metadata import version
 from typing import Any
 
 import aiokafka
+import aiokafka.admin.client
+import aiokafka.client
 import httpcore
 import httpx
 import redis.asyncio.connection
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.metadata import MetadataRequest_v5
 from aiokafka.structs import TopicPartition
 from faust.transport.conductor import ConductorCompiler
 from faust.transport.consumer import Consumer
@@ -206,3 +211,13 @@ def test_httpx_uses_the_replaced_pool() -> None:
     assert list(inspect.signature(httpcore.AnyIOBackend.connect_tcp).parameters) == list(
         inspect.signature(connections._CheckedNetwork.connect_tcp).parameters
     )
+
+
+def test_aiokafka_asks_for_metadata_through_what_is_replaced() -> None:
+    """Each question about topics is made by the name in the module; ours lets the broker create none."""
+    assert "MetadataRequest(list(topics)" in source(AIOKafkaClient._metadata_update)
+    assert "MetadataRequest([])" in source(AIOKafkaClient.bootstrap)
+    assert "MetadataRequest(topics)" in source(AIOKafkaAdminClient._get_cluster_metadata)
+    asked = aiokafka.client.MetadataRequest(["t"]).build(MetadataRequest_v5)
+    assert asked.to_object() == {"topics": ["t"], "allow_auto_topic_creation": False}
+    assert aiokafka.admin.client.MetadataRequest is aiokafka.client.MetadataRequest

@@ -4,17 +4,19 @@ import asyncio
 import os
 import subprocess
 import uuid
+from pathlib import Path
 
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import NewPartitions
 
+from deploy.local.kafka import Kafka
 from schemas.errors import BrokerUnavailableError, SetupError
 from streams.config.settings import Settings
-from streams.kafka.topics import administration, create_topics
+from streams.kafka.topics import administration, create_topics, plan_topics
 from tests.support.deadline import wait_until
-from tests.support.stack.command import HEADRACE
+from tests.support.stack.command import HEADRACE, headrace
 from tests.support.stack.services import MakeTopics, StackAddresses
 
 
@@ -38,14 +40,14 @@ async def test_records_over_the_limit_reach_us_and_their_dead_letters_fit(topics
 async def test_creation_is_safe_to_repeat(topics: MakeTopics) -> None:
     """Existing topics keep their partitions, and the printed counts are the real ones."""
     settings = await topics(partitions=2)
-    counts = await create_topics(settings, 3)
+    counts = (await create_topics(settings)).counts
     assert counts[settings.topic_requests] == counts[settings.topic_responses] == 2
     assert counts[settings.topic_promotions] == 1
     assert len(counts) == 8
 
 
-async def test_requests_and_responses_that_differ_are_refused(topics: MakeTopics) -> None:
-    """A response could not go to its request's partition: the error names both counts."""
+async def test_fewer_responses_than_requests_are_told_and_mended(topics: MakeTopics) -> None:
+    """Some responses could not go to their request's partition: the error says by which command they can."""
     settings = await topics(partitions=2)
     async with administration(settings) as admin:
         await admin.create_partitions({settings.topic_requests: NewPartitions(5)})
@@ -55,8 +57,24 @@ async def test_requests_and_responses_that_differ_are_refused(topics: MakeTopics
             return len((await admin.describe_topics([settings.topic_requests]))[0]["partitions"]) == 5
 
         await wait_until(described, "the new partitions")
-    with pytest.raises(SetupError, match=r"has 5 partitions and .* has 2"):
-        await create_topics(settings, 2)
+    with pytest.raises(SetupError, match=r"has 5 partitions and .* has 2; .*`headrace init --partitions 5`"):
+        await create_topics(settings)
+    counts = (await create_topics(settings, 3)).counts
+    assert {counts[plan.name] for plan in plan_topics(settings, 3) if plan.partitions == 3} == {5}
+    assert counts[settings.topic_promotions] == 1
+
+
+async def test_a_new_topic_gets_as_many_partitions_as_the_requests_have(topics: MakeTopics) -> None:
+    """It is of a later release, or was deleted."""
+    settings = await topics(partitions=2)
+    async with administration(settings) as admin:
+        await admin.delete_topics([settings.topic_responses])
+
+        async def gone() -> bool:
+            return bool((await admin.describe_topics([settings.topic_responses]))[0]["error_code"])
+
+        await wait_until(gone, "the end of the topic")
+    assert (await create_topics(settings)).counts[settings.topic_responses] == 2
 
 
 async def test_a_name_that_kafka_refuses_is_told(topics: MakeTopics) -> None:
@@ -64,6 +82,43 @@ async def test_a_name_that_kafka_refuses_is_told(topics: MakeTopics) -> None:
     settings = await topics()
     with pytest.raises(SetupError, match=r"refuses the topic a b: "):
         await create_topics(settings.model_copy(update={"topic_alerts": "a b"}), 4)
+
+
+class CreatingKafka(Kafka):
+    """A broker that creates the topics that it is asked about, as many do."""
+
+    def _configure(self, data: str, broker_port: int, controller_port: int) -> None:
+        super()._configure(data, broker_port, controller_port)
+        properties = self.directory / "server.properties"
+        properties.write_text(
+            properties.read_text().replace(
+                "auto.create.topics.enable=false", "auto.create.topics.enable=true"
+            )
+        )
+
+
+async def test_a_question_about_a_topic_creates_none(tmp_path: Path, database: str) -> None:
+    """A command before `headrace init`, or one with a misspelt name, finds no topic and leaves none behind."""
+    broker = CreatingKafka(tmp_path / "kafka", None, lambda _: None)
+    broker.prepare()
+    await asyncio.to_thread(broker.start)
+    try:
+        settings = Settings.model_validate({"kafka_bootstrap": broker.bootstrap, "postgres_dsn": database})
+        for command in (
+            ("worker", "--roles", "predict"),
+            ("worker", "--roles", "control"),
+            ("worker", "--roles", "monitor"),
+            ("worker", "--roles", "log"),
+            ("predict", "m", "--user", "u", "--input", "{}"),
+            ("top", "--once"),
+        ):
+            ended = await headrace(*command, settings=settings)
+            assert ended.code == 1, (command, ended)
+            assert "has no topic" in ended.stderr
+        async with administration(settings) as admin:
+            assert [name for name in await admin.list_topics() if not name.startswith("__")] == []
+    finally:
+        broker.kill()
 
 
 async def test_no_kafka_is_a_broker_that_is_unavailable() -> None:
@@ -86,7 +141,8 @@ async def test_init_prepares_running_services_and_may_run_again(stack: StackAddr
         "HEADRACE_POSTGRES_DSN": dsn,
         **{f"HEADRACE_{name.upper()}": f"{name}-{mark}" for name in names},
     }
-    for partitions in ("2", "3"):
+    told = []
+    for partitions in ("2", "3", "2"):
         ended = await asyncio.to_thread(
             subprocess.run,
             [HEADRACE, "init", "--partitions", partitions],
@@ -97,7 +153,12 @@ async def test_init_prepares_running_services_and_may_run_again(stack: StackAddr
             timeout=60,
         )
         assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "ready"), ended.stderr
-    assert f"topic_requests-{mark} was there before and keeps its partitions: 2" in ended.stdout
+        told.append(ended.stdout)
+    assert "partitions" not in told[0]
+    for name in ("requests", "responses", "dead_letters", "outcomes", "metrics"):
+        assert f"topic_{name}-{mark} had 2 partitions and has 3 now" in told[1]
+        assert f"topic_{name}-{mark} keeps its 3 partitions" in told[2]
+    assert told[1].count("had 2") == 5
     connection = await asyncpg.connect(dsn)
     try:
         assert await connection.fetchval("SELECT to_regclass('model_versions') IS NOT NULL")

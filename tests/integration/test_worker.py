@@ -1,36 +1,15 @@
 """`headrace worker` from its start to its end: its requirements, its counts, its exit."""
 
 import pytest
-from aiokafka.admin import NewPartitions
 
 from deploy.local.service import free_ports
 from streams.config.settings import Settings
-from streams.kafka.topics import administration
-from tests.support.deadline import wait_until
 from tests.support.stack.command import headrace
 from tests.support.stack.services import MakeTopics, StackAddresses
 from tests.support.worker.process import StartWorker
 
 PARTITIONS = 4
 REQUESTS = 3000
-
-
-async def test_different_partition_counts_are_refused(topics: MakeTopics, database: str) -> None:
-    """A response goes to its request's partition number, which must exist; the message says what to do."""
-    settings = await topics(2, postgres_dsn=database)
-    async with administration(settings) as admin:
-        await admin.create_partitions({settings.topic_responses: NewPartitions(3)})
-
-        # The broker describes them a moment after it has agreed to them.
-        async def described() -> bool:
-            return len((await admin.describe_topics([settings.topic_responses]))[0]["partitions"]) == 3
-
-        await wait_until(described, "the new partitions")
-    ended = await headrace("worker", "--roles", "predict", settings=settings)
-    assert ended.code == 1
-    assert f"{settings.topic_requests} has 2 partitions" in ended.stderr
-    assert f"{settings.topic_responses} has 3" in ended.stderr
-    assert "add partitions to the smaller one" in ended.stderr
 
 
 @pytest.mark.parametrize(

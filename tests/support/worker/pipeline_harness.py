@@ -138,7 +138,6 @@ class Harness:
             options=PipelineOptions(
                 responses=OutputTopic("responses", RESPONSE_ROOM_BYTES + 1000),
                 dead_letters=OutputTopic("dead", 50_000),
-                dead_letter_partitions=2,
                 max_record_bytes=1024 * 1024,
             ),
             tracer=tracer,
