@@ -107,6 +107,7 @@ class AiokafkaConsumer(Consumer):
             metadata_max_age_ms=METADATA_SECONDS * 1000,
             **options.security,
         )
+        self.transport.watch.follow(self._kafka._client)
         await self._kafka.start()
         coordinator = self._kafka._coordinator
         self.topics = TopicIdentity(

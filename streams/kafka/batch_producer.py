@@ -86,6 +86,11 @@ class BatchProducer(driver.Producer):
         security: Mapping[str, Any] = self.transport.options.security
         return security
 
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        self.transport.watch.follow(producer.client)
+        return producer
+
     @property
     def kafka(self) -> Any:
         """The aiokafka producer."""

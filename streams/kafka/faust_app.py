@@ -8,6 +8,7 @@ from mode.supervisors import CrashingSupervisor
 
 from streams.kafka.aiokafka_consumer import HEARTBEAT_SECONDS, SESSION_TIMEOUT_SECONDS, TransportOptions
 from streams.kafka.batch_producer import REQUEST_TIMEOUT_SECONDS, BatchProducer
+from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
 from streams.kafka.transport import (
     COMMIT_INTERVAL_SECONDS,
@@ -68,6 +69,13 @@ def output_of(app: WorkerApp) -> BatchProducer:
     producer = app.producer
     assert isinstance(producer, BatchProducer)
     return producer
+
+
+def watch_of(app: WorkerApp) -> BrokerWatch:
+    """What watches the connections of the app's clients."""
+    transport = app.transport
+    assert isinstance(transport, SliceTransport)
+    return transport.watch
 
 
 def consumer_of(app: WorkerApp) -> SliceConsumer:

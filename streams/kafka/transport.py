@@ -43,6 +43,7 @@ from streams.kafka.aiokafka_consumer import TransportOptions
 from streams.kafka.attempt_keeper import AttemptKeeper, first_offset
 from streams.kafka.batch_producer import BatchProducer
 from streams.kafka.batch_reader import BatchReader
+from streams.kafka.broker_watch import BrokerWatch
 from streams.kafka.committing import CommittingConsumer
 from streams.kafka.offset_tracker import (
     FULL_SLICE_WEIGHT,
@@ -268,3 +269,4 @@ class SliceTransport(driver.Transport):
     def __init__(self, app: AppT, options: TransportOptions) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.options = options
+        self.watch = BrokerWatch(options.bootstrap)

@@ -15,7 +15,8 @@ from streams.config.identity import Identity
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
-from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, worker_app
+from streams.kafka.errors import kafka_connection_errors
+from streams.kafka.faust_app import consumer_of, has_joined, output_of, progress_of, watch_of, worker_app
 from streams.kafka.memberships import members_folder
 from streams.kafka.record_source import Headers
 from streams.kafka.slice_agent import SliceHandler, slice_agent
@@ -124,17 +125,19 @@ class RoleConsumer:
             return replace(consumed, done=consumed.done + attempts())
 
         watchdog = Watchdog(progress, stall_seconds or (lambda: context.settings.watchdog_seconds))
-        await self.app.start()
-        watchdog.start()
-        context.metrics.add(ConsumerMetrics(self.app, self._topic, step_over).read)
-        yield
-        stopping = asyncio.create_task(self.app.stop())
-        await asyncio.wait([stopping], timeout=drain_seconds)
-        if not stopping.done():
-            log.warning("slices abandoned at shutdown", topic=self._topic)
-            consumer_of(self.app).abandon_unacked()
-        await stopping
-        watchdog.stop()
+        with watch_of(self.app).filtering():
+            with kafka_connection_errors(context.settings.kafka_bootstrap, self._topic):
+                await self.app.start()
+            watchdog.start()
+            context.metrics.add(ConsumerMetrics(self.app, self._topic, step_over).read)
+            yield
+            stopping = asyncio.create_task(self.app.stop())
+            await asyncio.wait([stopping], timeout=drain_seconds)
+            if not stopping.done():
+                log.warning("slices abandoned at shutdown", topic=self._topic)
+                consumer_of(self.app).abandon_unacked()
+            await stopping
+            watchdog.stop()
 
     async def send(
         self, topic: str, value: bytes, *, key: bytes | None, headers: list[tuple[str, bytes]]

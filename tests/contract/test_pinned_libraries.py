@@ -221,3 +221,16 @@ def test_aiokafka_asks_for_metadata_through_what_is_replaced() -> None:
     asked = aiokafka.client.MetadataRequest(["t"]).build(MetadataRequest_v5)
     assert asked.to_object() == {"topics": ["t"], "allow_auto_topic_creation": False}
     assert aiokafka.admin.client.MetadataRequest is aiokafka.client.MetadataRequest
+
+
+def test_aiokafka_updates_metadata_through_what_is_watched() -> None:
+    """The client's own loop calls the method of the instance; False means that no broker was reached."""
+    assert "await self._metadata_update(self.cluster, topics)" in source(AIOKafkaClient._md_synchronizer)
+    update = source(AIOKafkaClient._metadata_update)
+    assert update.count("return False") == 2
+    assert "self._sync_task = None" in source(AIOKafkaClient.close)
+
+
+def test_faust_makes_its_producer_by_what_is_overridden() -> None:
+    """The producer is made by `_new_producer`."""
+    assert "self._new_producer()" in source(driver.Producer.on_start)

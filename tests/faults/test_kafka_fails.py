@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.local.kafka import Kafka
 from streams.kafka import batch_producer as producing
-from streams.kafka.aiokafka_consumer import TransportOptions
+from streams.kafka.aiokafka_consumer import SESSION_TIMEOUT_SECONDS, TransportOptions
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import worker_app
 from streams.kafka.memberships import members_folder
@@ -22,7 +22,9 @@ from tests.support.servers.http_server import HttpRequest, http_server, serve_do
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.group import MakeGroup
 
-TRIES = 150
+# Longer than the group's session.
+AWAY_SECONDS = SESSION_TIMEOUT_SECONDS + 2
+MAX_LIBRARY_LINES = 20
 # The length of the outage; a third of the timeout, so that a few in turn are longer.
 HANG_SECONDS = 1.2
 
@@ -37,12 +39,17 @@ async def test_kafka_fails(make_group: MakeGroup, own_kafka: Kafka) -> None:
         await asyncio.to_thread(own_kafka.start)
         await traffic.until_answered()
         await asyncio.to_thread(own_kafka.kill)
-        # Some ten seconds, longer than the group's session.
-        await worker.logged("Unable to update metadata from [1]", times=TRIES)
+        await worker.logged("Kafka lost", times=2)
+        await asyncio.sleep(AWAY_SECONDS)
         await asyncio.to_thread(own_kafka.start)
+        await worker.logged("Kafka in use again", times=2)
         await traffic.until_answered()
         await traffic.end()
     await group.end(worker)
+    assert (worker.count("Kafka lost"), worker.count("Kafka in use again")) == (2, 2)
+    # Each of their lines once in a while, and none while Kafka is away: they would be hundreds in a second.
+    libraries = [line for line in worker.log.splitlines() if '"logger":"aiokafka' in line]
+    assert len(libraries) < MAX_LIBRARY_LINES, libraries
 
 
 async def test_the_watchdog_ends_a_worker_that_cannot_answer(make_group: MakeGroup, own_kafka: Kafka) -> None:
