@@ -8,6 +8,8 @@ from pathlib import Path
 from deploy.local.service import HOST, Service
 from schemas.errors import SetupError
 
+MAX_MEMORY = "256mb"
+
 
 def find_server() -> str:
     """The path of a redis-server; raises SetupError, whose message says what to install."""
@@ -39,4 +41,6 @@ class Redis(Service):
     def command(self, ports: Sequence[int]) -> list[str]:
         # Cached predictions and hints need not survive a restart.
         memory_only = ["--save", "", "--appendonly", "no"]
-        return [find_server(), "--bind", HOST, "--port", str(ports[0]), *memory_only]
+        # It holds a cache: when it is full, the predictions that were not asked for longest make room.
+        bounded = ["--maxmemory", MAX_MEMORY, "--maxmemory-policy", "allkeys-lru"]
+        return [find_server(), "--bind", HOST, "--port", str(ports[0]), *memory_only, *bounded]

@@ -29,11 +29,25 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def are_free(ports: Sequence[int]) -> bool:
+    """Whether a server could listen on these ports of 127.0.0.1 at the time of the call."""
+    for port in ports:
+        with socket.socket() as each:
+            # As servers do: connections of the last one may still be closing.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                each.bind((HOST, port))
+            except OSError:
+                return False
+    return True
+
+
 class Service(ABC):
     """A server with a data folder, which can be started and stopped repeatedly on the same address.
 
     Call `prepare` once, then `launch` and `wait_until_ready`, or `start`, which calls both. The address is
-    known after `wait_until_ready` and is kept across `stop` and `start`.
+    known after `wait_until_ready` and is kept across `stop` and `start`. A later run on the same folder gets the same
+    ports, if they are free.
     """
 
     name: ClassVar[str]
@@ -82,7 +96,7 @@ class Service(ABC):
 
     def launch(self) -> None:
         if not self._address_known:
-            self._ports = free_ports(self.port_count)
+            self._ports = self._last_ports() or free_ports(self.port_count)
         self._process = ChildProcess(
             self.name,
             self.command(self._ports),
@@ -101,9 +115,11 @@ class Service(ABC):
                 self.kill()
                 if self._address_known or attempt == _PORT_ATTEMPTS:
                     raise
+                self._ports_file.unlink(missing_ok=True)
                 self.launch()
             else:
                 self._address_known = True
+                self._ports_file.write_text(" ".join(map(str, self._ports)))
                 return
 
     def request_stop(self) -> None:
@@ -155,6 +171,18 @@ class Service(ABC):
             run_as=self.run_as(),
             standard_input=standard_input,
         )
+
+    def _last_ports(self) -> list[int]:
+        """The ports of the last run on this folder; empty when there was none, or when they are taken."""
+        try:
+            ports = [int(port) for port in self._ports_file.read_text().split()]
+        except (OSError, ValueError):
+            return []
+        return ports if len(ports) == self.port_count and are_free(ports) else []
+
+    @property
+    def _ports_file(self) -> Path:
+        return self.directory / "ports"
 
     @property
     def _log(self) -> Path:

@@ -39,14 +39,23 @@ def classify(error: HeadraceError) -> Failure:
     return Failure(FAILED, code, message)
 
 
+def no_env_file() -> str:
+    """A sentence for a command that found no env file and was given none; "" for others."""
+    from streams.config.sources import DEFAULT_ENV_FILE, found_env_file
+
+    if found_env_file() is not None or any(each.startswith("--env-file") for each in sys.argv):
+        return ""
+    return f"There is no env file {DEFAULT_ENV_FILE} in this folder, which `headrace up` writes; --env-file names another."
+
+
 def report(error: HeadraceError, *, as_json: bool) -> int:
     """Print `error`, with `as_json` as JSON too, and return the exit code."""
     failure = classify(error)
+    missing = no_env_file() if failure.exit_code == NOT_REACHABLE else ""
     if as_json:
         from streams.cli.output import print_json
 
         print_json({"error": {"code": failure.code, "message": failure.message}})
     text = f"{failure.code}: {failure.message}" if failure.exit_code == REFUSED else failure.message
-    lines = f"headrace: {text}" + (f"\n{failure.next_step}" if failure.next_step else "")
-    print(lines, file=sys.stderr)
+    print("\n".join(filter(None, (f"headrace: {text}", missing, failure.next_step))), file=sys.stderr)
     return failure.exit_code

@@ -25,7 +25,8 @@ def up(*, data_dir: DataDir = Path("data"), partitions: Partitions = None) -> No
     """Start local Kafka, PostgreSQL and Redis until Ctrl-C.
 
     Creates topics and tables, and writes the addresses for the other verbs to DATA_DIR/env. Prints `ready` on
-    standard output when all three serve. Needs Java 17 or newer, and Maven the first time.
+    standard output when all three serve. The next start on the same folder has the same addresses, unless another
+    program has taken their ports. Needs Java 17 or newer, and Maven the first time.
     """
     import asyncio
 

@@ -53,13 +53,18 @@ def load_settings(env_file: Path | None = None, flags: Iterable[str] = ()) -> Lo
     Raises SetupError when the file is missing or cannot be read, a line or flag is not `NAME=value`, a flag
     names no setting, a setting has its old name, or a value is wrong (one line for each, which quotes no value).
     """
-    path = env_file or _named_by_environment() or (DEFAULT_ENV_FILE if DEFAULT_ENV_FILE.is_file() else None)
+    path = env_file or found_env_file()
     return combine(
         flags=dict(_assignment(flag) for flag in flags),
         environment=os.environ,
         env_file=parse_env_file(_read(path), str(path)) if path else {},
         env_file_name=str(path),
     )
+
+
+def found_env_file() -> Path | None:
+    """The env file of a command that names none; None when there is none."""
+    return _named_by_environment() or (DEFAULT_ENV_FILE if DEFAULT_ENV_FILE.is_file() else None)
 
 
 def combine(

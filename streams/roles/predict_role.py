@@ -70,7 +70,6 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             slices_set_aside=settings.slices_set_aside,
             hand_over_seconds=HAND_OVER_SECONDS,
         )
-        context.web.ready_when("predict: the registry was read recently", lambda: not refresher.is_stale())
         await _wait_for_loads(refresher, context)
         if context.stop.is_set():
             # No group is joined: the workers that have the partitions keep them.

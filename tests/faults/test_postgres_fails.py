@@ -10,9 +10,7 @@ from deploy.local.postgres import Postgres
 from tests.support.models.served_model import apply
 from tests.support.promotions.events import event
 from tests.support.worker.group import MakeGroup
-from tests.support.worker.http_pages import readiness, until_ready
-
-READ_RECENTLY = "predict: the registry was read recently"
+from tests.support.worker.http_pages import readiness
 
 
 @pytest.mark.parametrize(
@@ -26,7 +24,10 @@ async def test_postgres_fails(
     harm: Callable[[Postgres], None],
     heal: Callable[[Postgres], None],
 ) -> None:
-    """`stale` appears after its time, when `/readyz` says no, and goes when PostgreSQL is back, and the next promotion is followed."""
+    """`stale` appears after its time and goes when PostgreSQL is back, and the next promotion is followed.
+
+    `/readyz` says yes all the time: an orchestrator must not replace a worker that answers.
+    """
     group = await make_group(
         postgres_dsn=own_postgres.dsn, registry_poll_seconds=0.2, stale_after_seconds=1.0, http_port=0
     )
@@ -37,12 +38,9 @@ async def test_postgres_fails(
         await asyncio.to_thread(harm, own_postgres)
         # No request waits for PostgreSQL: requests that are sent while it is away are answered while it is away.
         await traffic.until_answered(lambda response: response.stale, "stale")
-        conditions = (await readiness(port))["conditions"]
-        assert [name for name, holds in conditions.items() if not holds] == [READ_RECENTLY]
+        assert (await readiness(port))["ready"]
         await asyncio.to_thread(heal, own_postgres)
         await traffic.until_answered(lambda response: not response.stale, "fresh again")
-        # On a busy machine the registry may be read too late once more.
-        await until_ready(port)
         await apply(own_postgres.dsn, event("promote", group.model, version="v2"))
         await worker.logged("serving table swapped", times=2)
         first = len(traffic.sent)

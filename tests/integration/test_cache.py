@@ -217,6 +217,7 @@ async def test_a_redis_that_is_full_is_still_read(cache: PredictionCache, client
     """Out of memory: writes are refused and logged once, reads go on, and writes come back."""
     await cache.set_many(ITEMS[:1], ttl_seconds=60)
     with capture_logs() as logs:
+        await client.config_set("maxmemory-policy", "noeviction")
         await client.config_set("maxmemory", "1")
         for _ in range(3):
             await cache.set_many(ITEMS[1:], ttl_seconds=60)

@@ -52,3 +52,21 @@ async def test_a_port_that_is_taken_is_left_to_its_owner(
             await client.aclose()
         finally:
             server.stop()
+
+
+def test_the_next_run_has_the_same_port(tmp_path: Path) -> None:
+    """Clients and workers hold the address. When another program has the port, there is another one."""
+
+    def run() -> int:
+        server = Redis(tmp_path / "redis")
+        server.prepare()
+        server.start()
+        server.stop()
+        return server.port
+
+    port = run()
+    assert run() == port
+    with socket.socket() as other:
+        other.bind((service.HOST, port))
+        other.listen()
+        assert run() != port

@@ -9,6 +9,7 @@ import yaml
 
 from deploy.local.java import kafka_version
 from deploy.local.kafka import MAX_MESSAGE_BYTES
+from deploy.local.redis import MAX_MEMORY
 from streams.config.settings import Settings
 from streams.config.sources import VARIABLES
 from streams.roles import ROLES
@@ -46,6 +47,13 @@ def test_the_kafka_of_both_stacks_is_the_same(compose: dict[str, Any]) -> None:
     assert kafka["image"] == f"${{KAFKA_IMAGE:-apache/kafka:{kafka_version()}}}"
     assert kafka["environment"]["KAFKA_MESSAGE_MAX_BYTES"] == MAX_MESSAGE_BYTES
     assert kafka["environment"]["KAFKA_REPLICA_FETCH_MAX_BYTES"] == MAX_MESSAGE_BYTES
+
+
+def test_redis_is_a_cache_of_bounded_size(compose: dict[str, Any]) -> None:
+    """When it is full, old predictions make room; so it is in both stacks."""
+    command = compose["services"]["redis"]["command"]
+    assert command[command.index("--maxmemory") + 1] == f"${{REDIS_MAXMEMORY:-{MAX_MEMORY}}}"
+    assert command[command.index("--maxmemory-policy") + 1] == "allkeys-lru"
 
 
 def test_each_starts_when_all_it_needs_is_there(compose: dict[str, Any]) -> None:

@@ -49,3 +49,16 @@ async def test_an_error_is_told_to_people_and_with_json_to_programs(tmp_path: Pa
             }
         }
     ]
+
+
+async def test_a_command_in_a_folder_without_an_env_file_says_so(tmp_path: Path) -> None:
+    """The addresses that it tried are the defaults, and not those of the stack in another folder."""
+    address = "kafka_bootstrap=127.0.0.1:1"
+    missing = await headrace("top", "--once", "--set", address, cwd=tmp_path)
+    assert missing.code == 3
+    assert "There is no env file data/env in this folder" in missing.stderr
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "env").write_text("")
+    found = await headrace("top", "--once", "--set", address, cwd=tmp_path)
+    assert found.code == 3
+    assert "no env file" not in found.stderr
