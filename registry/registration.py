@@ -9,9 +9,26 @@ from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import Mapping, schema_of
 from schemas.models import Example, ModelSpec, RequestForm
-from schemas.schema_limits import check_limits
+from schemas.schema_limits import check_limits, subschemas
 
 MAX_DETAILS = 3
+# Those of JSON Schema 2020-12, section 7.3 of its validation vocabulary.
+FORMATS = (
+    *(
+        "date-time",
+        "date",
+        "time",
+        "duration",
+        "email",
+        "idn-email",
+        "hostname",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+    ),
+    *("uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template"),
+    *("json-pointer", "relative-json-pointer", "regex"),
+)
 JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -39,6 +56,13 @@ def _compiled(name: str, schema: JsonObject) -> Validator:
         check_limits(schema)
     except ValueError as error:
         raise _invalid(f"{name} may take too long to validate: {error}") from None
+    for part in subschemas(schema):
+        found = part.get("format")
+        if found is not None and found not in FORMATS:
+            raise _invalid(
+                f"{name} has the format {found!r}, which JSON Schema 2020-12 does not have and nothing would check; "
+                f"correct or remove it (formats are {', '.join(FORMATS)})"
+            )
     return compiled
 
 

@@ -64,8 +64,9 @@ def compile_schema(schema: JsonObject) -> Validator:
     """Compile a schema; a `$ref` must point into the schema itself.
 
     No validation takes long: see `schema_limits.py`. A schema that is slow for each value takes `MAX_SLOW_VALUES`.
-    Patterns are matched in linear time. Those that cannot be, of versions that were registered before such patterns
-    were refused, hold for strings and names up to a length, and for so much text of each value.
+    `format` is checked, in linear time; one that JSON Schema does not have holds for every value. Patterns are matched in
+    linear time. Those that cannot be, of versions that were registered before such patterns were refused, hold for
+    strings and names up to a length, and for so much text of each value.
 
     Raises ValueError, whose message is for the author of the schema.
     """
@@ -89,7 +90,7 @@ def _compile(
     schema: JsonObject, options: jsonschema_rs.RegexOptions | jsonschema_rs.FancyRegexOptions
 ) -> Validator:
     validator: Validator = jsonschema_rs.Draft202012Validator(
-        schema, retriever=_refuse, pattern_options=options
+        schema, retriever=_refuse, pattern_options=options, validate_formats=True
     )
     return validator
 

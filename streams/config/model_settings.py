@@ -37,7 +37,9 @@ class BackendSettings(Section):
         description="Networks, 10.0.0.0/8,…, in which listed hosts may be although their addresses are not public.",
     )
     backend_tokens: SecretStr = Field(
-        SecretStr(""), description="Bearer tokens for model servers: host[:port]=TOKEN,…"
+        SecretStr(""),
+        description="Bearer tokens for model servers: host[:port]=TOKEN,… or host[:port]=@FILE,…, which is read again "
+        "when it changes.",
     )
     backend_ssl_cafile: str | None = Field(
         None,
@@ -67,7 +69,7 @@ class ArtifactSettings(Section):
         description="Web servers that an http(s) artifact_uri may name: host[:port],…; empty: this machine only.",
     )
     artifact_tokens: SecretStr = Field(
-        SecretStr(""), description="Bearer tokens for those web servers: host[:port]=TOKEN,…"
+        SecretStr(""), description="Bearer tokens for those web servers, in the same form."
     )
     s3_endpoint: str | None = Field(
         None, description="S3-compatible store: http(s)://host[:port]. Unset: Amazon S3."

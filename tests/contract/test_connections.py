@@ -5,6 +5,7 @@ What a name server says cannot be had for real here: the event loop's resolver s
 
 import asyncio
 import gc
+import json
 import math
 import socket
 import ssl
@@ -22,6 +23,7 @@ from tests.support.models.backends import closed_later
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.certificates import SERVER_NAME, Certificates
 from workers.backends.model_server import ModelServer
+from workers.network import tokens
 from workers.network.endpoints import Outbound
 
 LOOPBACK = "127.0.0.0/8"
@@ -204,6 +206,23 @@ async def test_a_token_goes_to_its_host_only() -> None:
             assert others == []
             await ask(other, outbound)
             assert "authorization" not in others[0].headers
+
+
+async def test_the_token_of_a_file_is_sent_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a connection that is open: it is replaced while the server runs."""
+    monkeypatch.setattr(tokens, "LOOK_EACH_SECONDS", 0.0)
+    file = tmp_path / "key_file.json"
+    async with recording() as (url, requests):
+        outbound = Outbound(tokens=SecretStr(f"127.0.0.1=@{file}"))
+        server = closed_later(ModelServer(url, outbound))
+        for key in ("first", "the second"):
+            file.write_text(json.dumps({"inference": {"key": key}}))
+            await server.call("GET", "", deadline_loop_seconds=0.0)
+        await server.close()
+    assert [request.headers["authorization"] for request in requests] == ["Bearer first", "Bearer the second"]
+    assert {request.connection for request in requests} == {1}
 
 
 @pytest.mark.parametrize("status", [400, 401, 500, 503])

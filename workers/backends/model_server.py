@@ -40,6 +40,7 @@ from workers.network.retry import (
     read_retry_after,
     spent,
 )
+from workers.network.tokens import bearer_token
 
 CALLS_IN_FLIGHT = 32
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -74,7 +75,7 @@ class ModelServer:
             raise ArtifactError(
                 "endpoint has characters that are invalid in a URL; write http://HOST:PORT/PATH"
             ) from None
-        self._token = (outbound.token(self.url) or "").encode()
+        self._token = bearer_token(outbound.token(self.url) or "")
         self._outbound = outbound
         self._max_response_bytes = max_response_bytes
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -196,9 +197,9 @@ class ModelServer:
                     del response.stream
                 status = response.status_code
                 retry_after = read_retry_after(response.headers.get("retry-after"))
-                if status != OK and self._token:
+                if status != OK and (token := self._token.current()):
                     # Some servers quote the token in their error.
-                    body = body.replace(self._token, b"***")
+                    body = body.replace(token.encode(), b"***")
                 if status in self._faults or not is_retried(status, retry_after):
                     return status, body
                 pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret

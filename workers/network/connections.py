@@ -18,6 +18,7 @@ import httpx
 
 from schemas.errors import SetupError
 from workers.network.endpoints import Outbound
+from workers.network.tokens import BearerAuth, bearer_token
 
 KEEPALIVE_SECONDS = 60.0
 # httpx needs a context for plain http too; this one trusts no certificate.
@@ -49,11 +50,10 @@ async def new_client(
         "content-type": "application/json",
     }
     token = outbound.token(url)
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
     return httpx.AsyncClient(
         transport=transport,
         headers=headers,
+        auth=None if token is None else BearerAuth(bearer_token(token)),
         timeout=httpx.Timeout(None, connect=connect_timeout_seconds),
         follow_redirects=False,
         trust_env=False,

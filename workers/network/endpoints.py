@@ -27,7 +27,8 @@ class Outbound:
     """The hosts and networks that the operator allows, and the tokens of hosts.
 
     `hosts` are `host[:port]`; a host without a port allows all its ports, and an empty list allows loopback
-    addresses. `networks` are in CIDR form. `tokens` are `host[:port]=TOKEN,…`. `ca_file` is a bundle of
+    addresses. `networks` are in CIDR form. `tokens` are `host[:port]=TOKEN,…`, or
+    `host[:port]=@FILE,…` (`tokens.py`). `ca_file` is a bundle of
     certificate authorities that replaces the machine's. `setting` is the name of the setting with the hosts.
     """
 

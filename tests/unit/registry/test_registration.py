@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
-from registry.registration import check_version
+from registry.registration import FORMATS, check_version
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
-from schemas.json_schema import compile_schema
+from schemas.json_schema import compile_schema, details
 from schemas.mapping import Datatype, Mapping, schema_of
 from schemas.models import ModelSpec
 from tests.support.promotions.events import spec
@@ -125,3 +126,39 @@ def test_every_datatype_has_a_schema() -> None:
     """Every type of the enumeration is covered."""
     for datatype in Datatype:
         compile_schema(schema_of(Mapping.model_validate({"inputs": {"x": {"datatype": datatype.value}}})))
+
+
+@pytest.mark.parametrize("side", ["input_schema", "output_schema"])
+def test_a_format_that_nothing_checks_is_refused(side: str) -> None:
+    """It is misspelt, or of another vocabulary; a property of the name `format` is none."""
+    schema = {"type": "object", "properties": {"at": {"type": "string", "format": "datetime"}}}
+    message = refusal(**{side: schema})
+    assert message.startswith(f"{side} has the format 'datetime', which JSON Schema 2020-12 does not have")
+    assert "date-time" in message
+    check_version(version(**{side: {"type": "object", "properties": {"format": {"type": "string"}}}}))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_that_is_taken_is_checked(name: str) -> None:
+    """Also by the library."""
+    schema = {"type": "string", "format": name}
+    check_version(version(input_schema=schema))
+    Draft202012Validator(schema, validate_formats=True, ignore_unknown_formats=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("date-time", "2026-11-29T15:50:58.128Z", "yesterday-ish"),
+        ("email", "a@example.org", "no mail"),
+        ("ipv4", "192.0.2.1", "999.1.1.1"),
+        ("uuid", "9b0dd7de-04b5-4a5e-8d3c-93f0b2f0a8f5", "9b0dd7de"),
+    ],
+)
+def test_a_format_is_checked(name: str, good: str, bad: str) -> None:
+    """As the author of the schema expects; a version of an earlier release may have one that nothing checks."""
+    validator = compile_schema({"type": "string", "format": name})
+    assert validator.is_valid(good)
+    assert not validator.is_valid(bad)
+    assert name in details(validator, bad)[0].message
+    assert compile_schema({"type": "string", "format": "datetime"}).is_valid(bad)
