@@ -149,6 +149,8 @@ def _client(redis_url: str, timeout_seconds: float, options: Mapping[str, Any]) 
     # The client's own retries would take 37 s against a stopped server.
     return Redis.from_url(
         redis_url,
+        # As the cache does: proxies and Redis before version 6 have no other.
+        protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,

@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import asyncpg
 
-from registry.postgres import CONNECT_TIMEOUT_SECONDS, translated
+from registry.postgres import CONNECT_TIMEOUT_SECONDS, NO_NAMED_STATEMENTS, translated
 from schemas.errors import SetupError
 
 FILE_NAME = re.compile(r"^\d{4}_[a-z0-9_]+\.sql$")
@@ -85,7 +85,10 @@ async def migrate(dsn: str, migrations: Sequence[Migration] | None = None) -> li
     done: list[str] = []
     with translated():
         connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=MIGRATION_TIMEOUT_SECONDS
+            dsn,
+            statement_cache_size=NO_NAMED_STATEMENTS,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=MIGRATION_TIMEOUT_SECONDS,
         )
         try:
             while name := await _apply_next(connection, wanted):

@@ -6,6 +6,7 @@ them must not end the process.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
@@ -19,6 +20,10 @@ COMMAND_TIMEOUT_SECONDS = 5.0
 # A worker needs one to poll, one to load and one for its heartbeat; a control worker needs one.
 POOL_CONNECTIONS = 4
 
+# A pooler such as PgBouncer in transaction mode gives each transaction to any connection to the server. A prepared
+# statement with a name would be there already, or not; one without a name lasts as long as its transaction.
+NO_NAMED_STATEMENTS = 0
+
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) of transient errors: connection lost, serialization
 # failure, insufficient resources, shutting down or starting, I/O error; lock timeout.
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
@@ -26,9 +31,18 @@ TRANSIENT_CODES = frozenset({"55P03"})
 # A write to a standby that is not promoted yet, or what `primary` says of such a server.
 READ_ONLY_CODE = "25006"
 SCHEMA_CODES = frozenset({"42P01", "42703", "42883"})
-# Wrong user or password, no such database, no permission.
+# Wrong user or password, no such database.
 ACCESS_CLASSES = frozenset({"28", "3D"})
-ACCESS_CODES = frozenset({"42501"})
+NO_RIGHT_CODE = "42501"
+# What PostgreSQL says and what gives the right, for its messages in English.
+_GRANTS = (
+    (r"denied for schema (\S+)", "GRANT USAGE, CREATE ON SCHEMA {} TO USER_NAME"),
+    (r"denied to create temporary tables in database (.+)", "GRANT TEMPORARY ON DATABASE {} TO USER_NAME"),
+    (r"denied for database (.+)", "GRANT CONNECT, TEMPORARY ON DATABASE {} TO USER_NAME"),
+    (r"denied for (?:table|relation|view) (\S+)", "GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO USER_NAME"),
+    (r"denied for sequence (\S+)", "GRANT USAGE ON SEQUENCE {} TO USER_NAME"),
+    (r"must be owner of (?:table|relation|view) (\S+)", "ALTER TABLE {} OWNER TO USER_NAME"),
+)
 # Data exception, which asyncpg raises by itself too, and a limit of PostgreSQL exceeded.
 DATA_CLASSES = frozenset({"22", "54"})
 
@@ -48,7 +62,11 @@ def translated() -> Iterator[None]:
             raise RegistryUnavailableError(
                 "PostgreSQL is read-only, as a standby is; HEADRACE_POSTGRES_DSN must name the primary"
             ) from error
-        if code[:2] in ACCESS_CLASSES or code in ACCESS_CODES:
+        if code == NO_RIGHT_CODE:
+            raise SetupError(
+                f"the user of HEADRACE_POSTGRES_DSN lacks a right: {error}; {grant_for(str(error))}"
+            ) from error
+        if code[:2] in ACCESS_CLASSES:
             raise SetupError(f"PostgreSQL refuses HEADRACE_POSTGRES_DSN: {error}") from error
         if code[:2] in DATA_CLASSES:
             raise DataRefusedError(f"PostgreSQL refuses a value: {error}") from error
@@ -62,6 +80,14 @@ def translated() -> Iterator[None]:
     # asyncpg raises an internal error when the server closes a connection while it is used.
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise RegistryUnavailableError(f"PostgreSQL does not answer: {error}") from error
+
+
+def grant_for(message: str) -> str:
+    """PURE. What the owner of the database is to run, after PostgreSQL said that a right is missing."""
+    for pattern, statement in _GRANTS:
+        if found := re.search(pattern, message):
+            return f"the owner can run `{statement.format(found[1])}` for that user"
+    return "docs/operations.md lists the rights"
 
 
 class Database:
@@ -87,6 +113,7 @@ class Database:
             # No minimum: the pool would try to keep it while the server is down, and log each failure.
             pool = await asyncpg.create_pool(
                 dsn,
+                statement_cache_size=NO_NAMED_STATEMENTS,
                 min_size=0,
                 max_size=POOL_CONNECTIONS,
                 timeout=connect_timeout_seconds,

@@ -5,7 +5,8 @@ response. (The id is needed because the offsets of a topic that is deleted and c
 no part of the recognition: a repeat after midnight has another day, and a response does not say when its request was
 first answered. A unique key of a partitioned table holds within one day only, so the writer looks for the rows in
 all days first, in the same transaction. No other writer can add them in between: a request and all its responses
-have one partition number, and a lock admits one writer for each number. Within a day the unique key refuses repeats
+have one partition number, and a lock admits one writer for each number. (While somebody adds partitions,
+repeats of one request may have two numbers for a moment.) Within a day the unique key refuses repeats
 too.
 """
 
@@ -102,7 +103,7 @@ class PredictionLog:
             return await _each_day(
                 connection,
                 {day for day in await _days(connection) if day < before},
-                lambda day: connection.execute(_DROP_DAY.format(name=day.strftime(_DAY_NAME))),
+                lambda day: _drop_day(connection, day),
             )
 
 
@@ -124,6 +125,14 @@ async def _each_day(
     if first_error is not None:
         raise first_error
     return changed
+
+
+async def _drop_day(connection: Any, day: date) -> None:
+    name = day.strftime(_DAY_NAME)
+    try:
+        await connection.execute(_DROP_DAY.format(name=name))
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise SetupError(f"{name} stays until what depends on it is dropped: {error.detail}") from None
 
 
 async def _known(connection: Any, ranges: Iterable[OffsetRange]) -> set[RequestKey]:

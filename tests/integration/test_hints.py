@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -59,6 +60,21 @@ async def test_a_hint_is_heard(heard: HintLog, sender: HintSender) -> None:
     for one in sent:
         assert await sender.send(one)
     await heard.until(lambda: heard.hints == sent)
+
+
+async def test_hints_need_no_newer_protocol_than_the_cache(own_redis: Redis) -> None:
+    """Proxies, and Redis before version 6, do not know HELLO, by which a client asks for RESP3."""
+    client: Any = RedisClient.from_url(own_redis.url, protocol=2)
+    async with client:
+        await client.execute_command("ACL", "SETUSER", "default", "-hello")
+    sender = HintSender(own_redis.url, channel=CHANNEL, timeout_seconds=DEADLINE_SECONDS)
+    try:
+        async with hint_log(own_redis.url, CHANNEL) as heard:
+            await heard.until(lambda: heard.connections == 1)
+            assert await sender.send(hint(1))
+            await heard.until(lambda: heard.hints == [hint(1)])
+    finally:
+        await sender.close()
 
 
 @pytest.mark.parametrize(

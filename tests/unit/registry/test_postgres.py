@@ -55,3 +55,29 @@ def test_an_unforeseen_error_fails_the_job_and_not_the_process(raised: Exception
     with pytest.raises(RegistryFaultError, match="SQLSTATE") as caught, translated():
         raise raised
     assert isinstance(caught.value, RegistryUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("said", "statement"),
+    [
+        ("permission denied for schema public", "`GRANT USAGE, CREATE ON SCHEMA public TO USER_NAME`"),
+        (
+            "permission denied for table models",
+            "`GRANT SELECT, INSERT, UPDATE, DELETE ON models TO USER_NAME`",
+        ),
+        ("permission denied for sequence s", "`GRANT USAGE ON SEQUENCE s TO USER_NAME`"),
+        (
+            'permission denied to create temporary tables in database "d"',
+            '`GRANT TEMPORARY ON DATABASE "d" TO USER_NAME`',
+        ),
+        ('permission denied for database "d"', '`GRANT CONNECT, TEMPORARY ON DATABASE "d" TO USER_NAME`'),
+        ("must be owner of table prediction_log", "`ALTER TABLE prediction_log OWNER TO USER_NAME`"),
+        ("keine Berechtigung für Schema public", "docs/operations.md"),
+    ],
+)
+def test_a_missing_right_is_told_with_what_gives_it(said: str, statement: str) -> None:
+    """The DSN is right, so it is not blamed; in another language the page with all rights is named."""
+    with pytest.raises(SetupError, match="lacks a right") as caught, translated():
+        raise asyncpg.InsufficientPrivilegeError(said)
+    assert said in str(caught.value)
+    assert statement in str(caught.value)
