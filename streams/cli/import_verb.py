@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 @promotion
 def import_(
     uri: Annotated[
-        str, typer.Argument(metavar="mlflow:/NAME/VERSION", help="A version in MLflow's model registry.")
+        str,
+        typer.Argument(
+            metavar="mlflow:/NAME/VERSION",
+            help="A version in MLflow's model registry, or mlflow:/NAME@ALIAS for the one that an alias names now.",
+        ),
     ],
     *,
     model_name: Annotated[
@@ -43,14 +47,19 @@ def import_(
     from streams.models.egress import artifact_sources
     from streams.models.mlflow_import import import_version
     from streams.promotions.events import make_event
+    from workers.artifacts.mlflow import version_uri
 
     quiet_libraries(settings)
     plain_warnings(settings)
-    source = artifact_sources(settings).mlflow_version(uri)
+    sources = artifact_sources(settings)
+    named = asyncio.run(version_uri(uri, sources.mlflow))
+    source = sources.mlflow_version(named)
     name = source.name if model_name is None else model_name
     _refuse_name(name)
     with download_bar() as on_progress:
         imported = asyncio.run(import_version(source, settings, on_progress))
+    if "@" in uri:
+        print(f"headrace: {uri} is {named} now; the alias is not followed", file=sys.stderr)
     for note in imported.notes:
         print(f"headrace: {note}", file=sys.stderr)
     model = imported.model | ({} if version is None else {"version": version})

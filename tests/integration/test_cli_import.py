@@ -161,6 +161,27 @@ async def test_what_mlflow_does_not_know_is_told(mlflow: ScriptedMlflow, tmp_pat
     assert "run deleted does not exist (status 404); metrics are left empty" in ended.stderr
 
 
+@pytest.mark.parametrize("uri", ["mlflow:/fraud@champion", "models:/fraud@champion", "models:/fraud/3"])
+async def test_an_alias_is_resolved_once(mlflow: ScriptedMlflow, tmp_path: Path, uri: str) -> None:
+    """What is registered has the version's number: an alias may name another one tomorrow."""
+    ended = await headrace("import", uri, "--dry-run", settings=settings_for(mlflow, tmp_path))
+    assert ended.code == 0, ended.stderr
+    model = ended.documents[0]["model"]
+    assert (model["artifact_uri"], model["version"]) == (URI, "3")
+    assert (f"{uri} is {URI} now" in ended.stderr) == ("@" in uri)
+
+
+async def test_a_uri_that_names_no_version_is_told(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
+    """An alias that MLflow does not know, and what is no URI of MLflow."""
+    settings = settings_for(mlflow, tmp_path)
+    ended = await headrace("import", "mlflow:/fraud@nobody", "--dry-run", settings=settings)
+    assert ended.code == 1
+    assert "fraud@nobody does not exist" in ended.stderr
+    ended = await headrace("import", "mlflow:/fraud/champion", "--dry-run", settings=settings)
+    assert ended.code == 1
+    assert "is no version of MLflow; write mlflow:/NAME/VERSION or mlflow:/NAME@ALIAS" in ended.stderr
+
+
 async def test_a_version_of_pickles_is_refused_by_the_command(mlflow: ScriptedMlflow, tmp_path: Path) -> None:
     """With why, and what to do; nothing of it is fetched."""
     mlflow.files["MLmodel"] = b"flavors: {sklearn: {pickled_model: model.pkl}, python_function: {}}"

@@ -26,6 +26,8 @@ from workers.artifacts.port import ArtifactSource, ArtifactStream
 from workers.network.endpoints import Outbound
 
 _URI = re.compile(r"mlflow:/([^/:]+)/([0-9]+)")
+# As MLflow writes them too: models:/NAME/VERSION, models:/NAME@ALIAS.
+_IMPORTED = re.compile(r"(?:mlflow|models):/([^/:@]+)(?:/([0-9]+)|@([^/:@]+))")
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 # Some 30 ms of parsing.
@@ -61,6 +63,15 @@ class MlflowServer:
         if not isinstance(answer, dict):
             raise ArtifactError(f"{shown}: {self.url} is not an MLflow server by its response")
         return answer
+
+    async def number_of(self, name: str, alias: str) -> str:
+        """The version that an alias of a model names now; raises as `get`."""
+        shown = f"{name}@{alias}"
+        answer = await self.get("registered-models/alias", shown, name=name, alias=alias)
+        number = _object(answer.get("model_version")).get("version")
+        if not str(number).isdigit():
+            raise ArtifactError(f"{shown}: MLflow names no version")
+        return str(number)
 
     def artifact(self, path: str, shown: str) -> HttpFile:
         """A file that the server itself serves."""
@@ -160,6 +171,24 @@ class MlflowVersion:
             f"{self.uri} has its files in {parts.scheme or 'a folder'}:, which is not supported; let the MLflow "
             "server serve them (--serve-artifacts)"
         )
+
+
+async def version_uri(uri: str, server: MlflowServer | None) -> str:
+    """The URI `mlflow:/NAME/VERSION` of what an operator names, by number or by alias.
+
+    Raises ArtifactError for other URIs, without a server in the settings, and as `MlflowServer.get`.
+    """
+    named = _IMPORTED.fullmatch(uri)
+    if named is None:
+        raise ArtifactError(
+            f"{uri!r} is no version of MLflow; write mlflow:/NAME/VERSION or mlflow:/NAME@ALIAS"
+        )
+    name, number, alias = named.groups()
+    if number is None:
+        if server is None:
+            raise ArtifactError(f"{uri} needs the address of an MLflow server in HEADRACE_MLFLOW_URL")
+        number = await server.number_of(unquote(name), unquote(alias))
+    return f"mlflow:/{name}/{number}"
 
 
 async def read_small(source: ArtifactSource, max_bytes: int) -> bytes:

@@ -52,6 +52,7 @@ class _Declared:
     shape: Shape
     is_column: bool
     is_whole: bool
+    is_optional: bool = False
 
 
 def schemas_of(model: ModelDescription, mlmodel: MlModel) -> Schemas:
@@ -64,7 +65,24 @@ def schemas_of(model: ModelDescription, mlmodel: MlModel) -> Schemas:
     columns = _columns_of_a_vector(inputs, mlmodel.inputs)
     if columns is not None:
         input_schema["properties"][inputs[0].key] |= columns
+    notes += _notes_on_missing(inputs, mlmodel)
     return Schemas(input_schema, refined.output_schema(), tuple(notes))
+
+
+def _notes_on_missing(inputs: Sequence[DescribedTensor], mlmodel: MlModel) -> Iterable[str]:
+    """What MLflow lets a caller leave out or add, and this version does not."""
+    by_name = {tensor.name: tensor for tensor in inputs}
+    for column in _read(mlmodel.inputs or ()) or ():
+        tensor = by_name.get(str(column.name), inputs[0] if len(inputs) == 1 else None)
+        if column.is_optional and tensor is not None and not tensor.optional:
+            yield (
+                f"the column {column.name} is optional in MLflow; here null stands for a missing value"
+                if tensor.takes_null
+                else f"the column {column.name} is optional in MLflow and required here, since {tensor.datatype} has "
+                "no missing value"
+            )
+    if mlmodel.params:
+        yield f"the signature's params ({', '.join(mlmodel.params)}) are left out: an ONNX file has none"
 
 
 def _refined(
@@ -77,7 +95,18 @@ def _refined(
         notes.append(f"the model has no signature of its {side}; their schema is what the ONNX file declares")
         return tensors
     declared = _read(written)
-    refined = None if declared is None else _fitted(tensors, declared)
+    if declared is None:
+        unknown = _names(
+            f"{each.get('name') or 'unnamed'}: {each.get('type')}"
+            for each in written
+            if _read([each]) is None
+        )
+        notes.append(
+            f"the signature's {side} have types that no tensor has ({unknown}); their schema is what the ONNX file "
+            "declares"
+        )
+        return tensors
+    refined = _fitted(tensors, declared)
     if refined is None:
         notes.append(
             f"the signature's {side} ({_names(each.get('name') for each in written)}) are not those of the ONNX "
@@ -127,11 +156,16 @@ def _columns_of_a_vector(
         "prefixItems": [
             {
                 **({"title": column.name} if column.name else {}),
-                **({"type": "integer"} if column.is_whole and is_of_floats else element),
+                **(_whole(column, tensors[0]) if column.is_whole and is_of_floats else element),
             }
             for column in declared
         ]
     }
+
+
+def _whole(column: _Declared, tensor: DescribedTensor) -> JsonObject:
+    """The schema of a column of whole numbers in a vector of floats; in MLflow only an optional one may be missing."""
+    return {"type": ["integer", "null"] if column.is_optional and tensor.takes_null else "integer"}
 
 
 def _with_sizes(tensor: DescribedTensor, declared: _Declared) -> DescribedTensor | None:
@@ -182,7 +216,14 @@ def _column(written: JsonObject) -> _Declared | None:
     kind = _COLUMN_KINDS.get(str(element.get("type")))
     if kind is None:
         return None
-    return _Declared(_name(written), kind, shape, is_column=True, is_whole=element["type"] in _WHOLE)
+    return _Declared(
+        _name(written),
+        kind,
+        shape,
+        is_column=True,
+        is_whole=element["type"] in _WHOLE,
+        is_optional=written.get("required") is False,
+    )
 
 
 def _name(written: JsonObject) -> str | None:

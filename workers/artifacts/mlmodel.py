@@ -22,12 +22,13 @@ class MlModel:
     """The content of an MLmodel.
 
     `onnx_path` is relative to the model's folder. `inputs` and `outputs` are those of the signature, None when
-    it does not have them.
+    it does not have them; `params` are the names of its parameters.
     """
 
     onnx_path: str
     inputs: tuple[JsonObject, ...] | None
     outputs: tuple[JsonObject, ...] | None
+    params: tuple[str, ...] = ()
 
 
 def read_mlmodel(content: bytes, shown: str) -> MlModel:
@@ -48,7 +49,8 @@ def read_mlmodel(content: bytes, shown: str) -> MlModel:
         raise ArtifactError(f"{shown} has an ONNX flavour whose file is not in the model's folder")
     refuse_pickle_name(path)
     signature = _object(_object(document).get("signature"))
-    return MlModel(path, _side(signature.get("inputs")), _side(signature.get("outputs")))
+    params = tuple(str(each.get("name")) for each in _side(signature.get("params")) or ())
+    return MlModel(path, _side(signature.get("inputs")), _side(signature.get("outputs")), params)
 
 
 def _is_below(path: str) -> bool:

@@ -52,6 +52,11 @@ class ScriptedMlflow:
             return answer({"model_version": {"name": "fraud", "version": "3", **self.version}})
         if path == "/api/2.0/mlflow/model-versions/get-download-uri" and known:
             return answer({"artifact_uri": self.location})
+        if path == "/api/2.0/mlflow/registered-models/alias" and asked == {
+            "name": "fraud",
+            "alias": "champion",
+        }:
+            return answer({"model_version": {"name": "fraud", "version": "3"}})
         if path == "/api/2.0/mlflow/runs/get" and asked == {"run_id": "r-1"}:
             return answer({"run": self.run})
         name = path.removeprefix(f"/api/2.0/mlflow-artifacts/artifacts{_FOLDER}/")

@@ -38,10 +38,11 @@ def schemas(
     signature: list[JsonObject] | None,
     outputs: list[DescribedTensor] | None = None,
     output_signature: list[JsonObject] | None = None,
+    params: tuple[str, ...] = (),
 ) -> Schemas:
     described = ModelDescription(inputs, outputs or [onnx("y", Datatype.FP32)])
-    sides = [None if side is None else tuple(side) for side in (signature, output_signature)]
-    return schemas_of(described, MlModel("model.onnx", *sides))
+    own, other = (None if side is None else tuple(side) for side in (signature, output_signature))
+    return schemas_of(described, MlModel("model.onnx", own, other, params))
 
 
 def property_of(result: Schemas, key: str) -> Any:
@@ -98,11 +99,6 @@ def test_several_tensors_by_their_names() -> None:
         (Datatype.FP32, (3,), [tensor("a", "float32", -1), tensor("b", "float32", -1)]),
         (Datatype.FP32, (3,), [column("a", "double"), column("b", "double")]),
         (Datatype.FP32, (2,), [column("a", "double"), column("b", "string")]),
-        (Datatype.FP32, (), [column("x", "datetime")]),
-        (Datatype.FP32, (), [column("x", "object")]),
-        (Datatype.FP32, (3,), [{"type": "tensor"}]),
-        (Datatype.FP32, (3,), [{"type": "tensor", "tensor-spec": {"dtype": 1, "shape": ["a"]}}]),
-        (Datatype.FP32, (3,), [{}]),
     ],
 )
 def test_a_signature_of_another_model_is_left_out(
@@ -114,6 +110,54 @@ def test_a_signature_of_another_model_is_left_out(
     assert result.input_schema == alone
     (note,) = notes_on("inputs", result)
     assert "are not those of the ONNX file (x)" in note
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (column("x", "datetime"), "x: datetime"),
+        (column(None, "object"), "unnamed: object"),
+        ({"type": "tensor"}, "unnamed: tensor"),
+        ({"type": "tensor", "tensor-spec": {"dtype": 1, "shape": ["a"]}}, "unnamed: tensor"),
+        ({}, "unnamed: None"),
+    ],
+)
+def test_a_type_that_no_tensor_has_is_told(written: JsonObject, told: str) -> None:
+    """The schema follows the file; the note names the column and its type, not those beside it."""
+    file = [onnx("x", Datatype.FP32), onnx("y", Datatype.FP32)]
+    result = schemas(file, [column("y", "double"), written])
+    assert result.input_schema == ModelDescription(file, []).input_schema()
+    (note,) = notes_on("inputs", result)
+    assert f"have types that no tensor has ({told});" in note
+
+
+def test_optional_columns_stay_optional_where_a_tensor_has_missing_values() -> None:
+    """As null; a note says so, and where it is not possible."""
+    features = DescribedTensor("features", "features", Datatype.FP32, (3,), takes_null=True)
+    signature = [
+        column("age", "long", required=False),
+        column("size", "long"),
+        column("x", "double", required=False),
+    ]
+    result = schemas([features], signature)
+    accepts = compile_schema(result.input_schema).is_valid
+    assert accepts({"features": [None, 2, None]})
+    assert not accepts({"features": [1, None, 2.5]})
+    assert [note for note in result.notes if "optional" in note] == [
+        f"the column {name} is optional in MLflow; here null stands for a missing value"
+        for name in ("age", "x")
+    ]
+    result = schemas([onnx("city", Datatype.BYTES)], [column("city", "string", required=False)])
+    assert (
+        "the column city is optional in MLflow and required here, since BYTES has no missing value"
+        in result.notes
+    )
+
+
+def test_params_are_noted() -> None:
+    """MLflow hands them to a model; a file of ONNX takes none."""
+    notes = schemas([onnx("x", Datatype.FP32)], None, params=("temperature", "top_k")).notes
+    assert notes[-1] == "the signature's params (temperature, top_k) are left out: an ONNX file has none"
 
 
 def test_columns_of_a_model_with_one_vector_are_named_in_their_order() -> None:
