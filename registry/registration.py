@@ -8,7 +8,7 @@ from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import Mapping, schema_of
-from schemas.models import Example, ModelSpec, RequestForm
+from schemas.models import Example, ModelSpec, RequestForm, cache_seconds, is_unpinned
 from schemas.schema_limits import check_limits, subschemas
 
 MAX_DETAILS = 3
@@ -42,6 +42,22 @@ def check_version(spec: ModelSpec) -> None:
         raise _invalid("server.form value sends one value alone; map one input, or choose row or column")
     if spec.example is not None:
         _check_example(spec.example, spec.mapping, accepts, promises)
+
+
+def warnings_on(spec: ModelSpec) -> list[str]:
+    """What the registry takes, and what may surprise whoever registers it."""
+    if not is_unpinned(spec):
+        return []
+    cached = cache_seconds(spec)
+    return [
+        "the server answers by its newest version: predictions change when it loads another, without a promotion; name "
+        "the version by server.version"
+        + (
+            f" (cached predictions stay for up to {cached} s then)"
+            if cached
+            else "; until then nothing is cached"
+        )
+    ]
 
 
 def _compiled(name: str, schema: JsonObject) -> Validator:

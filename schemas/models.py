@@ -27,6 +27,7 @@ BUCKETS = 10_000
 # Each change of a model is shown with its figures, and the audit trail keeps them for ever.
 MAX_METRICS_BYTES = 16 * 1024
 MAX_TAGS = 32
+DEFAULT_CACHE_SECONDS = 300
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -167,9 +168,10 @@ class ModelSpec(WireModel):
     metrics: Annotated[dict[str, Any], AfterValidator(_within_limit)] = Field(
         default={}, description="Offline figures: accuracy, latency_p50_ms, …; at most 16 KiB of JSON."
     )
-    cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = Field(
-        default=300,
-        description="How long a prediction may be served from the cache to equal inputs; 0 = never.",
+    cache_ttl_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
+        default=None,
+        description="How long a prediction may be served from the cache to equal inputs; 0 = never. Absent = 300, but 0 for a "
+        "`tensorflow` version without a version at the server: that server answers by its newest one.",
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         default=2000, description="Limit of one call to the backend."
@@ -232,6 +234,25 @@ class Registration(WireModel):
 
     model_name: ModelName
     model: ModelSpec
+
+
+def is_unpinned(spec: ModelSpec) -> bool:
+    """PURE. Whether the predictions of a version change without a promotion: when its server loads a newer one.
+
+    TensorFlow Serving looks for new versions by itself.
+    """
+    return (
+        spec.framework is Framework.TENSORFLOW
+        and spec.server.version is None
+        and "/versions/" not in (spec.endpoint or "")
+    )
+
+
+def cache_seconds(spec: ModelSpec) -> int:
+    """PURE. How long a version's predictions may be served from the cache; 0 = never."""
+    if spec.cache_ttl_seconds is not None:
+        return spec.cache_ttl_seconds
+    return 0 if is_unpinned(spec) else DEFAULT_CACHE_SECONDS
 
 
 class BucketRange(WireModel):

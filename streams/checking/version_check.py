@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from registry.lifecycle import apply
+from registry.registration import warnings_on
 from schemas.errors import (
     ArtifactError,
     BackendFailedError,
@@ -71,6 +72,7 @@ async def check_version(event: PromotionEvent, settings: Settings, watcher: Watc
         assert refusal is not None  # the registry refuses an event without a version
         raise refusal
     findings = Findings(event.model_name, spec.version, spec.framework)
+    findings.warnings += warnings_on(spec)
     if refusal is not None:
         findings.refuse(refusal.code, refusal.message)
     try:

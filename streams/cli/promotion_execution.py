@@ -100,6 +100,7 @@ def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> 
     import asyncio
     import uuid
 
+    from registry.registration import warnings_on
     from streams.cli.output import quiet_libraries
     from streams.promotions.events import make_event
 
@@ -110,6 +111,8 @@ def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> 
         "expected_revision": options.expected_revision,
     }
     event = make_event({"event_id": str(uuid.uuid4()), **fields, **why})
+    for warning in warnings_on(event.model) if event.model is not None else ():
+        print(f"headrace: {warning}", file=sys.stderr)
     asyncio.run(_decide_and_print(settings, event, options))
 
 

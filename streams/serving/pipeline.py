@@ -180,7 +180,7 @@ class Pipeline:
         misses: Requests = {}
         cacheable: Requests = {}
         for version, of_version in requests.items():
-            (cacheable if version.spec.cache_ttl_seconds else misses)[version] = of_version
+            (cacheable if version.cache_seconds else misses)[version] = of_version
         if not cacheable:
             return hits, misses
         keys: list[bytes] = []
@@ -243,7 +243,7 @@ class Pipeline:
         self, version: ServedVersion, digests: Sequence[bytes], results: Sequence[CallResult]
     ) -> None:
         """Put the predictions among the results of a call into the cache."""
-        ttl_seconds, prefix = version.spec.cache_ttl_seconds, version.cache_prefix
+        ttl_seconds, prefix = version.cache_seconds, version.cache_prefix
         if ttl_seconds:
             predictions = [
                 (prefix + digest, result)

@@ -15,7 +15,7 @@ from registry.snapshot import RegisteredModel
 from schemas.errors import ArtifactError, InvalidInputError, InvalidOutputError
 from schemas.events import JsonObject
 from schemas.json_schema import OMITTED, Explanations, Validator, compile_schema
-from schemas.models import Fallback, ModelSpec, StalePolicy, Status, served_form
+from schemas.models import Fallback, ModelSpec, StalePolicy, Status, cache_seconds, served_form
 from schemas.schema_limits import check_size
 from schemas.wire import canonical
 
@@ -65,6 +65,7 @@ class ServedVersion:
     output_is_valid: Callable[[Any], bool]
     fails_when_stale: bool
     limits_waiting: bool
+    cache_seconds: int
     is_loaded: bool
 
     @classmethod
@@ -93,6 +94,7 @@ class ServedVersion:
             output_is_valid=output_validator.is_valid,
             fails_when_stale=spec.stale_policy is StalePolicy.FAIL,
             limits_waiting=spec.max_waiting is not None or spec.max_waiting_bytes is not None,
+            cache_seconds=cache_seconds(spec),
             is_loaded=is_loaded,
         )
 

@@ -137,7 +137,7 @@ NO_SALTS: Sequence[Any] = (*NO_NAMES, "s" * 129)
 NO_REVISIONS: Sequence[Any] = (-1, 1.0, "8", True, [], 2**63, 2**70)
 NO_ACTORS: Sequence[Any] = (None, 7, [], "\x00", "x" * 129)
 NO_REASONS: Sequence[Any] = (None, 7, {}, "a\x00b", "x" * 1001)
-NO_SECONDS: Sequence[Any] = (-1, 1.5, "300", None, 10**9)
+NO_SECONDS: Sequence[Any] = (-1, 1.5, "300", 10**9)
 NO_MILLISECONDS: Sequence[Any] = (0, -1, 600_001, 2.0)
 BAD_WEIGHTS: Sequence[float] = (0, 100, -1, 120, 100.01, 5.001, 0.001, 1e-300, 1e300, 99.999)
 

@@ -6,12 +6,12 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
-from registry.registration import FORMATS, check_version
+from registry.registration import FORMATS, check_version, warnings_on
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
 from schemas.json_schema import compile_schema, details
 from schemas.mapping import Datatype, Mapping, schema_of
-from schemas.models import ModelSpec
+from schemas.models import ModelSpec, cache_seconds
 from tests.support.promotions.events import spec
 
 MAPPING = {"inputs": {"user": {"tensor": "user_idx", "datatype": "INT64"}}, "outputs": {"items": "out_0"}}
@@ -162,3 +162,34 @@ def test_a_format_is_checked(name: str, good: str, bad: str) -> None:
     assert not validator.is_valid(bad)
     assert name in details(validator, bad)[0].message
     assert compile_schema({"type": "string", "format": "datetime"}).is_valid(bad)
+
+
+ADDRESS = "http://127.0.0.1:8501"
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "warns"),
+    [
+        ({"framework": "tensorflow", "endpoint": ADDRESS, "server": {"model": "m"}}, 0, True),
+        ({"framework": "tensorflow", "endpoint": f"{ADDRESS}/v1/models/m"}, 0, True),
+        ({"framework": "tensorflow", "endpoint": f"{ADDRESS}/v1/models/m/labels/stable"}, 0, True),
+        ({"framework": "tensorflow", "endpoint": ADDRESS, "cache_ttl_seconds": 60}, 60, True),
+        (
+            {"framework": "tensorflow", "endpoint": ADDRESS, "server": {"model": "m", "version": "3"}},
+            300,
+            False,
+        ),
+        ({"framework": "tensorflow", "endpoint": f"{ADDRESS}/v1/models/m/versions/3"}, 300, False),
+        ({"framework": "open-inference", "endpoint": ADDRESS}, 300, False),
+        ({"framework": "open-inference", "endpoint": ADDRESS, "cache_ttl_seconds": 0}, 0, False),
+    ],
+)
+def test_a_version_that_its_server_may_replace_is_not_cached(
+    fields: dict[str, Any], seconds: int, warns: bool
+) -> None:
+    """Old predictions of the cache would stand beside new ones, under one name; whoever registers it is told."""
+    spec = version(**fields)
+    assert cache_seconds(spec) == seconds
+    assert [("without a promotion" in each, "server.version" in each) for each in warnings_on(spec)] == [
+        (True, True)
+    ] * warns
