@@ -14,6 +14,7 @@ from streams.kafka.aiokafka_consumer import SESSION_TIMEOUT_SECONDS, TransportOp
 from streams.kafka.batch_producer import BatchProducer, OutputBatch
 from streams.kafka.faust_app import worker_app
 from streams.kafka.memberships import members_folder
+from streams.kafka.topics import administration, create_topics
 from streams.process.watchdog import EXIT_STALLED
 from tests.support.kafka.topic_log import topic_log
 from tests.support.models.served_model import apply
@@ -21,6 +22,7 @@ from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import HttpRequest, http_server, serve_doubler
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.group import MakeGroup
+from tests.support.worker.process import WorkerProcess
 
 # Longer than the group's session.
 AWAY_SECONDS = SESSION_TIMEOUT_SECONDS + 2
@@ -48,8 +50,30 @@ async def test_kafka_fails(make_group: MakeGroup, own_kafka: Kafka) -> None:
     await group.end(worker)
     assert (worker.count("Kafka lost"), worker.count("Kafka in use again")) == (2, 2)
     # Each of their lines once in a while, and none while Kafka is away: they would be hundreds in a second.
-    libraries = [line for line in worker.log.splitlines() if '"logger":"aiokafka' in line]
-    assert len(libraries) < MAX_LIBRARY_LINES, libraries
+    assert len(library_lines(worker)) < MAX_LIBRARY_LINES, library_lines(worker)
+
+
+def library_lines(worker: WorkerProcess) -> list[str]:
+    """What the client library has written."""
+    return [line for line in worker.log.splitlines() if '"logger":"aiokafka' in line]
+
+
+async def test_a_topic_that_is_deleted_is_one_line(make_group: MakeGroup) -> None:
+    """And one when it is there again, which the worker then reads."""
+    group = await make_group()
+    (worker,) = await group.start("one")
+    settings = group.settings
+    async with administration(settings) as admin:
+        await admin.delete_topics([settings.topic_requests])
+        assert (await worker.logged("topic lost"))["topic"] == settings.topic_requests
+        await create_topics(settings)
+    await worker.logged("topic in use again")
+    async with group.traffic() as traffic:
+        await traffic.until_answered()
+        await traffic.end()
+    await group.end(worker)
+    assert (worker.count("topic lost"), worker.count("topic in use again")) == (1, 1)
+    assert len(library_lines(worker)) < MAX_LIBRARY_LINES, library_lines(worker)
 
 
 async def test_the_watchdog_ends_a_worker_that_cannot_answer(make_group: MakeGroup, own_kafka: Kafka) -> None:

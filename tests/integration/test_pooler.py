@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.heartbeats import Heartbeats
+from registry.metric_windows import MetricWindows
 from registry.postgres import Database
 from registry.prediction_log import PredictionLog
 from registry.store import RegistryStore
@@ -19,7 +20,7 @@ from tests.support.stack.command import headrace
 from tests.support.stack.pooler import Pooler, find_pooler
 from tests.support.stack.services import MakeTopics, StackAddresses, execute
 from tests.support.worker.asking import PARTITIONS, asking
-from tests.support.worker.prediction_rows import until_logged
+from tests.support.worker.prediction_rows import midnight, until_logged
 from tests.support.worker.process import StartWorker
 
 # What a session has that a transaction does not bring with it.
@@ -41,7 +42,8 @@ async def test_nothing_is_left_to_the_session(database: str) -> None:
     await store.load()
     await store.find("m")
     await Heartbeats(opened).record(WorkerHeartbeat("w-1", "boot-1", 1))
-    await PredictionLog(opened).add(0, [])
+    await MetricWindows(opened).forget({10: 3600.0})
+    await PredictionLog(opened).drop_days(midnight(2).date())
     async with opened.connection() as connection:
         assert await connection.fetchval(OF_THE_SESSION) == 0
     await opened.close()
@@ -66,7 +68,7 @@ async def test_a_worker_behind_pgbouncer_in_transaction_mode(
     tmp_path: Path,
 ) -> None:
     """All roles: tables are made, promotions decided and followed, requests answered and logged, the verbs answer."""
-    model = await serve_model(database, tmp_path)
+    model = await serve_model(database, tmp_path, canary_percent=1)
     artifact_dir = str(tmp_path / "artifacts")
     settings = await topics(PARTITIONS, postgres_dsn=pooler.dsn_of(database), artifact_dir=artifact_dir)
     prepared = await headrace("init", settings=settings)
@@ -75,7 +77,9 @@ async def test_a_worker_behind_pgbouncer_in_transaction_mode(
     await worker.ready()
     async with asking(settings) as asked:
         answers = await asked.ask(model, range(50))
-        assert [answer.predictions for answer in answers] == [predictions_of("v1", x) for x in range(50)]
+        assert [each.predictions for each in answers] == [
+            predictions_of(each.model_version, x) for x, each in enumerate(answers)
+        ]
         changed = await headrace("promote", model, "v2", "--wait", settings=settings)
         assert changed.code == 0, changed.stderr
         answers = await asked.ask(model, range(50))

@@ -7,13 +7,16 @@ from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from registry.postgres import Database
+from schemas.errors import BrokerUnavailableError
 from streams.config.identity import Identity
 from streams.config.settings import Settings
 from streams.kafka.aiokafka_consumer import TransportOptions
+from streams.kafka.broker_watch import BrokerWatch
 from streams.roles import control_role, log_role, monitor_role, predict_role, role_consumer
-from streams.roles.role_consumer import RoleContext
+from streams.roles.role_consumer import RoleConsumer, RoleContext
 
 SETTINGS = Settings()
 CONTEXT = RoleContext(
@@ -86,3 +89,16 @@ async def test_the_log_role_tunes_the_garbage_collector_before_it_reads(
     with pytest.raises(Reached):
         await log_role.log_role(CONTEXT).__aenter__()
     assert steps == ["tune", "read"]
+
+
+async def test_a_broker_that_is_lost_before_a_role_reads_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker exits with 3 and a sentence; what the client raises would be a traceback."""
+    app = MagicMock()
+    app.start = AsyncMock(side_effect=KafkaConnectionError("Unable to bootstrap"))
+    monkeypatch.setattr(role_consumer, "worker_app", lambda *_, **__: app)
+    monkeypatch.setattr(role_consumer, "watch_of", lambda _: BrokerWatch("broker:9092"))
+    consumer = RoleConsumer(CONTEXT, "predict", "requests", group_id="g", slice_max_records=1)
+    with pytest.raises(BrokerUnavailableError, match="cannot be reached"):
+        await consumer.reading(AsyncMock(), attempts=lambda: 0).__aenter__()
