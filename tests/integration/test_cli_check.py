@@ -378,6 +378,9 @@ async def test_a_model_behind_the_open_inference_protocol(tmp_path: Path) -> Non
     assert "the mapping of 'x' is INT32, and the model declares INT64" in mapped.documents[0]["warnings"]
 
 
+DOUBLER = {"model": "doubler", "version": "1"}
+
+
 async def serve_tensorflow(request: HttpRequest, writer: StreamWriter) -> None:
     """The doubler by TensorFlow Serving's REST, where it is called `doubler` and has a signature."""
     told = {"dtype": "DT_INT64", "tensor_shape": {"dim": [{"size": "-1"}], "unknown_rank": False}}
@@ -409,7 +412,7 @@ async def refuse_large_calls(request: HttpRequest, writer: StreamWriter) -> None
 async def test_calls_that_are_too_large_are_no_reason_against_a_version(tmp_path: Path) -> None:
     """A worker makes smaller ones."""
     async with http_server(refuse_large_calls) as url:
-        told = await check(tmp_path, served("tensorflow", url, server={"model": "doubler"}), "--json")
+        told = await check(tmp_path, served("tensorflow", url, server=DOUBLER), "--json")
     (document,) = told.documents
     assert (told.code, document["accepted"]) == (0, True)
     (warning,) = document["warnings"]
@@ -421,10 +424,12 @@ async def test_calls_that_are_too_large_are_no_reason_against_a_version(tmp_path
 async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
     """By its signature; a batch without an answer in time is a warning, and none above max_batch is tried."""
     async with http_server(serve_tensorflow) as url:
-        large = served("tensorflow", url, server={"model": "doubler"}, timeout_ms=3000)
+        large = served("tensorflow", url, server={**DOUBLER}, timeout_ms=3000)
         late = await check(tmp_path, large, "--json")
         large["model"]["max_batch"] = 8
         ended = await check(tmp_path, large, "--json")
+        del large["model"]["server"]["version"]
+        newest = await check(tmp_path, large, "--json")
         absent = await check(tmp_path, served("tensorflow", url, server={"model": "other"}), "--json")
     assert late.code == 0
     (warning,) = late.documents[0]["warnings"]
@@ -436,6 +441,8 @@ async def test_a_model_behind_tensorflow_serving(tmp_path: Path) -> None:
     assert (ended.code, document["example"]["predictions"], document["warnings"]) == (0, 42, [])
     assert document["output_schema"] == {"type": "integer"}
     assert [row["batch_size"] for row in document["latency"]] == [1, 8]
+    (warning,) = newest.documents[0]["warnings"]
+    assert "the server answers by its newest version" in warning
     assert (absent.code, absent.documents[0]["error"]["code"]) == (REFUSED, "NOT_LOADED")
 
 
