@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -40,17 +40,28 @@ class OutputBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
     def add(
         self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
     ) -> bool:
-        """Append a record; returns False when the batch is full, but never for its first record.
+        """Append a record; returns False when the batch is full, but never for its first record."""
+        return self.add_rows([(timestamp_ms, key, value, headers)]) == 1
 
-        aiokafka's `append` does the same at twice the cost, because of its serializers and keyword arguments.
+    def add_rows(self, rows: Iterable[Row]) -> int:
+        """Append rows until the batch is full; returns their number, which is at least 1 for the first ones.
+
+        A call for each row would take 0.25 µs more for it.
         """
         if self._closed:
-            return False
-        if self._builder.append(self._relative_offset, timestamp_ms, key, value, headers) is None:
-            self.close()
-            return False
-        self._relative_offset += 1
-        return True
+            return 0
+        append = self._builder.append
+        before: int = self.record_count()
+        offset = before
+        try:
+            for timestamp_ms, key, value, headers in rows:
+                if append(offset, timestamp_ms, key, value, headers) is None:
+                    self.close()
+                    break
+                offset += 1
+        finally:
+            self._relative_offset = offset
+        return offset - before
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         # The sender has counted the batch's records, so a later record would break the sequence numbers.
@@ -147,11 +158,7 @@ class BatchProducer(driver.Producer):
         if last is None:
             return 0, None
         batch, delivered = last
-        count = 0
-        for row in rows:
-            if not batch.add(*row):
-                break
-            count += 1
+        count = batch.add_rows(rows)
         return count, asyncio.shield(delivered) if count else None
 
     async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from streams.kafka.batch_producer import OutputBatch
@@ -65,19 +66,16 @@ class OutputBatcher:
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[OutputBatch]:
         limit = self._topic.max_bytes
-        batch: OutputBatch | None = None
-        for row in rows:
-            if batch is not None:
-                if batch.add(*row):
-                    continue
-                yield batch
+        at = 0
+        while at < len(rows):
             batch = OutputBatch(limit)
-            batch.add(*row)
+            batch.add(*rows[at])
             # A batch takes its first row whatever its size.
             for reduce in self._reductions:
                 if batch.size() <= limit:
                     break
                 batch = OutputBatch(limit)
-                batch.add(*reduce(row))
-        if batch is not None:
+                batch.add(*reduce(rows[at]))
+            at += 1
+            at += batch.add_rows(islice(rows, at, None))
             yield batch
