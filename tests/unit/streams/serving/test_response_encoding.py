@@ -40,7 +40,9 @@ def a_request(request_id: str = "r", user_id: str = "u", **record: Any) -> Reque
     return made
 
 
-IDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
+IDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128) | st.text(
+    st.sampled_from('",\\x'), min_size=1, max_size=8
+)
 
 
 @given(st.lists(st.tuples(IDS, IDS), min_size=1))
