@@ -10,6 +10,7 @@ from onnx import helper
 
 from schemas.errors import BackendTooLargeError
 from schemas.events import JsonObject
+from tests.support.deadline import wait_until
 from tests.support.models.onnx_files import FLOAT, constant, save_large_model, save_model, value
 from tests.support.models.served_versions import RecordingMeter, outcomes_of
 from workers.backends.onnx import MAX_OUTPUT_BYTES, OnnxBackend
@@ -36,13 +37,19 @@ async def test_a_run_beyond_the_memory_fails_and_no_other_model_is_affected(tmp_
     await wide.close()
 
 
-async def test_memory_is_given_back_when_no_run_follows(tmp_path: Path) -> None:
-    """A run of 64 examples needs over 128 MiB."""
+async def test_memory_is_given_back_when_no_call_follows(tmp_path: Path) -> None:
+    """A run of 64 examples needs over 128 MiB. A second burst gives it back, too."""
     backend = await OnnxBackend.load(save_large_model(tmp_path / "m.onnx"), threads=1)
     await backend.warm()
     before = psutil.Process().memory_info().rss
-    await backend.infer(batch(64), timeout_seconds=60)
-    assert psutil.Process().memory_info().rss - before < 64 * MIB
+
+    async def is_given_back() -> bool:
+        return psutil.Process().memory_info().rss - before < 64 * MIB
+
+    for _ in range(2):
+        await backend.infer(batch(64), timeout_seconds=60)
+        assert not await is_given_back()
+        await wait_until(is_given_back, "the memory of the run is given back")
     await backend.close()
 
 

@@ -12,6 +12,7 @@ and `workers/artifacts/store.py` keeps one file in a folder.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -56,7 +57,9 @@ MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _NO_MEMORY = "Available memory of", "bad_alloc", "Failed to allocate memory"
 # A run with fewer examples keeps its memory for the next run.
 _SHRUNK_FROM_EXAMPLES = 16
-# Runs that give the arena's free memory back to the system take 5% longer.
+# A run that gives the arena's free memory back to the system has the next one take it again: in a backlog, a twentieth
+# of the time of a record. So it is given back when no call has come for a while, by a run of zeros.
+_IDLE_SECONDS = 1.0
 _SHRINK = "memory.enable_memory_arena_shrinkage", "cpu:0"
 
 
@@ -71,9 +74,10 @@ class OnnxBackend:
     ) -> None:
         self._session = session
         self._executor = executor
-        # Calls that run or wait for the thread, and whether the arena may hold much memory.
+        # Calls that run or wait for the thread.
         self._calls = 0
-        self._may_shrink = False
+        # Runs when the arena may hold much memory.
+        self._idle_timer: asyncio.TimerHandle | None = None
         inputs = session.get_inputs()
         self.takes_one = takes_one(inputs)
         self._inputs = read_inputs(inputs, mapping)
@@ -120,14 +124,15 @@ class OnnxBackend:
             raise BackendTimeoutError(f"no prediction within {timeout_seconds:g} s") from None
         finally:
             self._calls -= 1
+            if len(inputs) >= _SHRUNK_FROM_EXAMPLES and self._idle_timer is None:
+                self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._when_idle)
 
     async def warm(self) -> None:
         """Run a batch of zeros, for which ONNX Runtime allocates its memory, and which shows the shapes of outputs."""
         examples = 1 if self.takes_one else warm_up_examples(self._served)
-        feeds = {spec.name: _zeros(spec, examples) for spec in self._inputs if not spec.optional}
         named = bool(self._chosen)
         try:
-            answers = await self._in_thread(self._run, feeds)
+            answers = await self._in_thread(self._run, self._zeros(examples))
         except BackendFailedError as error:
             # A model may refuse zeros and accept real inputs, so it is served.
             log.info("model not warmed up", reason=str(error))
@@ -149,7 +154,25 @@ class OnnxBackend:
 
     async def close(self) -> None:
         """End the thread after its current run; `infer` raises from now on. Idempotent."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _when_idle(self) -> None:
+        """Give the free memory of the arena back, unless a call is there."""
+        self._idle_timer = None
+        if self._calls:
+            self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._when_idle)
+            return
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(*_SHRINK)
+        # Also a run that fails gives back. A closed backend has nothing left.
+        with suppress(RuntimeError):
+            self._executor.submit(self._run, self._zeros(1), options)
+
+    def _zeros(self, examples: int) -> dict[str, Tensor]:
+        """Inputs for a run whose outputs do not matter."""
+        return {spec.name: _zeros(spec, examples) for spec in self._inputs if not spec.optional}
 
     def _serve(self, outputs: Sequence[Output]) -> None:
         self._served = outputs
@@ -176,11 +199,6 @@ class OnnxBackend:
             options.terminate = True
 
     def _predict(self, inputs: Sequence[JsonObject], options: onnxruntime.RunOptions) -> list[Any]:
-        self._may_shrink = self._may_shrink or len(inputs) >= _SHRUNK_FROM_EXAMPLES
-        if self._may_shrink and self._calls == 1:
-            # No run follows at once that could use the memory.
-            options.add_run_config_entry(*_SHRINK)
-            self._may_shrink = False
         groups = [[index] for index in range(len(inputs))] if self.takes_one else alike(self._inputs, inputs)
         if len(groups) == 1:
             return self._predict_alike(inputs, options)
