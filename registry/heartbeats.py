@@ -12,13 +12,16 @@ FORGET_SECONDS = 3600.0
 
 # Times are the database's, written and compared there, so that no worker's clock matters.
 _PUT = """
-    INSERT INTO worker_heartbeats (worker, boot_id, epoch, behind, sent_at) VALUES ($1, $2, $3, $4, now())
+    INSERT INTO worker_heartbeats (worker, boot_id, epoch, behind, older_revisions, unloadable, sent_at)
+    VALUES ($1, $2, $3, $4, $5, $6, now())
     ON CONFLICT (worker, boot_id) DO UPDATE
-    SET epoch = excluded.epoch, behind = excluded.behind, sent_at = excluded.sent_at
+    SET epoch = excluded.epoch, behind = excluded.behind, older_revisions = excluded.older_revisions,
+        unloadable = excluded.unloadable, sent_at = excluded.sent_at
 """
 _REMOVE = "DELETE FROM worker_heartbeats WHERE worker = $1 AND boot_id = $2"
 _ALL = """
-    SELECT worker, boot_id, epoch, behind, extract(epoch FROM now() - sent_at)::float8 AS age_seconds
+    SELECT worker, boot_id, epoch, behind, older_revisions, unloadable,
+        extract(epoch FROM now() - sent_at)::float8 AS age_seconds
     FROM worker_heartbeats
     ORDER BY worker, boot_id
 """
@@ -40,6 +43,8 @@ class Heartbeats:
                 heartbeat.boot_id,
                 heartbeat.epoch,
                 orjson.dumps(heartbeat.behind).decode(),
+                orjson.dumps(heartbeat.older_revisions).decode(),
+                orjson.dumps(heartbeat.unloadable).decode(),
             )
 
     async def remove(self, worker: str, boot_id: str) -> None:
@@ -60,4 +65,11 @@ class Heartbeats:
 
 
 def _heartbeat(row: Mapping[str, Any]) -> WorkerHeartbeat:
-    return WorkerHeartbeat(row["worker"], row["boot_id"], row["epoch"], orjson.loads(row["behind"]))
+    return WorkerHeartbeat(
+        row["worker"],
+        row["boot_id"],
+        row["epoch"],
+        orjson.loads(row["behind"]),
+        orjson.loads(row["older_revisions"]),
+        orjson.loads(row["unloadable"]),
+    )

@@ -1,5 +1,7 @@
 """The audit trail in PostgreSQL: every promotion that was applied to a model."""
 
+from collections.abc import Collection
+
 import asyncpg
 import orjson
 
@@ -15,6 +17,7 @@ _CHANGES = """
 """
 _HISTORY = _CHANGES + "ORDER BY a.id"
 _RECENT_HISTORY = _CHANGES + "ORDER BY a.id DESC LIMIT $2"
+_ROUTES = "SELECT revision, salt, ranges FROM routes WHERE model_name = $1 AND revision = ANY($2)"
 
 
 async def history(database: Database, model_name: str) -> list[Change]:
@@ -34,6 +37,19 @@ async def recent_history(database: Database, model_name: str, at_most: int) -> l
     return [_change(row) for row in reversed(rows)]
 
 
+async def routes_at(database: Database, model_name: str, revisions: Collection[int]) -> dict[int, Route]:
+    """The routes of a model at these revisions; raises what `history` raises."""
+    if not revisions:
+        return {}
+    async with database.connection() as connection:
+        rows = await connection.fetch(_ROUTES, model_name, list(revisions))
+    return {row["revision"]: _route(row) for row in rows}
+
+
+def _route(row: asyncpg.Record) -> Route:
+    return Route(salt=row["salt"], ranges=RANGES.validate_json(row["ranges"]))
+
+
 def _change(row: asyncpg.Record) -> Change:
     return Change(
         event_id=row["event_id"],
@@ -43,6 +59,6 @@ def _change(row: asyncpg.Record) -> Change:
         reason=row["reason"],
         before=None if row["before"] is None else orjson.loads(row["before"]),
         after=orjson.loads(row["after"]),
-        route=Route(salt=row["salt"], ranges=RANGES.validate_json(row["ranges"])),
+        route=_route(row),
         applied_at=row["applied_at"],
     )

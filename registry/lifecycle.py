@@ -10,7 +10,7 @@ Invariants, before and after every event:
 `promote` is how the first version takes traffic: a canary takes its weight from a production version, which must
 exist. A rollback clears the rollback target, so a second rollback is refused. That protects against two operators
 who react to one incident: the second would bring the bad version back. An archived version returns only by a
-rollback that names it or has it as its target.
+rollback that names it or has it as its target. `archive` of the rollback target drops it, so that workers do not load it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,6 +53,8 @@ MOVES: Mapping[tuple[Action, Part, Status | None], Status] = {
     (Action.ROLLBACK, Part.DISPLACED, Status.PRODUCTION): Status.STAGING,
     (Action.ROLLBACK, Part.DISPLACED, Status.CANARY): Status.STAGING,
     (Action.ARCHIVE, Part.NAMED, Status.STAGING): Status.ARCHIVED,
+    # Drops the rollback target; another archived version is refused.
+    (Action.ARCHIVE, Part.NAMED, Status.ARCHIVED): Status.ARCHIVED,
 }
 """(action, part, status before) -> status after. None is the status of a version that is not registered."""
 
@@ -81,7 +83,6 @@ REFUSALS: Mapping[tuple[Action, Status], str] = {
     (Action.ARCHIVE, Status.PRODUCTION): (
         "{version} is in production; promote another version, which archives this one"
     ),
-    (Action.ARCHIVE, Status.ARCHIVED): "{version} is archived already; there is nothing to do",
 }
 """(action, status before) -> why the named version is refused. For every action that names versions, each status is a key of MOVES or of REFUSALS."""
 
@@ -143,6 +144,8 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
     rollback_target = model.previous_production
     if (production := _production(model.versions)) != _production(versions):
         rollback_target = production if event.action is Action.PROMOTE else None
+    if event.action is Action.ARCHIVE and event.version == rollback_target:
+        rollback_target = None
     route = model.route if after == before else reallocate(model.route, after)
     if event.salt is not None:
         route = Route(salt=event.salt, ranges=route.ranges)
@@ -217,6 +220,10 @@ def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, vers
     status = None if registered is None else registered.status
     if status is not None and part is Part.NAMED and (refusal := REFUSALS.get((event.action, status))):
         raise _illegal(refusal.format(version=version))
+    if event.action is Action.ARCHIVE and status is Status.ARCHIVED and version != model.previous_production:
+        raise _illegal(
+            f"{version} is archived already, and is not the rollback target; there is nothing to do"
+        )
     return MOVES[event.action, part, status]
 
 

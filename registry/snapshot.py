@@ -22,7 +22,7 @@ class RegisteredModel:
     """A model with its current route.
 
     `versions` are all of its versions, or those that a worker serves: the ones with traffic and the rollback target.
-    `previous_production` is the rollback target. Workers keep it loaded, although it is archived.
+    `previous_production` is the rollback target. Workers keep it loaded if they can, although it is archived.
     """
 
     model_name: str
@@ -30,6 +30,11 @@ class RegisteredModel:
     route: Route
     versions: Mapping[str, RegisteredVersion]
     previous_production: str | None = None
+
+    @property
+    def with_traffic(self) -> frozenset[str]:
+        """The versions that the route needs."""
+        return frozenset(part.version for part in self.route.ranges)
 
 
 @dataclass(frozen=True, slots=True)

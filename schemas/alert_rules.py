@@ -194,6 +194,7 @@ class ModelRules(_Strict):
     cache_hits: CacheHits = CacheHits()
     no_traffic: NoTraffic = NoTraffic()
     load_failure: Occurrences = Occurrences(severity="critical")
+    rollback_target: Occurrences = Occurrences(window_seconds=180)
     breaker_opened: Occurrences = Occurrences()
 
 

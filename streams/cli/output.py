@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from schemas.models import Route
     from streams.config.settings import Settings
 
 PIPED_COLUMNS = 240
@@ -74,6 +75,15 @@ def console(*, to_stderr: bool = False) -> "Console":
     return Console(
         file=stream, markup=False, highlight=False, width=None if stream.isatty() else PIPED_COLUMNS
     )
+
+
+def shares_of(route: "Route | None") -> str:
+    """Each version's percentage of the users by a route."""
+    from registry.routing import weights_of
+
+    weights = weights_of(route) if route else {}
+    shares = ", ".join(f"{version} {float(weight):g}%" for version, weight in weights.items())
+    return shares or "nothing takes traffic yet"
 
 
 def quiet_libraries(settings: "Settings") -> None:

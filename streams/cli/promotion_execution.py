@@ -162,8 +162,6 @@ async def _decided(settings: "Settings", event: "PromotionEvent", options: Optio
 
 
 def _summary(result: "PromotionResult") -> str:
-    from registry.routing import weights_of
+    from streams.cli.output import shares_of
 
-    weights = weights_of(result.route) if result.route else {}
-    shares = ", ".join(f"{version} {float(weight):g}%" for version, weight in weights.items())
-    return f"{result.model_name} is at revision {result.revision}, {shares or 'nothing takes traffic yet'}"
+    return f"{result.model_name} is at revision {result.revision}, {shares_of(result.route)}"

@@ -130,9 +130,9 @@ def rollback(
 
 @promotion
 def archive(model_name: Model, version: Version) -> dict[str, Any]:
-    """Retire a version that takes no traffic.
+    """Retire a version without traffic, or drop the rollback target.
 
-    Only a rollback that names the version brings it back.
+    Only a rollback that names the version brings it back. Workers do not load a dropped rollback target any more.
     """
     return {"model_name": model_name, "version": version}
 

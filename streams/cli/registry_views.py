@@ -1,6 +1,6 @@
 """`headrace status` and `versions`: the state of a model in the registry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from registry.postgres import Database
     from registry.snapshot import RegisteredModel
+    from schemas.models import Route
 
 BAR_CELLS = 40
 STYLES = {"production": "green", "canary": "yellow", "staging": "dim"}
@@ -33,7 +34,8 @@ def status(
 
     With a model and --json: {"model_name", "revision", "salt", "production", "previous_production", "versions":
     [{"version", "status", "weight"}], "ranges": [{"start", "end", "version"}], "workers": [{"worker",
-    "serves", "reason"}]}. A worker that does not serve this revision serves an older one.
+    "serves", "reason", "older_revision", "unloadable_target"}]}. A worker that does not serve this revision
+    serves `older_revision`, or this one without the version that it cannot load.
     """
     import asyncio
 
@@ -43,7 +45,9 @@ def status(
     if model_name is None:
         show_overview(settings, as_json=as_json)
         return
-    model, workers = asyncio.run(with_database(settings, lambda database: _status(database, model_name)))
+    model, workers, older = asyncio.run(
+        with_database(settings, lambda database: _status(database, model_name))
+    )
     rows = _rows(model)
     if as_json:
         print_json(
@@ -59,22 +63,33 @@ def status(
             }
         )
     else:
-        _draw_status(console(), model, rows, workers)
+        _draw_status(console(), model, rows, workers, older)
 
 
-async def _status(database: "Database", model_name: str) -> tuple["RegisteredModel", list[dict[str, Any]]]:
+async def _status(
+    database: "Database", model_name: str
+) -> tuple["RegisteredModel", list[dict[str, Any]], dict[int, "Route"]]:
+    """The model, its workers, and the older routes by which some of them answer."""
     from registry.heartbeats import Heartbeats
+    from registry.history import routes_at
     from registry.store import RegistryStore
     from streams.promotions.convergence import convergence
 
     model = await registered(database, model_name)
     epoch = await RegistryStore(database).epoch()
     reached = convergence(await Heartbeats(database).all(), model_name, epoch)
-    serving = [{"worker": worker, "serves": True, "reason": ""} for worker in reached.serving]
-    behind = [
-        {"worker": worker, "serves": False, "reason": reason} for worker, reason in reached.behind.items()
+    workers = [
+        {
+            "worker": worker,
+            "serves": worker not in reached.behind,
+            "reason": reached.behind.get(worker, ""),
+            "older_revision": reached.older_revisions.get(worker),
+            "unloadable_target": reached.unloadable_targets.get(worker, ""),
+        }
+        for worker in (*reached.serving, *reached.behind)
     ]
-    return model, serving + behind
+    older = await routes_at(database, model_name, set(reached.older_revisions.values()))
+    return model, workers, older
 
 
 def _draw_status(
@@ -82,6 +97,7 @@ def _draw_status(
     model: "RegisteredModel",
     rows: Sequence[dict[str, Any]],
     workers: Sequence[dict[str, Any]],
+    older: "Mapping[int, Route]",
 ) -> None:
     from rich.table import Table
 
@@ -103,9 +119,26 @@ def _draw_status(
         terminal.print(f"served by {', '.join(serving)}")
     for worker in workers:
         if not worker["serves"]:
-            terminal.print(f"not yet by {worker['worker']}: {worker['reason']}", style="yellow")
+            terminal.print(_not_yet(worker, older), style="yellow")
+    for worker in workers:
+        if worker["unloadable_target"]:
+            terminal.print(
+                f"no rollback target on {worker['worker']}: {worker['unloadable_target']}; mend it, or drop it by "
+                f"`headrace archive {model.model_name} {model.previous_production}`",
+                style="yellow",
+            )
     if not workers:
         terminal.print("no live worker: start one by `headrace worker`")
+
+
+def _not_yet(worker: dict[str, Any], older: "Mapping[int, Route]") -> str:
+    """What a worker answers by instead of the newest route, and why."""
+    from streams.cli.output import shares_of
+
+    revision = worker["older_revision"]
+    route = older.get(revision)
+    instead = "" if route is None else f", which serves revision {revision} ({shares_of(route)})"
+    return f"not yet by {worker['worker']}{instead}: {worker['reason']}"
 
 
 def versions(

@@ -46,6 +46,8 @@ async def wait_for_workers(
         workers = {
             "serving": list(seen.serving),
             "behind": dict(seen.behind),
+            "older_revisions": dict(seen.older_revisions),
+            "unloadable_targets": dict(seen.unloadable_targets),
             "silent": {worker: round(age_seconds, 1) for worker, age_seconds in seen.silent.items()},
         }
         print_json(document | {"workers": workers})
@@ -53,6 +55,11 @@ async def wait_for_workers(
         print(
             f"headrace: {worker} has sent no heartbeat for {age_seconds:.0f} s; if it runs, it serves an older route, and "
             "its responses are stale",
+            file=sys.stderr,
+        )
+    for worker, reason in seen.unloadable_targets.items():
+        print(
+            f"headrace: {worker} has no rollback target: {reason}; drop it by `headrace archive`, or mend it",
             file=sys.stderr,
         )
     if not seen.complete:
@@ -118,4 +125,8 @@ def _progress_of(seen: "Convergence") -> Any:
 
 
 def _reasons(seen: "Convergence") -> list[str]:
-    return [f"  {worker}: {reason}" for worker, reason in seen.behind.items()]
+    return [
+        f"  {worker}: {reason}"
+        + (f"; it serves revision {seen.older_revisions[worker]}" if worker in seen.older_revisions else "")
+        for worker, reason in seen.behind.items()
+    ]

@@ -39,6 +39,9 @@ _SENTENCES = {
     ),
     "no_traffic": "no request for {value:.0f} s, though it has weight and its model had traffic",
     "load_failure": "could not be loaded {value:.0f} times in the last {window}",
+    "rollback_target": (
+        "could not be loaded {value:.0f} times in the last {window}; it takes no traffic, and a rollback to it would fail"
+    ),
     "breaker_opened": "its circuit breaker opened {value:.0f} times in the last {window}",
     "consumer_lag": "the oldest unanswered request is {value:.0f} s old, threshold {threshold:.0f} s",
     "stale_workers": "{value:.0f} workers send no heartbeat or do not follow the registry",

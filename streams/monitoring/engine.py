@@ -48,10 +48,15 @@ class AlertEngine:
                 _series(view, delta.model_version).add(delta, now)
 
     def update_route(
-        self, model_name: str, weights: Mapping[str, float], production: str | None, now: float
+        self,
+        model_name: str,
+        weights: Mapping[str, float],
+        production: str | None,
+        rollback_target: str | None,
+        now: float,
     ) -> None:
         """Replace the route of a model; `weights` are shares from 0 to 1."""
-        self._views[model_name].update_route(weights, production, now)
+        self._views[model_name].update_route(weights, production, rollback_target, now)
 
     def evaluate(self, model_name: str, now: float) -> list[Alert]:
         """Evaluate the rules of a model; returns the events."""

@@ -17,10 +17,10 @@ log = structlog.get_logger()
 
 FOLLOW_EACH_SECONDS = 1.0
 
-ModelRoute = tuple[Mapping[str, float], str | None]
-"""The weight of each version, from 0 to 1, and which version is in production."""
+ModelRoute = tuple[Mapping[str, float], str | None, str | None]
+"""The weight of each version, from 0 to 1, and which versions are in production and the rollback target."""
 
-NO_ROUTE: ModelRoute = ({}, None)
+NO_ROUTE: ModelRoute = ({}, None, None)
 
 
 class FollowedModels:
@@ -93,4 +93,4 @@ def _route(model: RegisteredModel) -> ModelRoute:
         (version for version, registered in model.versions.items() if registered.status is Status.PRODUCTION),
         None,
     )
-    return weights, production
+    return weights, production, model.previous_production

@@ -17,12 +17,16 @@ SILENT_SECONDS = 600.0
 class Convergence:
     """Which live workers serve an epoch of a model, and why the others (`behind`) do not yet.
 
+    `older_revisions` has the revisions by which workers in `behind` answer. `unloadable_targets` has the workers that
+    serve the epoch but cannot load the rollback target, with the reason: a rollback to it would not be served there.
     `silent` has the seconds since the last heartbeat of workers that may run without PostgreSQL. Such a worker serves an
     older route, and its responses become stale.
     """
 
     serving: Sequence[str] = ()
     behind: Mapping[str, str] = field(default_factory=dict)
+    older_revisions: Mapping[str, int] = field(default_factory=dict)
+    unloadable_targets: Mapping[str, str] = field(default_factory=dict)
     silent: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -54,6 +58,16 @@ def convergence(
             else f"it serves epoch {heartbeat.epoch} of the registry, and not yet epoch {epoch}"
             for name, heartbeat in named.items()
             if not heartbeat.serves(model_name, epoch)
+        },
+        older_revisions={
+            name: heartbeat.older_revisions[model_name]
+            for name, heartbeat in named.items()
+            if model_name in heartbeat.older_revisions
+        },
+        unloadable_targets={
+            name: "; ".join(f"{version} cannot be loaded: {why}" for version, why in found.items())
+            for name, heartbeat in named.items()
+            if (found := heartbeat.unloadable_target(model_name))
         },
         # A silent worker whose name has a live one was started again.
         silent={

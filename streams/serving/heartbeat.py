@@ -32,7 +32,14 @@ async def send_heartbeats(
         table = tables.oldest()
         try:
             await heartbeats.record(
-                WorkerHeartbeat(identity.worker, identity.boot_id, table.epoch, table.behind)
+                WorkerHeartbeat(
+                    identity.worker,
+                    identity.boot_id,
+                    table.epoch,
+                    table.behind,
+                    table.older_revisions,
+                    table.unloadable,
+                )
             )
         except Exception as error:  # noqa: BLE001  # it is logged and counted
             failures.failed(error)

@@ -1,24 +1,34 @@
-"""PURE: the state of loading one model's versions after its route changed.
+"""PURE: the state of loading one part of a model after the model changed.
 
-A model is served by the registry's newest route as soon as every version that the route needs is loaded. Until then an
-older route stays. A load that fails is tried again, mostly after `RETRY_SECONDS`. A newer revision ends a load and a wait
-alike, because only the newest route is worth loading for.
+A model has two parts. `ROUTE` are the versions with traffic: the model is served by the registry's newest route as soon
+as all of them are loaded, and until then an older route stays. `ROLLBACK_TARGET` is a version without traffic: whether it
+is loaded decides nothing about the route. A load that fails is tried again, mostly after `RETRY_SECONDS`, and that of a
+rollback target after `TARGET_RETRY_SECONDS`.
+A newer revision ends a load and a wait alike, because only the newest one is worth loading for.
 
 Times are seconds of any one monotonic clock, passed as `now`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from registry.snapshot import RegisteredModel
 
 RETRY_SECONDS = 10.0
+TARGET_RETRY_SECONDS = 60.0
 LOADING_REASON = "its versions are being loaded"
 
 
+class ModelPart(StrEnum):
+    """What of a model is loaded, and waited for, by itself."""
+
+    ROUTE = "versions with traffic"
+    ROLLBACK_TARGET = "rollback target"
+
+
 class LoadPhase(StrEnum):
-    """How far a worker is with a model."""
+    """How far a worker is with a part of a model."""
 
     CURRENT = "current"
     LOADING = "loading"
@@ -51,16 +61,22 @@ TRANSITIONS: Mapping[tuple[LoadPhase, LoadEvent], LoadPhase] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelLoad:
-    """The state of one model's load.
+    """The state of one load.
 
-    `target` is the revision to be served; None when it is served. `reason` says why an older route stays; a retry keeps
-    the reason of the failure before it. `retry_at` is when a failed load is due again.
+    `target` is the revision to be loaded; None when it is loaded. `failures` has the versions that cannot be loaded, each
+    with the reason; a retry keeps those of the try before it. `retry_at` is when a failed load is due again.
     """
 
     phase: LoadPhase = LoadPhase.CURRENT
     target: RegisteredModel | None = None
-    reason: str = ""
+    failures: Mapping[str, str] = field(default_factory=dict)
     retry_at: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why the part is not loaded."""
+        failed = "; ".join(f"{version} cannot be loaded: {why}" for version, why in self.failures.items())
+        return failed or LOADING_REASON
 
 
 CURRENT = ModelLoad()
@@ -71,13 +87,13 @@ def advance(
     event: LoadEvent,
     *,
     target: RegisteredModel | None = None,
-    reason: str = "",
+    failures: Mapping[str, str] | None = None,
     retry_seconds: float = RETRY_SECONDS,
     now: float = 0.0,
 ) -> ModelLoad:
     """The state after an event.
 
-    REVISION_UNLOADED carries the `target`, LOAD_FAILED the `reason` and the time until the retry; LOAD_FAILED and
+    REVISION_UNLOADED carries the `target`, LOAD_FAILED the `failures` and the time until the retry; LOAD_FAILED and
     RETRY_DUE carry `now`. Raises ValueError for an event that cannot happen in this phase.
     """
     phase = TRANSITIONS.get((load.phase, event))
@@ -86,10 +102,10 @@ def advance(
     if phase is LoadPhase.CURRENT:
         return CURRENT
     if phase is LoadPhase.FAILED:
-        return replace(load, phase=phase, reason=reason, retry_at=now + retry_seconds)
+        return replace(load, phase=phase, failures=failures or {}, retry_at=now + retry_seconds)
     if event is LoadEvent.RETRY_DUE:
         return replace(load, phase=phase, retry_at=0.0)
-    return ModelLoad(phase, target, LOADING_REASON)
+    return ModelLoad(phase, target)
 
 
 def is_due(load: ModelLoad, now: float) -> bool:

@@ -124,7 +124,10 @@ def cache_prefix_of(model_name: str, spec: ModelSpec) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A model's route over its loaded versions: `targets[i]` has the buckets below `ends[i]`, from `ends[i - 1]`."""
+    """A model's route over its loaded versions: `targets[i]` has the buckets below `ends[i]`, from `ends[i - 1]`.
+
+    `versions` are those with traffic, and the rollback target where it is loaded.
+    """
 
     model_name: str
     revision: int
@@ -156,9 +159,9 @@ class ServedModel:
         )
 
     @property
-    def loaded(self) -> bool:
-        """Whether every version could be loaded."""
-        return all(version.is_loaded for version in self.versions.values())
+    def is_loaded(self) -> bool:
+        """Whether the model has traffic, and every version with traffic is loaded."""
+        return bool(self.targets) and all(version.is_loaded for version in self.targets)
 
     def version_for(self, user_id: str) -> ServedVersion | None:
         """The version of a user; None while no version takes traffic."""
@@ -180,12 +183,16 @@ class ServingTable:
     """All models of one worker at one epoch of the registry.
 
     `behind` maps each model that keeps an older route than the registry's to the reason: a version that the
-    newer route needs is still loading, or cannot be loaded.
+    newer route needs is still loading, or cannot be loaded. `unloadable` has, by model, the versions that cannot be
+    loaded with their reasons: those that the newer route needs, and the rollback target. `older_revisions` has the
+    revisions of the older routes.
     """
 
     epoch: int = -1
     models: Mapping[str, ServedModel] = field(default_factory=dict)
     behind: Mapping[str, str] = field(default_factory=dict)
+    unloadable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    older_revisions: Mapping[str, int] = field(default_factory=dict)
 
     def longest_timeout_seconds(self) -> float:
         """The longest timeout of a call; 0 without versions."""

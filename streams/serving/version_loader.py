@@ -1,4 +1,4 @@
-"""Loads and warms the versions that a model's new route needs and that are not loaded yet."""
+"""Loads and warms the versions of a model that are not loaded yet: those with traffic, and the rollback target."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from schemas.errors import HeadraceError, LoadPostponedError
 from schemas.models import ModelSpec, Status
 from streams.models.backend_loader import warm
 from streams.serving.load_journal import Begin
-from streams.serving.load_state import RETRY_SECONDS
+from streams.serving.load_state import RETRY_SECONDS, TARGET_RETRY_SECONDS
 from streams.serving.route_table import ServedModel, ServedVersion
 from streams.serving.served_version import served_version, unloaded_version
 from workers.backends.port import Backend
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 # More loads at once would share the same cores and disks.
 MAX_LOADS = 4
+# Rollback targets have slots of their own: those that hang must not keep versions with traffic from being loaded.
+MAX_TARGET_LOADS = 1
 
 LoadBackend = Callable[[str, ModelSpec, Begin], Awaitable[Backend]]
 """Makes the backend of a version of this model; raises ArtifactError and UnavailableError.
@@ -52,21 +54,21 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What a load made of a model.
+    """What a load made of a part of a model.
 
-    `versions` are all versions that the route needs, or None when an older route must stay. `new` are those that this
-    load opened and that are not published. `failure` says which version could not be loaded and why; empty when all are
-    loaded. After a failure the load is due again in `retry_seconds`.
+    `versions` are all versions of the part, or None when nothing new is to be served. `new` are those that this load
+    opened and that are not published. `failures` has the versions that could not be loaded, each with the reason. After
+    a failure the load is due again in `retry_seconds`.
     """
 
     versions: Mapping[str, ServedVersion] | None
     new: Sequence[ServedVersion]
-    failure: str
+    failures: Mapping[str, str]
     retry_seconds: float
 
 
 class VersionLoader:
-    """Loads versions, at most `MAX_LOADS` at once, each within `timeout_seconds`."""
+    """Loads versions, at most `MAX_LOADS` with traffic and `MAX_TARGET_LOADS` others at once, each within `timeout_seconds`."""
 
     def __init__(
         self,
@@ -85,8 +87,9 @@ class VersionLoader:
         self._meter_of = meter_of
         self._tracer_of = tracer_of
         self._slots = asyncio.Semaphore(MAX_LOADS)
+        self._target_slots = asyncio.Semaphore(MAX_TARGET_LOADS)
 
-    async def load(
+    async def load_route(
         self,
         registered: RegisteredModel,
         served: ServedModel | None,
@@ -94,7 +97,7 @@ class VersionLoader:
         publish: Publish,
         others_are_served: Callable[[], bool],
     ) -> LoadResult:
-        """Load the versions of a model that are not loaded in `served`, the model as it is served now.
+        """Load the versions with traffic that are not loaded in `served`, the model as it is served now.
 
         When a version cannot be loaded and `served` can answer, nothing that was loaded is kept. When `served` cannot,
         a version that fails each call stands in for it, and the other versions are served: each is published as soon as
@@ -102,9 +105,9 @@ class VersionLoader:
         """
         versions = loaded_versions(registered, served)
         missing = _production_first(registered, versions)
-        keeps_older = served is not None and served.loaded
+        keeps_older = served is not None and served.is_loaded
         new: list[ServedVersion] = []
-        failures: list[str] = []
+        failures: dict[str, str] = {}
         waits_seconds: list[float] = []
         if not keeps_older:
             for version in missing:
@@ -114,30 +117,50 @@ class VersionLoader:
                 if not keeps_older and publish(dict(versions)):
                     new.clear()
                 try:
-                    versions[version] = await self._load_version(registered, version, others_are_served)
+                    versions[version] = await self._load_version(
+                        registered, version, self._slots, others_are_served
+                    )
                     new.append(versions[version])
                 except Exception as error:  # noqa: BLE001  # whatever it is, this version cannot be served here
-                    failures.append(f"{version} cannot be loaded: {error}")
-                    waits_seconds.append(_retry_seconds(error))
-                    self._report_failure(registered, version, error)
+                    failures[version] = str(error)
+                    waits_seconds.append(_retry_seconds(error, RETRY_SECONDS))
+                    self._report_failure("version not loaded", registered, version, error)
                     if keeps_older:
                         await close_versions(new)
-                        return LoadResult(None, (), failures[0], waits_seconds[0])
+                        return LoadResult(None, (), failures, waits_seconds[0])
                     versions[version] = self._stand_in(
                         registered, version, "is not loaded on this worker; its log says why"
                     )
         except BaseException:  # a cancelled load leaves no backend open
             await close_versions(new)
             raise
-        return LoadResult(versions, new, "; ".join(failures), min(waits_seconds, default=0.0))
+        return LoadResult(versions, new, failures, min(waits_seconds, default=0.0))
+
+    async def load_rollback_target(
+        self, registered: RegisteredModel, *, others_are_served: Callable[[], bool]
+    ) -> LoadResult:
+        """Load the rollback target, which takes no traffic. After a failure a rollback would have to load it."""
+        version = registered.previous_production
+        if version is None:
+            return LoadResult(None, (), {}, 0.0)
+        try:
+            loaded = await self._load_version(registered, version, self._target_slots, others_are_served)
+        except Exception as error:  # noqa: BLE001  # whatever it is, this version cannot be served here
+            self._report_failure("rollback target not loaded", registered, version, error)
+            return LoadResult(None, (), {version: str(error)}, _retry_seconds(error, TARGET_RETRY_SECONDS))
+        return LoadResult({version: loaded}, [loaded], {}, 0.0)
 
     async def _load_version(
-        self, registered: RegisteredModel, version: str, others_are_served: Callable[[], bool]
+        self,
+        registered: RegisteredModel,
+        version: str,
+        slots: asyncio.Semaphore,
+        others_are_served: Callable[[], bool],
     ) -> ServedVersion:
         name, spec = registered.model_name, registered.versions[version].spec
         backend: Backend | None = None
         # Production versions wait for the slots before all others, because each model loads its own first.
-        async with self._slots:
+        async with slots:
             try:
                 async with self._journal.attempt(name, spec, others_are_served=others_are_served()) as begin:
                     backend = await self._load_backend(name, spec, begin)
@@ -153,9 +176,11 @@ class VersionLoader:
         name, spec = registered.model_name, registered.versions[version].spec
         return unloaded_version(name, spec, reason)
 
-    def _report_failure(self, registered: RegisteredModel, version: str, error: Exception) -> None:
+    def _report_failure(
+        self, event: str, registered: RegisteredModel, version: str, error: Exception
+    ) -> None:
         log.error(
-            "version not loaded",
+            event,
             model_name=registered.model_name,
             version=version,
             revision=registered.revision,
@@ -177,13 +202,13 @@ def loaded_versions(registered: RegisteredModel, served: ServedModel | None) -> 
 
 
 def _production_first(registered: RegisteredModel, loaded: Mapping[str, ServedVersion]) -> list[str]:
-    """PURE. The versions that are not loaded, in the order of loading."""
-    missing = [name for name in registered.versions if name not in loaded]
+    """PURE. The versions with traffic that are not loaded, in the order of loading."""
+    missing = [name for name in registered.versions if name in registered.with_traffic and name not in loaded]
     return sorted(missing, key=lambda name: registered.versions[name].status is not Status.PRODUCTION)
 
 
-def _retry_seconds(error: Exception) -> float:
-    return error.retry_seconds if isinstance(error, LoadPostponedError) else RETRY_SECONDS
+def _retry_seconds(error: Exception, usual_seconds: float) -> float:
+    return error.retry_seconds if isinstance(error, LoadPostponedError) else usual_seconds
 
 
 async def close_versions(versions: Iterable[ServedVersion]) -> None:

@@ -38,7 +38,7 @@ class Followed:
     model_rules: Mapping[str, ModelRules] = field(default_factory=dict)
     global_rules: GlobalRules = field(default_factory=GlobalRules)
 
-    def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None]:  # noqa: ARG002
+    def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None, str | None]:  # noqa: ARG002
         return {"v1": 1.0}, "v1"
 
 

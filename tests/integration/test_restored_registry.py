@@ -100,11 +100,11 @@ async def test_a_monitor_forgets_the_routes_that_the_backup_does_not_have(
         followed = FollowedModels(RegistryStore(registry), AlertRules(registry))
         assert followed.route_of("late") is None
         await followed.refresh()
-        assert followed.route_of("m") == ({"v2": 1.0}, "v2")
-        assert followed.route_of("late") == ({"v1": 1.0}, "v1")
+        assert followed.route_of("m") == ({"v2": 1.0}, "v2", "v1")
+        assert followed.route_of("late") == ({"v1": 1.0}, "v1", None)
         await backup.restore()
         await until_reachable(followed.refresh, waiting="tests")
-        assert followed.route_of("m") == ({"v1": 1.0}, "v1")
+        assert followed.route_of("m") == ({"v1": 1.0}, "v1", None)
         assert followed.route_of("late") == NO_ROUTE
 
 

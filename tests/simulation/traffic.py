@@ -112,6 +112,7 @@ class Simulation:
     versions: list[SimulatedVersion]
     routes: Routes
     seed: int = 1
+    rollback_target: str | None = None
     engine: AlertEngine = field(default_factory=AlertEngine)
     alerts: list[Alert] = field(default_factory=list)
 
@@ -136,7 +137,7 @@ class Simulation:
     def _second(self, second: int, deltas: list[MetricsDelta]) -> None:
         now = START + second + 1.5
         for model_name, (weights, production) in self.routes(second).items():
-            self.engine.update_route(model_name, weights, production, now)
+            self.engine.update_route(model_name, weights, production, self.rollback_target, now)
         self.engine.observe(deltas, now)
         for model_name in self.engine.models:
             self.alerts += self.engine.evaluate(model_name, now)

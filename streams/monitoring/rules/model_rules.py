@@ -62,9 +62,14 @@ def _evaluations(
     if rules.no_traffic.enabled:
         fires = alert("no_traffic") is not None
         yield "no_traffic", no_traffic(view, version, series, rules.no_traffic, now, fires=fires)
-    if rules.load_failure.enabled:
-        failures = series.counted(now, rules.load_failure.window_seconds).load_failures
-        yield "load_failure", _occurrences(failures, rules.load_failure)
+    # The rollback target takes no traffic, so it has a rule of its own. What is neither is not loaded any more.
+    for rule, occurrences, applies in (
+        ("load_failure", rules.load_failure, bool(view.weights.get(version))),
+        ("rollback_target", rules.rollback_target, version == view.rollback_target),
+    ):
+        if occurrences.enabled:
+            failures = series.counted(now, occurrences.window_seconds).load_failures if applies else 0
+            yield rule, _occurrences(failures, occurrences)
     if rules.breaker_opened.enabled:
         openings = series.counted(now, rules.breaker_opened.window_seconds).breaker_opened
         yield "breaker_opened", _occurrences(openings, rules.breaker_opened)

@@ -23,14 +23,22 @@ class ModelView:
     weights: Mapping[str, float] = field(default_factory=dict)
     weights_since: dict[str, float] = field(default_factory=dict)
     production: str | None = None
+    rollback_target: str | None = None
 
-    def update_route(self, weights: Mapping[str, float], production: str | None, now: float) -> None:
+    def update_route(
+        self,
+        weights: Mapping[str, float],
+        production: str | None,
+        rollback_target: str | None,
+        now: float,
+    ) -> None:
         """Replace the route, and note the time for each version whose weight changed."""
         for version in {*weights, *self.weights}:
             if weights.get(version) != self.weights.get(version) or version not in self.weights_since:
                 self.weights_since[version] = now
         self.weights = weights
         self.production = production
+        self.rollback_target = rollback_target
 
     def requests_per_second(self, before: float) -> float:
         """The model's request rate before a Unix time: the lower one of the last 10 minutes' and the last hour's."""

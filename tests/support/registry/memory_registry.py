@@ -83,13 +83,14 @@ def model_of(
         end = start + weight * BUCKETS // 100
         ranges.append(BucketRange(start=start, end=end, version=version))
         start = end
-    names = [*weights, *([previous] if previous else [])]
     versions = {
         name: RegisteredVersion(
             spec_of(name, schema), Status.CANARY if name in canaries else Status.PRODUCTION
         )
-        for name in names
+        for name in weights
     }
+    if previous is not None:
+        versions[previous] = RegisteredVersion(spec_of(previous, schema), Status.ARCHIVED)
     return RegisteredModel(name, revision, Route(salt=name, ranges=tuple(ranges)), versions, previous)
 
 

@@ -8,6 +8,7 @@ from schemas.errors import ArtifactError
 from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_journal import Begin
+from streams.serving.load_state import ModelPart
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServingTable
 from streams.serving.version_loader import Journal
@@ -64,9 +65,10 @@ class Harness:
         )
 
     async def follow(self) -> ServingTable:
-        """Refresh, wait for the loads, and return the table."""
+        """Refresh, wait for the loads, also for those that a start does not wait for, and return the table."""
         await self.refresher.refresh()
         await self.refresher.wait_for_loads()
+        await self.refresher._loads.wait(ModelPart.ROLLBACK_TARGET)
         return self.tables.current
 
     async def until(self, holds: Callable[[], object]) -> None:

@@ -215,6 +215,18 @@ def test_only_a_version_without_traffic_is_archived() -> None:
         assert refusal(model, event("archive", version=version))[0] is RejectionCode.ILLEGAL_TRANSITION
 
 
+def test_archiving_the_rollback_target_drops_it() -> None:
+    """Its file may be gone. Repeating it changes nothing, and a rollback may still name the version."""
+    applied = apply(after(*SECOND), event("archive", version="v1"), NOW)
+    assert (applied.model.previous_production, applied.changed_versions) == (None, ())
+    assert weights(applied.model) == {"v2": 100}
+    code, message = refusal(applied.model, event("archive", version="v1"))
+    assert (code, "nothing to do" in message) == (RejectionCode.ILLEGAL_TRANSITION, True)
+    assert refusal(applied.model, event("rollback"))[0] is RejectionCode.ILLEGAL_TRANSITION
+    back = apply(applied.model, event("rollback", version="v1"), NOW).model
+    assert weights(back) == {"v1": 100}
+
+
 def test_promoting_the_production_is_refused() -> None:
     """It would clear the rollback target."""
     assert refusal(after(*SECOND), event("promote", version="v2"))[0] is RejectionCode.ILLEGAL_TRANSITION

@@ -27,7 +27,7 @@ def revision(number: int) -> RegisteredModel:
 
 
 LOADING = advance(CURRENT, LoadEvent.REVISION_UNLOADED, target=revision(1))
-FAILED = advance(LOADING, LoadEvent.LOAD_FAILED, reason="v1 cannot be loaded: gone", now=100.0)
+FAILED = advance(LOADING, LoadEvent.LOAD_FAILED, failures={"v1": "gone"}, now=100.0)
 
 
 def test_a_failed_load_waits_and_keeps_its_reason_during_the_retry() -> None:
@@ -46,8 +46,9 @@ def test_a_newer_revision_replaces_a_load_and_a_failure() -> None:
     for load in (CURRENT, LOADING, FAILED):
         assert advance(load, LoadEvent.REVISION_READY) == CURRENT
         assert advance(load, LoadEvent.REVISION_UNLOADED, target=revision(2)) == ModelLoad(
-            LoadPhase.LOADING, revision(2), LOADING_REASON
+            LoadPhase.LOADING, revision(2)
         )
+    assert LOADING.reason == LOADING_REASON
 
 
 def test_other_events_are_refused() -> None:
@@ -89,7 +90,7 @@ class Loading(RuleBasedStateMachine):
         assert self.load.target is not None
         target = self.load.target.revision
         if reason:
-            self.advance(LoadEvent.LOAD_FAILED, reason=reason)
+            self.advance(LoadEvent.LOAD_FAILED, failures={"v1": reason})
         else:
             self.advance(LoadEvent.LOADED)
             self.served = target

@@ -17,9 +17,10 @@ from schemas.events import RouteHint
 from schemas.models import ModelSpec
 from streams.serving.active_tables import ActiveTables
 from streams.serving.load_journal import Begin
-from streams.serving.load_state import RETRY_SECONDS
+from streams.serving.load_state import RETRY_SECONDS, TARGET_RETRY_SECONDS
 from streams.serving.refresh import ServingRefresher
 from streams.serving.route_table import ServedVersion, ServingTable
+from streams.serving.version_loader import MAX_LOADS
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingBackend, outcomes_of, served_version
 from tests.support.registry.memory_registry import MemoryRegistry
@@ -131,6 +132,95 @@ async def test_a_load_that_fails_leaves_the_old_route(harness: Harness) -> None:
     harness.seconds += RETRY_SECONDS
     third = await harness.follow()
     assert (third.models["m"].revision, third.behind) == (2, {})
+
+
+async def test_a_rollback_target_that_cannot_be_loaded_decides_nothing(harness: Harness) -> None:
+    """As after a good version follows a broken one: it is served, and the target is reported and tried again later."""
+    harness.load.broken = {"broken"}
+    harness.registry.put({"v1": 100})
+    await harness.follow()
+    harness.registry.put({"broken": 100}, previous="v1")
+    assert (await harness.follow()).behind
+    harness.registry.put({"v2": 100}, previous="broken")
+    table = await harness.follow()
+    assert (table.models["m"].revision, table.behind) == (3, {})
+    assert table.models["m"].versions.keys() == {"v2"}
+    assert table.unloadable == {"m": {"broken": "m broken is broken"}}
+    harness.load.broken = set()
+    harness.seconds += TARGET_RETRY_SECONDS
+    table = await harness.follow()
+    assert (table.models["m"].versions.keys(), table.unloadable) == ({"v2", "broken"}, {})
+    harness.registry.put({"broken": 100})
+    await harness.refresher.refresh()
+    assert harness.tables.current.models["m"].revision == 4, "a rollback loads nothing"
+
+
+async def test_a_start_serves_without_its_rollback_target(harness: Harness) -> None:
+    """Whether it fails or hangs, and beside other models whose targets hang."""
+    names = [f"m{number}" for number in range(MAX_LOADS + 1)]
+    harness.load.slow = {"v1": asyncio.Event()}
+    for name in names:
+        harness.registry.put({"v2": 100}, name=name, previous="v1")
+    await harness.refresher.refresh()
+    await harness.refresher.wait_for_loads()
+    table = harness.tables.current
+    assert (table.models.keys(), table.behind) == (set(names), {})
+    harness.registry.put({"v3": 100}, name="m0", previous="v1")
+    await harness.refresher.refresh()
+    await harness.refresher.wait_for_loads()
+    assert harness.tables.current.models["m0"].revision == len(names) + 1
+    harness.load.slow["v1"].set()
+    table = await harness.follow()
+    assert all(model.versions["v1"].is_loaded for model in table.models.values())
+
+
+async def test_a_rollback_target_is_loaded_although_the_route_fails(harness: Harness) -> None:
+    """Then a rollback helps at once."""
+    harness.load.broken = {"v2"}
+    harness.registry.put({"v2": 100}, previous="v1")
+    table = await harness.follow()
+    assert table.models["m"].versions["v1"].is_loaded
+    assert table.unloadable == {"m": {"v2": "m v2 is broken"}}
+    harness.registry.put({"v1": 100})
+    await harness.refresher.refresh()
+    table = harness.tables.current
+    assert (table.behind, table.unloadable) == ({}, {})
+    assert table.models["m"].is_loaded
+
+
+async def test_a_route_without_traffic_is_no_older_route(harness: Harness) -> None:
+    """A model whose first promotion is broken answers with the reason, and the next good one is served."""
+    harness.registry.put({})
+    await harness.follow()
+    harness.load.broken = {"broken"}
+    harness.registry.put({"broken": 100})
+    table = await harness.follow()
+    assert await errors_of(table.models["m"].versions) == {
+        "broken": "broken is not loaded on this worker; its log says why"
+    }
+    harness.registry.put({"v2": 100}, previous="broken")
+    table = await harness.follow()
+    assert (table.models["m"].is_loaded, table.behind) == (True, {})
+
+
+async def test_a_rollback_target_that_ended_a_process_waits_for_the_routes() -> None:
+    """And no version with traffic waits for it."""
+    journal = Ended("one")
+    harness = Harness(journal)
+    harness.load.slow = {"a": asyncio.Event(), "old": asyncio.Event()}
+    harness.registry.put({"a": 100}, name="two", previous="old")
+    harness.registry.put({"b": 100}, name="one", previous="c")
+    harness.refresher.serving_began()
+    await harness.refresher.refresh()
+    await harness.until(lambda: ("one", "b") in harness.failures)
+    harness.load.slow["a"].set()
+    await harness.refresher.wait_for_loads()
+    await harness.refresher.refresh()
+    await harness.refresher.wait_for_loads()
+    assert harness.tables.current.models["one"].versions["b"].is_loaded, "the target of the other hangs"
+    harness.load.slow["old"].set()
+    assert (await harness.follow()).models["two"].versions["old"].is_loaded
+    await harness.refresher.close()
 
 
 async def test_without_an_older_route_the_other_versions_are_served(harness: Harness) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from registry.routing import RouteTable
 from registry.snapshot import RegisteredModel
-from streams.serving.load_state import RETRY_SECONDS
+from streams.serving.load_state import RETRY_SECONDS, TARGET_RETRY_SECONDS
 from streams.serving.route_table import ServedModel, ServedVersion
 from tests.support.worker.refresh_harness import Harness
 
@@ -34,11 +34,11 @@ def is_current(served: ServedModel, registered: RegisteredModel) -> bool:
     """
     table = RouteTable.of(registered.route)
     return (
-        served.loaded
+        served.is_loaded
         and served.revision == registered.revision
         and served.ends == table.ends
         and tuple(target.spec.version for target in served.targets) == table.versions
-        and served.versions.keys() == registered.versions.keys()
+        and registered.with_traffic <= served.versions.keys() <= registered.versions.keys()
     )
 
 
@@ -66,11 +66,12 @@ class Refreshing(RuleBasedStateMachine):
     def begin(self) -> None:
         self.promote("a", ["v1"], poll=True)
 
-    @rule(name=names, some=routes, poll=st.booleans())
-    def promote(self, name: str, some: list[str], *, poll: bool) -> None:
+    @rule(name=names, some=routes, previous=st.sampled_from([None, *VERSIONS]), poll=st.booleans())
+    def promote(self, name: str, some: list[str], previous: str | None = None, *, poll: bool) -> None:
         registry = self.harness.registry
         self.backups.append((registry.now, dict(registry.models)))
-        registry.put(dict.fromkeys(some, 100 // len(some)), name=name)
+        previous = None if previous in some else previous
+        registry.put(dict.fromkeys(some, 100 // len(some)), name=name, previous=previous)
         if poll:
             self.poll()
 
@@ -107,7 +108,7 @@ class Refreshing(RuleBasedStateMachine):
         self.run(self.harness.refresher.refresh())
         self.run(asyncio.sleep(0))
 
-    @rule(seconds=st.sampled_from([1.0, RETRY_SECONDS]))
+    @rule(seconds=st.sampled_from([1.0, RETRY_SECONDS, TARGET_RETRY_SECONDS]))
     def wait(self, seconds: float) -> None:
         self.harness.seconds += seconds
 
@@ -115,7 +116,7 @@ class Refreshing(RuleBasedStateMachine):
     def settle(self) -> None:
         """Let every load end, and those that failed be tried again: the table is the registry then."""
         self.speed_up()
-        self.harness.seconds += RETRY_SECONDS
+        self.harness.seconds += TARGET_RETRY_SECONDS
         table = self.run(self.harness.follow())
         registry = self.harness.registry
         assert table.epoch == registry.now
@@ -123,7 +124,14 @@ class Refreshing(RuleBasedStateMachine):
         for name, (_, registered) in registry.models.items():
             current = is_current(table.models[name], registered)
             assert current == (name not in table.behind)
-            assert current or self.harness.load.broken & registered.versions.keys()
+            assert current or self.harness.load.broken & registered.with_traffic
+            target = registered.previous_production
+            reported = table.unloadable.get(name, {})
+            assert target in {
+                None,
+                *table.models[name].versions,
+                *(self.harness.load.broken & reported.keys()),
+            }
 
     @invariant()
     def no_backend_is_lost(self) -> None:
@@ -135,14 +143,14 @@ class Refreshing(RuleBasedStateMachine):
         retired = {backend_of(version) for version in refresher._retiring if version.is_loaded}
         open_now = {id(backend) for backend in self.harness.load.opened if not backend.closed}
         assert served <= open_now
-        if not refresher._tasks:
+        if not refresher._loads._tasks:
             assert open_now <= served | retired
 
     @invariant()
     def what_is_behind_has_a_reason(self) -> None:
         table = self.harness.tables.current
         assert all(table.behind.values())
-        assert all(served.loaded for name, served in table.models.items() if name not in table.behind)
+        assert all(served.is_loaded for name, served in table.models.items() if name not in table.behind)
 
 
 TestRefreshing = Refreshing.TestCase

@@ -257,6 +257,35 @@ def test_what_happened_once_fires_at_once_and_resolves_two_minutes_later(count: 
     assert events_of(simulation.run(200)) == [("v1", rule, "resolved")]
 
 
+def test_a_rollback_target_that_cannot_be_loaded_is_a_warning() -> None:
+    """It takes no traffic. The alert of a version that lost its traffic resolves, and no other version has one."""
+    simulation = two({"rate": always(0.0)})
+    weights = {"v1": 0.9, "v2": 0.1}
+    simulation.routes = lambda _: {"m": (weights, "v1")}
+
+    def fail() -> None:
+        happened = next(
+            iter(SimulatedVersion("m", "v2", always(5.0)).deltas(np.random.default_rng(1), simulation.now, 1))
+        )
+        assert happened is not None
+        failed = happened.model_copy(update={"load_failures": 1})
+        simulation.engine.observe([failed], START + simulation.now)
+
+    simulation.run(10)
+    fail()
+    (fired,) = simulation.run(10)
+    assert (fired.rule, fired.severity) == ("load_failure", "critical")
+    weights = {"v1": 1.0}
+    assert events_of(simulation.run(70)) == [("v2", "load_failure", "resolved")]
+    fail()
+    assert events_of(simulation.run(70)) == []
+    simulation.rollback_target = "v2"
+    (fired,) = simulation.run(10)
+    assert (fired.rule, fired.severity, fired.state) == ("rollback_target", "warning", "firing")
+    simulation.rollback_target = None
+    assert events_of(simulation.run(70)) == [("v2", "rollback_target", "resolved")]
+
+
 def test_rules_of_a_model_are_its_own() -> None:
     """A disabled rule does not fire, and its alert resolves."""
     simulation = one(slow=since(WARM, 1.0, 5.0))
