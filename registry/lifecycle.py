@@ -8,9 +8,9 @@ Invariants, before and after every event:
 - a change of weights moves the least possible number of users.
 
 `promote` is how the first version takes traffic: a canary takes its weight from a production version, which must
-exist. A rollback clears the rollback target, so a second rollback is refused. That protects against two operators
-who react to one incident: the second would bring the bad version back. An archived version returns only by a
-rollback that names it or has it as its target. `archive` of the rollback target drops it, so that workers do not load it.
+exist. After a rollback another one that names no version is refused, until a version gets traffic by another action.
+That protects against two operators who react to one incident: the second would bring the bad version back, or replace
+the good one after its canary was stopped. An archived version returns only by a rollback that names it or has it as its target. `archive` of the rollback target drops it, so that workers do not load it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 
-from registry.registration import check_version
+from registry.registration import check_version, same_content
 from registry.routing import reallocate, weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.models import Action, PromotionEvent, Route, Status
+from schemas.models import Action, ModelSpec, PromotionEvent, Route, Status
 from schemas.near_names import suggestion
 
 FULL = Decimal(100)
@@ -101,13 +101,26 @@ OPTIONAL_FIELDS: Mapping[Action, frozenset[str]] = {Action.ROLLBACK: frozenset({
 ALL_FIELDS = frozenset({"version", "weight", "weights", "model", "salt"})
 
 
+# action -> whether the model is rolled back afterwards. Other actions leave that as it is.
+_CHANGES_TRAFFIC: Mapping[Action, bool] = {
+    Action.CANARY: False,
+    Action.SPLIT: False,
+    Action.PROMOTE: False,
+    Action.ROLLBACK: True,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an event does: the model afterwards, and which of its versions must be written."""
+    """What an event does: the model afterwards, and which of its versions must be written.
+
+    `is_unchanged` is True when the model is as the event wants it: then nothing is written.
+    """
 
     model: RegisteredModel
     changed_versions: tuple[str, ...]
     applied_at: datetime
+    is_unchanged: bool = False
 
 
 def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -> Applied:
@@ -129,6 +142,8 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
             f"{model.model_name} is at revision {model.revision}, not {event.expected_revision}: "
             "it was changed in the meantime; look at its status and decide again",
         )
+    if event.model is not None and _is_registered(model, event.model):
+        return Applied(model, (), now, is_unchanged=True)
     named = _named(model, event)
     statuses = {version: _next_status(model, event, Part.NAMED, version) for version in named}
     before = weights_of(model.route)
@@ -156,6 +171,7 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
             route=route,
             versions=versions,
             previous_production=rollback_target,
+            rolled_back=_CHANGES_TRAFFIC.get(event.action, model.rolled_back),
         ),
         changed_versions=tuple(
             version for version in statuses if versions[version] != model.versions.get(version)
@@ -204,7 +220,17 @@ def _named(model: RegisteredModel, event: PromotionEvent) -> list[str]:
             f"{model.model_name} has no canary running and no previous production to go back to; "
             "name an archived version to go back to that one, or promote another"
         )
+    if model.rolled_back:
+        raise _illegal(
+            f"{model.model_name} is rolled back already: its canaries were stopped; "
+            f"to go back to the previous production too, name it: {model.previous_production}"
+        )
     return [model.previous_production]
+
+
+def _is_registered(model: RegisteredModel, spec: ModelSpec) -> bool:
+    registered = model.versions.get(spec.version)
+    return registered is not None and same_content(registered.spec, spec)
 
 
 def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, version: str) -> Status:
@@ -214,7 +240,7 @@ def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, vers
     if registered is not None and event.action is Action.REGISTER:
         raise PromotionRejectedError(
             RejectionCode.VERSION_EXISTS,
-            f"{model.model_name} has a version {version} already and versions never change; "
+            f"{model.model_name} has another version {version} already and versions never change; "
             "register it under a new version name",
         )
     status = None if registered is None else registered.status

@@ -12,7 +12,7 @@ RANGES = TypeAdapter(tuple[BucketRange, ...])
 # One row for each model, with its versions as parallel arrays in the order of their registration: a join would
 # have ten times as many rows, and the work for each of them.
 _MODELS = """
-    SELECT m.model_name, m.revision, m.previous_production, r.salt, r.ranges, v.specs, v.statuses
+    SELECT m.model_name, m.revision, m.previous_production, m.rolled_back, r.salt, r.ranges, v.specs, v.statuses
     FROM models m
     JOIN routes r USING (model_name, revision)
     CROSS JOIN LATERAL (
@@ -53,4 +53,5 @@ def model_of(row: asyncpg.Record) -> RegisteredModel:
         route=Route(salt=row["salt"], ranges=RANGES.validate_json(row["ranges"])),
         versions=versions,
         previous_production=row["previous_production"],
+        rolled_back=row["rolled_back"],
     )

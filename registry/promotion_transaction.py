@@ -33,11 +33,12 @@ _ADD_EVENT = """
     INSERT INTO promotion_events (event_id, body_digest, result, decided_at) VALUES ($1, $2, $3, $4)
 """
 _PUT_MODEL = """
-    INSERT INTO models (model_name, revision, previous_production, changed_epoch, created_at)
-    VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO models (model_name, revision, previous_production, rolled_back, changed_epoch, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT (model_name) DO UPDATE SET
         revision = excluded.revision,
         previous_production = excluded.previous_production,
+        rolled_back = excluded.rolled_back,
         changed_epoch = excluded.changed_epoch
 """
 _PUT_VERSION = """
@@ -72,13 +73,16 @@ async def decide(connection: asyncpg.Connection, event: PromotionEvent) -> Promo
     applied = None
     try:
         applied = lifecycle.apply(before, event, now)
-        result = _result(event, "applied", applied.model, epoch + 1, now)
+        if applied.is_unchanged:
+            result = _result(event, "applied", applied.model, epoch, now, unchanged=True)
+        else:
+            result = _result(event, "applied", applied.model, epoch + 1, now)
     except PromotionRejectedError as error:
         if error.code is RejectionCode.UNKNOWN_MODEL:
             error = PromotionRejectedError(error.code, await unknown_model(connection, event.model_name))
         result = _rejected(event, before, error, epoch, now)
     await connection.execute(_ADD_EVENT, event.event_id, body_digest, result.model_dump_json(), now)
-    if applied is not None:
+    if applied is not None and not applied.is_unchanged:
         await _write(connection, event, before, applied, epoch + 1)
     return result
 
@@ -93,7 +97,13 @@ async def _write(
     model, now = applied.model, applied.applied_at
     # A new model needs its row before its versions; every model needs its versions before its rollback target.
     await connection.execute(
-        _PUT_MODEL, model.model_name, model.revision, model.previous_production, epoch, now
+        _PUT_MODEL,
+        model.model_name,
+        model.revision,
+        model.previous_production,
+        model.rolled_back,
+        epoch,
+        now,
     )
     changed = [model.versions[version] for version in applied.changed_versions]
     # The former production steps down before the next one steps up: an index allows one at any time.
@@ -162,6 +172,7 @@ def _result(
     now: datetime,
     *,
     error: PromotionError | None = None,
+    unchanged: bool = False,
 ) -> PromotionResult:
     return PromotionResult(
         event_id=event.event_id,
@@ -174,6 +185,7 @@ def _result(
         error=error,
         applied_at=now,
         actor=event.actor,
+        unchanged=unchanged,
     )
 
 

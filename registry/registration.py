@@ -60,6 +60,19 @@ def warnings_on(spec: ModelSpec) -> list[str]:
     ]
 
 
+def same_content(registered: ModelSpec, sent: ModelSpec) -> bool:
+    """Whether two versions are the same, as JSON: 1.0 and 1 are one number, and true is none."""
+    return _same(registered.model_dump(mode="json"), sent.model_dump(mode="json"))
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
 def _compiled(name: str, schema: JsonObject) -> Validator:
     dialect = schema.get("$schema", JSON_SCHEMA_DIALECT)
     if dialect != JSON_SCHEMA_DIALECT:

@@ -23,6 +23,7 @@ class RegisteredModel:
 
     `versions` are all of its versions, or those that a worker serves: the ones with traffic and the rollback target.
     `previous_production` is the rollback target. Workers keep it loaded if they can, although it is archived.
+    `rolled_back` is True when the last change of the traffic was a rollback.
     """
 
     model_name: str
@@ -30,6 +31,7 @@ class RegisteredModel:
     route: Route
     versions: Mapping[str, RegisteredVersion]
     previous_production: str | None = None
+    rolled_back: bool = False
 
     @property
     def with_traffic(self) -> frozenset[str]:

@@ -197,7 +197,7 @@ class RejectionCode(StrEnum):
     UNKNOWN_VERSION = "UNKNOWN_VERSION"
     """The model has no version of that name."""
     VERSION_EXISTS = "VERSION_EXISTS"
-    """`register` names a version that the model has already."""
+    """`register` names a version that the model has already with another content."""
     ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
     """The state of the model, or the status of the version, does not allow the action."""
     BAD_WEIGHT = "BAD_WEIGHT"

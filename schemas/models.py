@@ -369,3 +369,7 @@ class PromotionResult(WireModel):
     error: PromotionError | None
     applied_at: UtcTime
     actor: Label
+    unchanged: bool = Field(
+        default=False,
+        description="True when nothing had to be changed: the version was registered with the same content before.",
+    )

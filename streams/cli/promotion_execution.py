@@ -129,7 +129,7 @@ async def _decide_and_print(settings: "Settings", event: "PromotionEvent", optio
         print(f"headrace: {result.error.code}: {result.error.message}", file=sys.stderr)
         raise typer.Exit(REFUSED)
     if not options.as_json:
-        print(f"applied: {_summary(result)}", flush=True)
+        print(f"{'unchanged' if result.unchanged else 'applied'}: {_summary(result)}", flush=True)
     if options.wait:
         from streams.cli.wait_option import wait_for_workers
 

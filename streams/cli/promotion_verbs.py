@@ -54,6 +54,8 @@ def register(
     The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
     an ONNX file. `register -f FILE` registers the version in a file, {"model_name": …, "model": {"version": …,
     "framework": …, …}}; docs/reference/versions.md lists its fields.
+
+    Registering a version again with the same content changes nothing, and succeeds.
     """
     if file is not None:
         if model_name is not None or description or tags:
@@ -123,7 +125,7 @@ def rollback(
 ) -> dict[str, Any]:
     """Stop all canaries, or go back to the previous production.
 
-    The latter happens when no canary takes traffic.
+    The latter happens when no canary takes traffic. A second rollback is refused, so repeating the command is safe.
     """
     return {"model_name": model_name, "version": version}
 

@@ -57,6 +57,9 @@ async def test_a_version_is_registered_and_goes_live(settings: Settings, tmp_pat
     assert (await direct("register", "-f", "-", stdin=second, settings=settings)).code == 0
     promoted = await direct("promote", "m", "v1", settings=settings)
     assert promoted.stdout == "applied: m is at revision 3, v1 100%\n"
+    again = await direct("register", "-f", str(file), settings=settings)
+    assert (again.code, again.stdout) == (0, "unchanged: m is at revision 3, v1 100%\n")
+    file.write_bytes(orjson.dumps(document | {"model": spec("v1", timeout_ms=7)}))
     refused(await direct("register", "-f", str(file), settings=settings), "VERSION_EXISTS")
 
 
@@ -69,6 +72,7 @@ async def test_a_canary_is_raised_promoted_and_rolled_back(live: Settings) -> No
     assert [part["version"] for part in canary["route"]["ranges"]] == ["v1", "v2"]
     withdrawn = await direct("rollback", "m", settings=live)
     assert withdrawn.stdout == "applied: m is at revision 5, v1 100%\n"
+    refused(await direct("rollback", "m", settings=live), "ILLEGAL_TRANSITION")
     promoted = await direct("promote", "m", "v2", "--expected-revision", "5", settings=live)
     assert promoted.stdout == "applied: m is at revision 6, v2 100%\n"
     back = await direct("rollback", "m", "--version", "v1", settings=live)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +46,9 @@ class MemoryRegistry:
     def apply(self, event: PromotionEvent) -> None:
         """Apply an event as the lifecycle decides; raises PromotionRejectedError."""
         before = self.models[event.model_name][1] if event.model_name in self.models else None
-        self._put(lifecycle.apply(before, event, datetime.now(UTC)).model)
+        applied = lifecycle.apply(before, event, datetime.now(UTC))
+        if not applied.is_unchanged:
+            self._put(applied.model)
 
     def put(self, weights: dict[str, int], *, name: str = "m", **fields: Any) -> None:
         """Replace a model by one with this traffic in percent; its revision is the epoch."""
@@ -101,4 +104,4 @@ def _served(model: RegisteredModel) -> RegisteredModel:
         for name, version in model.versions.items()
         if version.status in _WITH_TRAFFIC or name == model.previous_production
     }
-    return RegisteredModel(model.model_name, model.revision, model.route, served, model.previous_production)
+    return replace(model, versions=served)

@@ -57,11 +57,25 @@ def test_the_first_registration_makes_a_model_without_traffic() -> None:
     assert applied.applied_at == NOW
 
 
-def test_a_version_is_never_registered_twice() -> None:
-    """Versions are immutable, also when the second spec is the same."""
-    code, message = refusal(after(*REGISTERED), REGISTERED[0])
-    assert code is RejectionCode.VERSION_EXISTS
-    assert "new version name" in message
+def test_a_version_is_never_registered_with_another_content() -> None:
+    """Versions are immutable. `true` is not 1 in JSON, although it is in Python."""
+    one = after(event("register", model=spec("v1", metrics={"rows": 1})))
+    for fields in ({"timeout_ms": 7}, {"metrics": {"rows": True}}, {"metrics": {"rows": 1, "loss": 2}}):
+        other = {"metrics": {"rows": 1}} | fields
+        code, message = refusal(one, event("register", model=spec("v1", **other)))
+        assert code is RejectionCode.VERSION_EXISTS
+        assert "new version name" in message
+
+
+def test_registering_the_same_content_again_changes_nothing() -> None:
+    """Whatever became of the version. A pipeline may repeat it."""
+    model = after(*SECOND)
+    for one in REGISTERED:
+        applied = apply(model, one, NOW)
+        assert (applied.model, applied.changed_versions, applied.is_unchanged) == (model, (), True)
+    rows = after(event("register", model=spec("v1", metrics={"rows": 1})))
+    again = event("register", model=spec("v1", metrics={"rows": 1.0}))
+    assert apply(rows, again, NOW).is_unchanged
 
 
 def test_the_first_version_goes_live_by_promote() -> None:
@@ -174,6 +188,22 @@ def test_a_second_rollback_does_not_bring_the_bad_version_back() -> None:
     code, message = refusal(after(*SECOND, event("rollback")), event("rollback"))
     assert code is RejectionCode.ILLEGAL_TRANSITION
     assert "name an archived version" in message
+
+
+def test_a_second_rollback_does_not_replace_the_production_whose_canary_was_stopped() -> None:
+    """Also when something else was changed in between; the previous production can be named."""
+    model = after(*SECOND, event("canary", version="v3", weight=5), event("rollback"))
+    for between in ((), (event("archive", version="v4"), event("reshuffle", salt="s"))):
+        changed = model
+        for one in between:
+            changed = apply(changed, one, NOW).model
+        code, message = refusal(changed, event("rollback"))
+        assert code is RejectionCode.ILLEGAL_TRANSITION
+        assert "name it: v1" in message
+    assert weights(apply(model, event("rollback", version="v1"), NOW).model) == {"v1": 100}
+    again = apply(model, event("canary", version="v3", weight=5), NOW).model
+    stopped = apply(again, event("rollback"), NOW).model
+    assert weights(stopped) == {"v2": 100}
 
 
 def test_a_rollback_without_previous_production_is_refused() -> None:

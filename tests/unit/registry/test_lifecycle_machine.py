@@ -59,6 +59,9 @@ class ModelLife(RuleBasedStateMachine):
         self.model = applied.model
         if before is None:
             return
+        if applied.is_unchanged:
+            assert self.model == before
+            return
         assert self.model.revision == before.revision + 1
         changed = {v for v in self.model.versions if self.model.versions[v] != before.versions.get(v)}
         assert set(applied.changed_versions) == changed
@@ -129,6 +132,14 @@ class ModelLife(RuleBasedStateMachine):
     def the_rollback_target_is_archived(self) -> None:
         if self.model is not None and self.model.previous_production is not None:
             assert self.model.versions[self.model.previous_production].status is Status.ARCHIVED
+
+    @rule()
+    def repeat_a_rollback(self) -> None:
+        """Two operators at once: the second one changes nothing."""
+        self.send(Action.ROLLBACK)
+        after_the_first = self.model
+        self.send(Action.ROLLBACK)
+        assert self.model == after_the_first
 
     @invariant()
     def specs_never_change(self) -> None:
