@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from types import MappingProxyType
 
 from registry.registration import check_version, same_content
 from registry.routing import reallocate, weights_of
@@ -123,8 +124,16 @@ class Applied:
     is_unchanged: bool = False
 
 
-def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -> Applied:
+def apply(
+    model: RegisteredModel | None,
+    event: PromotionEvent,
+    now: datetime,
+    unloadable: Mapping[str, str] = MappingProxyType({}),
+) -> Applied:
     """Decide what an event does to a model. `model` is None when it is not registered.
+
+    `unloadable` has the versions that no live worker can load, with the reasons. They get no traffic unless the event has
+    `force`.
 
     Raises PromotionRejectedError with a code of the contract and a message for the operator.
     """
@@ -148,6 +157,8 @@ def apply(model: RegisteredModel | None, event: PromotionEvent, now: datetime) -
     statuses = {version: _next_status(model, event, Part.NAMED, version) for version in named}
     before = weights_of(model.route)
     after = _next_weights(model, event, before, statuses)
+    if not event.force:
+        _check_loadable([name for name in named if after.get(name, 0) > before.get(name, 0)], unloadable)
     for version in before:
         if version not in after and version not in statuses:
             statuses[version] = _next_status(model, event, Part.DISPLACED, version)
@@ -251,6 +262,16 @@ def _next_status(model: RegisteredModel, event: PromotionEvent, part: Part, vers
             f"{version} is archived already, and is not the rollback target; there is nothing to do"
         )
     return MOVES[event.action, part, status]
+
+
+def _check_loadable(growing: Iterable[str], unloadable: Mapping[str, str]) -> None:
+    for version in growing:
+        if version in unloadable:
+            raise PromotionRejectedError(
+                RejectionCode.NOT_LOADED,
+                f"no live worker can load {version}: {unloadable[version]}; mend that, and wait a minute for the workers to "
+                "try again; or give it the traffic all the same by force",
+            )
 
 
 def _next_weights(

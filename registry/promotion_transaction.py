@@ -17,6 +17,7 @@ from registry.model_rows import RANGES, find_model
 from registry.names import unknown_model
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
+from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, unloadable_everywhere
 from schemas.bounds import rfc3339
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.models import PromotionError, PromotionEvent, PromotionResult, Status, event_body
@@ -29,6 +30,12 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _LOCK_EPOCH = "SELECT epoch FROM control_epoch FOR UPDATE"
 _SET_EPOCH = "UPDATE control_epoch SET epoch = $1"
 _EVENT = "SELECT body_digest, result FROM promotion_events WHERE event_id = $1"
+# What the live workers cannot load of a model.
+_UNLOADABLE = """
+    SELECT coalesce(unloadable -> $1, '{}') FROM worker_heartbeats
+    WHERE sent_at > now() - make_interval(secs => $2)
+    ORDER BY worker, boot_id
+"""
 _ADD_EVENT = """
     INSERT INTO promotion_events (event_id, body_digest, result, decided_at) VALUES ($1, $2, $3, $4)
 """
@@ -72,7 +79,7 @@ async def decide(connection: asyncpg.Connection, event: PromotionEvent) -> Promo
         return _rejected(event, before, error, epoch, now)
     applied = None
     try:
-        applied = lifecycle.apply(before, event, now)
+        applied = lifecycle.apply(before, event, now, await _unloadable(connection, event.model_name))
         if applied.is_unchanged:
             result = _result(event, "applied", applied.model, epoch, now, unchanged=True)
         else:
@@ -85,6 +92,11 @@ async def decide(connection: asyncpg.Connection, event: PromotionEvent) -> Promo
     if applied is not None and not applied.is_unchanged:
         await _write(connection, event, before, applied, epoch + 1)
     return result
+
+
+async def _unloadable(connection: asyncpg.Connection, model_name: str) -> dict[str, str]:
+    reports = await connection.fetch(_UNLOADABLE, model_name, HEARTBEAT_TIMEOUT_SECONDS)
+    return unloadable_everywhere([orjson.loads(report[0]) for report in reports])
 
 
 async def _write(

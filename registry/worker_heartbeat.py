@@ -1,6 +1,6 @@
 """PURE: what a worker reports of itself, and when it is live."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 HEARTBEAT_TIMEOUT_SECONDS = 5.0
@@ -32,3 +32,14 @@ class WorkerHeartbeat:
     def unloadable_target(self, model_name: str) -> Mapping[str, str]:
         """The rollback target of a model whose newest route this worker serves, with the reason why it is not loaded."""
         return {} if model_name in self.behind else self.unloadable.get(model_name, {})
+
+
+def unloadable_everywhere(reports: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The versions that each of these live workers reports as unloadable, with the reason of the first one."""
+    if not reports:
+        return {}
+    return {
+        version: reason
+        for version, reason in reports[0].items()
+        if all(version in report for report in reports)
+    }

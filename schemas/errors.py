@@ -204,6 +204,8 @@ class RejectionCode(StrEnum):
     """A weight is out of range, or the weights leave production nothing or do not add up to 100."""
     STALE_REVISION = "STALE_REVISION"
     """The model is not at the event's `expected_revision`."""
+    NOT_LOADED = "NOT_LOADED"
+    """Every live worker has tried to load a version that would get traffic and cannot, and the event has no `force`."""
     EVENT_CONFLICT = "EVENT_CONFLICT"
     """An event with the same `event_id` and another body was decided before."""
     INVALID_EVENT = "INVALID_EVENT"

@@ -330,6 +330,9 @@ class PromotionEvent(WireModel):
     actor: Label = ""
     reason: Reason = ""
     expected_revision: Count | None = None
+    force: bool = Field(
+        default=False, description="Give traffic also to a version that no live worker can load."
+    )
 
 
 def event_body(event: PromotionEvent) -> bytes:

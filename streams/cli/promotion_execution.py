@@ -22,6 +22,15 @@ directly. Exit code: 0 applied, 5 refused, 3 not reachable, or with --wait not s
 """
 
 
+# A rollback is not tried here: it is urgent, and workers keep its target loaded.
+_TRIED = frozenset({"register", "canary", "split", "promote"})
+
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Act although the version cannot be loaded, here or by the workers."),
+]
+
+
 def user_name() -> str:
     """The name of the user that runs this command, or ""."""
     import getpass
@@ -73,7 +82,7 @@ def promotion(fields_of: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     """Make a verb of a function that returns its event's own fields.
 
     The action has the function's name, unless the fields have an `action`. A parameter `settings` of the
-    function receives the command's settings.
+    function receives the command's settings. With a field `force` that is False, the versions are tried first.
     """
     own, shared = inspect.signature(fields_of), inspect.signature(Options)
 
@@ -110,16 +119,27 @@ def _promote(settings: "Settings", fields: dict[str, Any], options: Options) -> 
         "actor": options.actor,
         "expected_revision": options.expected_revision,
     }
+    tries = fields["action"] in _TRIED and not fields.get("force", True)
+    if fields["action"] == "register":
+        # Whether it can be loaded is not the registry's question here.
+        fields.pop("force", None)
     event = make_event({"event_id": str(uuid.uuid4()), **fields, **why})
     for warning in warnings_on(event.model) if event.model is not None else ():
         print(f"headrace: {warning}", file=sys.stderr)
-    asyncio.run(_decide_and_print(settings, event, options))
+    asyncio.run(_decide_and_print(settings, event, options, tries=tries))
 
 
-async def _decide_and_print(settings: "Settings", event: "PromotionEvent", options: Options) -> None:
+async def _decide_and_print(
+    settings: "Settings", event: "PromotionEvent", options: Options, *, tries: bool
+) -> None:
     from streams.cli.failures import REFUSED
-    from streams.cli.output import print_json
+    from streams.cli.output import plain_warnings, print_json
 
+    if tries:
+        from streams.cli.preflight import preflight
+
+        plain_warnings(settings)
+        event = await preflight(settings, event)
     decided = await _decided(settings, event, options)
     result = decided.result
     document = result.model_dump(mode="json") | {"via": decided.via}

@@ -10,7 +10,7 @@ import typer
 from streams.cli.completion import complete_models, complete_versions, complete_weights
 from streams.cli.describe import Description, Tags, drafted
 from streams.cli.input_files import OptionalInputFile, read_registration
-from streams.cli.promotion_execution import promotion
+from streams.cli.promotion_execution import Force, promotion
 from streams.cli.registry_access import Model
 
 if TYPE_CHECKING:
@@ -47,11 +47,12 @@ def register(
     file: OptionalInputFile = None,
     description: Description = "",
     tags: Tags = None,
+    force: Force = False,
     settings: "Settings",
 ) -> dict[str, Any]:
     """Add a version to a model, without traffic.
 
-    The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
+    Loads the version here first, as a worker would. The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
     an ONNX file. `register -f FILE` registers the version in a file, {"model_name": …, "model": {"version": …,
     "framework": …, …}}; docs/reference/versions.md lists its fields.
 
@@ -60,9 +61,10 @@ def register(
     if file is not None:
         if model_name is not None or description or tags:
             raise typer.BadParameter("the file names the model and describes the version; give -f alone")
-        return read_registration(file)
+        return {**read_registration(file), "force": force}
     if model_name is None or version is None or source is None:
         raise typer.BadParameter("give MODEL VERSION MODEL_FILE, or -f FILE")
+    # It is loaded already.
     return drafted(settings, model_name, version, source, description=description, tags=tags or [])
 
 
@@ -73,12 +75,14 @@ def canary(
     weight: Annotated[
         str, typer.Argument(metavar="WEIGHT", help="Percent of users, over 0 and under 100, two decimals.")
     ],
+    *,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Give a canary a share of production's traffic.
 
     For a version that is a canary already, changes its share. Users of the canary keep it when its weight rises.
     """
-    return {"model_name": model_name, "version": version, "weight": _number(weight)}
+    return {"model_name": model_name, "version": version, "weight": _number(weight), "force": force}
 
 
 @promotion
@@ -92,21 +96,24 @@ def split(
             autocompletion=complete_weights,
         ),
     ],
+    *,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Give several canaries their weights at once.
 
     Production keeps the rest. A canary that is not named loses its traffic.
     """
-    return {"model_name": model_name, "weights": _weights(weights)}
+    return {"model_name": model_name, "weights": _weights(weights), "force": force}
 
 
 @promotion
-def promote(model_name: Model, version: Version) -> dict[str, Any]:
+def promote(model_name: Model, version: Version, *, force: Force = False) -> dict[str, Any]:
     """Give a version all traffic.
 
-    The previous production version is archived, and stays ready for a rollback.
+    A version that had none is loaded here first, as a worker would. The previous production version is archived, and
+    stays ready for a rollback.
     """
-    return {"model_name": model_name, "version": version}
+    return {"model_name": model_name, "version": version, "force": force}
 
 
 @promotion
@@ -122,12 +129,14 @@ def rollback(
             autocompletion=complete_versions,
         ),
     ] = None,
+    force: Force = False,
 ) -> dict[str, Any]:
     """Stop all canaries, or go back to the previous production.
 
     The latter happens when no canary takes traffic. A second rollback is refused, so repeating the command is safe.
+    So is one to a version that no worker can load.
     """
-    return {"model_name": model_name, "version": version}
+    return {"model_name": model_name, "version": version, "force": force}
 
 
 @promotion

@@ -136,3 +136,11 @@ async def test_a_rollback_target_whose_file_is_gone_holds_up_nothing(
         withdrawn = await headrace("rollback", model, "--direct", *LONG, settings=settings)
         assert withdrawn.code == 0, withdrawn.stderr
         await answered_by(asked, model, "v2", 7)
+        for wanted in ((), ("--version", "v1")):
+            again = await headrace("rollback", model, *wanted, "--direct", settings=settings)
+            assert again.code == 2
+        assert again.stderr.startswith("headrace: NOT_LOADED: no live worker can load v1: ")
+        forced = await headrace(
+            "rollback", model, "--version", "v1", "--force", "--direct", settings=settings
+        )
+        assert forced.stdout == f"applied: {model} is at revision 8, v1 100%\n"

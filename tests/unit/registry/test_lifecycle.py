@@ -206,6 +206,34 @@ def test_a_second_rollback_does_not_replace_the_production_whose_canary_was_stop
     assert weights(stopped) == {"v2": 100}
 
 
+def test_a_version_that_no_worker_can_load_gets_no_more_traffic() -> None:
+    """Unless the event is forced. It may lose traffic, and what the event does not name may get some."""
+    gone = {"v1": "its file is gone", "v3": "its file is gone"}
+    model = after(*SECOND)
+    for one in (
+        {"action": "rollback"},
+        {"action": "rollback", "version": "v1"},
+        {"action": "promote", "version": "v3"},
+        {"action": "canary", "version": "v3", "weight": 5},
+        {"action": "split", "weights": {"v4": 5, "v3": 5}},
+    ):
+        with pytest.raises(
+            PromotionRejectedError, match=r"no live worker can load v[13]: its file is gone"
+        ) as caught:
+            apply(model, event(**one), NOW, gone)
+        assert caught.value.code is RejectionCode.NOT_LOADED
+        assert apply(model, event(**one, force=True), NOW, gone).model.revision == model.revision + 1
+    canary = after(*SECOND, event("canary", version="v3", weight=5))
+    with pytest.raises(PromotionRejectedError, match="no live worker"):
+        apply(canary, event("canary", version="v3", weight=6), NOW, gone)
+    assert weights(apply(canary, event("canary", version="v3", weight=4), NOW, gone).model)["v3"] == 4
+    assert weights(apply(canary, event("rollback"), NOW, {"v2": "", "v3": ""}).model) == {"v2": 100}
+    assert (
+        apply(model, event("register", model=spec("v5")), NOW, {"v5": ""}).model.revision
+        == model.revision + 1
+    )
+
+
 def test_a_rollback_without_previous_production_is_refused() -> None:
     """A first version has nothing before it."""
     assert refusal(after(*LIVE), event("rollback"))[0] is RejectionCode.ILLEGAL_TRANSITION

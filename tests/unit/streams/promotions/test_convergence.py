@@ -25,6 +25,18 @@ def test_a_worker_serves_a_model_by_its_epoch_and_its_loads() -> None:
     assert not seen.complete
 
 
+def test_a_worker_behind_tells_its_revision_and_a_served_one_its_missing_rollback_target() -> None:
+    unloadable = {"m": {"v1": "gone"}}
+    seen = reached(
+        WorkerHeartbeat("w-1", "b", 7, unloadable=unloadable),
+        WorkerHeartbeat("w-2", "b", 7, {"m": "v1 cannot be loaded: gone"}, {"m": 3}, unloadable),
+        WorkerHeartbeat("w-3", "b", 7, {"m": "v1 cannot be loaded: gone"}, {}, unloadable),
+    )
+    assert (seen.serving, seen.behind.keys()) == (["w-1"], {"w-2", "w-3"})
+    assert seen.older_revisions == {"w-2": 3}
+    assert seen.unloadable_targets == {"w-1": "v1 cannot be loaded: gone"}
+
+
 def test_a_worker_that_was_started_again_is_waited_for_until_its_old_heartbeat_runs_out() -> None:
     """Under one name an old boot may still answer, as far as anybody can tell."""
     assert not reached(WorkerHeartbeat("w", "old", 6), WorkerHeartbeat("w", "new", 7)).complete
