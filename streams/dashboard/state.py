@@ -11,10 +11,11 @@ from typing import Any
 from registry.assignment import Change, differences
 from registry.routing import weights_of
 from registry.snapshot import RegisteredModel
-from registry.worker_heartbeat import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
+from registry.worker_heartbeat import WorkerHeartbeat
 from schemas.events import Alert, JsonObject
 from schemas.models import Status
 from schemas.windows import Totals, Window, total
+from streams.dashboard.worker_list import reasons_of, served_percents, workers_of
 from streams.monitoring.alert_text import format_alert
 
 WINDOW_SECONDS = 10
@@ -24,8 +25,6 @@ LATE_SECONDS = 2.0
 CHANGES_LISTED = 4
 CHANGES_MARKED = 40
 STAGING_SHOWN = 4
-# A worker without heartbeats counts as removed after this time, as for the rule `stale_workers`.
-SILENT_SECONDS = 600.0
 COLOURS = 8
 
 _SEVERITIES = {"critical": 0, "warning": 1}
@@ -83,13 +82,10 @@ def page_state(seen: Seen, names: Iterable[str], *, may_promote: bool) -> JsonOb
         "span_ms": SPAN_SECONDS * 1000,
         "may_promote": may_promote,
         "model_names": list(seen.model_names),
-        "models": [_model(seen.models[name], seen.at) for name in names if name in seen.models],
+        "models": [_model(seen.models[name], seen) for name in names if name in seen.models],
         "alerts": [_alert(alert) for alert in sorted(seen.alerts, key=_urgency)],
-        "workers": [
-            _worker(heartbeat, age_seconds, seen.epoch)
-            for heartbeat, age_seconds in seen.heartbeats
-            if age_seconds < SILENT_SECONDS
-        ],
+        "workers": workers_of(seen.heartbeats, seen.epoch),
+        "reasons": reasons_of(seen.heartbeats),
     }
 
 
@@ -108,13 +104,14 @@ def last_whole_window(at: datetime) -> int:
     return int((at.timestamp() - LATE_SECONDS) // WINDOW_SECONDS) - 1
 
 
-def _model(seen: SeenModel, at: datetime) -> JsonObject:
-    model = seen.model
+def _model(seen: SeenModel, everything: Seen) -> JsonObject:
+    model, at = seen.model, everything.at
     last = last_whole_window(at)
     numbers = range(last - SPAN_SECONDS // WINDOW_SECONDS + 1, last + 1)
     known = {number for number, _ in seen.points}
     counted = {version for number, version in seen.points if number in numbers}
     weights = {version: float(weight) for version, weight in weights_of(model.route).items()}
+    served = served_percents(model, seen.changes, everything.heartbeats)
     now = _now(seen.newest, last)
     return {
         "model_name": model.model_name,
@@ -126,21 +123,22 @@ def _model(seen: SeenModel, at: datetime) -> JsonObject:
                 "version": version,
                 "status": str(model.versions[version].status) if version in model.versions else "",
                 "percent": weights.get(version, 0.0),
+                "served_percent": served.get(version, 0.0),
                 "colour": _colour(model, version),
                 "now": now.get(version),
                 "errors": _errors(seen.points, version),
                 "lines": _lines(seen.points, numbers, version, known),
             }
-            for version in _shown(model, counted)
+            for version in _shown(model, counted, served.keys())
         ],
         "changes": [_change(change) for change in _marked(seen.changes, at)],
     }
 
 
-def _shown(model: RegisteredModel, counted: set[str]) -> list[str]:
+def _shown(model: RegisteredModel, counted: set[str], served: AbstractSet[str]) -> list[str]:
     """Versions that have, may get, or had traffic, in the order of registration."""
     staging = [name for name, each in model.versions.items() if each.status is Status.STAGING]
-    wanted = {*staging[-STAGING_SHOWN:], *counted, model.previous_production}
+    wanted = {*staging[-STAGING_SHOWN:], *counted, *served, model.previous_production}
     shown = [
         name
         for name, each in model.versions.items()
@@ -247,19 +245,6 @@ def _alert(alert: Alert) -> JsonObject:
 
 def _urgency(alert: Alert) -> tuple[Any, ...]:
     return _SEVERITIES.get(alert.severity, 2), alert.at, alert.alert_id
-
-
-def _worker(heartbeat: WorkerHeartbeat, age_seconds: float, epoch: int) -> JsonObject:
-    return {
-        "worker": heartbeat.worker,
-        "boot_id": heartbeat.boot_id,
-        "is_live": age_seconds < HEARTBEAT_TIMEOUT_SECONDS,
-        "age_seconds": round(age_seconds, 1),
-        "epochs_behind": max(0, epoch - heartbeat.epoch),
-        "behind": [
-            {"model_name": name, "reason": reason} for name, reason in sorted(heartbeat.behind.items())
-        ],
-    }
 
 
 def _milliseconds(at: datetime) -> int:

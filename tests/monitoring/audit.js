@@ -76,6 +76,13 @@
   }
   if (measured < 5) problems.push(`only ${measured} texts were measured`);
 
+  for (const cell of all("td.number, th.number").filter(shown)) {
+    const text = document.createRange();
+    text.selectNodeContents(cell);
+    const [inside, outside] = [text.getBoundingClientRect(), cell.getBoundingClientRect()];
+    if (inside.left < outside.left + 2) problems.push(`${describe(cell)} touches the column before it`);
+  }
+
   const width = document.documentElement.scrollWidth;
   if (width > window.innerWidth) {
     const beyond = all("body *").filter((node) => node.getBoundingClientRect().right > window.innerWidth);

@@ -13,13 +13,15 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from registry.alert_rules import AlertRules
+from registry.heartbeats import Heartbeats
 from registry.postgres import Database
+from registry.worker_heartbeat import WorkerHeartbeat
 from schemas.alert_rules import ModelRules
 from schemas.events import JsonObject
 from streams.clients.predict_client import PredictClient
 from streams.config.settings import Settings
 from tests.monitoring.browser import find
-from tests.support.models.served_model import LARGEST_OUTPUT, apply, serve_model
+from tests.support.models.served_model import LARGEST_OUTPUT, apply, serve_model, spec_of
 from tests.support.promotions.events import event, spec
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.live_page import PageProcess, live_page, until
@@ -34,6 +36,7 @@ AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 _CLOCK = re.compile(r"^\d\d:\d\d:\d\d$")
+_ZONED = re.compile(r"^\d\d:\d\d:\d\d \S+$")
 _COUNTED = re.compile(r"^\(\d+\) Headrace$")
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("browser")]
@@ -222,6 +225,48 @@ async def test_an_alert_is_shown_when_it_fires(browser: Browser, system: System)
         assert await shown.audited() == []
         await shown.shot("alert-1280-light")
         assert shown.complaints == []
+
+
+async def test_what_workers_answer_by_is_shown_with_the_reasons(
+    browser: Browser, system: System, tmp_path: Path
+) -> None:
+    """A broken version has all traffic in the registry; a worker that died is faded."""
+    dsn = system.settings.postgres_dsn.get_secret_value()
+    broken = spec_of(tmp_path, "v1") | {"version": "broken", "artifact_sha256": "0" * 64}
+    await apply(
+        dsn,
+        event("register", system.model, model=broken),
+        event("promote", system.model, version="broken"),
+    )
+    database = await Database.connect(dsn)
+    await Heartbeats(database).record(WorkerHeartbeat("died", "b", 1, {system.model: "an old reason"}))
+    async with database.connection() as connection:
+        await connection.execute(
+            "UPDATE worker_heartbeats SET sent_at = now() - interval '2 minutes' WHERE worker = 'died'"
+        )
+    await database.close()
+    for size, scheme in ((WIDE, "light"), (NARROW, "dark")):
+        async with opened(browser, system.page.url, size, scheme) as shown:
+            page = shown.page
+            await expect(page.get_by_role("img", name="Traffic: v1 75%, v2 25%")).to_be_visible()
+            await expect(page.get_by_role("row", name="broken production 100%")).to_be_visible()
+            for place in (".instead", "#reasons"):
+                told = page.locator(place)
+                await expect(told).to_contain_text("broken cannot be loaded: ")
+                await expect(told).to_contain_text("has SHA-256")
+                await expect(told).to_contain_text("00000000…")
+                await expect(told).to_contain_text("revision 4 is served instead")
+                await expect(told).to_contain_text("worker-of-this-test")
+            await expect(page.locator("#workers .faded")).to_contain_text("died")
+            await expect(page.locator("body")).not_to_contain_text("an old reason")
+            await expect(page.locator("#updated")).to_have_text(_ZONED)
+            # The lines of two versions that are equal are both to be seen.
+            assert await page.locator(".lines").first.locator("path").evaluate_all(
+                "paths => paths.map((path) => getComputedStyle(path).strokeDasharray)"
+            ) == ["none", "7px, 6px"]
+            assert await shown.audited() == []
+            await shown.shot(f"behind-{size[0]}-{scheme}")
+            assert shown.complaints == []
 
 
 async def test_a_server_that_is_gone_is_told_and_comes_back(browser: Browser, system: System) -> None:

@@ -12,6 +12,8 @@ const TICK_MS = 5 * 60 * 1000;
 const MARK_LABEL_PIXELS = 26;
 // The scale shrinks only when most of it is empty, so that it does not change with every update.
 const SHRINK_BELOW = 0.4;
+// How many lines are told apart by their dashes: classes l0 to l3 of model.css.
+const LINE_KINDS = 4;
 
 export class Chart {
   // `write` formats a value, `axis` one beside the scale; `top` fixes the end of the scale, `least` is its lowest
@@ -123,7 +125,7 @@ export class Chart {
       const path = this.path(values);
       if (!path) continue;
       const kind = version.percent > 0 ? "" : " idle";
-      parts.push(drawn("path", { class: `c${version.colour}${kind}`, d: path }));
+      parts.push(drawn("path", { class: `c${version.colour} l${parts.length % LINE_KINDS}${kind}`, d: path }));
     }
     if (!parts.length) {
       const middle = { x: (LEFT + this.width - RIGHT) / 2, y: (TOP + HEIGHT - BOTTOM) / 2 - 8 };

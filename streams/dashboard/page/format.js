@@ -9,6 +9,12 @@ const decimals = [0, 1, 2].map(
   (digits) => new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
 );
 
+// Says in which time zone all times of the page are.
+const zonedForm = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+});
+
+export const zonedClock = (ms) => zonedForm.format(ms);
 export const clock = (ms) => clockForm.format(ms);
 export const minute = (ms) => minuteForm.format(ms);
 

@@ -23,7 +23,7 @@ export function showAlerts(alerts, nowMs) {
   );
 }
 
-export function showWorkers(workers) {
+export function showWorkers(workers, reasons) {
   const table = document.getElementById("workers");
   const none = document.getElementById("workers-none");
   table.hidden = workers.length === 0;
@@ -36,18 +36,34 @@ export function showWorkers(workers) {
       const row = element("tr");
       const name = element("th", "", worker.worker);
       name.scope = "row";
-      name.append(element("p", "why"));
       row.append(name, element("td", "number"), element("td", "number"));
       return row;
     },
     (row, worker) => {
-      const [name, seen, behind] = row.children;
-      setClass(row, worker.is_live ? "" : "silent");
+      const [, seen, behind] = row.children;
+      setClass(row, worker.is_live ? "" : worker.is_faded ? "silent faded" : "silent");
       setText(seen, worker.is_live ? seconds(worker.age_seconds) : `silent ${seconds(worker.age_seconds)}`);
-      const count = Math.max(worker.epochs_behind, worker.behind.length);
+      const count = Math.max(worker.epochs_behind, worker.models_behind);
       setText(behind, String(count));
       setClass(behind, count > 0 ? "number late" : "number");
-      setText(name.querySelector("p"), worker.behind.map((each) => `${each.model_name}: ${each.reason}`).join("; "));
     },
+  );
+  showReasons(reasons);
+}
+
+// Each reason once, below the table, with the workers that gave it.
+function showReasons(reasons) {
+  keyed(
+    document.getElementById("reasons"),
+    reasons,
+    (each) => `${each.model_name}:${each.reason}`,
+    (each) => {
+      const item = element("li", each.is_behind ? "late" : "");
+      const line = element("p");
+      line.append(element("b", "", each.model_name), ` ${each.reason}`);
+      item.append(line, element("p", "why"));
+      return item;
+    },
+    (item, each) => setText(item.querySelector(".why"), each.workers.join(", ")),
   );
 }

@@ -34,6 +34,7 @@ export class ModelCard {
       actions: part(".actions"),
       outcome: part(".outcome"),
       split: part(".split"),
+      instead: part(".instead"),
       rows: part(".versions tbody"),
       changes: part(".changes ol"),
       codes: part(".codes"),
@@ -57,6 +58,7 @@ export class ModelCard {
     this.times = { at_ms: state.at_ms, span_ms: state.span_ms, window_ms: state.window_ms };
     setText(this.parts.revision, `revision ${model.revision}`);
     this.showSplit();
+    this.showInstead(state.reasons);
     this.showVersions();
     this.showChanges();
     this.showCodes();
@@ -73,9 +75,10 @@ export class ModelCard {
     return this.times.span_ms / this.times.window_ms;
   }
 
+  // The band has what the workers answer by, which may be an older route than the registry's.
   showSplit() {
-    const shares = this.model.versions.filter((version) => version.percent > 0);
-    const text = shares.map((version) => `${version.version} ${percent(version.percent)}`).join(", ");
+    const shares = this.model.versions.filter((version) => version.served_percent > 0);
+    const text = shares.map((version) => `${version.version} ${percent(version.served_percent)}`).join(", ");
     setAttribute(this.parts.split, "aria-label", shares.length ? `Traffic: ${text}` : "No version takes traffic");
     setClass(this.parts.split, shares.length ? "split" : "split nothing");
     keyed(
@@ -85,10 +88,15 @@ export class ModelCard {
       () => element("span"),
       (part, version) => {
         setClass(part, `b${version.colour}`);
-        part.style.flexGrow = version.percent;
-        setText(part, `${version.version} ${percent(version.percent)}`);
+        part.style.flexGrow = version.served_percent;
+        setText(part, `${version.version} ${percent(version.served_percent)}`);
       },
     );
+  }
+
+  showInstead(reasons) {
+    const own = reasons.filter((each) => each.model_name === this.name);
+    setText(this.parts.instead, own.map((each) => `${each.workers.join(", ")}: ${each.reason}`).join("; "));
   }
 
   showVersions() {
@@ -159,7 +167,7 @@ export class ModelCard {
     if (mayPromote) {
       for (const { version, status } of versions)
         if (status === "staging" || status === "canary") commands.push({ action: "promote", version, label: `Promote ${version}` });
-      if (rollback) commands.push({ action: "rollback", version: null, label: "Roll back" });
+      if (rollback) commands.push({ action: "rollback", version: rollback.returns_to ?? null, label: "Roll back" });
     }
     keyed(
       this.parts.actions,

@@ -1,7 +1,7 @@
 // Receives the event stream, and shows whether the connection is live.
 
 import { element, keyed, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, zonedClock } from "./format.js";
 import { showAlerts, showWorkers } from "./lists.js";
 import { ModelCard } from "./model.js";
 import { ask } from "./promote.js";
@@ -59,10 +59,10 @@ function setConnection(state, text) {
 function show(state) {
   lastMs = state.at_ms;
   setConnection("live", "Live");
-  setText(document.getElementById("updated"), clock(state.at_ms));
+  setText(document.getElementById("updated"), zonedClock(state.at_ms));
   showAlerts(state.alerts, state.at_ms);
   showModels(state);
-  showWorkers(state.workers);
+  showWorkers(state.workers, state.reasons);
 }
 
 function showModels(state) {

@@ -108,6 +108,7 @@ def test_an_empty_registry_has_a_document_too() -> None:
         "models": [],
         "alerts": [],
         "workers": [],
+        "reasons": [],
     }
 
 
@@ -235,20 +236,22 @@ def test_alerts_are_in_the_order_of_their_urgency() -> None:
 
 
 def test_workers_tell_how_fresh_they_are() -> None:
-    """Silent workers are shown for a while; a model that a worker could not load is listed with the reason."""
+    """Silent workers are shown for a while, and fade."""
     workers = whole(
         heartbeats=[
             (WorkerHeartbeat("w1", "b1", 9), 0.21),
             (WorkerHeartbeat("w2", "b2", 7, {"m": "v2 cannot be loaded"}), 4.9),
             (WorkerHeartbeat("w3", "b3", 9), 14.0),
+            (WorkerHeartbeat("w5", "b5", 9), 61.0),
             (WorkerHeartbeat("w4", "b4", 3), 700.0),
         ]
     )["workers"]
-    assert [each["worker"] for each in workers] == ["w1", "w2", "w3"]
-    assert [each["is_live"] for each in workers] == [True, True, False]
-    assert [each["epochs_behind"] for each in workers] == [0, 2, 0]
+    assert [each["worker"] for each in workers] == ["w1", "w2", "w3", "w5"]
+    assert [each["is_live"] for each in workers] == [True, True, False, False]
+    assert [each["is_faded"] for each in workers] == [False, False, False, True]
+    assert [each["epochs_behind"] for each in workers] == [0, 2, 0, 0]
+    assert [each["models_behind"] for each in workers] == [0, 1, 0, 0]
     assert workers[0]["age_seconds"] == 0.2
-    assert workers[1]["behind"] == [{"model_name": "m", "reason": "v2 cannot be loaded"}]
 
 
 def test_a_page_shows_the_models_it_names_or_the_first_ones() -> None:
