@@ -1,5 +1,7 @@
 """PURE: the lifecycle of a model's versions. `apply` decides what a promotion event does to a model.
 
+It has over 300 lines because the tables of the moves are read together with the checks that complete them.
+
 Invariants, before and after every event:
 - once a model has traffic, its weights add up to 100; before that it has no route;
 - a model with traffic has exactly one version in production, and that version takes traffic;

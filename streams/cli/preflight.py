@@ -1,7 +1,6 @@
 """What a verb finds out before it gives a version traffic: whether the version can be loaded, and the model's revision."""
 
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,32 +16,31 @@ FORCE = "--force skips this trial"
 async def preflight(settings: "Settings", event: "PromotionEvent") -> "PromotionEvent":
     """Load, here, the versions that an event registers or gives traffic for the first time, as a worker would.
 
-    Versions with traffic are not loaded: of those the registry knows from the workers. Returns the event with the revision
-    that was read, so that a change in between is noticed, unless it expects one already.
+    Versions with traffic are not loaded: of those the registry knows from the workers. Nothing is loaded for an event that
+    the registry refuses. Returns the event with the revision that was read, so that a change in between is noticed.
 
-    Raises PromotionRejectedError: NOT_LOADED when a version cannot be loaded, INVALID_EVENT when the registry would refuse
-    it. Where a server, a store or the registry does not answer, only says so.
+    Raises PromotionRejectedError (NOT_LOADED) when a version cannot be loaded. Where a server, a store or the registry
+    does not answer, only says so.
     """
-    from registry.registration import check_version
+    from datetime import UTC, datetime
 
-    if event.model is not None:
-        check_version(event.model)
-        await _try_to_load(settings, event.model_name, event.model)
-        return event
+    from registry.lifecycle import apply
+    from schemas.errors import PromotionRejectedError
+
     model = await _read_model(settings, event.model_name)
-    if model is None:
+    try:
+        applied = apply(model, event, datetime.now(UTC))
+    except PromotionRejectedError:
         return event
-    for version in _named(event):
-        registered = model.versions.get(version)
-        if registered is not None and version not in model.with_traffic:
-            await _try_to_load(settings, event.model_name, registered.spec)
-    if event.expected_revision is None:
+    if event.model is None:
+        new = applied.model.with_traffic - (model.with_traffic if model else frozenset())
+    else:
+        new = frozenset() if applied.is_unchanged else frozenset({event.model.version})
+    for version in sorted(new):
+        await _try_to_load(settings, event.model_name, applied.model.versions[version].spec)
+    if event.model is None and model is not None:
         return event.model_copy(update={"expected_revision": model.revision})
     return event
-
-
-def _named(event: "PromotionEvent") -> Iterable[str]:
-    return [event.version] if event.version is not None else event.weights or ()
 
 
 async def _read_model(settings: "Settings", model_name: str) -> "RegisteredModel | None":

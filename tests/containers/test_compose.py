@@ -37,14 +37,15 @@ async def register(composed: Composed, model: str, version: str) -> None:
     spec = spec_of(folder, version, artifact_uri=f"file:///models/{model}/{version}.onnx")
     description = folder / f"{version}.json"
     description.write_bytes(orjson.dumps({"model_name": model, "model": spec}))
-    await command(composed, "register", "--file", str(description))
+    # Its file is in the containers only, so it cannot be tried here.
+    await command(composed, "register", "--file", str(description), "--force")
 
 
 async def ship(composed: Composed) -> str:
     """A model whose v1 takes all traffic, on every worker; its name."""
     model = f"m-{uuid.uuid4().hex[:8]}"
     await register(composed, model, "v1")
-    await command(composed, "promote", model, "v1", "--wait")
+    await command(composed, "promote", model, "v1", "--force", "--wait")
     return model
 
 
@@ -65,7 +66,7 @@ async def test_a_version_ships_and_comes_back(composed: Composed) -> None:
     model = await ship(composed)
     await register(composed, model, "v2")
     async with traffic_to(composed, model) as traffic:
-        applied = await command(composed, "canary", model, "v2", "20", "--wait")
+        applied = await command(composed, "canary", model, "v2", "20", "--force", "--wait")
         assert applied["status"] == "applied"
         await traffic.until_answered(only("v2"), "of the canary")
         await traffic.until_answered(only("v1"), "of production")
@@ -167,7 +168,7 @@ async def test_everything_stops_and_starts_again(composed: Composed) -> None:
     """Every worker drains and exits with 0; new containers on the same volumes go on where the old ones were."""
     used, other = await ship(composed), await ship(composed)
     await register(composed, other, "v2")
-    await command(composed, "canary", other, "v2", "30", "--wait")
+    await command(composed, "canary", other, "v2", "30", "--force", "--wait")
     async with traffic_to(composed, used) as traffic:
         await traffic.end()
     before = [await command(composed, "versions", model) for model in (used, other)]

@@ -39,7 +39,7 @@ class Followed:
     global_rules: GlobalRules = field(default_factory=GlobalRules)
 
     def route_of(self, model_name: str) -> tuple[Mapping[str, float], str | None, str | None]:  # noqa: ARG002
-        return {"v1": 1.0}, "v1"
+        return {"v1": 1.0}, "v1", None
 
 
 @dataclass

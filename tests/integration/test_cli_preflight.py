@@ -98,7 +98,11 @@ async def test_the_revision_that_was_read_is_expected(
 
 
 async def test_what_the_registry_would_refuse_is_not_loaded(settings: Settings, tmp_path: Path) -> None:
-    """Its words come first."""
+    """Nor what is registered already."""
     wrong = event("register", model=broken(tmp_path) | {"input_schema": {"type": "objekt"}})
-    with pytest.raises(PromotionRejectedError, match="input_schema is not a JSON Schema"):
-        await preflight(settings, wrong)
+    assert await preflight(settings, wrong) == wrong
+    again = event("register", model=broken(tmp_path))
+    await apply(settings.postgres_dsn.get_secret_value(), again)
+    assert await preflight(settings, again) == again
+    with pytest.raises(PromotionRejectedError, match="cannot be loaded here"):
+        await preflight(settings, event("promote", version="broken"))

@@ -190,14 +190,15 @@ async def test_events_are_decided_in_their_order_and_once_each(harness: Harness)
         None,
         "UNKNOWN_VERSION",
         None,
-        "VERSION_EXISTS",
+        None,
         None,
         "STALE_REVISION",
         None,
         None,
         "ILLEGAL_TRANSITION",
     ]
-    applied = [result for result in first if result.status == "applied"]
+    assert [result.revision for result in first if result.unchanged] == [3], "the same version again"
+    applied = [result for result in first if result.status == "applied" and not result.unchanged]
     assert [result.revision for result in applied] == list(range(1, 7))
     assert [result.epoch for result in applied] == list(range(epoch + 1, epoch + 7))
     harness.applied += [result.event_id for result in applied]

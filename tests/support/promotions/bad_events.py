@@ -248,7 +248,7 @@ ILL_TIMED: Mapping[str, Sequence[tuple[str, JsonObject]]] = {
         ("archive", {"version": "v9"}),
     ],
     "VERSION_EXISTS": [
-        ("register", {"model": spec("v1")}),
+        ("register", {"model": spec("v1", timeout_ms=1)}),
         ("register", {"model": spec("old", timeout_ms=1)}),
     ],
     "BAD_WEIGHT": [

@@ -32,7 +32,8 @@ def test_a_worker_behind_tells_its_revision_and_a_served_one_its_missing_rollbac
         WorkerHeartbeat("w-2", "b", 7, {"m": "v1 cannot be loaded: gone"}, {"m": 3}, unloadable),
         WorkerHeartbeat("w-3", "b", 7, {"m": "v1 cannot be loaded: gone"}, {}, unloadable),
     )
-    assert (seen.serving, seen.behind.keys()) == (["w-1"], {"w-2", "w-3"})
+    assert seen.serving == ["w-1"]
+    assert seen.behind.keys() == {"w-2", "w-3"}
     assert seen.older_revisions == {"w-2": 3}
     assert seen.unloadable_targets == {"w-1": "v1 cannot be loaded: gone"}
 

@@ -149,7 +149,8 @@ async def test_a_rollback_target_that_cannot_be_loaded_decides_nothing(harness: 
     harness.load.broken = set()
     harness.seconds += TARGET_RETRY_SECONDS
     table = await harness.follow()
-    assert (table.models["m"].versions.keys(), table.unloadable) == ({"v2", "broken"}, {})
+    assert table.models["m"].versions.keys() == {"v2", "broken"}
+    assert table.unloadable == {}
     harness.registry.put({"broken": 100})
     await harness.refresher.refresh()
     assert harness.tables.current.models["m"].revision == 4, "a rollback loads nothing"
@@ -164,7 +165,8 @@ async def test_a_start_serves_without_its_rollback_target(harness: Harness) -> N
     await harness.refresher.refresh()
     await harness.refresher.wait_for_loads()
     table = harness.tables.current
-    assert (table.models.keys(), table.behind) == (set(names), {})
+    assert table.models.keys() == set(names)
+    assert table.behind == {}
     harness.registry.put({"v3": 100}, name="m0", previous="v1")
     await harness.refresher.refresh()
     await harness.refresher.wait_for_loads()
