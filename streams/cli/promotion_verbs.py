@@ -52,11 +52,12 @@ def register(
 ) -> dict[str, Any]:
     """Add a version to a model, without traffic.
 
-    Loads the version here first, as a worker would. The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
+    The first version creates the model. `register MODEL VERSION MODEL_FILE` registers what `headrace describe` says of
     an ONNX file. `register -f FILE` registers the version in a file, {"model_name": …, "model": {"version": …,
     "framework": …, …}}; docs/reference/versions.md lists its fields.
 
-    Registering a version again with the same content changes nothing, and succeeds.
+    The version is loaded here first, as a worker would. Registering it again with the same content changes nothing,
+    and succeeds.
     """
     if file is not None:
         if model_name is not None or description or tags:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.cli.failures import REFUSED
 from streams.config.settings import Settings
 from tests.support.models.served_model import apply, predictions_of, serve_model, spec_of
 from tests.support.promotions.events import event
@@ -138,7 +139,7 @@ async def test_a_rollback_target_whose_file_is_gone_holds_up_nothing(
         await answered_by(asked, model, "v2", 7)
         for wanted in ((), ("--version", "v1")):
             again = await headrace("rollback", model, *wanted, "--direct", settings=settings)
-            assert again.code == 2
+            assert again.code == REFUSED
         assert again.stderr.startswith("headrace: NOT_LOADED: no live worker can load v1: ")
         forced = await headrace(
             "rollback", model, "--version", "v1", "--force", "--direct", settings=settings

@@ -8,6 +8,7 @@ import pytest
 from registry.store import RegistryStore
 from schemas.errors import PromotionRejectedError
 from schemas.events import JsonObject
+from streams.cli.failures import REFUSED
 from streams.cli.preflight import preflight
 from streams.config.settings import Settings
 from tests.support.models.served_model import apply, serve_model, spec_of
@@ -41,7 +42,7 @@ async def test_what_cannot_be_loaded_is_not_registered(settings: Settings, tmp_p
     document = orjson.dumps({"model_name": MODEL, "model": broken(tmp_path)})
     arguments = ("register", "-f", "-", "--direct")
     refused = await headrace(*arguments, settings=settings, stdin=document)
-    assert (refused.code, refused.stdout) == (2, "")
+    assert (refused.code, refused.stdout) == (REFUSED, "")
     assert refused.stderr.startswith(
         "headrace: NOT_LOADED: broken cannot be loaded here, and nothing was changed: "
     )
@@ -63,7 +64,7 @@ async def test_what_cannot_be_loaded_gets_no_traffic(
         ("split", model, "broken=5"),
     ):
         refused = await headrace(*verb, "--direct", settings=settings)
-        assert (refused.code, refused.stdout) == (2, "")
+        assert (refused.code, refused.stdout) == (REFUSED, "")
         assert "NOT_LOADED: broken cannot be loaded here" in refused.stderr
     forced = await headrace("promote", model, "broken", "--force", "--direct", settings=settings)
     assert forced.stdout == f"applied: {model} is at revision 4, broken 100%\n"
