@@ -7,11 +7,13 @@ have an effect: a version never changes, so a misspelt one would be missing for 
 from collections.abc import Iterator
 from typing import Any
 
-from schemas.events import JsonObject, WireModel
+from pydantic import BaseModel
+
+from schemas.events import JsonObject
 from schemas.near_names import suggestion
 
 
-def unknown_fields(model: type[WireModel], document: Any) -> list[str]:
+def unknown_fields(model: type[BaseModel], document: Any) -> list[str]:
     """A message for each field that the model, or a model in it, does not have: its path and the nearest field."""
     schema = model.model_json_schema()
     return list(_unknown(schema, schema.get("$defs", {}), document, ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.completion import complete_models
-from streams.cli.input_files import InputFile, read_input
+from streams.cli.input_files import MAX_UNKNOWN_FIELDS, InputFile, read_input
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 from streams.cli.promotion_execution import user_name
 from streams.cli.registry_access import registered, with_database
@@ -115,11 +115,15 @@ def set_rules(
     model_name: RulesOf = "",
     *,
     file: InputFile,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit trail.")] = "",
     actor: Annotated[
         str,
         typer.Option(
-            "--actor", default_factory=user_name, show_default="your user name", help="Who sets the rules."
+            "--actor",
+            metavar="NAME",
+            default_factory=user_name,
+            show_default="your user name",
+            help="Who sets the rules.",
         ),
     ],
     env_file: EnvFile = None,
@@ -155,11 +159,20 @@ def _read(file: Path, model_name: str) -> "ModelRules | GlobalRules":
     from pydantic import ValidationError
 
     from schemas.alert_rules import rules_class
-    from schemas.errors import InvalidRequestError
+    from schemas.errors import InvalidRequestError, MalformedRecordError
+    from schemas.unknown_fields import unknown_fields
     from schemas.validation import one_line
+    from schemas.wire import read_object
 
+    content = read_input(file)
     try:
-        return rules_class(model_name).model_validate_json(read_input(file))
+        document = read_object(content)
+    except MalformedRecordError as error:
+        raise InvalidRequestError(f"{file}: {error}") from None
+    if unknown := unknown_fields(rules_class(model_name), document):
+        raise InvalidRequestError(f"{file}: {'; '.join(unknown[:MAX_UNKNOWN_FIELDS])}")
+    try:
+        return rules_class(model_name).model_validate_json(content)
     except ValidationError as error:
         raise InvalidRequestError(f"{file}: {one_line(error, root='the file', max_problems=5)}") from None
 

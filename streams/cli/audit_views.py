@@ -55,11 +55,14 @@ def history(
 def route(
     model_name: Model,
     *,
-    user: Annotated[str, typer.Option("--user", help="The user's id.")],
+    user: Annotated[str, typer.Option("--user", metavar="USER", help="The user's id.")],
     at_revision: Annotated[
         int | None,
         typer.Option(
-            "--at-revision", help="An earlier revision, instead of the current one.", show_default=False
+            "--at-revision",
+            metavar="REVISION",
+            help="An earlier revision, instead of the current one.",
+            show_default=False,
         ),
     ] = None,
     env_file: EnvFile = None,

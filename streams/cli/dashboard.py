@@ -15,9 +15,12 @@ DEFAULT_PORT = 8350
 
 def dashboard(
     *,
-    host: Annotated[str, typer.Option("--host", help="Address on which the page is served.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Address on which the page is served.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 = a free one.")
+        int,
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port of the page; 0 = a free one."),
     ] = DEFAULT_PORT,
     env_file: EnvFile = None,
     flags: SetFlags = None,
@@ -46,7 +49,6 @@ async def _serve(settings: "Settings", host: str, port: int) -> None:
     from contextlib import AsyncExitStack
 
     from registry.postgres import Database
-    from schemas.errors import SetupError
     from streams.dashboard.feed import Feed
     from streams.dashboard.http_routes import show_page
     from streams.dashboard.registry_reader import PageReader
@@ -60,12 +62,9 @@ async def _serve(settings: "Settings", host: str, port: int) -> None:
         opened.push_async_callback(database.close)
         feed = Feed(PageReader(database), may_promote=settings.dashboard_token is not None)
         show_page(web, feed, settings, host=host)
-        try:
-            bound = await opened.enter_async_context(web.serving(host, port))
-        except SetupError:
-            raise SetupError(
-                f"the page cannot be served on {host}:{port}; choose others by --host and --port"
-            ) from None
+        bound = await opened.enter_async_context(
+            web.serving(host, port, advice="choose another one by --host and --port")
+        )
         where = f"[{host}]" if ":" in host else host
         print(f"http://{where}:{bound}/", flush=True)
         print("headrace: Ctrl-C ends it", file=sys.stderr)

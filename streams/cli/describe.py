@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from workers.artifacts.store import Progress
 
 Description = Annotated[
-    str, typer.Option("--description", help="What the version is, for people.", show_default=False)
+    str,
+    typer.Option(
+        "--description", metavar="TEXT", help="What the version is, for people.", show_default=False
+    ),
 ]
 Tags = Annotated[
     list[str] | None,
@@ -32,9 +35,10 @@ def describe(
     ],
     *,
     model_name: Annotated[
-        str, typer.Option("--model", help="The model's name.", autocompletion=complete_models)
+        str,
+        typer.Option("--model", metavar="MODEL", help="The model's name.", autocompletion=complete_models),
     ],
-    version: Annotated[str, typer.Option("--version", help="The version's name.")],
+    version: Annotated[str, typer.Option("--version", metavar="VERSION", help="The version's name.")],
     description: Description = "",
     tags: Tags = None,
     env_file: EnvFile = None,

@@ -24,11 +24,21 @@ def import_(
     *,
     model_name: Annotated[
         str | None,
-        typer.Option("--model-name", help="The model; by default its name in MLflow.", show_default=False),
+        typer.Option(
+            "--model-name",
+            metavar="MODEL",
+            help="The model; by default its name in MLflow.",
+            show_default=False,
+        ),
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option("--version", help="The version; by default its number in MLflow.", show_default=False),
+        typer.Option(
+            "--version",
+            metavar="VERSION",
+            help="The version; by default its number in MLflow.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be registered, as a file for `register`.")

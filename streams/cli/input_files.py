@@ -9,13 +9,19 @@ import typer
 OptionalInputFile = Annotated[
     Path | None,
     typer.Option(
-        "-f", "--file", allow_dash=True, help='Registration file; "-" is standard input.', show_default=False
+        "-f",
+        "--file",
+        metavar="FILE",
+        allow_dash=True,
+        help='Registration file; "-" is standard input.',
+        show_default=False,
     ),
 ]
 MAX_UNKNOWN_FIELDS = 5
 
 InputFile = Annotated[
-    Path, typer.Option("-f", "--file", allow_dash=True, help='JSON file; "-" is standard input.')
+    Path,
+    typer.Option("-f", "--file", metavar="FILE", allow_dash=True, help='JSON file; "-" is standard input.'),
 ]
 
 

@@ -38,7 +38,12 @@ def metrics(
     ] = None,
     *,
     since: Annotated[
-        str, typer.Option("--since", help="A span until now, as 90s, 15m, 24h, 30d, or a revision, as r4.")
+        str,
+        typer.Option(
+            "--since",
+            metavar="BEGINNING",
+            help="A span until now, as 90s, 15m, 24h, 30d, or a revision, as r4.",
+        ),
     ] = "24h",
     env_file: EnvFile = None,
     flags: SetFlags = None,

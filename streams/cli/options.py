@@ -18,6 +18,7 @@ EnvFile = Annotated[
     Path | None,
     typer.Option(
         "--env-file",
+        metavar="FILE",
         help="File of NAME=value lines; by default $HEADRACE_ENV_FILE, else data/env if it exists.",
         show_default=False,
     ),
@@ -36,6 +37,7 @@ Partitions = Annotated[
     int | None,
     typer.Option(
         min=1,
+        metavar="COUNT",
         help="Partitions of each topic with traffic; existing topics that have fewer get more. By default existing "
         "topics keep theirs, and new ones get as many as the requests have, or 4.",
         show_default=False,

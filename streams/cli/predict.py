@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
-from streams.cli.registry_access import Model
+from streams.cli.registry_access import Model, with_database
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -42,16 +42,18 @@ def predict(
     model_name: Model,
     *,
     user: Annotated[
-        str | None, typer.Option("--user", help="The user's id; the user_id of a line is stronger.")
+        str | None,
+        typer.Option("--user", metavar="USER", help="The user's id; the user_id of a line is stronger."),
     ] = None,
     input_json: Annotated[
         str | None, typer.Option("--input", metavar="JSON", help="The input, a JSON object.")
     ] = None,
     deadline_ms: Annotated[
-        int | None, typer.Option("--deadline-ms", help="Time after which the answer is DEADLINE_EXCEEDED.")
+        int | None,
+        typer.Option("--deadline-ms", metavar="MS", help="Time after which the answer is DEADLINE_EXCEEDED."),
     ] = None,
     timeout_seconds: Annotated[
-        float, typer.Option("--timeout-seconds", help="Time to wait for each response.")
+        float, typer.Option("--timeout", metavar="SECONDS", min=0, help="Time to wait for each response.")
     ] = 10.0,
     env_file: EnvFile = None,
     flags: SetFlags = None,
@@ -118,7 +120,23 @@ async def _predict_one(
         print_json(response.predictions)
     if sys.stderr.isatty() or response.error is not None:
         print("\n".join(_summary(response)), file=sys.stderr)
+    if response.error is not None and response.error.code == "UNKNOWN_MODEL":
+        await _print_near_name(settings, defaults.model_name)
     return Counts(predictions=response.error is None, errors=response.error is not None)
+
+
+async def _print_near_name(settings: "Settings", model_name: str) -> None:
+    """Print the nearest registered name, if PostgreSQL can be asked; predictions need none."""
+    from contextlib import suppress
+
+    from schemas.errors import HeadraceError, UnknownModelError
+    from streams.cli.registry_access import registered
+
+    with suppress(HeadraceError):
+        try:
+            await with_database(settings, lambda database: registered(database, model_name))
+        except UnknownModelError as error:
+            print(f"headrace: {error}", file=sys.stderr)
 
 
 async def _predict_lines(settings: "Settings", defaults: "Defaults", timeout_seconds: float) -> Counts:

@@ -46,17 +46,22 @@ def user_name() -> str:
 class Options:
     """The options of every verb that changes a model."""
 
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")] = ""
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit trail.")] = ""
     actor: Annotated[
         str,
         typer.Option(
-            "--actor", default_factory=user_name, show_default="your user name", help="Who decides this."
+            "--actor",
+            metavar="NAME",
+            default_factory=user_name,
+            show_default="your user name",
+            help="Who decides this.",
         ),
     ]
     expected_revision: Annotated[
         int | None,
         typer.Option(
             "--expected-revision",
+            metavar="REVISION",
             help="Refuse if the model is at another revision, because it changed since you looked.",
             show_default=False,
         ),

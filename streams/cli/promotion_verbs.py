@@ -125,6 +125,7 @@ def rollback(
         str | None,
         typer.Option(
             "--version",
+            metavar="VERSION",
             help="An archived version to give all traffic, or one canary to stop.",
             show_default=False,
             autocompletion=complete_versions,

@@ -8,9 +8,9 @@ import typer
 
 def schemas(
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write into; created if missing.")] = Path(
-        "docs"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder to write into; created if missing.")
+    ] = Path("docs"),
 ) -> None:
     """Write the wire contract as JSON Schema and AsyncAPI.
 

@@ -14,16 +14,27 @@ if TYPE_CHECKING:
 
 def skip(
     *,
-    topic: Annotated[str, typer.Option("--topic", help="The topic, which workers read.")],
-    partition: Annotated[int, typer.Option("--partition", min=0, help="The partition's number.")],
-    offset: Annotated[
-        int, typer.Option("--offset", min=0, help="The record's offset: the one that is read next.")
+    topic: Annotated[str, typer.Option("--topic", metavar="TOPIC", help="The topic, which workers read.")],
+    partition: Annotated[
+        int, typer.Option("--partition", metavar="NUMBER", min=0, help="The partition's number.")
     ],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail and the dead letter.")],
+    offset: Annotated[
+        int,
+        typer.Option(
+            "--offset", metavar="OFFSET", min=0, help="The record's offset: the one that is read next."
+        ),
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit trail and the dead letter.")
+    ],
     actor: Annotated[
         str,
         typer.Option(
-            "--actor", default_factory=user_name, show_default="your user name", help="Who skips the record."
+            "--actor",
+            metavar="NAME",
+            default_factory=user_name,
+            show_default="your user name",
+            help="Who skips the record.",
         ),
     ],
     env_file: EnvFile = None,

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams.cli.options import AsJson, EnvFile, SetFlags, command_settings
 from streams.cli.output import cell
+from streams.cli.registry_access import OptionalModel
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,9 +22,12 @@ _ONCE_SECONDS = 2.0
 
 
 def top(
+    model_name: OptionalModel = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Measure for --seconds (2), print once, end.")] = False,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="End after this time.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="SECONDS", help="End after this time.")
+    ] = None,
     env_file: EnvFile = None,
     flags: SetFlags = None,
     as_json: AsJson = False,
@@ -43,13 +48,15 @@ def top(
     if once and seconds is None:
         seconds = _ONCE_SECONDS
     try:
-        asyncio.run(_watch(settings, seconds=seconds, once=once, as_json=as_json))
+        asyncio.run(_watch(settings, model_name, seconds=seconds, once=once, as_json=as_json))
     except KeyboardInterrupt:
         # Ctrl-C is the usual end.
         raise typer.Exit(0) from None
 
 
-async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_json: bool) -> None:
+async def _watch(
+    settings: "Settings", model_name: str | None, *, seconds: float | None, once: bool, as_json: bool
+) -> None:
     from rich.live import Live
 
     from streams.cli.output import console, print_json
@@ -58,7 +65,9 @@ async def _watch(settings: "Settings", *, seconds: float | None, once: bool, as_
     screen = console()
     live = Live(console=screen, auto_refresh=False) if screen.is_terminal and not as_json else None
     with live or nullcontext():
-        async for figures in live_figures(settings, seconds=seconds, once=once):
+        async for seen in live_figures(settings, seconds=seconds, once=once):
+            rows = [row for row in seen.versions if model_name in (None, row.model_name)]
+            figures = replace(seen, versions=rows)
             if as_json:
                 print_json(_document(figures))
             elif live:

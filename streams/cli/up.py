@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from deploy.local.stack import LocalStack
     from streams.config.settings import Settings
 
-DataDir = Annotated[Path, typer.Option(help="Folder of the services' data and of the file `env`.")]
+DataDir = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Folder of the services' data and of the file `env`.")
+]
 _POLL_SECONDS = 0.5
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 def worker(
     *,
     roles: Annotated[
-        str, typer.Option(help="Its roles, comma-separated: predict, control, monitor, log.")
+        str, typer.Option(metavar="ROLES", help="Its roles, comma-separated: predict, control, monitor, log.")
     ] = "predict,control,monitor",
     processes: Annotated[
-        int, typer.Option(min=1, help="Number of processes of the role predict, and of the role log.")
+        int,
+        typer.Option(
+            min=1, metavar="COUNT", help="Number of processes of the role predict, and of the role log."
+        ),
     ] = 1,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
     env_file: EnvFile = None,
@@ -33,6 +36,7 @@ def worker(
     prediction_log. Each of several roles has a process of its own, which a supervisor restarts when it ends.
     """
     from schemas.errors import SetupError
+    from schemas.near_names import suggestion
     from streams.cli.options import command_settings
     from streams.process.logs import configure_logging
     from streams.roles import ROLES
@@ -42,7 +46,10 @@ def worker(
     wanted = list(dict.fromkeys(role.strip() for role in roles.split(",") if role.strip()))
     unknown = [role for role in wanted if role not in ROLES]
     if unknown or not wanted:
-        raise SetupError(f"no such role: {', '.join(unknown) or 'none named'}; roles are {', '.join(ROLES)}")
+        near = suggestion(unknown[0], ROLES) if unknown else ""
+        raise SetupError(
+            f"no such role: {', '.join(unknown) or 'none named'}; roles are {', '.join(ROLES)}{near}"
+        )
     if processes == 1 and len(wanted) == 1:
         _work(settings, wanted[0], supervised=supervised)
     else:

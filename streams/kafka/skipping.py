@@ -12,6 +12,7 @@ from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from schemas.errors import InvalidRequestError, SkippedRecordError
+from schemas.near_names import suggestion
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.attempt_ledger import attempts_at, begun_from
@@ -49,7 +50,9 @@ def group_of(settings: Settings, topic: str) -> str:
         settings.topic_responses: settings.log_group_id,
     }
     if topic not in groups:
-        raise InvalidRequestError(f"no worker reads the topic {topic}; workers read {', '.join(groups)}")
+        raise InvalidRequestError(
+            f"no worker reads the topic {topic}; workers read {', '.join(groups)}{suggestion(topic, groups)}"
+        )
     return groups[topic]
 
 

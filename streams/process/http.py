@@ -25,6 +25,9 @@ MAX_BODY_BYTES = 64 * 1024
 NOT_READY = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+_ADVICE = "choose another address with HEADRACE_HTTP_HOST and HEADRACE_HTTP_PORT"
+
+
 class Web:
     """Paths and their handlers; `/livez` and `/readyz` always exist."""
 
@@ -53,18 +56,17 @@ class Web:
         self._other_paths = handler
 
     @asynccontextmanager
-    async def serving(self, host: str, port: int) -> AsyncIterator[int]:
+    async def serving(self, host: str, port: int, *, advice: str = _ADVICE) -> AsyncIterator[int]:
         """Serve until the block ends; yields the port. With `port` 0 the system chooses a free port.
 
-        Raises SetupError when the address cannot be bound.
+        Raises SetupError, which ends with `advice`, when the address cannot be bound.
         """
         async with self._running() as runner:
             try:
                 await web.TCPSite(runner, host, port).start()
             except OSError as error:
                 raise SetupError(
-                    f"the HTTP server cannot listen on {host}:{port} ({error.strerror or error}); choose another address with "
-                    "HEADRACE_HTTP_HOST and HEADRACE_HTTP_PORT"
+                    f"the HTTP server cannot listen on {host}:{port} ({error.strerror or error}); {advice}"
                 ) from None
             bound = int(runner.addresses[0][1])
             log.info("http served", host=host, port=bound)

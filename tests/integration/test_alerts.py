@@ -332,10 +332,11 @@ async def test_rules_that_are_none_are_refused_by_name(topics: MakeTopics, datab
     settings = await topics(1, postgres_dsn=database)
     await apply(database, event("register", model=spec("v1")))
     for content, told in (
-        (b'{"latency_base": {}}', "latency_base"),
+        (b'{"latency_basline": {}}', "latency_basline is not a field; did you mean latency_baseline?"),
+        (b'{"error_rate": {"objective": 99}}', "error_rate.objective is not a field"),
         (b'{"error_rate": {"objective_percent": 100}}', "error_rate.objective_percent"),
         (b'{"consumer_lag": {}}', "consumer_lag"),
-        (b"[]", "the file"),
+        (b"[]", "a JSON object is needed, not an array"),
     ):
         ended = await headrace("alerts", "set", "m", "-f", "-", settings=settings, stdin=content)
         assert ended.code == REFUSED

@@ -6,11 +6,14 @@ import pty
 from pathlib import Path
 
 import orjson
+from pydantic import SecretStr
 
 from schemas.events import JsonObject
 from streams.cli.failures import REFUSED
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.kafka.echo_responder import echo, failing, responder
+from tests.support.models.served_model import apply
+from tests.support.promotions.events import event, spec
 from tests.support.stack.command import HEADRACE, environment, headrace
 from tests.support.stack.services import MakeTopics
 
@@ -42,6 +45,26 @@ async def test_an_answered_error_has_a_code_of_its_own(topics: MakeTopics) -> No
     assert ended.stderr.startswith("INVALID_INPUT: as asked\n")
 
 
+async def test_an_unknown_model_suggests_the_nearest(topics: MakeTopics, database: str) -> None:
+    """If the registry can be asked; without it the answer is all that is told."""
+
+    def unknown(request: JsonObject) -> JsonObject:
+        response = failing(request) or {}
+        return response | {"error": {"code": "UNKNOWN_MODEL", "message": "no such model", "details": []}}
+
+    await apply(database, event("register", "fraud", model=spec("v1")))
+    settings = await topics(1, postgres_dsn=database)
+    nowhere = settings.model_copy(update={"postgres_dsn": SecretStr("postgresql://127.0.0.1:1/headrace")})
+    async with responder(settings, unknown):
+        arguments = ("predict", "fruad", "--user", "u", "--input", '{"fail": true}')
+        near, alone = await asyncio.gather(
+            headrace(*arguments, settings=settings), headrace(*arguments, settings=nowhere)
+        )
+    assert (near.code, alone.code) == (4, 4)
+    assert "\nheadrace: there is no model fruad; did you mean fraud?\n" in near.stderr
+    assert "did you mean" not in alone.stderr
+
+
 async def test_lines_are_answered_in_order(topics: MakeTopics) -> None:
     """One response a line, in the order of the requests, with the ids that were given."""
     settings = await topics(4)
@@ -70,7 +93,7 @@ async def test_unanswered_and_failed_lines_are_told(topics: MakeTopics) -> None:
     )
     async with responder(settings, silent_on_two):
         # For the one that gets no answer; on a busy machine too the others are answered by then.
-        ended = await headrace("predict", "m", "--timeout-seconds", "4", stdin=requests, settings=settings)
+        ended = await headrace("predict", "m", "--timeout", "4", stdin=requests, settings=settings)
     assert ended.code == 3
     codes = [document.get("error", {}).get("code") for document in ended.documents]
     assert codes == [None, "NO_RESPONSE", "INVALID_INPUT"]

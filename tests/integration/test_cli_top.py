@@ -76,6 +76,18 @@ async def test_it_ends_by_itself_after_the_seconds_asked_for(topics: MakeTopics)
     assert (ended.code, len(ended.documents)) == (0, 3)
 
 
+async def test_one_model_can_be_chosen(topics: MakeTopics) -> None:
+    """Another one has no rows."""
+    settings = await topics(1)
+    async with metrics(settings):
+        mine, other = await asyncio.gather(
+            headrace("top", "m", "--once", "--json", settings=settings),
+            headrace("top", "other", "--once", "--json", settings=settings),
+        )
+    assert [row["model_name"] for row in mine.documents[0]["versions"]] == ["m"]
+    assert other.documents[0]["versions"] == []
+
+
 async def test_once_prints_one_table(topics: MakeTopics) -> None:
     """The table for people, without colours where there is no terminal."""
     settings = await topics(1)

@@ -212,7 +212,9 @@ async def test_an_address_that_is_taken_says_what_to_do(settings: Settings) -> N
         port = str(taken.getsockname()[1])
         ended = await headrace("dashboard", "--port", port, settings=settings)
     assert ended.code == 1
-    assert f"127.0.0.1:{port}; choose others by --host and --port" in ended.stderr
+    assert f"cannot listen on 127.0.0.1:{port} (" in ended.stderr
+    assert "address already in use" in ended.stderr
+    assert "; choose another one by --host and --port" in ended.stderr
 
 
 async def test_of_many_models_a_page_shows_those_it_names(page: PageProcess, database: str) -> None:
