@@ -1,5 +1,6 @@
 """How a verb reports an error of `schemas.errors`: text, JSON and exit code."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from schemas.errors import AnswerError, HeadraceError, PromotionRejectedError, S
 FAILED = 1
 # 2 is wrong usage: typer ends with it.
 NOT_REACHABLE = 3
+ADDRESSES = frozenset({"HEADRACE_KAFKA_BOOTSTRAP", "HEADRACE_POSTGRES_DSN", "HEADRACE_REDIS_URL"})
 # 4 is ANSWERED_WITH_ERRORS of `predict`.
 REFUSED = 5
 
@@ -40,10 +42,11 @@ def classify(error: HeadraceError) -> Failure:
 
 
 def no_env_file() -> str:
-    """A sentence for a command that found no env file and was given none; "" for others."""
+    """A sentence for a command that found no env file, and whose environment names no service; "" for others."""
     from streams.config.sources import DEFAULT_ENV_FILE, found_env_file
 
-    if found_env_file() is not None or any(each.startswith("--env-file") for each in sys.argv):
+    is_given = any(each.startswith("--env-file") for each in sys.argv) or ADDRESSES & os.environ.keys()
+    if is_given or found_env_file() is not None:
         return ""
     return f"There is no env file {DEFAULT_ENV_FILE} in this folder, which `headrace up` writes; --env-file names another."
 

@@ -140,6 +140,8 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         isolation_level="read_committed",
         auto_offset_reset="latest",
         request_timeout_ms=int(_METADATA_SECONDS * 1000),
+        # New partitions are read from their beginning, as soon as they are seen.
+        metadata_max_age_ms=int(_METADATA_SECONDS * 1000),
         **kafka_security(settings),
     )
     try:

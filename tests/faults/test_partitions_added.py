@@ -9,6 +9,7 @@ from aiokafka.admin import NewPartitions
 
 from schemas.events import PredictResponse
 from streams.config.settings import Settings
+from streams.kafka.tail import open_tail
 from streams.kafka.topics import administration, create_topics, partition_counts
 from tests.support.deadline import wait_until
 from tests.support.kafka.topic_log import TopicLog, topic_log
@@ -97,3 +98,20 @@ async def test_a_worker_starts_with_fewer_responses(
         for number in (0, 1):
             await send(settings, model, number, number)
             assert await answered_in(settings, log, number) == 0
+
+
+async def test_a_client_reads_the_partitions_that_are_added(topics: MakeTopics) -> None:
+    """Within seconds, from their first record: an answer may be in one before the client knows of it."""
+    settings = await topics(1)
+    async with open_tail(settings, settings.topic_responses) as tail:
+        await create_topics(settings, 2)
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+            await producer.send_and_wait(settings.topic_responses, b"first", partition=1)
+        read: list[bytes | None] = []
+
+        async def arrived() -> bool:
+            read.extend(record.value for record in await tail.next_records())
+            return bool(read)
+
+        await wait_until(arrived, "the record in the new partition")
+    assert read == [b"first"]

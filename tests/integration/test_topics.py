@@ -106,9 +106,6 @@ async def test_a_question_about_a_topic_creates_none(tmp_path: Path, database: s
         settings = Settings.model_validate({"kafka_bootstrap": broker.bootstrap, "postgres_dsn": database})
         for command in (
             ("worker", "--roles", "predict"),
-            ("worker", "--roles", "control"),
-            ("worker", "--roles", "monitor"),
-            ("worker", "--roles", "log"),
             ("predict", "m", "--user", "u", "--input", "{}"),
             ("top", "--once"),
         ):

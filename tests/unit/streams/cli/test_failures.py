@@ -14,6 +14,7 @@ from schemas.errors import (
     SetupError,
 )
 from streams.cli.failures import classify
+from streams.config.settings import Settings
 from tests.support.stack.command import headrace
 
 
@@ -57,6 +58,9 @@ async def test_a_command_in_a_folder_without_an_env_file_says_so(tmp_path: Path)
     missing = await headrace("top", "--once", "--set", address, cwd=tmp_path)
     assert missing.code == 3
     assert "There is no env file data/env in this folder" in missing.stderr
+    named = await headrace("top", "--once", settings=Settings(kafka_bootstrap="127.0.0.1:1"), cwd=tmp_path)
+    assert named.code == 3
+    assert "no env file" not in named.stderr
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "env").write_text("")
     found = await headrace("top", "--once", "--set", address, cwd=tmp_path)
