@@ -30,7 +30,10 @@ async def until_committed(settings: Settings) -> None:
 async def test_nothing_of_the_new_topic_is_lost(
     topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """The offsets of the old topic are not committed in the new one; each request of both is answered once."""
+    """The offsets of the old topic are not committed in the new one; each request of both is answered once.
+
+    The id of its topic tells a response of the new one from a repeat of the old one.
+    """
     model = await serve_model(database, tmp_path)
     settings = await topics(PARTITIONS, postgres_dsn=database, artifact_dir=str(tmp_path / "artifacts"))
     worker = start_worker(settings, roles="predict")
@@ -45,6 +48,9 @@ async def test_nothing_of_the_new_topic_is_lost(
         worker.terminate()
         assert await worker.ended() == 0
         await asked.ended()
+        places = asked.places()
+    assert len(set(places)) == len(places) == OLD + NEW
+    assert len({source for source, _ in places}) == NEW
 
 
 async def test_a_new_topic_is_noticed_by_its_id(

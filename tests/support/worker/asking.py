@@ -56,6 +56,11 @@ class Asking:
         await asyncio.gather(*deliveries)
         return ids
 
+    def places(self) -> list[tuple[bytes, bytes]]:
+        """The source and the topic's id of the request of each response so far."""
+        headers = [dict(record.headers) for record in self._log.of(self._settings.topic_responses)]
+        return [(each["headrace-source"], each["headrace-topic-id"]) for each in headers]
+
     async def answers(self, ids: Sequence[str]) -> list[PredictResponse]:
         """Wait for the answers to requests with these ids; in the same order."""
         await self._log.until(lambda: self._take_in() >= set(ids), f"answers to {len(ids)} requests")
