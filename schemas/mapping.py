@@ -14,6 +14,8 @@ from schemas.bounds import few
 from schemas.events import JsonObject, WireModel
 
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# Of MLServer's codecs.
+ContentType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]{0,63}$")]
 # -1 is any size, as in the metadata of model servers.
 Size = Annotated[int, Field(ge=-1)]
 
@@ -56,6 +58,21 @@ class TensorMapping(WireModel):
         default=None,
         description="`nan`: a null is a missing value, NaN, in a tensor of floating-point numbers; absent = null is refused.",
     )
+
+    content_type: ContentType | None = Field(
+        default=None,
+        description="`open-inference` only: `parameters.content_type` of the tensor, as MLServer reads it: `str`, `base64`.",
+    )
+    is_base64: bool = Field(
+        default=False,
+        description="`tensorflow` only: the strings are base64, and are sent as bytes, such as those of an image.",
+    )
+
+    @model_validator(mode="after")
+    def _base64_is_text(self) -> Self:
+        if self.is_base64 and self.datatype is not Datatype.BYTES:
+            raise ValueError("is_base64 needs the datatype BYTES")
+        return self
 
     @model_validator(mode="after")
     def _numbers_can_be_nan(self) -> Self:

@@ -20,7 +20,7 @@ from pydantic import (
 from schemas.bounds import Count, Identifier, Label, Message, Reason, Uri, UtcTime, few
 from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject, ModelName, VersionName, WireModel
-from schemas.mapping import Mapping
+from schemas.mapping import ContentType, Mapping
 from schemas.wire import canonical
 
 BUCKETS = 10_000
@@ -73,6 +73,12 @@ class RequestForm(StrEnum):
 ServerSideName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 
 
+# host[:port] as in a URL.
+ServerHost = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?$")
+]
+
+
 class ServerOptions(WireModel):
     """How a model server is called.
 
@@ -83,6 +89,15 @@ class ServerOptions(WireModel):
     model: ServerSideName | None = Field(default=None, description="The model's name at the server.")
     version: ServerSideName | None = Field(
         default=None, description="Its version at the server; absent = the server chooses."
+    )
+    host: ServerHost | None = Field(
+        default=None,
+        description="The `Host` header, for a gateway that routes by it; it must be allowed as the endpoint's host is. "
+        "Absent = the endpoint's.",
+    )
+    content_type: ContentType | None = Field(
+        default=None,
+        description="`open-inference` only: `parameters.content_type` of a request, as MLServer reads it: `pd`, `np`.",
     )
     max_calls: Annotated[int, Field(ge=1, le=256)] = Field(
         default=32, description="Limit of concurrent calls; each worker finds its own limit below it."
@@ -215,6 +230,15 @@ class ModelSpec(WireModel):
                 raise ValueError("framework onnx needs artifact_uri and artifact_sha256")
         elif self.endpoint is None:
             raise ValueError(f"framework {self.framework} needs endpoint")
+        tensors = () if self.mapping is None else self.mapping.inputs.values()
+        if self.framework is not Framework.TENSORFLOW and any(tensor.is_base64 for tensor in tensors):
+            raise ValueError("is_base64 is for framework tensorflow; the others send strings as they are")
+        if self.framework is not Framework.OPEN_INFERENCE and (
+            self.server.content_type is not None or any(tensor.content_type is not None for tensor in tensors)
+        ):
+            raise ValueError(
+                "content_type is for framework open-inference; the others have no such parameter"
+            )
         if self.framework is Framework.TORCHSERVE and self.mapping is not None:
             raise ValueError("framework torchserve sends the input as it is; it takes no mapping")
         return self

@@ -33,8 +33,9 @@ from streams.checking.contradictions import contradictions, left_out, misfits, m
 from streams.checking.findings import NOT_LOADED, WRONG_PREDICTIONS, Findings
 from streams.checking.samples import sample_of
 from streams.config.settings import Settings
+from streams.kafka.topics import DEFAULT_MESSAGE_BYTES
 from streams.models.backend_loader import BackendLoader, warm
-from streams.serving.pipeline_options import MAX_PREDICTIONS_BYTES
+from streams.serving.pipeline_options import MAX_PREDICTIONS_BYTES, RESPONSE_ROOM_BYTES
 from streams.serving.served_version import max_batch
 from workers.backends.port import DescribedBackend
 from workers.calls.batch_size import LONG
@@ -203,6 +204,11 @@ def _check_predictions(spec: ModelSpec, promises: Validator, findings: Findings)
             f"the predictions do not match output_schema: {_summary(found)}; correct output_schema or the model",
         )
     size_bytes = len(orjson.dumps(findings.predictions))
+    if size_bytes > DEFAULT_MESSAGE_BYTES - RESPONSE_ROOM_BYTES:
+        findings.warnings.append(
+            f"the predictions have {size_bytes} bytes; the topic of responses must take that: set its max.message.bytes to "
+            f"at least {size_bytes + RESPONSE_ROOM_BYTES}"
+        )
     if size_bytes > MAX_PREDICTIONS_BYTES:
         findings.refuse(
             ErrorCode.INVALID_OUTPUT,

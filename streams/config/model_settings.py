@@ -41,6 +41,10 @@ class BackendSettings(Section):
         description="Bearer tokens for model servers: host[:port]=TOKEN,… or host[:port]=@FILE,…, which is read again "
         "when it changes.",
     )
+    backend_headers: SecretStr = Field(
+        SecretStr(""),
+        description="Headers for model servers and gateways, such as API keys: host[:port]=NAME:VALUE,…",
+    )
     backend_ssl_cafile: str | None = Field(
         None,
         description="PEM file of the authorities that sign the certificates of model servers and of servers with "

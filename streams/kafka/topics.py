@@ -26,7 +26,7 @@ from streams.kafka.errors import kafka_connection_errors, kafka_errors
 _REQUEST_ROOM = 2
 _DEAD_LETTER_ROOM = 4
 _MESSAGE_BYTES = "max.message.bytes"
-_DEFAULT_MESSAGE_BYTES = 1_048_588
+DEFAULT_MESSAGE_BYTES = 1_048_588
 DEFAULT_PARTITIONS = 4
 _PROPAGATION_SECONDS = 15.0
 _POLL_SECONDS = 0.05
@@ -140,7 +140,7 @@ async def message_limits(settings: Settings, topics: list[str]) -> dict[str, int
 
     Kafka's default where reading the configuration is not authorized. Raises BrokerUnavailableError.
     """
-    limits = dict.fromkeys(topics, _DEFAULT_MESSAGE_BYTES)
+    limits = dict.fromkeys(topics, DEFAULT_MESSAGE_BYTES)
     resources = [
         ConfigResource(ConfigResourceType.TOPIC, topic, configs={_MESSAGE_BYTES: None}) for topic in topics
     ]

@@ -15,6 +15,7 @@ def backend_outbound(settings: Settings) -> Outbound:
         hosts=listed(settings.backend_hosts),
         networks=listed(settings.backend_networks),
         tokens=settings.backend_tokens,
+        headers=settings.backend_headers,
         ca_file=settings.backend_ssl_cafile,
     )
 

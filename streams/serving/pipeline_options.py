@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from streams.kafka.batch_producer import MAX_REQUEST_BYTES
 from streams.serving.output_batching import OutputTopic
 
-MAX_PREDICTIONS_BYTES = 900_000
 # For the ids, names, error details and carried headers of a response.
 RESPONSE_ROOM_BYTES = 32 * 1024
+MAX_PREDICTIONS_BYTES = MAX_REQUEST_BYTES - 2 * RESPONSE_ROOM_BYTES
+"""What one request to a broker takes; the topic of responses may take less."""
 # A call may run this much longer than its last deadline, so that its requests expire before it fails.
 DEADLINE_MARGIN_SECONDS = 0.01
 

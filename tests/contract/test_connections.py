@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from schemas.errors import AnswerError, BackendFailedError, BackendUnavailableError, SetupError
+from schemas.errors import AnswerError, ArtifactError, BackendFailedError, BackendUnavailableError, SetupError
 from tests.support.models.backends import closed_later
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.certificates import SERVER_NAME, Certificates
@@ -99,9 +99,10 @@ async def ask(
     *,
     within_seconds: float = 30.0,
     connect_timeout_seconds: float | None = None,
+    host: str | None = None,
 ) -> bytes:
     """The body of the response to a request for predictions."""
-    server = ModelServer(url, outbound, connect_timeout_seconds=connect_timeout_seconds)
+    server = ModelServer(url, outbound, connect_timeout_seconds=connect_timeout_seconds, host=host)
     try:
         async with asyncio.timeout(within_seconds):
             deadline_loop_seconds = asyncio.get_running_loop().time() + within_seconds
@@ -223,6 +224,20 @@ async def test_the_token_of_a_file_is_sent_as_it_is_now(
         await server.close()
     assert [request.headers["authorization"] for request in requests] == ["Bearer first", "Bearer the second"]
     assert {request.connection for request in requests} == {1}
+
+
+async def test_headers_of_the_settings_and_the_host_of_a_version() -> None:
+    """A gateway gets its key, and the host by which it routes; a server that quotes the key is not quoted."""
+    quoting = answer({"error": f"no right with {TOKEN}"}, 403)
+    async with recording(quoting) as (url, requests):
+        headers = SecretStr(f"{url.removeprefix('http://')}=X-Api-Key:{TOKEN}")
+        outbound = Outbound(["127.0.0.1", "model.example.test"], headers=headers)
+        with pytest.raises(BackendUnavailableError, match=r"no right with \*\*\*"):
+            await ask(url, outbound, host="model.example.test")
+        assert requests[0].headers["x-api-key"] == TOKEN
+        assert requests[0].headers["host"] == "model.example.test"
+        with pytest.raises(ArtifactError, match=r"server\.host: endpoint other.test:80 is not listed"):
+            ModelServer(url, outbound, host="other.test")
 
 
 @pytest.mark.parametrize("status", [400, 401, 500, 503])

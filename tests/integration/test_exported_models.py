@@ -217,6 +217,38 @@ async def test_check_says_what_predictions_are(tmp_path: Path) -> None:
     assert "warning: output 'sizes' has no value for each example, and predictions lack it" in ended.stdout
 
 
+def save_wide(path: Path) -> Path:
+    """`x` FLOAT [N] → `y` FLOAT [N, 500000], which is two megabytes of JSON for each example."""
+    return save_model(
+        path,
+        [
+            helper.make_node("Unsqueeze", ["x", "last"], ["column"]),
+            helper.make_node("Expand", ["column", "wide"], ["y"]),
+        ],
+        [value("x", FLOAT, ["N"])],
+        [value("y", FLOAT, ["N", 500_000])],
+        [constant("last", np.array([1])), constant("wide", np.array([1, 500_000]))],
+    )
+
+
+async def test_predictions_are_as_large_as_the_topic_takes(
+    topics: MakeTopics, database: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """`headrace check` says what the topic must take, and topics of `headrace init` take two megabytes."""
+    fields = fields_of(save_wide(tmp_path / "m.onnx")) | {"example": {"input": {"x": 1.5}}, "max_batch": 1}
+    model = f"wide-{uuid.uuid4().hex[:8]}"
+    checked = await headrace("check", "-", stdin=orjson.dumps({"model_name": model, "model": fields}))
+    assert checked.code == 0, checked.stderr
+    assert "the predictions have 2000001 bytes; the topic of responses must take that" in checked.stdout
+    await apply(database, event("register", model, model=fields), event("promote", model, version="v1"))
+    settings = await topics(PARTITIONS, postgres_dsn=database)
+    await start_worker(settings, "predict").ready()
+    async with asking(settings) as requests:
+        (response,) = await requests.ask(model, [0.5])
+    assert response.error is None
+    assert response.predictions == [0.5] * 500_000
+
+
 def fields_of(path: Path) -> JsonObject:
     return {
         "version": "v1",

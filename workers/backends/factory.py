@@ -36,13 +36,20 @@ def remote_backend(spec: ModelSpec, outbound: Outbound, room: ResponseRoom | Non
         connect_timeout_seconds=spec.server.connect_timeout_ms / 1000,
         faults=FAULTS if spec.framework is Framework.TORCHSERVE else (),
         room=room,
+        host=spec.server.host,
     )
     mapping = spec.mapping
     outputs = None if mapping is None else mapping.outputs
     tensors = [] if mapping is None else declared(mapping)
     match spec.framework:
         case Framework.OPEN_INFERENCE:
-            return OpenInferenceBackend(server, spec.input_schema, declared=tensors, outputs=outputs)
+            return OpenInferenceBackend(
+                server,
+                spec.input_schema,
+                declared=tensors,
+                outputs=outputs,
+                content_type=spec.server.content_type,
+            )
         case Framework.TENSORFLOW:
             if not urlsplit(server.url).path:
                 # The request's path begins with a colon, which would extend the port.

@@ -54,7 +54,7 @@ class ModelServer:
     """A model server at an allowed endpoint; raises ArtifactError and SetupError for others.
 
     `faults` are statuses by which this server reports a fault of the model: they are not retried. `room` is what the
-    responses of all servers of the process share.
+    responses of all servers of the process share. `host` is the header of requests, which must be an allowed host too.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ModelServer:
         connect_timeout_seconds: float | None = None,
         faults: Collection[int] = (),
         room: ResponseRoom | None = None,
+        host: str | None = None,
     ) -> None:
         self.url = outbound.check(endpoint)
         try:
@@ -75,7 +76,11 @@ class ModelServer:
             raise ArtifactError(
                 "endpoint has characters that are invalid in a URL; write http://HOST:PORT/PATH"
             ) from None
+        if host is not None:
+            _check_host(outbound, host)
+        self._host = host
         self._token = bearer_token(outbound.token(self.url) or "")
+        self._secret_headers = tuple(outbound.extra_headers(self.url).values())
         self._outbound = outbound
         self._max_response_bytes = max_response_bytes
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -197,9 +202,10 @@ class ModelServer:
                     del response.stream
                 status = response.status_code
                 retry_after = read_retry_after(response.headers.get("retry-after"))
-                if status != OK and (token := self._token.current()):
-                    # Some servers quote the token in their error.
-                    body = body.replace(token.encode(), b"***")
+                if status != OK:
+                    for secret in filter(None, (self._token.current(), *self._secret_headers)):
+                        # Some servers quote it in their error.
+                        body = body.replace(secret.encode(), b"***")
                 if status in self._faults or not is_retried(status, retry_after):
                     return status, body
                 pause = pause_seconds(tries, random.random(), retry_after)  # noqa: S311  # no secret
@@ -240,8 +246,16 @@ class ModelServer:
 
     async def _new_client(self) -> httpx.AsyncClient:
         return await new_client(
-            self.url, self._outbound, connect_timeout_seconds=self._connect_timeout_seconds
+            self.url, self._outbound, connect_timeout_seconds=self._connect_timeout_seconds, host=self._host
         )
+
+
+def _check_host(outbound: Outbound, host: str) -> None:
+    """Raise ArtifactError unless the host is allowed: a gateway could lead to any service by it."""
+    try:
+        outbound.check(f"http://{host}")
+    except ArtifactError as error:
+        raise ArtifactError(f"server.host: {error}") from None
 
 
 def _failure(error: httpx.HTTPError) -> tuple[type[BackendUnavailableError | BackendBrokenError], str]:

@@ -29,7 +29,8 @@ class OpenInferenceBackend:
     """One model of a server; `warm` determines its inputs and must precede `infer`.
 
     The inputs are `declared` by the version, else those of the server's metadata, else the properties of
-    `input_schema`. `outputs` are the names of the chosen outputs by their keys in the prediction.
+    `input_schema`. `outputs` are the names of the chosen outputs by their keys in the prediction. `content_type` is a
+    parameter of each request.
     """
 
     takes_one = False
@@ -41,11 +42,13 @@ class OpenInferenceBackend:
         *,
         declared: Sequence[TensorSpec] = (),
         outputs: Mapping[str, str] | None = None,
+        content_type: str | None = None,
     ) -> None:
         self._server = server
         self._input_schema = input_schema
         self._declared = declared
         self._outputs = outputs
+        self._content_type = content_type
         self._inputs: Sequence[TensorSpec] = ()
         self._request_ids = map(str, itertools.count(1))
 
@@ -102,6 +105,6 @@ class OpenInferenceBackend:
 
     async def _infer_alike(self, inputs: Sequence[JsonObject], deadline_loop_seconds: float) -> list[Any]:
         request_id = next(self._request_ids)
-        content = write_request(request_id, self._inputs, inputs, self._outputs)
+        content = write_request(request_id, self._inputs, inputs, self._outputs, self._content_type)
         body = await self._server.predict("/infer", content, deadline_loop_seconds=deadline_loop_seconds)
         return read_response(body, request_id, len(inputs), self._outputs)

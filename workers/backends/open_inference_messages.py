@@ -35,11 +35,14 @@ def write_request(
     specs: Sequence[TensorSpec],
     inputs: Sequence[JsonObject],
     outputs: Mapping[str, str] | None = None,
+    content_type: str | None = None,
 ) -> bytes:
     """The body of a request for predictions; raises BackendFailedError when an input does not fit.
 
-    `outputs` are the names of the requested outputs by their keys in the prediction.
+    `outputs` are the names of the requested outputs by their keys in the prediction, `content_type` is a parameter of
+    the request.
     """
+    types = {spec.name: _parameters(spec.content_type) for spec in specs}
     document: JsonObject = {
         "id": request_id,
         "inputs": [
@@ -47,11 +50,13 @@ def write_request(
                 "name": name,
                 "datatype": _DATATYPES[tensor.dtype],
                 "shape": tensor.shape,
+                **types[name],
                 "data": tensor.ravel().tolist() if tensor.dtype == STRING else tensor.ravel(),
             }
             for name, tensor in to_tensors(specs, inputs).items()
         ],
     }
+    document |= _parameters(content_type)
     if outputs:
         document["outputs"] = [{"name": name} for name in outputs.values()]
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -133,6 +138,10 @@ def read_schema(input_schema: JsonObject) -> list[TensorSpec]:
             "the model server does not describe its inputs, and input_schema has no properties"
         )
     return [_spec_of_schema(name, schema) for name, schema in properties.items()]
+
+
+def _parameters(content_type: str | None) -> JsonObject:
+    return {} if content_type is None else {"parameters": {"content_type": content_type}}
 
 
 def _spec_of_schema(name: str, schema: Any) -> TensorSpec:

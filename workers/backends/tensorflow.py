@@ -47,6 +47,7 @@ class TensorflowBackend:
         self._fits = fits
         self._tensors = {spec.key: spec.name for spec in declared} or None
         self._nullable = frozenset(spec.key for spec in declared if spec.takes_null)
+        self._base64 = frozenset(spec.key for spec in declared if spec.is_base64)
         self._outputs = outputs
 
     async def infer(self, inputs: Sequence[JsonObject], *, timeout_seconds: float) -> list[Any]:
@@ -55,7 +56,14 @@ class TensorflowBackend:
             return []
         if self._fits is not None:
             self._refuse_misfits(self._fits, inputs)
-        content = write_request(self._form, self._signature_name, self._tensors, inputs, self._nullable)
+        content = write_request(
+            self._form,
+            self._signature_name,
+            self._tensors,
+            inputs,
+            nullable=self._nullable,
+            base64=self._base64,
+        )
         deadline_loop_seconds = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):

@@ -6,7 +6,7 @@ the batch itself for a single output.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -38,16 +38,20 @@ def write_request(
     signature_name: str | None,
     tensors: Mapping[str, str] | None,
     inputs: Sequence[JsonObject],
+    *,
     nullable: Collection[str] = (),
+    base64: Collection[str] = (),
 ) -> bytes:
     """The body of a request for predictions; raises BackendFailedError when an input does not fit.
 
     `tensors` are the model's input names by the keys of `input`; None when they are equal. Null in the `nullable` keys is
-    written as NaN, which is no JSON, but TensorFlow Serving reads it.
+    written as NaN, which is no JSON, but TensorFlow Serving reads it. Strings in the `base64` keys are written as bytes.
     """
     document: JsonObject = {} if signature_name is None else {"signature_name": signature_name}
     if nullable:
-        inputs = [_with_nan(nullable, example) for example in inputs]
+        inputs = [_replaced(nullable, _nan_for_null, example) for example in inputs]
+    if base64:
+        inputs = [_replaced(base64, _bytes_for_base64, example) for example in inputs]
     named = inputs if tensors is None else [_renamed(tensors, example) for example in inputs]
     if form is RequestForm.ROW:
         document["instances"] = named
@@ -135,14 +139,22 @@ def _renamed(tensors: Mapping[str, str], example: JsonObject) -> JsonObject:
         raise BackendFailedError(f"the model needs an input {error}") from None
 
 
-def _with_nan(nullable: Collection[str], example: JsonObject) -> JsonObject:
-    return {key: _nan_for_null(value) if key in nullable else value for key, value in example.items()}
+def _replaced(keys: Collection[str], replace_one: Callable[[Any], Any], example: JsonObject) -> JsonObject:
+    return {key: _each(replace_one, value) if key in keys else value for key, value in example.items()}
+
+
+def _each(replace_one: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_each(replace_one, element) for element in value]
+    return replace_one(value)
 
 
 def _nan_for_null(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_nan_for_null(element) for element in value]
     return nan if value is None else value
+
+
+def _bytes_for_base64(value: str) -> JsonObject:
+    return {"b64": value}
 
 
 def _only_value(example: JsonObject) -> Any:

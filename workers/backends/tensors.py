@@ -46,7 +46,7 @@ class TensorSpec:
     `shape` is that of one example, without the batch dimension; a size of None is open. Strings have the
     dtype STRING. The value is at `key` of a request's input, which is the name unless a mapping has another. A null in it
     becomes NaN with `takes_null`. An `optional` one may be missing. Without `has_batch` the tensor has no batch dimension,
-    and the examples of a call share its value.
+    and the examples of a call share its value. Model servers read `content_type`, and strings that are base64.
     """
 
     name: str
@@ -56,6 +56,8 @@ class TensorSpec:
     takes_null: bool = False
     optional: bool = False
     has_batch: bool = True
+    content_type: str | None = None
+    is_base64: bool = False
 
     @property
     def key(self) -> str:
@@ -71,6 +73,8 @@ def declared(mapping: InputMapping) -> list[TensorSpec]:
             tuple(size if size >= 0 else None for size in tensor.shape),
             key,
             tensor.null is not None,
+            content_type=tensor.content_type,
+            is_base64=tensor.is_base64,
         )
         for key, tensor in mapping.inputs.items()
     ]

@@ -26,9 +26,9 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def new_client(
-    url: str, outbound: Outbound, *, connect_timeout_seconds: float | None = None
+    url: str, outbound: Outbound, *, connect_timeout_seconds: float | None = None, host: str | None = None
 ) -> httpx.AsyncClient:
-    """A client with one connection, for an allowed URL and the paths below it.
+    """A client with one connection, for an allowed URL and the paths below it; `host` is its header of that name.
 
     It limits only the time to connect; the caller limits the whole call by `asyncio.timeout`. Raises
     SetupError when the bundle of certificate authorities cannot be read.
@@ -50,6 +50,9 @@ async def new_client(
         "content-type": "application/json",
     }
     token = outbound.token(url)
+    if host is not None:
+        headers["host"] = host
+    headers |= outbound.extra_headers(url)
     return httpx.AsyncClient(
         transport=transport,
         headers=headers,

@@ -6,7 +6,8 @@ be one of those. The resolved address is checked at each connection: private add
 that the operator lists too, so a name server cannot direct a worker to a private service.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
@@ -20,6 +21,12 @@ Network = IPv4Network | IPv6Network
 HostAndPort = tuple[str, int | None]
 
 _PORTS = {"http": 80, "https": 443}
+# A token of RFC 9110.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Others would change how the request is framed, or what its content is.
+_OWN_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +34,15 @@ class Outbound:
     """The hosts and networks that the operator allows, and the tokens of hosts.
 
     `hosts` are `host[:port]`; a host without a port allows all its ports, and an empty list allows loopback
-    addresses. `networks` are in CIDR form. `tokens` are `host[:port]=TOKEN,…`, or
-    `host[:port]=@FILE,…` (`tokens.py`). `ca_file` is a bundle of
+    addresses. `networks` are in CIDR form. `tokens` are `host[:port]=TOKEN,…`, or `host[:port]=@FILE,…` (`tokens.py`), and
+    `headers` `host[:port]=NAME:VALUE,…`. `ca_file` is a bundle of
     certificate authorities that replaces the machine's. `setting` is the name of the setting with the hosts.
     """
 
     hosts: Sequence[str] = ()
     networks: Sequence[str] = ()
     tokens: SecretStr = field(default_factory=lambda: SecretStr(""))
+    headers: SecretStr = field(default_factory=lambda: SecretStr(""))
     ca_file: str | None = None
     setting: str = "HEADRACE_BACKEND_HOSTS"
 
@@ -66,9 +74,20 @@ class Outbound:
 
     def token(self, endpoint: str) -> str | None:
         """The bearer token for an endpoint, if any; raises SetupError for an invalid list."""
-        _, host, port, _ = _split(endpoint)
-        listed = list(map(_host_and_token, filter(None, self.tokens.get_secret_value().split(","))))
-        return next((token for target, token in listed if target in {(host, None), (host, port)}), None)
+        return next(_of_host(endpoint, self.tokens, "a list of tokens", "host[:port]=TOKEN"), None)
+
+    def extra_headers(self, endpoint: str) -> dict[str, str]:
+        """Further headers for an endpoint, by lower-case name; raises SetupError for an invalid list."""
+        headers: dict[str, str] = {}
+        for entry in _of_host(endpoint, self.headers, "HEADRACE_BACKEND_HEADERS", "host[:port]=NAME:VALUE"):
+            name, _, value = entry.partition(":")
+            if not _HEADER_NAME.fullmatch(name) or not value.strip() or name.lower() in _OWN_HEADERS:
+                raise SetupError(
+                    "HEADRACE_BACKEND_HEADERS has an entry that is not host[:port]=NAME:VALUE, or names a header that "
+                    "HTTP or Headrace sets; a version sets the host by server.host"
+                )
+            headers[name.lower()] = value.strip()
+        return headers
 
     def _networks(self) -> list[Network]:
         try:
@@ -102,17 +121,26 @@ def _host_and_port(entry: str, setting: str) -> HostAndPort:
     return host, port
 
 
-def _host_and_token(entry: str) -> tuple[HostAndPort, str]:
-    where, _, token = entry.strip().partition("=")
+def _of_host(endpoint: str, entries: SecretStr, name: str, form: str) -> Iterator[str]:
+    """What a list has for the host of an endpoint; raises SetupError for an invalid list."""
+    _, host, port, _ = _split(endpoint)
+    listed = [
+        _host_and_secret(entry, name, form) for entry in filter(None, entries.get_secret_value().split(","))
+    ]
+    return (secret for target, secret in listed if target in {(host, None), (host, port)})
+
+
+def _host_and_secret(entry: str, name: str, form: str) -> tuple[HostAndPort, str]:
+    where, _, secret = entry.strip().partition("=")
     try:
-        target = _host_and_port(where, "a list of tokens")
+        target = _host_and_port(where, name)
     except SetupError:
         target = None
-    # The entry is not quoted, because it may contain a token. A token with characters that are invalid in
+    # The entry is not quoted, because it may contain a secret. One with characters that are invalid in
     # a header is refused here, since the HTTP library's error would quote it.
-    if target is None or not token or not (token.isascii() and token.isprintable()):
-        raise SetupError("a list of tokens has an entry that is not host[:port]=TOKEN")
-    return target, token
+    if target is None or not secret or not (secret.isascii() and secret.isprintable()):
+        raise SetupError(f"{name} has an entry that is not {form}")
+    return target, secret
 
 
 def _has_other_parts(parts: SplitResult) -> bool:

@@ -16,6 +16,8 @@ from tests.support.promotions.events import spec
 
 MAPPING = {"inputs": {"user": {"tensor": "user_idx", "datatype": "INT64"}}, "outputs": {"items": "out_0"}}
 ACCEPTS = {"type": "object", "required": ["user"], "properties": {"user": {"type": "integer", "maximum": 99}}}
+BASE64: JsonObject = {"inputs": {"x": {"datatype": "BYTES", "is_base64": True}}}
+TEXT: JsonObject = {"inputs": {"x": {"datatype": "BYTES", "content_type": "str"}}}
 
 
 def version(**fields: Any) -> ModelSpec:
@@ -106,6 +108,8 @@ def test_a_declared_tensor_says_what_fits(tensor: JsonObject, good: list[Any], b
     [
         ({"inputs": {"x": {"datatype": "INT8", "null": "nan"}}}, "INT8 has no NaN"),
         ({"inputs": {"x": {"datatype": "BYTES", "null": "nan"}}}, "BYTES has no NaN"),
+        ({"inputs": {"x": {"datatype": "FP32", "is_base64": True}}}, "is_base64 needs the datatype BYTES"),
+        ({"inputs": {"x": {"datatype": "BYTES", "content_type": "a b"}}}, "content_type"),
         ({"inputs": {}, "outputs": {}}, "the mapping names no tensor"),
     ],
 )
@@ -113,6 +117,25 @@ def test_a_mapping_that_says_nothing_right_is_refused(mapping: JsonObject, told:
     """Before a version has it."""
     with pytest.raises(ValidationError, match=told):
         Mapping.model_validate(mapping)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"framework": "open-inference", "mapping": BASE64}, "is_base64 is for framework tensorflow"),
+        (
+            {"framework": "tensorflow", "server": {"content_type": "pd"}},
+            "content_type is for framework open-inference",
+        ),
+        ({"framework": "tensorflow", "mapping": TEXT}, "content_type is for framework open-inference"),
+        ({"framework": "tensorflow", "server": {"host": "a b"}}, "server.host"),
+        ({"framework": "tensorflow", "server": {"host": "a.test/path"}}, "server.host"),
+    ],
+)
+def test_what_a_server_has_no_form_for_is_refused(fields: dict[str, Any], told: str) -> None:
+    """Before a version has it."""
+    with pytest.raises(ValidationError, match=told):
+        version(**fields)
 
 
 def test_a_mapping_of_outputs_alone_says_nothing_of_inputs() -> None:

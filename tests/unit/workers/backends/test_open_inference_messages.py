@@ -51,6 +51,17 @@ def test_a_request_is_flat_and_typed() -> None:
     }
 
 
+def test_content_types_are_parameters() -> None:
+    """Of the request, and of the tensors that have one."""
+    specs = [
+        TensorSpec("a", np.dtype("float64"), ()),
+        TensorSpec("b", STRING, (), content_type="str"),
+    ]
+    document = orjson.loads(write_request("7", specs, [{"a": 1, "b": "x"}], None, "pd"))
+    assert document["parameters"] == {"content_type": "pd"}
+    assert [tensor.get("parameters") for tensor in document["inputs"]] == [None, {"content_type": "str"}]
+
+
 def nested_lists(shape: list[int], data: list[Any]) -> Any:
     return np.array(data, dtype=object).reshape(shape).tolist()
 

@@ -53,6 +53,15 @@ def test_null_is_nan_in_the_keys_that_take_it() -> None:
     assert content == b'{"instances": [{"x": [NaN, 1.5], "b": null}]}'
 
 
+def test_base64_is_sent_as_bytes() -> None:
+    """In the form of TensorFlow Serving, at any depth."""
+    inputs: list[JsonObject] = [{"image": "aGk=", "tags": ["YQ==", "Yg=="], "name": "as it is"}]
+    content = write_request(RequestForm.ROW, None, None, inputs, base64={"image", "tags"})
+    assert orjson.loads(content)["instances"] == [
+        {"image": {"b64": "aGk="}, "tags": [{"b64": "YQ=="}, {"b64": "Yg=="}], "name": "as it is"}
+    ]
+
+
 @pytest.mark.parametrize("form", [RequestForm.ROW, RequestForm.COLUMN])
 def test_a_mapping_renames_and_leaves_out(form: RequestForm) -> None:
     """A missing input is named by the user's key."""

@@ -200,3 +200,32 @@ def test_tokens_that_cannot_be_read_stop_the_start_unquoted(entry: str) -> None:
         with pytest.raises(SetupError, match=r"host\[:port\]=TOKEN") as refusal:
             Outbound(tokens=SecretStr("z.test=fine," + entry)).token(endpoint)
         assert "cret" not in str(refusal.value)
+
+
+def test_headers_go_with_their_host_and_port() -> None:
+    """All that match; a value may have colons and equals signs."""
+    headers = SecretStr("a.test:8443=X-Api-Key: k=1:2,a.test=x-tenant:ads,b.test=x-tenant:other")
+    outbound = Outbound(headers=headers)
+    assert outbound.extra_headers("https://a.test:8443/v2") == {"x-api-key": "k=1:2", "x-tenant": "ads"}
+    assert outbound.extra_headers("http://a.test/v2") == {"x-tenant": "ads"}
+    assert outbound.extra_headers("http://c.test/v2") == {}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "a.test=secret",
+        "a.test=:secret",
+        "a.test=x y:secret",
+        "a.test=x-key:",
+        "a.test=Host:secret",
+        "a.test=content-length:secret",
+        "a.test=x-key:secret\r\nx: y",
+        "=x-key:secret",
+    ],
+)
+def test_headers_that_cannot_be_read_stop_the_start_unquoted(entry: str) -> None:
+    """Also those that HTTP or Headrace sets."""
+    with pytest.raises(SetupError, match="HEADRACE_BACKEND_HEADERS has an entry that is not") as error:
+        Outbound(headers=SecretStr(entry)).extra_headers("http://a.test/v2")
+    assert "secret" not in str(error.value)
