@@ -1,4 +1,4 @@
-"""PURE. The plain requests of a slice, column by column: each step is taken for all records before the next one.
+"""PURE. The plain requests of a slice, column by column: each step is taken for many records before the next one.
 
 Almost every record is plain: the plain reader accepts it, its model takes traffic, and its input is valid. Taken by
 columns, a record costs two thirds of what `parse` and `route_and_validate` take for it. Every other record is left to
@@ -16,6 +16,8 @@ from streams.serving.route_table import ServedModel, ServingTable
 
 # With fewer records, columns cost more than they save.
 MIN_RECORDS = 8
+# What is made of so many records on the way fits into the processor's cache.
+COLUMN_RECORDS = 250
 # The plain reader raises these, and TypeError for a record without a value.
 _REFUSALS = (ValueError, RecursionError, TypeError)
 
@@ -29,17 +31,21 @@ def plain_requests(
     """
     if len(records) < MIN_RECORDS:
         return {}, list(records)
-    rows = _Rows(records, max_bytes)
-    served = {
-        name: table.models[name]
-        for name in {document.model_name for document in rows.documents}
-        if name in table.models and _is_served(table.models[name], stale=stale)
-    }
-    rows.keep_usual(served, now_unix_ms)
     requests: Requests = {}
-    for name, model in served.items():
-        requests |= rows.requests_of(name, model, is_only=len(served) == 1)
-    return requests, rows.others
+    others: list[Record] = []
+    for start in range(0, len(records), COLUMN_RECORDS):
+        rows = _Rows(records[start : start + COLUMN_RECORDS], max_bytes)
+        served = {
+            name: table.models[name]
+            for name in {document.model_name for document in rows.documents}
+            if name in table.models and _is_served(table.models[name], stale=stale)
+        }
+        rows.keep_usual(served, now_unix_ms)
+        for name, model in served.items():
+            for version, of_version in rows.requests_of(name, model, is_only=len(served) == 1).items():
+                requests.setdefault(version, []).extend(of_version)
+        others += rows.others
+    return requests, others
 
 
 class _Rows:

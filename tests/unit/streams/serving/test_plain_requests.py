@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 from hypothesis import given
@@ -115,7 +116,8 @@ def fields_of(requests: Requests) -> dict[ServedVersion, Fields]:
 def test_columns_and_single_records_agree(sent: list[Sent], stale: bool) -> None:
     """Every record is a plain request, as it is when it is taken by itself, or is left over; each in its order."""
     records = [record_of(each.value, offset=at, timestamp=900) for at, each in enumerate(sent)]
-    plain, others = plain_requests(records, TABLE, MAX_BYTES, NOW_UNIX_MS, stale=stale)
+    with patch("streams.serving.plain_requests.COLUMN_RECORDS", 10):
+        plain, others = plain_requests(records, TABLE, MAX_BYTES, NOW_UNIX_MS, stale=stale)
     both = fields_of(plain)
     for version, fields in fields_of(one_by_one(others, stale=stale)).items():
         both.setdefault(version, {}).update(fields)
