@@ -16,7 +16,8 @@ PYTEST_ARGS ?=
 CONTAINER_TESTS ?= tests/integration
 PYTEST = $(BIN)/pytest -n $(or $(TEST_WORKERS),2) --dist loadgroup $(PYTEST_ARGS)
 
-.PHONY: help setup lock docs hooks clean check format test test-unit coverage test-servers test-models test-monitoring \
+.PHONY: help setup lock docs client hooks clean check format test test-unit coverage test-servers test-models test-clients \
+  test-monitoring \
   test-containers faults-control fuzz demo screenshot bench bench-backends bench-backlog bench-log bench-memory \
   bench-overload bench-registry bench-rollback bench-scrape bench-startup bench-tracing
 
@@ -64,6 +65,9 @@ docs: $(STAMP) ## write docs/schemas, docs/asyncapi.json and the generated parts
 	$(BIN)/headrace schemas --out docs
 	$(BIN)/python -m tests.support.generated_sections
 
+client: $(STAMP) ## the wheel of headrace-client, for the environments of applications, in dist/
+	cd streams/headrace_client && $(CURDIR)/$(BIN)/hatchling build -t wheel -d $(CURDIR)/dist
+
 ##@ Test
 
 test: $(STAMP) ## the tests that need at most Kafka, PostgreSQL and Redis, which it starts; TESTS=, PYTEST_ARGS=
@@ -82,6 +86,10 @@ test-servers: $(STAMP) ## every backend on real model servers, each in an enviro
 test-models: $(STAMP) ## models of other libraries as their converters export them (docs/models.md), made below build/
 	@$(BIN)/python -m tests.models.exporting
 	$(PYTEST) tests/models
+
+test-clients: $(STAMP) ## the client's wheel beside an application with packages of the same names; kcat and kafkajs
+	@$(BIN)/python -m tests.clients.environments
+	$(PYTEST) tests/clients
 
 test-monitoring: $(STAMP) ## a real Prometheus, Alertmanager and Chromium: rules, dashboard queries, live page
 	@$(BIN)/python -m tests.monitoring.binaries

@@ -30,8 +30,8 @@ def problems(error: ValidationError) -> list[Problem]:
     if count > MAX_PROBLEMS:
         return [Problem((), f"{count} values are wrong")]
     return [
-        Problem(found["loc"], found["msg"].removeprefix("Value error, "))
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
+        Problem(found["loc"], _message(found["type"], found["msg"], found["input"]))
+        for found in error.errors(include_url=False, include_context=False)
     ]
 
 
@@ -46,6 +46,13 @@ def one_line(error: ValidationError, *, root: str, max_problems: int = 10) -> st
         f"{'.'.join(map(str, problem.location)) or root}: {problem.message}"
         for problem in problems(error)[:max_problems]
     )
+
+
+def _message(kind: str, message: str, value: object) -> str:
+    # The commonest mistake with ids.
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return 'a number is not text; send it in quotes, like "42"'
+    return message.removeprefix("Value error, ")
 
 
 def json_pointer(steps: Iterable[str | int]) -> str:

@@ -43,6 +43,14 @@ def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonO
     return document
 
 
+def object_or_none(value: bytes | None) -> JsonObject | None:
+    """The JSON object of a record that is passed over when it is not one."""
+    try:
+        return read_object(value)
+    except MalformedRecordError:
+        return None
+
+
 def canonical(value: Any) -> bytes:
     """The same bytes for equal JSON values: sorted keys, no white space, shortest numbers.
 

@@ -6,9 +6,8 @@
 
 A response with `error` is a response, but for OVERLOADED, which says that the same request may succeed later. The
 client raises then, when a request breaks the contract, when the broker cannot be reached, and when no response comes
-in time. It reads every record of the response topic and keeps
-its own, so it suits tools, tests and services of moderate rate. It commits no offsets, and clients do not
-disturb each other.
+in time. It reads every record of the response topic and keeps its own, so it suits tools and tests; applications use
+`headrace_client`, which reads less. It commits no offsets, and clients do not disturb each other.
 """
 
 import asyncio
@@ -30,8 +29,12 @@ from schemas.errors import (
 )
 from schemas.events import ErrorCode, JsonObject, PredictRequest, PredictResponse
 from schemas.validation import one_line
-from streams.clients.reply_connection import ReplyConnection, ReplyProtocol
+from schemas.wire import object_or_none
 from streams.config.settings import Settings
+from streams.headrace_client.pending_replies import ReplyForm
+from streams.headrace_client.reply_connection import ReplyConnection, ReplyProtocol
+from streams.kafka.errors import ERRORS
+from streams.kafka.producer import open_link
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_IN_FLIGHT = 1000
@@ -73,14 +76,20 @@ class PredictClient:
         self._connection: ReplyConnection[PredictResponse]
 
     async def __aenter__(self) -> Self:
+        settings = self._settings
         protocol = ReplyProtocol(
-            request_topic=self._settings.topic_requests,
-            reply_topic=self._settings.topic_responses,
-            id_field="request_id",
-            parse=_parse_response,
+            request_topic=settings.topic_requests,
+            form=ReplyForm("request_id", object_or_none, _parse_response),
             conflict=lambda request_id: InvalidRequestError(f"request_id {request_id} is in flight already"),
+            bootstrap=settings.kafka_bootstrap,
+            errors=ERRORS,
         )
-        self._connection = ReplyConnection(self._settings, protocol, close_seconds=_CLOSE_SECONDS)
+        self._connection = ReplyConnection(
+            protocol,
+            lambda: open_link(
+                settings, settings.topic_requests, settings.topic_responses, close_seconds=_CLOSE_SECONDS
+            ),
+        )
         try:
             await self._connection.connected()
         except BaseException:  # a cancelled start must not leave connections open either

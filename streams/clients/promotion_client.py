@@ -30,9 +30,13 @@ from schemas.errors import (
 from schemas.events import JsonObject
 from schemas.models import PromotionEvent, PromotionResult, event_body
 from schemas.validation import one_line
-from streams.clients.reply_connection import ReplyConnection, ReplyProtocol, retrieve_exception
+from schemas.wire import object_or_none
 from streams.config.security import redis_options
 from streams.config.settings import Settings
+from streams.headrace_client.pending_replies import ReplyForm
+from streams.headrace_client.reply_connection import ReplyConnection, ReplyProtocol, retrieve_exception
+from streams.kafka.errors import ERRORS
+from streams.kafka.producer import open_link
 from streams.promotions.events import read_event
 
 FALLBACK_SECONDS = 0.5
@@ -167,14 +171,22 @@ async def _apply(settings: Settings, event: PromotionEvent) -> PromotionResult:
 def _connect(settings: Settings) -> ReplyConnection[PromotionResult]:
     protocol = ReplyProtocol(
         request_topic=settings.topic_promotions,
-        reply_topic=settings.topic_promotion_results,
-        id_field="event_id",
-        parse=_parse_result,
+        form=ReplyForm("event_id", object_or_none, _parse_result),
         conflict=lambda event_id: PromotionRejectedError(
             RejectionCode.EVENT_CONFLICT, f"event {event_id} is being decided already"
         ),
+        bootstrap=settings.kafka_bootstrap,
+        errors=ERRORS,
     )
-    return ReplyConnection(settings, protocol, close_seconds=_CLOSE_SECONDS)
+    return ReplyConnection(
+        protocol,
+        lambda: open_link(
+            settings,
+            settings.topic_promotions,
+            settings.topic_promotion_results,
+            close_seconds=_CLOSE_SECONDS,
+        ),
+    )
 
 
 def _parse_result(document: JsonObject, value: bytes) -> PromotionResult:

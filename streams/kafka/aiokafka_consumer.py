@@ -21,12 +21,12 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.consumer import Consumer
 from faust.types import TP, AppT
 
+from streams.headrace_client.stopping import stop_consumer
 from streams.kafka.batch_producer import METADATA_SECONDS, REQUEST_TIMEOUT_SECONDS
 from streams.kafka.commit_metadata import CommitMetadata, decode_metadata
 from streams.kafka.lost_records import LostRecords
 from streams.kafka.memberships import Membership
 from streams.kafka.offset_tracker import Partition
-from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import TopicIdentity, is_other
 
 log = structlog.get_logger("streams.partitions")

@@ -15,6 +15,7 @@ from schemas.errors import InvalidRequestError, SkippedRecordError
 from schemas.near_names import suggestion
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
+from streams.headrace_client.stopping import stop_consumer
 from streams.kafka.attempt_ledger import attempts_at, begun_from
 from streams.kafka.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
@@ -22,7 +23,6 @@ from streams.kafka.offset_tracker import Partition
 from streams.kafka.producer import open_producer
 from streams.kafka.record_source import source_headers
 from streams.kafka.stepping_over import reason_headers
-from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import is_other
 from streams.kafka.topic_ids import read_topic_ids
 from streams.kafka.topics import administration

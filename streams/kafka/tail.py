@@ -17,11 +17,11 @@ from aiokafka.structs import TopicPartition
 
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
+from streams.headrace_client.stopping import stop_consumer
 from streams.kafka.batch_parsing import UnreadableBatch
 from streams.kafka.batch_reader import BatchReader
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
 from streams.kafka.offset_tracker import Record
-from streams.kafka.stopping import stop_consumer
 from streams.kafka.topic_identity import RETRY_SECONDS, TopicIdentity
 
 # Not structlog, whose import costs each command of an operator time.

@@ -26,9 +26,10 @@ from schemas.errors import HeadraceError
 from schemas.events import Alert, MetricsDelta, Outcome, PredictResponse, RouteHint
 from schemas.models import PromotionEvent, PromotionResult
 from schemas.windows import RESOLUTIONS_SECONDS, read_delta, total
-from streams.clients.pending_replies import PendingReplies
+from schemas.wire import object_or_none
 from streams.clients.predict_client import _parse_response
 from streams.clients.promotion_client import _parse_result
+from streams.headrace_client.pending_replies import PendingReplies, ReplyForm
 from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.monitoring.engine import AlertEngine
 from streams.monitoring.live_view import LiveView
@@ -257,7 +258,9 @@ async def test_replies(value: bytes) -> None:
         ("event_id", PromotionResult, _parse_result),
         ("request_id", PredictResponse, _parse_response),
     ):
-        pending: PendingReplies[Any] = PendingReplies(id_field, parse)
+        pending: PendingReplies[Any] = PendingReplies(
+            ReplyForm(id_field, object_or_none, parse), HeadraceError("closed")
+        )
         reply = pending.expect("e1" if id_field == "event_id" else "r0", b"k")
         pending.deliver(b"k", value)
         if reply.done():

@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from deploy.local.kafka import Kafka
-from streams.kafka.stopping import stop_consumer
+from streams.headrace_client.stopping import stop_consumer
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.stack.services import MakeTopics
 

@@ -24,6 +24,7 @@ from tests.support.stack.services import MakeTopics
 from tests.support.worker.process import StartWorker
 
 _README = ROOT / "README.md"
+_CLIENTS = ROOT / "docs" / "clients.md"
 _CONTROL_PLANE = ROOT / "docs" / "control-plane.md"
 # The number of partitions that `headrace up` makes: the key of the example decides its partition.
 _PARTITIONS = 4
@@ -65,7 +66,11 @@ async def test_from_the_model_to_the_rollback(
         assert _timeless(_shown(answer, settings)) == _timeless(response)
 
     (predict,) = (block.text for block in blocks(_README, "python"))
-    assert await program(predict, settings) == "0.8175744414329529\n"
+    assert await program(_with_topics(predict, settings), settings) == "0.8175744414329529\n"
+    clients = next(block.text for block in blocks(_CLIENTS, "python"))
+    told = (await program(_with_topics(clients, settings), settings)).splitlines()
+    assert told[0] == "v1 0.8175744414329529"
+    assert told[1].startswith("UNKNOWN_VERSION: ")
     (promote,) = (block.text for block in blocks(_CONTROL_PLANE, "python"))
     assert await program(promote, settings) == "applied kafka\n"
 
@@ -100,6 +105,16 @@ async def _run(command: list[str], settings: Settings, folder: Path | None) -> s
     stdout, stderr = await process.communicate()
     assert process.returncode == 0, (command, stderr.decode())
     return stdout.decode()
+
+
+def _with_topics(text: str, settings: Settings) -> str:
+    """A program with headrace_client from the checkout, for the topics of the test in place of those of `headrace up`."""
+    names = ("requests", "responses", "outcomes", "promotions", "promotion_results")
+    topics = {name: getattr(settings, f"topic_{name}") for name in names}
+    own = f"Client({settings.kafka_bootstrap!r}, topics=Topics(**{topics!r}))"
+    changed = text.replace("headrace_client import", "streams.headrace_client import Topics,")
+    assert changed.count('Client("127.0.0.1:9092")') == 1
+    return changed.replace('Client("127.0.0.1:9092")', own)
 
 
 def _comparable(output: str) -> str:

@@ -14,7 +14,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from streams.config.settings import Settings
-from streams.kafka.stopping import stop_consumer
+from streams.headrace_client.stopping import stop_consumer
 from streams.kafka.topics import administration
 from tests.support.deadline import wait_until
 

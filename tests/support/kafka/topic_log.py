@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from streams.config.settings import Settings
-from streams.kafka.stopping import stop_consumer
+from streams.headrace_client.stopping import stop_consumer
 from tests.support.deadline import Signal
 
 _WAIT_MS = 1000

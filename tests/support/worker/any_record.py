@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.events import JsonObject
 from streams.config.settings import Settings
-from streams.kafka.stopping import stop_consumer
+from streams.headrace_client.stopping import stop_consumer
 from tests.support.deadline import wait_until
 from tests.support.kafka.administration import committed_offsets
 from tests.support.kafka.any_batches import AnyBatch

@@ -11,6 +11,7 @@ from tests.support.docs.markdown import PAGES, ROOT
 
 RUN_BY = {
     "README.md": "tests/integration/test_documented_first_prediction.py",
+    "docs/clients.md": "tests/integration/test_documented_first_prediction.py",
     "docs/control-plane.md": "tests/integration/test_documented_first_prediction.py",
     "docs/tracing.md": "tests/integration/test_documented_tracing.py",
 }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from schemas.errors import PromotionRejectedError
-from schemas.events import JsonObject
+from schemas.events import JsonObject, PredictRequest
 from schemas.validation import MAX_PROBLEMS, error_details, json_pointer, one_line, problems
 from streams.promotions.events import make_event
 
@@ -87,3 +87,14 @@ def test_a_larger_object_is_refused_before_its_entries_are_read() -> None:
                 "weights": dict.fromkeys(map(str, range(1001))),
             }
         )
+
+
+@pytest.mark.parametrize("value", [42, 4.5])
+def test_a_number_in_the_place_of_text_says_how_to_send_it(value: float) -> None:
+    """A user's id is text, also when it looks like a number. The number itself is not quoted."""
+    request = {"request_id": "r", "model_name": "m", "user_id": value, "input": {}}
+    with pytest.raises(ValidationError) as refused:
+        PredictRequest.model_validate(request)
+    assert one_line(refused.value, root="request") == (
+        'user_id: a number is not text; send it in quotes, like "42"'
+    )

@@ -1,4 +1,4 @@
-"""streams/clients/pending_replies.py: correlation of replies with requests, abandoned requests, and closing."""
+"""streams/headrace_client/pending_replies.py: correlation of replies with requests, abandoned requests, and closing."""
 
 import asyncio
 import json
@@ -7,7 +7,8 @@ import pytest
 
 from schemas.errors import BrokerUnavailableError, InternalError
 from schemas.events import JsonObject
-from streams.clients.pending_replies import PendingReplies
+from schemas.wire import object_or_none
+from streams.headrace_client.pending_replies import PendingReplies, ReplyForm
 
 
 def parse(document: JsonObject, _: bytes) -> str:
@@ -18,7 +19,9 @@ def parse(document: JsonObject, _: bytes) -> str:
 
 @pytest.fixture
 def pending() -> PendingReplies[str]:
-    return PendingReplies("id", parse)
+    return PendingReplies(
+        ReplyForm("id", object_or_none, parse), BrokerUnavailableError("the client is closed")
+    )
 
 
 def reply_to(correlation_id: object, answer: str = "yes") -> bytes:
@@ -45,14 +48,13 @@ async def test_a_repeated_reply_is_ignored(pending: PendingReplies[str]) -> None
     ("key", "value"),
     [
         (b"another", reply_to("1")),
-        (None, reply_to("1")),
         (b"k", reply_to("2")),
         (b"k", reply_to(["1"])),
         (b"k", b"{"),
         (b"k", b"[]"),
         (b"k", None),
     ],
-    ids=["key", "no-key", "id", "type-of-id", "not-json", "not-an-object", "no-value"],
+    ids=["key", "id", "type-of-id", "not-json", "not-an-object", "no-value"],
 )
 async def test_records_of_others_are_ignored(
     pending: PendingReplies[str], key: bytes | None, value: bytes | None
@@ -62,6 +64,15 @@ async def test_records_of_others_are_ignored(
     pending.deliver(key, value)
     assert not reply.done()
     pending.deliver(b"k", reply_to("1"))
+    assert await reply == "yes"
+
+
+async def test_a_reply_without_a_key_is_read(pending: PendingReplies[str]) -> None:
+    """A response that was too large for its topic comes without its key."""
+    reply = pending.expect("1", b"k")
+    pending.deliver(None, reply_to("2"))
+    assert not reply.done()
+    pending.deliver(None, reply_to("1"))
     assert await reply == "yes"
 
 
