@@ -52,7 +52,7 @@ class Burn(_Strict):
 
 
 class ErrorRate(Rule):
-    """Errors, and requests that production answered instead, against an objective over 30 days."""
+    """Errors that are not the sender's, and requests that production answered instead, against an objective over 30 days."""
 
     severity: Severity = "critical"
     objective_percent: Annotated[float, Field(ge=50, lt=100)] = 99.5
@@ -84,6 +84,25 @@ class InputFaults(Rule):
 
     percent: Annotated[float, Field(gt=0, lt=100)] = 2.0
     window_seconds: Annotated[float, Field(ge=10, le=21_600)] = 300.0
+    min_requests: Times = 100
+
+
+class RefusedRequests(Rule):
+    """Requests that failed for what their sender sent: INVALID_INPUT, INVALID_REQUEST, DEADLINE_EXCEEDED."""
+
+    percent: Annotated[float, Field(gt=0, lt=100)] = 5.0
+    window_seconds: Annotated[float, Field(ge=10, le=21_600)] = 300.0
+    min_requests: Times = 100
+
+
+class StricterInput(Rule):
+    """A version with weight refuses inputs that production takes: INVALID_INPUT, `percent` points above production."""
+
+    severity: Severity = "critical"
+    percent: Annotated[float, Field(gt=0, lt=100)] = 5.0
+    windows_seconds: Annotated[
+        tuple[Annotated[float, Field(ge=10, le=21_600)], ...], Field(min_length=1, strict=False)
+    ] = (30.0, 300.0, 3600.0)
     min_requests: Times = 100
 
 
@@ -189,6 +208,8 @@ class ModelRules(_Strict):
 
     error_rate: ErrorRate = ErrorRate()
     input_faults: InputFaults = InputFaults()
+    refused_requests: RefusedRequests = RefusedRequests()
+    stricter_input: StricterInput = StricterInput()
     latency_baseline: LatencyBaseline = LatencyBaseline()
     latency_production: LatencyProduction = LatencyProduction()
     cache_hits: CacheHits = CacheHits()

@@ -78,6 +78,9 @@ class ErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+CALLER_CODES = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_INPUT, ErrorCode.DEADLINE_EXCEEDED})
+"""The codes of requests that failed for what their sender sent, or for how short a time it gave."""
+
 CountedCode = Annotated[str, StringConstraints(pattern=f"^({'|'.join([*ErrorCode, 'MALFORMED_RECORD'])})$")]
 """An error code, or that of a record without a response."""
 
@@ -214,6 +217,9 @@ class Outcome(WireModel):
     occurred_at: UtcTime
 
 
+MAX_ALERT_WORKERS = 4
+
+
 class Alert(WireModel):
     """A rule that began or ceased to hold; topic `predict-alerts`, key `model_name`."""
 
@@ -228,6 +234,14 @@ class Alert(WireModel):
     threshold: Finite
     baseline: Finite | None = None
     window_seconds: Finite
+    codes: Annotated[dict[CountedCode, Count], Field(max_length=2)] = Field(
+        default={},
+        description="The commonest error codes of the requests that the rule counts, with their numbers.",
+    )
+    workers: Annotated[list[Identifier], Field(max_length=MAX_ALERT_WORKERS)] = Field(
+        default=[],
+        description="The workers that counted most of what the rule is about, the first one the most.",
+    )
     at: UtcTime
 
     @model_validator(mode="before")

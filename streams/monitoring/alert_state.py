@@ -172,6 +172,8 @@ def _firing_event(key: AlertKey, evaluation: Evaluation, rule: Rule, now: float)
         threshold=evaluation.threshold,
         baseline=evaluation.baseline,
         window_seconds=evaluation.window_seconds,
+        codes=dict(evaluation.causes.codes),
+        workers=list(evaluation.causes.workers),
         at=datetime.fromtimestamp(now, UTC),
     )
 

@@ -5,12 +5,13 @@ additions a second for each version, and about 100 kB. Only the newest ones keep
 their p99. Times are Unix seconds. A delta belongs to the windows in which it began, as in PostgreSQL.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from schemas.events import MetricsDelta
-from schemas.histogram import value_at
 from schemas.windows import Totals, Window
+from streams.monitoring.metric_bin import Bin
 
 KEPT_WINDOWS = {1: 20, 10: 65, 60: 375, 300: 12}
 """Window length in seconds -> how many of the newest are kept."""
@@ -22,81 +23,14 @@ _BASELINE_MINUTES = 10
 _BASELINE_REQUESTS = 50
 
 
-Latencies = Sequence[tuple[int, int]]
-"""Pairs of a histogram bucket's index and its count."""
-
-
-class Bin:
-    """The counts of one window; `latencies` has counts by bucket, or is None when only `p99_ms` is kept."""
-
-    __slots__ = (
-        "_p99_ms",
-        "_p99_of",
-        "asked",
-        "breaker_opened",
-        "cache_hits",
-        "failed",
-        "input_faults",
-        "latencies",
-        "load_failures",
-        "lookups",
-        "measured",
-    )
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.failed = 0
-        self.cache_hits = 0
-        self.lookups = 0
-        self.load_failures = 0
-        self.breaker_opened = 0
-        self.input_faults = 0
-        self.measured = 0
-        self.latencies: dict[int, int] | None = {}
-        self._p99_ms = 0.0
-        self._p99_of = 0
-
-    def add(self, part: MetricsDelta | Totals, asked: int, failed: int, latencies: Latencies) -> None:
-        """Add a delta or a stored window. The caller computes the last three from `part`, once for all windows."""
-        self.asked += asked
-        self.failed += failed
-        self.cache_hits += part.cache_hits
-        self.lookups += part.cache_hits + part.cache_misses
-        self.load_failures += part.load_failures
-        self.breaker_opened += part.breaker_opened
-        self.input_faults += part.input_faults
-        mine = self.latencies
-        if mine is None:
-            return
-        self.measured += part.latency_ms.count
-        for index, times in latencies:
-            mine[index] = mine.get(index, 0) + times
-
-    def without_latencies(self) -> None:
-        """Drop the latencies, keep their p99."""
-        if self.latencies is not None:
-            _ = self.p99_ms
-            self.latencies = None
-
-    @property
-    def p99_ms(self) -> float:
-        """In milliseconds, at most 1.1% off; 0.0 when nothing was measured."""
-        if self.latencies is not None and self._p99_of != self.measured:
-            self._p99_ms = _p99(self.latencies, self.measured)
-            self._p99_of = self.measured
-        return self._p99_ms
-
-    @property
-    def hit_share(self) -> float:
-        return self.cache_hits / self.lookups if self.lookups else 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Counted:
     """Sums over the last seconds."""
 
     asked: int
     failed: int
+    refused: int
+    invalid_inputs: int
     load_failures: int
     breaker_opened: int
     input_faults: int
@@ -145,7 +79,7 @@ class VersionSeries:
 
     def counted(self, now: float, seconds: float) -> Counted:
         """The sums of the last `seconds`, in whole windows: up to one window more."""
-        resolution = 1 if seconds <= 15 else 10 if seconds <= 600 else 60
+        resolution = _resolution(seconds)
         first, last = int((now - seconds) // resolution), int(now // resolution)
         end = max(first, last - 1)
         known = self._sums[resolution].get(seconds)
@@ -158,15 +92,37 @@ class VersionSeries:
 
     def _sum(self, resolution: int, first: int, end: int) -> tuple[int, ...]:
         tier = self._tiers[resolution]
-        asked = failed = load_failures = breaker_opened = input_faults = 0
+        asked = failed = refused = invalid_inputs = load_failures = breaker_opened = input_faults = 0
         for number in range(first, end):
             if (found := tier.get(number)) is not None:
                 asked += found.asked
                 failed += found.failed
+                refused += found.refused
+                invalid_inputs += found.invalid_inputs
                 load_failures += found.load_failures
                 breaker_opened += found.breaker_opened
                 input_faults += found.input_faults
-        return asked, failed, load_failures, breaker_opened, input_faults
+        return asked, failed, refused, invalid_inputs, load_failures, breaker_opened, input_faults
+
+    def causes(
+        self, now: float, seconds: float, kind: str, codes: Callable[[str], bool]
+    ) -> tuple[Counter[str], Counter[str]]:
+        """The failed requests by those codes for which `codes` is true, and a count of each worker by its name.
+
+        Of the last `seconds`, as `counted` takes them.
+        """
+        resolution = _resolution(seconds)
+        tier = self._tiers[resolution]
+        by_code: Counter[str] = Counter()
+        by_worker: Counter[str] = Counter()
+        for number in range(int((now - seconds) // resolution), int(now // resolution) + 1):
+            if (found := tier.get(number)) is None:
+                continue
+            by_code.update({code: count for code, count in (found.codes or {}).items() if codes(code)})
+            for (counted, worker), count in (found.workers or {}).items():
+                if counted == kind:
+                    by_worker[worker] += count
+        return by_code, by_worker
 
     def requests_by_minute(self, start: float, end: float) -> list[int]:
         """The requests of each whole minute from `start` to before `end`."""
@@ -237,8 +193,8 @@ class VersionSeries:
                 found.without_latencies()
 
 
-def _p99(latencies: dict[int, int], measured: int) -> float:
-    return value_at(latencies, measured - -(-measured * 99 // 100))
+def _resolution(seconds: float) -> int:
+    return 1 if seconds <= 15 else 10 if seconds <= 600 else 60
 
 
 def _median(values: list[float]) -> float | None:

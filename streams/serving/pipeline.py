@@ -45,7 +45,14 @@ from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOp
 from streams.serving.plain_requests import plain_requests
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import DEADLINE_PASSED, RequestContext, Requests, parse, route_and_validate
+from streams.serving.requests import (
+    DEADLINE_PASSED,
+    RequestContext,
+    Requests,
+    parse,
+    refer_to_model,
+    route_and_validate,
+)
 from streams.serving.responder import Responder
 from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -148,6 +155,7 @@ class Pipeline:
                 parse(request, table.models, max_bytes)
                 version = route_and_validate(request, table, now_unix_ms, stale=stale, explanations=budget)
             except AnswerError as error:
+                refer_to_model(request, table)
                 responder.respond_error(request, error)
             except MalformedRecordError as error:
                 responder.dead_letter_only(request, error)

@@ -141,6 +141,13 @@ def route_and_validate(
     return version
 
 
+def refer_to_model(context: RequestContext, table: ServingTable) -> None:
+    """Let a request that was refused before it was routed count for its model, if it names one that is known."""
+    model = table.models.get(context.model_name)
+    if model is not None:
+        context.revision = model.revision
+
+
 def is_overdue(context: RequestContext, now_unix_ms: float) -> bool:
     """Whether the request's deadline has passed."""
     return context.deadline_unix_ms is not None and now_unix_ms >= context.deadline_unix_ms

@@ -22,7 +22,7 @@ from tests.monitoring.binaries import PROMTOOL
 from tests.monitoring.dashboard import DASHBOARD, FOLDER, queries, variables_of_labels
 from tests.monitoring.servers import Alertmanager, Prometheus
 from tests.support.deadline import deadline
-from tests.support.models.served_model import serve_model, spec_of
+from tests.support.models.served_model import LARGEST_X, serve_model, spec_of
 from tests.support.promotions.events import event, publish
 from tests.support.servers.http_server import HttpRequest, answer, http_server
 from tests.support.stack.services import MakeTopics
@@ -50,9 +50,9 @@ class Receiver:
 
 
 class Traffic:
-    """Sends requests until it ends. A third has an invalid input, which the rule `error_rate` detects within seconds.
+    """Sends requests until it ends. A third gets an invalid output, which the rule `error_rate` detects within seconds.
 
-    Half of the valid inputs are new, so that the backend is called for as long as the traffic runs: an input that
+    Half of the other inputs are new, so that the backend is called for as long as the traffic runs: an input that
     was asked before is answered from the cache, and `rate()` of a counter that stands still has no quantile.
     """
 
@@ -71,7 +71,7 @@ class Traffic:
         begin = 0
         while not self._ending.is_set():
             valid = range(begin, begin + 40)
-            self.answers += await self._asker.ask(self._model, [*valid, *([-1] * 20)], users=USERS)
+            self.answers += await self._asker.ask(self._model, [*valid, *([LARGEST_X] * 20)], users=USERS)
             self.answers += await self._asker.ask("nobody-knows-it", [1], users=USERS)
             begin += 20
 

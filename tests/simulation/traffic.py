@@ -28,7 +28,7 @@ def always(value: float) -> Plan:
 class SimulatedVersion:
     """Requests arrive as a Poisson process of `rate` per second; `slow` multiplies the backend's time.
 
-    With `inputs_are_bad` all errors are faults of the input.
+    `code` is that of all errors. With `inputs_are_bad` they are faults of the input.
     """
 
     model_name: str
@@ -37,6 +37,7 @@ class SimulatedVersion:
     hit_share: Plan = field(default_factory=lambda: always(0.0))
     error_share: Plan = field(default_factory=lambda: always(0.0))
     slow: Plan = field(default_factory=lambda: always(1.0))
+    code: str = "BACKEND_ERROR"
     inputs_are_bad: bool = False
     median_ms: float = 8.0
     sigma: float = 0.4
@@ -87,7 +88,7 @@ class SimulatedVersion:
             revision=1,
             requests=count,
             ok=count - failed,
-            errors={"BACKEND_ERROR": failed} if failed else {},
+            errors={self.code: failed} if failed else {},
             cache_hits=hits,
             cache_misses=count - hits,
             latency_ms=latency,

@@ -1,5 +1,6 @@
 """PURE. The result of one rule for one version: what every rule returns."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,17 @@ class AlertKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Causes:
+    """What a breached rule has counted: the commonest error codes, and the workers with the most of it."""
+
+    codes: Mapping[str, int]
+    workers: Sequence[str]
+
+
+NO_CAUSES = Causes({}, ())
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """A measured value against its threshold.
 
@@ -31,6 +43,7 @@ class Evaluation:
     breached: bool
     cleared: bool
     baseline: float | None = None
+    causes: Causes = NO_CAUSES
 
 
 RESOLVE_SHARE = 0.5

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.alert_rules import GLOBAL, ConsumerLag, DeltaLoss, GlobalRules, StaleWorkers
+from schemas.events import MAX_ALERT_WORKERS
 from streams.kafka.offset_tracker import GroupOffsets
-from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
+from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Causes, Evaluation
 
 SAMPLES_SECONDS = 900.0
 """Samples are kept this long, so it is also the longest lag that can be measured."""
@@ -145,6 +146,7 @@ class GlobalView:
             window_seconds=rule.silent_seconds,
             breached=len(stale) >= rule.workers,
             cleared=len(stale) <= RESOLVE_SHARE * rule.workers,
+            causes=Causes({}, sorted({worker for worker, _ in stale})[:MAX_ALERT_WORKERS]),
         )
 
     def _delta_loss(self, rule: DeltaLoss) -> Evaluation:

@@ -8,9 +8,10 @@ fires by itself. The shortest step with enough requests decides when the alert c
 from collections.abc import Callable, Sequence
 
 from schemas.alert_rules import LatencyBaseline, LatencyProduction, LatencyStep
+from streams.monitoring.metric_bin import Bin
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, Evaluation, halfway_to_baseline
 from streams.monitoring.rules.model_view import ModelView
-from streams.monitoring.series import Bin, VersionSeries
+from streams.monitoring.series import VersionSeries
 
 CONSECUTIVE = 3
 """A step is breached when this many consecutive windows are: a stall of one second breaches one window."""

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping
 
 from schemas.alert_rules import ModelRules, Occurrences
 from schemas.events import Alert
-from streams.monitoring.rules.error_rate import error_rate, input_faults
+from streams.monitoring.metric_bin import BREAKER_OPENED, LOAD_FAILURES
+from streams.monitoring.rules.error_rate import (
+    error_rate,
+    input_faults,
+    refused_requests,
+    stricter_input,
+    with_causes,
+)
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, AlertKey, Evaluation
 from streams.monitoring.rules.latency import latency_baseline, latency_production
 from streams.monitoring.rules.model_view import ModelView
@@ -43,10 +50,14 @@ def _evaluations(
 
     if rules.error_rate.enabled:
         yield "error_rate", error_rate(view, version, series, rules.error_rate, now)
+    if rules.refused_requests.enabled:
+        yield "refused_requests", refused_requests(view, version, series, rules.refused_requests, now)
     if not version:
         return
     if rules.input_faults.enabled:
         yield "input_faults", input_faults(series, rules.input_faults, now)
+    if rules.stricter_input.enabled:
+        yield "stricter_input", stricter_input(view, version, series, rules.stricter_input, now)
     if rules.latency_baseline.enabled:
         fired = alert("latency_baseline")
         # While an alert fires its baseline is kept, else the slow minutes would become the baseline.
@@ -69,10 +80,12 @@ def _evaluations(
     ):
         if occurrences.enabled:
             failures = series.counted(now, occurrences.window_seconds).load_failures if applies else 0
-            yield rule, _occurrences(failures, occurrences)
+            found = _occurrences(failures, occurrences)
+            yield rule, with_causes(found, series, now, LOAD_FAILURES)
     if rules.breaker_opened.enabled:
         openings = series.counted(now, rules.breaker_opened.window_seconds).breaker_opened
-        yield "breaker_opened", _occurrences(openings, rules.breaker_opened)
+        found = _occurrences(openings, rules.breaker_opened)
+        yield "breaker_opened", with_causes(found, series, now, BREAKER_OPENED)
 
 
 def _occurrences(times: int, rule: Occurrences) -> Evaluation:

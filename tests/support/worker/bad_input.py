@@ -93,7 +93,7 @@ def wrong_field(field: str, value: Any) -> Case:
         answer="INVALID_REQUEST",
         details=[f"/{field}"],
         echo={field: ""} if field in ("model_name", "user_id") else None,
-        revision_known=False,
+        revision_known=field != "model_name",
     )
 
 
@@ -201,7 +201,6 @@ WRONG = [
         body(deadline_ms=100),
         answer="DEADLINE_EXCEEDED",
         age_ms=5000,
-        revision_known=False,
     ),
 ]
 

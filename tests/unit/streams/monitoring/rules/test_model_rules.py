@@ -131,6 +131,58 @@ def test_a_few_bad_inputs_are_silent() -> None:
     assert simulation.run(600) == []
 
 
+@pytest.mark.parametrize("code", ["INVALID_INPUT", "INVALID_REQUEST", "DEADLINE_EXCEEDED"])
+def test_what_senders_do_wrong_has_a_rule_of_its_own(code: str) -> None:
+    """Half of the requests fail by it: no error budget is used, and the code and the worker are named."""
+    (fired,) = one(error_share=since(WARM, 0.0, 0.5), hit_share=always(0.0), code=code).run(WARM + 60)
+    assert events_of([fired]) == [("v1", "refused_requests", "firing")]
+    assert fired.severity == "warning"
+    assert fired.value > fired.threshold == pytest.approx(0.05)
+    assert list(fired.codes) == [code]
+    assert fired.workers == ["w"]
+
+
+def test_errors_of_a_version_name_their_code() -> None:
+    (fired,) = one(error_share=since(WARM, 0.0, 0.5), hit_share=always(0.0)).run(WARM + 60)
+    assert (fired.rule, list(fired.codes), fired.workers) == ("error_rate", ["BACKEND_ERROR"], ["w"])
+
+
+def test_a_canary_with_a_stricter_schema_fires_within_a_minute() -> None:
+    """It refuses half of the inputs that production takes."""
+    simulation = two({"error_share": always(0.5), "code": "INVALID_INPUT"})
+    fired = simulation.run(WARM + 60)
+    assert ("v2", "stricter_input", "firing") in events_of(fired)
+    alert = next(each for each in fired if each.rule == "stricter_input")
+    assert (alert.severity, alert.baseline, list(alert.codes)) == ("critical", 0.0, ["INVALID_INPUT"])
+    assert "error_rate" not in {each.rule for each in fired}
+
+
+def test_senders_that_are_wrong_for_both_versions_are_no_stricter_schema() -> None:
+    """Production refuses as many."""
+    simulation = two({"error_share": always(0.3), "code": "INVALID_INPUT"})
+    simulation.versions[0].error_share = always(0.3)
+    simulation.versions[0].code = "INVALID_INPUT"
+    fired = simulation.run(WARM + 300)
+    assert {(each.model_version, each.rule) for each in fired} == {
+        ("v1", "refused_requests"),
+        ("v2", "refused_requests"),
+    }
+
+
+def test_refused_requests_that_reach_no_version_count_against_all_of_the_model() -> None:
+    """An invalid request has no version; a few of them are silent."""
+
+    def simulation(refused: float) -> Simulation:
+        nowhere = SimulatedVersion(
+            "m", "", since(WARM, 0.0, refused), error_share=always(1.0), code="INVALID_REQUEST"
+        )
+        return Simulation([SimulatedVersion("m", "v1", always(50.0)), nowhere], lambda _: ALONE)
+
+    assert simulation(1.0).run(WARM + 300) == []
+    fired = simulation(50.0).run(WARM + 60)
+    assert events_of(fired) == [("", "refused_requests", "firing")]
+
+
 def minute_by_minute(
     requests: int, errors: Callable[[int], int], minutes: int
 ) -> tuple[int, Evaluation] | None:
