@@ -14,6 +14,7 @@ import orjson
 
 from schemas.errors import MalformedRecordError
 from schemas.events import JsonObject
+from schemas.misframed import look
 
 MAX_RECORD_BYTES = 1024 * 1024
 # orjson writes fewer levels than it reads; `canonical` raises beyond this.
@@ -28,7 +29,7 @@ def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonO
     """Read a record's value as a JSON object.
 
     Raises MalformedRecordError for an empty or null value, for more than `max_bytes` (checked before parsing),
-    and for JSON beyond the limits that the module's docstring lists.
+    and for JSON beyond the limits that the module's docstring lists. The message says what the value looks like.
     """
     if not value:
         raise MalformedRecordError("the record has no value; send a JSON object")
@@ -37,9 +38,9 @@ def read_object(value: bytes | None, max_bytes: int = MAX_RECORD_BYTES) -> JsonO
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise MalformedRecordError(f"not valid JSON: {error}") from None
+        raise _malformed(f"not valid JSON: {error}", value) from None
     if type(document) is not dict:
-        raise MalformedRecordError(f"a JSON object is needed, not {_json_type(document)}")
+        raise _malformed(f"a JSON object is needed, not {_json_type(document)}", value)
     return document
 
 
@@ -84,6 +85,11 @@ def digests(values: Iterable[Any]) -> list[bytes]:
         else:
             hexadecimal.append(hexlify(hashed.digest()))
     return hexadecimal
+
+
+def _malformed(reason: str, value: bytes) -> MalformedRecordError:
+    seen = look(value)
+    return MalformedRecordError(f"{reason}; {seen}" if seen else reason)
 
 
 def _json_type(value: object) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from schemas.record_time import is_in_milliseconds
 from streams.kafka.faust_app import WorkerApp, consumer_of
 from streams.kafka.offset_tracker import FULL_SLICE_WEIGHT
 from streams.kafka.stepping_over import StepOver
@@ -29,7 +30,8 @@ class ConsumerMetrics:
             ],
         )
         oldest_ms = consumer.offsets.oldest_ms()
-        age_seconds = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+        known = oldest_ms is not None and is_in_milliseconds(oldest_ms)
+        age_seconds = max(0.0, time.time() - (oldest_ms or 0) / 1000) if known else 0.0
         yield simple(catalogue.CONSUMER_OLDEST_AGE, [(of_topic, age_seconds)])
         for metric, weight in (
             (catalogue.CONSUMER_INFLIGHT_SLICES, consumer.offsets.outstanding),

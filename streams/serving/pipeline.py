@@ -9,8 +9,7 @@
     coalesce     _ask                            streams/serving/coalescing.py   start_calls
     infer        _infer_and_validate             workers/calls/dispatch.py       infer
     validate     _validate_predictions           streams/serving/route_table.py  output_is_valid
-    respond      _ask, _respond                  streams/serving/responder.py    respond, respond_error
-    count        _ask, _respond                  streams/serving/responder.py    the same calls
+    respond and count: _ask, _respond            streams/serving/responder.py    respond, respond_error
     acknowledge  `process` returns               streams/kafka/slice_agent.py
 
 A slice goes through the steps to `coalesce` as a whole: one cache read, one call for each version's misses. Hits do
@@ -34,7 +33,7 @@ from typing import Any, cast
 import orjson
 import structlog
 
-from schemas.errors import AnswerError, DeadlineExceededError, InvalidOutputError, MalformedRecordError
+from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
 from streams.kafka.offset_tracker import Record, Slice
 from streams.serving.bulkhead import Bulkhead
@@ -45,14 +44,7 @@ from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOp
 from streams.serving.plain_requests import plain_requests
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
 from streams.serving.request_metrics import MetricsRegistry
-from streams.serving.requests import (
-    DEADLINE_PASSED,
-    RequestContext,
-    Requests,
-    parse,
-    refer_to_model,
-    route_and_validate,
-)
+from streams.serving.requests import RequestContext, Requests, parse, route_and_validate
 from streams.serving.responder import Responder
 from streams.serving.response_encoding import DEAD_LETTER_REDUCTIONS, RESPONSE_REDUCTIONS, ResponseEncoder
 from streams.serving.route_table import ServedVersion, ServingTable
@@ -124,9 +116,9 @@ class Pipeline:
                 responder.when_delivered(partial(waiting.delivered, turn))
                 turn = None
                 await waiting.wait()
-                turn = waiting.take(time.time() * 1000)
+                turn = waiting.take(now_unix_ms := time.time() * 1000)
                 for request in turn.overdue:
-                    responder.respond_error(request, DeadlineExceededError(DEADLINE_PASSED))
+                    responder.respond_error(request, request.deadline_exceeded(now_unix_ms))
                 await self._respond(turn.ready, table, responder, waiting)
             await responder.delivered()
         except asyncio.CancelledError:
@@ -155,7 +147,7 @@ class Pipeline:
                 parse(request, table.models, max_bytes)
                 version = route_and_validate(request, table, now_unix_ms, stale=stale, explanations=budget)
             except AnswerError as error:
-                refer_to_model(request, table)
+                request.refer_to_model(table)
                 responder.respond_error(request, error)
             except MalformedRecordError as error:
                 responder.dead_letter_only(request, error)

@@ -17,12 +17,13 @@ from schemas.errors import (
 )
 from schemas.events import JsonObject, PredictRequest
 from schemas.json_schema import MAX_DETAILS, Explanations
+from schemas.misframed import envelope
+from schemas.record_time import describe_age
 from schemas.validation import error_details, problems
 from schemas.wire import MAX_INPUT_NESTING, canonical, digest, read_object
 from streams.kafka.offset_tracker import Record
 from streams.serving.route_table import ServedVersion, ServingTable
 
-DEADLINE_PASSED = "deadline_ms passed before there was a result"
 INTERNAL_FAULT = "a fault inside Headrace; see its log"
 
 _validate = PredictRequest.__pydantic_validator__.validate_python
@@ -49,7 +50,7 @@ class RequestContext(msgspec.Struct, eq=False, gc=False):
     """One request of a slice.
 
     `parse` and `route_and_validate` fill it, as far as its record allows, or `plain_requests.py` makes it as a whole;
-    after them it does not change. Requests are compared by identity.
+    after them, and `refer_to_model`, it does not change. Requests are compared by identity.
     """
 
     record: Record
@@ -69,6 +70,17 @@ class RequestContext(msgspec.Struct, eq=False, gc=False):
     def model_version(self) -> str:
         """Empty while the request is not routed."""
         return "" if self.version is None else self.version.spec.version
+
+    def refer_to_model(self, table: ServingTable) -> None:
+        """Let a request that was refused before it was routed count for its model, if it names one that is known."""
+        model = table.models.get(self.model_name)
+        if model is not None:
+            self.revision = model.revision
+
+    def deadline_exceeded(self, now_unix_ms: float) -> DeadlineExceededError:
+        """The error of an overdue request, with the age of its record: the timestamp may be wrong."""
+        age = describe_age(self.record.timestamp, now_unix_ms)
+        return DeadlineExceededError(f"deadline_ms passed before there was a result; {age}")
 
 
 Requests = dict[ServedVersion, list[RequestContext]]
@@ -118,7 +130,7 @@ def route_and_validate(
     """
     # Most requests have no deadline.
     if context.deadline_unix_ms is not None and is_overdue(context, now_unix_ms):
-        raise DeadlineExceededError(DEADLINE_PASSED)
+        raise context.deadline_exceeded(now_unix_ms)
     model = table.models.get(context.model_name)
     if model is None:
         raise UnknownModelError(f"no model {context.model_name} is registered")
@@ -139,13 +151,6 @@ def route_and_validate(
         raise version.refuse_input(context.input, explanations)
     context.digest = digest(form)
     return version
-
-
-def refer_to_model(context: RequestContext, table: ServingTable) -> None:
-    """Let a request that was refused before it was routed count for its model, if it names one that is known."""
-    model = table.models.get(context.model_name)
-    if model is not None:
-        context.revision = model.revision
 
 
 def is_overdue(context: RequestContext, now_unix_ms: float) -> bool:
@@ -180,7 +185,10 @@ def _refusal(
     found = problems(error)
     wrong = {problem.location[0] for problem in found}
     if "request_id" in wrong:
-        return MalformedRecordError("no usable request_id: 1 to 128 characters, no control characters")
+        message = "no usable request_id: 1 to 128 characters, no control characters"
+        if (field := envelope(document, "request_id")) is not None:
+            message += f"; the request seems to be wrapped in the field {field}: send it alone"
+        return MalformedRecordError(message)
     context.request_id = document["request_id"]
     # The response does not echo a wrong field: it may have any type and size.
     context.model_name = "" if "model_name" in wrong else document["model_name"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from schemas.errors import AnswerError, InternalError, MalformedRecordError
+from schemas.record_time import measurable_ms
 from streams.serving.output_batching import OutputBatcher
 from streams.serving.ports import OnFailure
 from streams.serving.request_metrics import MetricsRegistry
@@ -73,8 +74,10 @@ class Responder:
         else:
             counters.cache_misses += count
         counters.latency_ms.add(latency_ms, count)
+        earliest_ms, latest_ms = measurable_ms(now_unix_ms)
         for timestamp, times in Counter([request.record.timestamp for request in requests]).items():
-            counters.end_to_end_ms.add(now_unix_ms - timestamp, times)
+            if earliest_ms <= timestamp <= latest_ms:
+                counters.end_to_end_ms.add(now_unix_ms - timestamp, times)
         if first_errors:
             for request in requests:
                 self._count_fallback(request, first_errors[request])
@@ -92,7 +95,9 @@ class Responder:
         counters = self._metrics.counters_for(model_name, request.model_version)
         counters.failed(error.code, of_input=error.of_input)
         counters.latency_ms.add(latency_ms)
-        counters.end_to_end_ms.add(now_unix_ms - request.record.timestamp)
+        earliest_ms, latest_ms = measurable_ms(now_unix_ms)
+        if earliest_ms <= request.record.timestamp <= latest_ms:
+            counters.end_to_end_ms.add(now_unix_ms - request.record.timestamp)
         if self._on_failure is not None:
             self._on_failure(error)
 

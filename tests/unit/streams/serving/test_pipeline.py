@@ -5,7 +5,10 @@ time and order.
 """
 
 import asyncio
+import gzip
 import json
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -164,10 +167,49 @@ async def test_counts_what_it_answers() -> None:
         request("e", deadline_ms=0),
     )
     assert all(answer["stale"] for answer in answers.values())
-    deltas = {delta.model_version: delta for delta in harness.metrics.close_window(datetime.now(UTC))}
-    served, unserved = deltas["v1"], deltas[""]
+    closed = harness.metrics.close_window(datetime.now(UTC))
+    deltas = {(delta.model_name, delta.model_version): delta for delta in closed}
+    served, refused, unknown = deltas["m", "v1"], deltas["m", ""], deltas["", ""]
     assert (served.requests, served.ok, served.cache_hits, served.cache_misses) == (3, 3, 1, 2)
     assert served.latency_ms.count == served.end_to_end_ms.count == 3
-    assert unserved.errors == {"UNKNOWN_MODEL": 1, "INVALID_REQUEST": 1, "MALFORMED_RECORD": 1}
-    assert (unserved.model_name, unserved.requests) == ("", 3)
+    # A request that is refused before it is routed counts for its model, if that is known.
+    assert (refused.errors, refused.requests) == ({"INVALID_REQUEST": 1}, 1)
+    assert (unknown.errors, unknown.requests) == ({"UNKNOWN_MODEL": 1, "MALFORMED_RECORD": 1}, 2)
     assert list(harness.metrics.close_window(datetime.now(UTC))) == []
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [-1, int(time.time()), int(time.time() - 90_000) * 1000],
+    ids=["none", "seconds", "yesterday"],
+)
+async def test_a_wrong_timestamp_is_told_and_distorts_no_figure(timestamp: int) -> None:
+    """In seconds, of another day, or none: deadlines have passed by it, and end-to-end times are not counted."""
+    harness = Harness(served_version("m", "v1", RecordingBackend()))
+    answers = await harness.answer(request("a"), request("b", deadline_ms=600_000), timestamp=timestamp)
+    assert answers["a"]["predictions"] == [{"x": 1}]
+    error = answers["b"]["error"]
+    assert error["code"] == "DEADLINE_EXCEEDED"
+    assert "Kafka timestamp" in error["message"]
+    deltas = list(harness.metrics.close_window(datetime.now(UTC)))
+    assert sum(delta.requests for delta in deltas) == sum(delta.latency_ms.count for delta in deltas) == 2
+    assert sum(delta.end_to_end_ms.count for delta in deltas) == 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        (lambda body: b"\x00\x00\x00\x00\x07" + body, b"the schema id 7"),
+        (gzip.compress, b"it looks like gzip"),
+        (lambda body: json.dumps(body.decode()).encode(), b"encoded twice"),
+        (lambda body: b'{"schema": null, "payload": ' + body + b"}", b"wrapped in the field payload"),
+    ],
+    ids=["registry", "gzip", "twice", "wrapped"],
+)
+async def test_a_dead_letter_says_what_a_misframed_record_looks_like(
+    frame: Callable[[bytes], bytes], told: bytes
+) -> None:
+    harness = Harness(served_version("m", "v1", RecordingBackend()))
+    assert await harness.answer(frame(json.dumps(request("a")).encode())) == {}
+    (letter,) = harness.output.dead_letters()
+    assert told in dict(letter.headers)["headrace-error-message"]
