@@ -8,6 +8,7 @@ import orjson
 
 from schemas.events import ErrorDetail
 from schemas.validation import json_pointer
+from schemas.wording import number_of
 
 # Another processor, or a number written with four digits, changes a 32-bit result by less.
 RELATIVE_TOLERANCE = 1e-3
@@ -30,7 +31,9 @@ def differences(expected: Any, actual: Any, path: str = "") -> Iterator[ErrorDet
                 yield from differences(expected[key], actual[key], step)
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
-            yield ErrorDetail(path=path, message=f"has {len(actual)} values, not {len(expected)}")
+            yield ErrorDetail(
+                path=path, message=f"has {number_of(len(actual), 'value')}, not {len(expected):,}"
+            )
             return
         for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
             yield from differences(one, other, f"{path}/{index}")

@@ -61,6 +61,7 @@ def metrics(
     from dataclasses import asdict
 
     from schemas.bounds import rfc3339
+    from schemas.wording import number_of
     from streams.cli.output import console, print_json
     from streams.monitoring.version_metrics import difference, difference_percent
 
@@ -94,9 +95,8 @@ def metrics(
     screen.print(table_of(shown, (difference(*two), difference_percent(*two)) if two else None))
     screen.print(f"since {rfc3339(read.since)}, in windows of {read.resolution_seconds} s")
     if read.missing_deltas:
-        screen.print(
-            f"{read.missing_deltas} deltas of the workers are missing: the figures do not include them"
-        )
+        missing = number_of(read.missing_deltas, "delta of the workers is", "deltas of the workers are")
+        screen.print(f"{missing} missing: the figures do not include all counts")
 
 
 def read_beginning(text: str) -> timedelta | int:

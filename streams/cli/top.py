@@ -91,6 +91,8 @@ def figures_table(figures: "LiveFigures", settings: "Settings") -> Any:
     """The table of `headrace top`, with a note on lost and unreadable records."""
     from rich.console import Group
 
+    from schemas.wording import number_of
+
     if not figures.versions and not figures.unreadable_records:
         return (
             f"Nothing arrives on {settings.topic_metrics} at {settings.kafka_bootstrap}.\n"
@@ -99,9 +101,11 @@ def figures_table(figures: "LiveFigures", settings: "Settings") -> Any:
         )
     notes = []
     if missing := figures.missing_deltas:
-        notes.append(f"{missing} deltas are missing: the figures do not include their counts")
+        notes.append(
+            f"{number_of(missing, 'delta is', 'deltas are')} missing: the figures do not include all counts"
+        )
     if unreadable := figures.unreadable_records:
-        notes.append(f"{unreadable} records on {settings.topic_metrics} could not be read")
+        notes.append(f"{number_of(unreadable, 'record')} on {settings.topic_metrics} could not be read")
     return Group(_versions_table(figures.versions), *notes)
 
 

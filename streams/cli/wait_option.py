@@ -27,6 +27,7 @@ async def wait_for_workers(
     With `document`, print it as JSON with the workers added; with None, print text.
     """
     from schemas.errors import RegistryUnavailableError
+    from schemas.wording import number_of
     from streams.cli.failures import NOT_REACHABLE
     from streams.cli.output import print_json
     from streams.cli.registry_access import with_database
@@ -65,7 +66,7 @@ async def wait_for_workers(
     if not seen.complete:
         count = len(seen.behind)
         message = (
-            f"applied, but {count} of {count + len(seen.serving)} live workers "
+            f"applied, but {count} of {number_of(count + len(seen.serving), 'live worker')} "
             f"{'does' if count == 1 else 'do'} not serve it after {timeout_seconds:g} s"
         )
         if document is not None:

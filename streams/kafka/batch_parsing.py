@@ -12,6 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.util import decode_varint_py
 
 from schemas.errors import UnreadableBatchError
+from schemas.wording import number_of
 from streams.kafka.inflation import HEADER_BYTES, Inflater, InflationError
 from streams.kafka.offset_tracker import HEADER_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Record, memory_of
 
@@ -75,7 +76,7 @@ class BatchParser:
         count, limit = _record_count(raw), self._inflater.max_bytes
         if count * RECORD_OVERHEAD_BYTES > limit:
             raise UnreadableBatchError(
-                f"has {count} records; at most {limit // RECORD_OVERHEAD_BYTES} are read"
+                f"has {number_of(count, 'record')}; at most {limit // RECORD_OVERHEAD_BYTES} are read"
             )
         if len(raw) - HEADER_BYTES > limit:
             raise UnreadableBatchError(f"has {len(raw)} bytes; at most {limit} are read")

@@ -17,6 +17,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import BrokerUnavailableError, SetupError
+from schemas.wording import number_of
 from streams.config.security import kafka_security
 from streams.config.settings import Settings
 from streams.kafka.errors import kafka_connection_errors, kafka_errors
@@ -158,7 +159,7 @@ def partitions_advice(settings: Settings, counts: Mapping[str, int]) -> str | No
     if requests <= responses:
         return None
     return (
-        f"{settings.topic_requests} has {requests} partitions and {settings.topic_responses} has {responses}; "
+        f"{settings.topic_requests} has {number_of(requests, 'partition')} and {settings.topic_responses} has {responses}; "
         f"responses need at least as many: run `headrace init --partitions {requests}`"
     )
 

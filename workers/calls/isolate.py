@@ -21,6 +21,7 @@ from schemas.errors import (
     BackendUnavailableError,
 )
 from schemas.events import JsonObject
+from schemas.wording import number_of
 from workers.backends.port import Backend
 
 MAX_CALLS = 128
@@ -72,7 +73,8 @@ async def infer_each(
             else:
                 answered = True
                 if len(predictions) != len(part):
-                    raise ValueError(f"a backend has {len(predictions)} predictions for {len(part)} inputs")
+                    count = number_of(len(predictions), "prediction")
+                    raise ValueError(f"a backend has {count} for {number_of(len(part), 'input')}")
                 settled[part.start : part.stop] = predictions
                 continue
         elif answered:

@@ -35,7 +35,7 @@ def test_equal_values_and_close_fractions_agree(expected: Any, actual: Any) -> N
         # Ids must be equal.
         ([100000], [100001], "/0 is 100001, not 100000"),
         (1, True, " is true, not 1"),
-        ([1, 2], [1], " has 1 values, not 2"),
+        ([1, 2], [1], " has 1 value, not 2"),
         ({"a/b": 1}, {}, "/a~1b is missing"),
         ({}, {"a": 1}, "/a is not expected"),
         ([1], {"0": 1}, " is an object, not a list"),
