@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from schemas.bounds import Identifier
-from streams.config.setting_types import Port, Positive, Records, Seconds, Section
+from streams.config.setting_types import Bytes, Port, Positive, Records, Seconds, Section
 
 # A shorter token can be guessed.
 DASHBOARD_TOKEN_CHARACTERS = 16
@@ -30,6 +30,11 @@ class WorkerSettings(Section):
         8,
         description="Number of full slices that may wait for slow versions beside slices_in_flight, so that other "
         "versions go on.",
+    )
+    output_buffer_bytes: Bytes = Field(
+        64 * 1024**2,
+        description="Bytes of predictions that the role predict keeps until Kafka has them. While more come, no model is "
+        "called.",
     )
     registry_poll_seconds: Seconds = Field(
         1.0,

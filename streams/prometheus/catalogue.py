@@ -24,6 +24,7 @@ class Unit(StrEnum):
 
     COUNT = "count"
     SECONDS = "seconds"
+    BYTES = "bytes"
     RATIO = "ratio"
     """From 0 to 1."""
     FLAG = "flag"
@@ -114,6 +115,13 @@ WAITING_REQUESTS = _gauge(
     Source.PREDICT,
     _VERSION,
     "Requests that wait for this version's backend, those in a call included; max_waiting limits them.",
+)
+UNSENT_BYTES = _gauge(
+    "headrace_unsent_predictions_bytes",
+    Source.PREDICT,
+    (),
+    "Predictions that Kafka does not have yet; at HEADRACE_OUTPUT_BUFFER_BYTES no model is called.",
+    Unit.BYTES,
 )
 LOAD_FAILURES = _counter(
     "headrace_load_failures_total",

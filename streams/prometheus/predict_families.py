@@ -32,20 +32,24 @@ class PredictMetrics:
         counters: MetricsRegistry,
         tables: ActiveTables,
         refresher: ServingRefresher,
+        *,
         rejected_cache_values: Callable[[], int],
         waiting: Callable[[str, str], int],
+        unsent_bytes: Callable[[], int],
     ) -> None:
         self._counters = counters
         self._tables = tables
         self._refresher = refresher
         self._rejected_cache_values = rejected_cache_values
         self._waiting = waiting
+        self._unsent_bytes = unsent_bytes
 
     def read(self) -> Iterator[Part]:
         """The metrics, one version after the other; those of one version are of one moment."""
         table = self._tables.current
         yield from _registry(table, self._refresher)
         yield simple(catalogue.CACHE_REJECTED_VALUES, [(NO_LABELS, self._rejected_cache_values())])
+        yield simple(catalogue.UNSENT_BYTES, [(NO_LABELS, self._unsent_bytes())])
         for model in table.models.values():
             yield from _model(model, behind=model.model_name in table.behind)
             yield simple(

@@ -31,6 +31,7 @@ from streams.serving.deltas import NOT_SENT, DeltaSender
 from streams.serving.heartbeat import HEARTBEAT_NOT_SENT, remove_heartbeat, send_heartbeats
 from streams.serving.load_journal import LoadJournal
 from streams.serving.output_batching import OutputTopic
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.pipeline import Pipeline
 from streams.serving.pipeline_options import PipelineOptions
 from streams.serving.refresh import ServingRefresher
@@ -38,6 +39,7 @@ from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.version_loader import TracerOf, VersionLoader
 from streams.tracing.provider import tracing
 from workers.cache.redis_cache import PredictionCache
+from workers.calls.observers import Gate
 
 log = structlog.get_logger()
 
@@ -51,11 +53,14 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
     settings, identity = context.settings, context.identity
     tables = ActiveTables()
     metrics = MetricsRegistry(identity.worker, identity.boot_id, datetime.now(UTC), tables.revision_of)
+    buffer = OutputBuffer(settings.output_buffer_bytes)
     async with (
         # Outermost, so that it still exports the spans that end during shutdown.
         tracing(settings, identity) as spans,
         _store(settings) as (store, installation),
-        _refresher(settings, store, tables, metrics, None if spans is None else spans.calls_of) as refresher,
+        _refresher(
+            settings, store, tables, metrics, gate=buffer, tracer_of=None if spans is None else spans.calls_of
+        ) as refresher,
         _cache(settings, installation) as cache,
     ):
         pipeline_options = await _pipeline_options(settings)
@@ -82,6 +87,7 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             is_stale=refresher.is_stale,
             cache=cache,
             output=output_of(consumer.app),
+            buffer=buffer,
             metrics=metrics,
             options=pipeline_options,
             tracer=spans,
@@ -133,7 +139,12 @@ async def predict_role(context: RoleContext) -> AsyncIterator[None]:
             ):
                 context.metrics.add(
                     PredictMetrics(
-                        metrics, tables, refresher, lambda: cache.rejected_values, pipeline.bulkhead.waiting
+                        metrics,
+                        tables,
+                        refresher,
+                        rejected_cache_values=lambda: cache.rejected_values,
+                        waiting=pipeline.bulkhead.waiting,
+                        unsent_bytes=lambda: buffer.used_bytes,
                     ).read
                 )
                 refresher.serving_began()
@@ -193,6 +204,8 @@ async def _refresher(
     store: RegistryStore,
     tables: ActiveTables,
     metrics: MetricsRegistry,
+    *,
+    gate: Gate,
     tracer_of: TracerOf | None,
 ) -> AsyncIterator[ServingRefresher]:
     refresher = ServingRefresher(
@@ -205,6 +218,7 @@ async def _refresher(
             on_load_failed=metrics.load_failed,
             meter_of=metrics.meter,
             tracer_of=tracer_of,
+            gate=gate,
         ),
         poll_seconds=settings.registry_poll_seconds,
         stale_after_seconds=settings.stale_after_seconds,

@@ -50,14 +50,15 @@ class OutputBatcher:
         """Whether rows wait for a `flush`."""
         return bool(self._rows)
 
-    async def flush(self) -> None:
-        """Hand the gathered rows to the sender."""
+    async def flush(self) -> asyncio.Future[Any] | None:
+        """Hand the gathered rows to the sender; returns the delivery of the last one, which is delivered last."""
         rows, self._rows = self._rows, []
         joined, delivered = self._output.join(rows, self._topic.name, self._partition)
         if delivered is not None:
             self._deliveries.append(delivered)
         for batch in self._batches(rows[joined:]):
             self._deliveries.append(await self._output.send_batch(batch, self._topic.name, self._partition))
+        return self._deliveries[-1] if rows else None
 
     def take_deliveries(self) -> list[asyncio.Future[Any]]:
         """For each batch flushed since the last time, a future that is done when the broker has it."""

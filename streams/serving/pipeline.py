@@ -4,7 +4,7 @@
     slice        Pipeline.process                streams/kafka/slice_agent.py calls it
     parse, route _parse_route_validate           streams/serving/plain_requests.py, for many records at once;
     validate                                     streams/serving/requests.py, for each record that is not plain
-    cache        _look_up                        workers/cache/redis_cache.py    get_many
+    cache        _ask                            streams/serving/cache_reading.py look_up
     admit        _ask                            streams/serving/bulkhead.py     admit, enter
     coalesce     _ask                            streams/serving/coalescing.py   start_calls
     infer        _infer_and_validate             workers/calls/dispatch.py       infer
@@ -28,7 +28,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import structlog
@@ -37,9 +37,11 @@ from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
 from streams.kafka.offset_tracker import Record, Slice
 from streams.serving.bulkhead import Bulkhead
+from streams.serving.cache_reading import Answered, CacheReader
 from streams.serving.coalescing import CoalescedCall, Coalescer
 from streams.serving.fallback import AskProduction, CallResult, after_call, production_for
 from streams.serving.output_batching import OutputBatcher
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.pipeline_options import DEADLINE_MARGIN_SECONDS, PipelineOptions
 from streams.serving.plain_requests import plain_requests
 from streams.serving.ports import Cache, OnFailure, Output, SliceTracer, Tables
@@ -51,9 +53,6 @@ from streams.serving.route_table import ServedVersion, ServingTable
 from streams.serving.waiting_requests import Results, Turn, WaitingRequests
 
 log = structlog.get_logger()
-
-Answered = tuple[list[RequestContext], list[bytes]]
-"""Requests with their predictions."""
 
 _offset = attrgetter("record.offset")
 _NONE: Mapping[RequestContext, AnswerError] = {}
@@ -69,6 +68,7 @@ class Pipeline:
         is_stale: Callable[[], bool],
         cache: Cache,
         output: Output,
+        buffer: OutputBuffer,
         metrics: MetricsRegistry,
         options: PipelineOptions,
         tracer: SliceTracer | None = None,
@@ -76,7 +76,9 @@ class Pipeline:
         self._tables = tables
         self._is_stale = is_stale
         self._cache = cache
+        self._cache_reader = CacheReader(cache)
         self._output = output
+        self._buffer = buffer
         self._metrics = metrics
         self._options = options
         self._tracer = tracer
@@ -105,7 +107,7 @@ class Pipeline:
     ) -> None:
         stale = self._is_stale()
         responder = self._responder(handled, on_failure, stale=stale)
-        waiting = WaitingRequests(handled, self.bulkhead)
+        waiting = WaitingRequests(handled, self.bulkhead, self._buffer)
         try:
             # Nothing here keeps the requests: what is answered is freed, however long others wait.
             await self._ask(
@@ -128,6 +130,7 @@ class Pipeline:
             raise
         finally:
             waiting.close()
+            responder.close()
 
     def _parse_route_validate(
         self, handled: Slice, table: ServingTable, responder: Responder, *, stale: bool
@@ -166,48 +169,16 @@ class Pipeline:
         self, requests: Requests, table: ServingTable, responder: Responder, waiting: WaitingRequests
     ) -> None:
         """Look up, respond to the hits and to what may not wait, start or join calls for the other misses."""
-        hits, misses = await self._look_up(requests)
-        refused = self.bulkhead.admit(misses, time.time() * 1000)
-        self._coalescer.start_calls(misses, waiting)
-        for version, (found, predictions) in hits.items():
-            responder.respond(version, found, predictions, cached=True, first_errors=waiting.first_errors)
-        results = {version: (list(errors), list(errors.values())) for version, errors in refused.items()}
-        await self._respond(results, table, responder, waiting)
-
-    async def _look_up(self, requests: Requests) -> tuple[dict[ServedVersion, Answered], Requests]:
-        """Split the requests of each version into cache hits and misses, with one read for all."""
-        hits: dict[ServedVersion, Answered] = {}
-        misses: Requests = {}
-        cacheable: Requests = {}
-        for version, of_version in requests.items():
-            (cacheable if version.cache_seconds else misses)[version] = of_version
-        if not cacheable:
-            return hits, misses
-        keys: list[bytes] = []
-        for version, of_version in cacheable.items():
-            prefix = version.cache_prefix
-            keys += [prefix + request.digest for request in of_version]
-        values = await self._cache.get_many(keys)
-        start = 0
-        for version, of_version in cacheable.items():
-            of_these = values[start : start + len(of_version)]
-            start += len(of_version)
-            # Most slices are all hits or all misses.
-            missing = of_these.count(None)
-            if missing == 0:
-                hits[version] = of_version, cast("list[bytes]", of_these)
-            elif missing == len(of_version):
-                misses[version] = of_version
-            else:
-                found, predictions, missed = [], [], []
-                for request, value in zip(of_version, of_these, strict=True):
-                    if value is None:
-                        missed.append(request)
-                    else:
-                        found.append(request)
-                        predictions.append(value)
-                hits[version], misses[version] = (found, predictions), missed
-        return hits, misses
+        for part in self._cache_reader.parts(requests):
+            hits, misses = await self._cache_reader.look_up(part)
+            refused = self.bulkhead.admit(misses, time.time() * 1000)
+            self._coalescer.start_calls(misses, waiting)
+            for version, (found, predictions) in hits.items():
+                await responder.respond(
+                    version, found, predictions, cached=True, first_errors=waiting.first_errors
+                )
+            results = {version: (list(errors), list(errors.values())) for version, errors in refused.items()}
+            await self._respond(results, table, responder, waiting)
 
     async def _infer_and_validate(
         self, call: CoalescedCall
@@ -282,7 +253,7 @@ class Pipeline:
                     predictions.append(follows)
             for group, errors in ((own, _NONE), (as_fallback, first_errors)):
                 if group[0]:
-                    responder.respond(version, *group, cached=False, first_errors=errors)
+                    await responder.respond(version, *group, cached=False, first_errors=errors)
         await responder.flush()
         if for_production:
             await self._ask(for_production, table, responder, waiting)
@@ -294,6 +265,7 @@ class Pipeline:
             OutputBatcher(self._output, options.responses, partition, RESPONSE_REDUCTIONS),
             OutputBatcher(self._output, options.dead_letters, partition, DEAD_LETTER_REDUCTIONS),
             self._metrics,
+            buffer=self._buffer,
             received_at=handled.received_at,
             on_failure=on_failure,
         )

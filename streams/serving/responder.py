@@ -9,6 +9,7 @@ from typing import Any
 from schemas.errors import AnswerError, InternalError, MalformedRecordError
 from schemas.record_time import measurable_ms
 from streams.serving.output_batching import OutputBatcher
+from streams.serving.output_buffer import OutputBuffer, pieces
 from streams.serving.ports import OnFailure
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import INTERNAL_FAULT, RequestContext
@@ -29,6 +30,7 @@ class Responder:
         dead_letters: OutputBatcher,
         metrics: MetricsRegistry,
         *,
+        buffer: OutputBuffer,
         received_at: float,
         on_failure: OnFailure | None = None,
     ) -> None:
@@ -36,11 +38,14 @@ class Responder:
         self._responses = responses
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._buffer = buffer
+        # Of the predictions that entered the buffer and are not flushed.
+        self._gathered_bytes = 0
         self._received_at = received_at
         self._on_failure = on_failure
         self._deliveries: list[asyncio.Future[Any]] = []
 
-    def respond(
+    async def respond(
         self,
         version: ServedVersion,
         requests: Sequence[RequestContext],
@@ -49,11 +54,34 @@ class Responder:
         cached: bool,
         first_errors: Mapping[RequestContext, AnswerError],
     ) -> None:
-        """Respond with predictions of one version, and count them.
+        """Respond with predictions of one version, and count them; waits while the broker takes less than comes.
 
         `first_errors` has the error of each request's own version where this version answers as the fallback,
         and is empty where it does not.
         """
+        for start, stop, size_bytes in pieces(predictions):
+            if not self._buffer.enters_at_once(size_bytes):
+                # Only what is flushed makes room.
+                await self.flush()
+                await self._buffer.enter(size_bytes)
+            self._gathered_bytes += size_bytes
+            self._respond(
+                version,
+                requests[start:stop],
+                predictions[start:stop],
+                cached=cached,
+                first_errors=first_errors,
+            )
+
+    def _respond(
+        self,
+        version: ServedVersion,
+        requests: Sequence[RequestContext],
+        predictions: Sequence[bytes],
+        *,
+        cached: bool,
+        first_errors: Mapping[RequestContext, AnswerError],
+    ) -> None:
         latency_ms, now_unix_ms = self._latency_ms(), _now_unix_ms()
         self._responses.add(
             self._encoder.predictions(
@@ -118,9 +146,23 @@ class Responder:
 
     async def flush(self) -> None:
         """Hand the gathered responses and dead letters to the sender."""
-        for batcher in (self._responses, self._dead_letters):
-            if batcher.has_rows:
-                await batcher.flush()
+        if self._responses.has_rows:
+            size_bytes, self._gathered_bytes = self._gathered_bytes, 0
+            delivery = None
+            try:
+                delivery = await self._responses.flush()
+            finally:
+                if size_bytes and delivery is None:
+                    self._buffer.leave(size_bytes)
+            if size_bytes and delivery is not None:
+                delivery.add_done_callback(lambda _: self._buffer.leave(size_bytes))
+        if self._dead_letters.has_rows:
+            await self._dead_letters.flush()
+
+    def close(self) -> None:
+        """What was gathered and not flushed is sent no more."""
+        self._buffer.leave(self._gathered_bytes)
+        self._gathered_bytes = 0
 
     def when_delivered(self, call: Callable[[], None]) -> None:
         """Call when the broker has everything that was flushed since the last time.

@@ -10,7 +10,8 @@ from schemas.models import Framework, ModelSpec
 from streams.serving.route_table import ServedVersion, cache_prefix_of
 from workers.backends.port import Backend
 from workers.calls.batching import Settled
-from workers.calls.dispatch import CallTracer, Dispatcher, Meter
+from workers.calls.dispatch import Dispatcher
+from workers.calls.observers import CallTracer, Gate, Meter
 
 # An ONNX session runs one batch at a time; the second call has the next batch ready when the first ends.
 ONNX_CALLS = 2
@@ -19,10 +20,18 @@ SERVER_BATCH = 256
 
 
 def served_version(
-    model_name: str, spec: ModelSpec, backend: Backend, meter: Meter, tracer: CallTracer | None = None
+    model_name: str,
+    spec: ModelSpec,
+    backend: Backend,
+    meter: Meter,
+    *,
+    tracer: CallTracer | None = None,
+    gate: Gate | None = None,
 ) -> ServedVersion:
     """A version whose backend is loaded and warm; raises ArtifactError when a schema is not a JSON Schema."""
-    return ServedVersion.of(model_name, spec, _dispatcher(model_name, spec, backend, meter, tracer))
+    return ServedVersion.of(
+        model_name, spec, _dispatcher(model_name, spec, backend, meter, tracer=tracer, gate=gate)
+    )
 
 
 def unloaded_version(model_name: str, spec: ModelSpec, reason: str) -> ServedVersion:
@@ -36,7 +45,13 @@ def unloaded_version(model_name: str, spec: ModelSpec, reason: str) -> ServedVer
 
 
 def _dispatcher(
-    model_name: str, spec: ModelSpec, backend: Backend, meter: Meter, tracer: CallTracer | None = None
+    model_name: str,
+    spec: ModelSpec,
+    backend: Backend,
+    meter: Meter,
+    *,
+    tracer: CallTracer | None = None,
+    gate: Gate | None = None,
 ) -> Dispatcher:
     return Dispatcher(
         backend,
@@ -46,6 +61,7 @@ def _dispatcher(
         timeout_seconds=spec.timeout_ms / 1000,
         meter=meter,
         tracer=tracer,
+        gate=gate,
     )
 
 

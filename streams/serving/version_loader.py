@@ -17,7 +17,7 @@ from streams.serving.load_state import RETRY_SECONDS, TARGET_RETRY_SECONDS
 from streams.serving.route_table import ServedModel, ServedVersion
 from streams.serving.served_version import served_version, unloaded_version
 from workers.backends.port import Backend
-from workers.calls.dispatch import CallTracer, Meter
+from workers.calls.observers import CallTracer, Gate, Meter
 
 log = structlog.get_logger()
 
@@ -79,6 +79,7 @@ class VersionLoader:
         on_load_failed: LoadFailed,
         meter_of: Callable[[str, str], Meter],
         tracer_of: TracerOf | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._load_backend = load_backend
         self._journal = journal
@@ -86,6 +87,7 @@ class VersionLoader:
         self._on_load_failed = on_load_failed
         self._meter_of = meter_of
         self._tracer_of = tracer_of
+        self._gate = gate
         self._slots = asyncio.Semaphore(MAX_LOADS)
         self._target_slots = asyncio.Semaphore(MAX_TARGET_LOADS)
 
@@ -166,7 +168,8 @@ class VersionLoader:
                     backend = await self._load_backend(name, spec, begin)
                     await warm(backend, timeout_seconds=self._timeout_seconds)
                     tracer = self._tracer_of(name, spec) if self._tracer_of is not None else None
-                    return served_version(name, spec, backend, self._meter_of(name, version), tracer)
+                    meter = self._meter_of(name, version)
+                    return served_version(name, spec, backend, meter, tracer=tracer, gate=self._gate)
             except BaseException:  # a cancelled load leaves no backend open, also while the journal ends
                 if backend is not None:
                     await backend.close()

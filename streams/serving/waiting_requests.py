@@ -11,6 +11,7 @@ from schemas.errors import AnswerError
 from streams.kafka.offset_tracker import Slice
 from streams.serving.bulkhead import Bulkhead
 from streams.serving.fallback import CallResult
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.requests import RequestContext
 from streams.serving.route_table import ServedVersion
 
@@ -42,10 +43,12 @@ class WaitingRequests:
     answer.
     """
 
-    def __init__(self, handled: Slice, bulkhead: Bulkhead) -> None:
+    def __init__(self, handled: Slice, bulkhead: Bulkhead, buffer: OutputBuffer) -> None:
         self.first_errors: dict[RequestContext, AnswerError] = {}
         self._slice = handled
         self._bulkhead = bulkhead
+        self._buffer = buffer
+        self._offered_bytes = 0
         # By the version that is to answer them. There are no empty sets.
         self._waiting: dict[ServedVersion, set[RequestContext]] = {}
         self._offered: list[tuple[ServedVersion, Results]] = []
@@ -72,6 +75,12 @@ class WaitingRequests:
         self, version: ServedVersion, requests: Sequence[RequestContext], results: Sequence[CallResult]
     ) -> None:
         """Give requests the results of a call to `version`; `take` leaves out those that do not wait any more."""
+        if self._closed:
+            # Its requests have left by their deadlines.
+            return
+        size_bytes = sum([len(result) for result in results if type(result) is bytes])
+        self._offered_bytes += size_bytes
+        self._buffer.offered(size_bytes)
         self._offered.append((version, (requests, results)))
         self._wake()
 
@@ -102,6 +111,8 @@ class WaitingRequests:
                 self._leave(waits_for, [request])
                 overdue.append(request)
         offered, self._offered = self._offered, []
+        self._buffer.offered(-self._offered_bytes)
+        self._offered_bytes = 0
         parts: dict[ServedVersion, list[Results]] = {}
         for version, results in offered:
             waiting = self._still_waiting(version, results)
@@ -123,6 +134,8 @@ class WaitingRequests:
     def close(self) -> None:
         """The slice's handling has ended: deliveries change nothing any more, and what waits stays unanswered."""
         self._closed = True
+        self._buffer.offered(-self._offered_bytes)
+        self._offered_bytes = 0
         for version, waiting in self._waiting.items():
             self._bulkhead.leave(version, waiting)
 

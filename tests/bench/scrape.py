@@ -118,7 +118,9 @@ def _predicting(count: int, requests: int) -> PredictMetrics:
         poll_seconds=1.0,
         stale_after_seconds=5.0,
     )
-    return PredictMetrics(book, tables, refresher, lambda: 0, lambda *_: 0)
+    return PredictMetrics(
+        book, tables, refresher, rejected_cache_values=lambda: 0, waiting=lambda *_: 0, unsent_bytes=lambda: 0
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rich.table import Table
 from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.pipeline_options import PipelineOptions
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.route_table import ServingTable
@@ -150,7 +151,7 @@ class _Path:
             spans = Spans(self._provider.get_tracer("bench"), group_id="g", client_id="c")
             tracer = spans.calls_of(MODEL, spec)
         version = modules["streams.serving.served_version"].served_version(
-            MODEL, spec, _Backend(), RecordingMeter(), tracer
+            MODEL, spec, _Backend(), RecordingMeter(), tracer=tracer
         )
         tables = ActiveTables()
         tables.swap(ServingTable(epoch=1, models={MODEL: served_model(MODEL, 1, version)}))
@@ -159,6 +160,7 @@ class _Path:
             is_stale=lambda: False,
             cache=_Cache(warm=workload.warm),
             output=_Output(),
+            buffer=OutputBuffer(1 << 26),
             metrics=MetricsRegistry("w", "b", datetime.now(UTC)),
             options=PipelineOptions(OutputTopic("r", 1 << 20), OutputTopic("d", 1 << 20), 1 << 20),
             tracer=spans,

@@ -93,6 +93,7 @@ async def test_a_worker_stays_within_its_memory(
         slices_set_aside=1,
         fetch_max_bytes=MIB,
         batch_max_bytes=8 * MIB,
+        output_buffer_bytes=4 * MIB,
     )
     with memory_cgroup() as group:
         async with (

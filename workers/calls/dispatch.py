@@ -10,10 +10,8 @@ that is too large for the backend is tried again in smaller ones.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
 
 from schemas.errors import (
     AnswerAndDeadLetterError,
@@ -42,6 +40,7 @@ from workers.calls.failed_inputs import FailedInputs
 from workers.calls.health import Health, is_of_server
 from workers.calls.isolate import infer_each
 from workers.calls.limits import Limits
+from workers.calls.observers import CallTracer, Gate, Meter
 
 # A call that a caller's deadline cut short counts as a server fault when it took this many base round trips.
 SLOW_CALL_FACTOR = 10.0
@@ -50,37 +49,12 @@ UNLOADED = "the model was unloaded"
 _NO_CALL_IN_TIME = "the deadline passed before a call"
 
 
-class Meter(Protocol):
-    """Counts what happens between a version and its backend."""
-
-    def called(self, batch_size: int, seconds: float) -> None:
-        """Called after each batch, with the duration of its calls, whatever their outcome."""
-        ...
-
-    def breaker_opened(self) -> None:
-        """Called when the breaker opens."""
-        ...
-
-
-class CallTracer(Protocol):
-    """Traces the calls of one version. The dispatcher passes a caller's trace context through unread."""
-
-    def current(self) -> Any:
-        """The trace context of the running task."""
-        ...
-
-    def call(
-        self, callers: Sequence[Any], batch_size: int
-    ) -> AbstractContextManager[Callable[[Sequence[Outcome]], None]]:
-        """A span around one batch; `callers` are trace contexts. Its value is called with the outcomes."""
-        ...
-
-
 class Dispatcher:
     """Dispatches many callers' inputs to one backend.
 
     `name` is for the log. A call has at most `max_batch` examples and `timeout_seconds`; at most
-    `max_calls` calls are in flight. Below these limits the dispatcher learns what serves best.
+    `max_calls` calls are in flight. Below these limits the dispatcher learns what serves best. While the `gate` is closed,
+    no call begins.
     """
 
     def __init__(
@@ -93,11 +67,14 @@ class Dispatcher:
         timeout_seconds: float,
         meter: Meter,
         tracer: CallTracer | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._backend = backend
         self._timeout_seconds = timeout_seconds
         self._meter = meter
         self._tracer = tracer
+        self._gate = gate
+        self._waits_for_gate = False
         self._queue = BatchQueue()
         self._limits = Limits(max_batch=max_batch, max_calls=max_calls, timeout_seconds=timeout_seconds)
         self._health = Health(backend, name=name, on_opened=meter.breaker_opened)
@@ -160,6 +137,11 @@ class Dispatcher:
             if self._health.refuses(now):
                 settle_with(self._queue.take_all(), self._health.refusal())
                 return
+            if self._gate is not None and not self._gate.is_open:
+                if not self._waits_for_gate:
+                    self._waits_for_gate = True
+                    self._gate.when_open(self._gate_opened)
+                return
             if len(self._calls) >= limits.calls or (self._calls and self._lone_call_is_due()):
                 return
             is_probe = self._health.begin_call(now)
@@ -172,6 +154,10 @@ class Dispatcher:
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
             call.add_done_callback(partial(self._ended, batch))
+
+    def _gate_opened(self) -> None:
+        self._waits_for_gate = False
+        self._send()
 
     def _lone_call_is_due(self) -> bool:
         """True while a full batch is alone at the server, or waits to be."""

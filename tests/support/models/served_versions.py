@@ -12,7 +12,7 @@ from schemas.events import JsonObject
 from schemas.models import BUCKETS, BucketRange, ModelSpec, Route, Status
 from streams.serving.route_table import InferenceDispatcher, ServedModel, ServedVersion
 from streams.serving.served_version import served_version as build
-from workers.calls.dispatch import CallTracer
+from workers.calls.observers import CallTracer, Gate
 
 
 @dataclass
@@ -115,10 +115,11 @@ def served_version(
     input_schema: JsonObject | None = None,
     *,
     tracer: CallTracer | None = None,
+    gate: Gate | None = None,
     **fields: Any,
 ) -> ServedVersion:
     spec = spec_of(version, input_schema, **fields)
-    return build(model_name, spec, backend, RecordingMeter(), tracer)
+    return build(model_name, spec, backend, RecordingMeter(), tracer=tracer, gate=gate)
 
 
 def served_model(

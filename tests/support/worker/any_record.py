@@ -47,6 +47,7 @@ LIMITS = {
     "fetch_max_bytes": 4 * MIB,
     "slices_in_flight": 2,
     "slices_set_aside": 1,
+    "output_buffer_bytes": 4 * MIB,
 }
 GOOD_SECONDS = 30.0
 """How long the record behind all others may take, with all kills."""

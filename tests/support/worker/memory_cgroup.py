@@ -23,7 +23,7 @@ def documented_bound_bytes(settings: Settings, *, partitions: int) -> int:
     """The formula of docs/operations.md without models in the process."""
     handled = settings.slices_in_flight + settings.slices_set_aside
     slices = handled + settings.slices_in_flight + 1
-    outputs = settings.slices_in_flight * settings.slice_max_records * 4096
+    outputs = handled * settings.slice_max_records * 4096 + 3 * settings.output_buffer_bytes
     return (
         slices * settings.fetch_max_bytes
         + handled * 32 * settings.fetch_max_bytes

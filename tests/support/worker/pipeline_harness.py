@@ -16,6 +16,7 @@ from streams.kafka.batch_producer import OutputBatch
 from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.serving.active_tables import ActiveTables
 from streams.serving.output_batching import OutputTopic
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.pipeline import Pipeline
 from streams.serving.pipeline_options import RESPONSE_ROOM_BYTES, PipelineOptions
 from streams.serving.ports import SliceTracer
@@ -61,6 +62,33 @@ class MemoryOutput:
 
     def dead_letters(self) -> list[Any]:
         return [record for topic, _, record in self.sent if topic == "dead"]
+
+
+class SlowOutput(MemoryOutput):
+    """Takes each batch at once, unless it `blocks`, and delivers it when it is told to."""
+
+    def __init__(self, *, blocks: bool = False) -> None:
+        super().__init__()
+        self.deliveries: list[asyncio.Future[Any]] = []
+        self.is_slow = True
+        self.blocks = blocks
+        self.taken = asyncio.Event()
+
+    async def send_batch(self, batch: OutputBatch, topic: str, partition: int) -> asyncio.Future[Any]:
+        delivered = await super().send_batch(batch, topic, partition)
+        if self.is_slow and self.blocks:
+            await self.taken.wait()
+        if self.is_slow:
+            delivered = asyncio.get_running_loop().create_future()
+            self.deliveries.append(delivered)
+        return delivered
+
+    def deliver(self) -> None:
+        """Deliver all that was sent, and what is sent from now on at once."""
+        self.is_slow = False
+        self.taken.set()
+        for delivery in self.deliveries:
+            delivery.set_result(None)
 
 
 class MemoryCache:
@@ -123,8 +151,11 @@ class Harness:
         stale: bool = False,
         production: ServedVersion | None = None,
         tracer: SliceTracer | None = None,
+        output: MemoryOutput | None = None,
+        buffer: OutputBuffer | None = None,
     ) -> None:
-        self.output, self.cache = MemoryOutput(), MemoryCache()
+        self.output, self.cache = output or MemoryOutput(), MemoryCache()
+        self.buffer = buffer or OutputBuffer(64 * 1024 * 1024)
         self.metrics = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.model = served_model("m", 4, *versions, production=production)
         self.tables = ActiveTables()
@@ -134,6 +165,7 @@ class Harness:
             is_stale=lambda: stale,
             cache=self.cache,
             output=self.output,
+            buffer=self.buffer,
             metrics=self.metrics,
             options=PipelineOptions(
                 responses=OutputTopic("responses", RESPONSE_ROOM_BYTES + 1000),

@@ -8,7 +8,7 @@ from streams.serving.load_journal import Begin
 from streams.serving.version_loader import Journal, LoadBackend, LoadFailed, VersionLoader
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.models.served_versions import RecordingMeter
-from workers.calls.dispatch import Meter
+from workers.calls.observers import Meter
 
 
 class NoJournal:

@@ -71,7 +71,14 @@ def serving(book: MetricsRegistry) -> tuple[ActiveTables, PredictMetrics]:
         stale_after_seconds=5.0,
         clock=lambda: next(clock),
     )
-    return tables, PredictMetrics(book, tables, refresher, lambda: 3, lambda _, version: int(version == "v1"))
+    return tables, PredictMetrics(
+        book,
+        tables,
+        refresher,
+        rejected_cache_values=lambda: 3,
+        waiting=lambda _, version: int(version == "v1"),
+        unsent_bytes=lambda: 5,
+    )
 
 
 async def test_totals_are_those_of_all_windows_and_of_the_one_that_is_open() -> None:

@@ -42,7 +42,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[TransportOptions]:
         monkeypatch.setattr(module, "partition_counts", AsyncMock())
     monkeypatch.setattr(predict_role, "_pipeline_options", AsyncMock())
     for name in ("tracing", "_refresher", "_cache"):
-        monkeypatch.setattr(predict_role, name, lambda *_: nullcontext())
+        monkeypatch.setattr(predict_role, name, lambda *_, **__: nullcontext())
     monkeypatch.setattr(predict_role, "_store", lambda _: nullcontext((None, None)))
     return made
 

@@ -14,6 +14,7 @@ from schemas.events import JsonObject
 from streams.serving.bulkhead import Bulkhead
 from streams.serving.coalescing import MAX_CALL_INPUTS, CoalescedCall, Coalescer
 from streams.serving.fallback import CallResult
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.requests import RequestContext
 from streams.serving.waiting_requests import WaitingRequests
 from tests.support.deadline import DEADLINE_SECONDS
@@ -33,7 +34,7 @@ class Calls:
 
     async def start(self, *requests: RequestContext) -> WaitingRequests:
         """The requests of one slice; returns when their calls have begun."""
-        waiting = WaitingRequests(slice_of(*[{}] * len(requests)), Bulkhead())
+        waiting = WaitingRequests(slice_of(*[{}] * len(requests)), Bulkhead(), OutputBuffer(1 << 26))
         self.coalescer.start_calls({VERSION: requests}, waiting)
         await asyncio.sleep(0)
         return waiting
@@ -85,7 +86,7 @@ async def test_requests_of_two_objects_of_a_version_get_their_results() -> None:
     """A slice of an older table calls the one, a slice of a newer table the other; both wait under their own."""
     calls = Calls()
     older = await calls.start(a_request(1))
-    newer = WaitingRequests(slice_of({}), Bulkhead())
+    newer = WaitingRequests(slice_of({}), Bulkhead(), OutputBuffer(1 << 26))
     calls.coalescer.start_calls({served_version("m", "v1", RecordingBackend()): [a_request(1)]}, newer)
     await asyncio.sleep(0)
     for call in list(calls.started):
@@ -154,7 +155,9 @@ async def test_results_are_offered_as_batches_end() -> None:
         await stored.wait()
 
     coalescer = Coalescer(infer, store)
-    first, joined, late = (WaitingRequests(slice_of({}, {}, {}), Bulkhead()) for _ in range(3))
+    first, joined, late = (
+        WaitingRequests(slice_of({}, {}, {}), Bulkhead(), OutputBuffer(1 << 26)) for _ in range(3)
+    )
     coalescer.start_calls({VERSION: [a_request(1), a_request(2), a_request(3)]}, first)
     coalescer.start_calls({VERSION: [a_request(2), a_request(3)]}, joined)
     parts.put_nowait((1, [b"two", b"three"]))

@@ -10,15 +10,19 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
 from schemas.errors import BackendFailedError
 from schemas.events import JsonObject, PredictResponse
-from tests.support.deadline import DEADLINE_SECONDS
+from streams.serving.output_buffer import RESPONSE_OVERHEAD_BYTES, OutputBuffer
+from tests.support.deadline import DEADLINE_SECONDS, wait_until
 from tests.support.models.served_versions import RecordingBackend, served_version
-from tests.support.worker.pipeline_harness import GatedBackend, Harness, request, slice_of
+from tests.support.worker.pipeline_harness import GatedBackend, Harness, SlowOutput, request, slice_of
+
+PREDICTION_BYTES = 500
 
 
 async def test_answers_in_the_contracts_form() -> None:
@@ -213,3 +217,54 @@ async def test_a_dead_letter_says_what_a_misframed_record_looks_like(
     assert await harness.answer(frame(json.dumps(request("a")).encode())) == {}
     (letter,) = harness.output.dead_letters()
     assert told in dict(letter.headers)["headrace-error-message"]
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_no_model_is_called_while_predictions_wait_for_kafka(blocks: bool) -> None:
+    """Of 40 predictions the buffer takes 4; the calls go on, and end, when Kafka has what was sent.
+
+    A producer that takes no further batch keeps the slice from its results; these are limited too.
+    """
+    backend, buffer = RecordingBackend(), OutputBuffer(4 * PREDICTION_BYTES)
+    output = SlowOutput(blocks=blocks)
+    harness = Harness(
+        served_version("m", "v1", backend, gate=buffer, max_batch=1, cache_ttl_seconds=0),
+        output=output,
+        buffer=buffer,
+    )
+    text = "x" * (PREDICTION_BYTES - RESPONSE_OVERHEAD_BYTES - len('{"x":"00"}'))
+    values = [request(str(number), f"{number:02}{text}") for number in range(40)]
+    handling = asyncio.create_task(harness.pipeline.process(slice_of(*values)))
+    await wait_until(partial(is_full, buffer), "predictions that wait")
+    calls = len(backend.calls)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(backend.calls) <= calls + 2
+    # In the buffer, with the slice, and waiting for it; and two calls.
+    assert len(backend.calls) <= 3 * 4 + 2
+    assert buffer.used_bytes <= 4 * PREDICTION_BYTES
+    output.deliver()
+    await asyncio.wait_for(handling, DEADLINE_SECONDS)
+    assert len(harness.output.answers()) == len(backend.calls) == 40
+    assert buffer.used_bytes == 0
+
+
+async def test_a_slice_that_is_handed_back_keeps_no_room() -> None:
+    """It is cancelled while its predictions wait for Kafka."""
+    output, buffer = SlowOutput(), OutputBuffer(PREDICTION_BYTES)
+    harness = Harness(served_version("m", "v1", RecordingBackend()), output=output, buffer=buffer)
+    text = "x" * PREDICTION_BYTES
+    first = asyncio.create_task(harness.pipeline.process(slice_of(request("1", text))))
+    second = asyncio.create_task(harness.pipeline.process(slice_of(request("2", text + "2"))))
+    await wait_until(partial(is_full, buffer), "predictions that wait")
+    second.cancel()
+    output.deliver()
+    await asyncio.wait_for(first, DEADLINE_SECONDS)
+    await asyncio.gather(second, return_exceptions=True)
+    assert second.cancelled()
+    assert (buffer.used_bytes, buffer.is_open) == (0, True)
+    assert set(harness.output.answers()) == {"1"}
+
+
+async def is_full(buffer: OutputBuffer) -> bool:
+    return not buffer.is_open

@@ -12,6 +12,7 @@ from schemas.errors import AnswerError, BackendFailedError, MalformedRecordError
 from schemas.events import MetricsDelta
 from streams.kafka.offset_tracker import Partition
 from streams.serving.output_batching import OutputBatcher, OutputTopic
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.request_metrics import MetricsRegistry
 from streams.serving.requests import RequestContext
 from streams.serving.responder import Responder
@@ -28,6 +29,7 @@ class Slice:
 
     def __init__(self, output: MemoryOutput | None = None) -> None:
         self.output = output or MemoryOutput()
+        self.buffer = OutputBuffer(64 * 1024 * 1024)
         self.metrics = MetricsRegistry("w", "boot", datetime.now(UTC))
         self.failures: list[AnswerError | MalformedRecordError] = []
         self.responder = Responder(
@@ -35,6 +37,7 @@ class Slice:
             OutputBatcher(self.output, OutputTopic("responses", 50_000), 3, RESPONSE_REDUCTIONS),
             OutputBatcher(self.output, OutputTopic("dead", 50_000), 1, DEAD_LETTER_REDUCTIONS),
             self.metrics,
+            buffer=self.buffer,
             received_at=time.monotonic(),
             on_failure=self.failures.append,
         )
@@ -56,8 +59,8 @@ async def test_predictions_are_counted_at_the_version_that_made_them() -> None:
     """A fallback counts at production, and as a fallback at the request's own version."""
     sliced, own, other = Slice(), routed("own"), routed("other")
     failed = {other: BackendFailedError("no")}
-    sliced.responder.respond(OWN, [own], [b"1"], cached=True, first_errors={})
-    sliced.responder.respond(PRODUCTION, [other], [b"2"], cached=False, first_errors=failed)
+    await sliced.responder.respond(OWN, [own], [b"1"], cached=True, first_errors={})
+    await sliced.responder.respond(PRODUCTION, [other], [b"2"], cached=False, first_errors=failed)
     await sliced.responder.delivered()
     answers = sliced.output.answers()
     assert (answers["own"]["model_version"], "fallback" in answers["own"]) == ("v2", False)

@@ -6,6 +6,7 @@ import time
 from schemas.errors import BackendFailedError
 from streams.kafka.offset_tracker import Partition, Slice, SliceLimits
 from streams.serving.bulkhead import Bulkhead
+from streams.serving.output_buffer import OutputBuffer
 from streams.serving.requests import RequestContext
 from streams.serving.waiting_requests import WaitingRequests
 from tests.support.deadline import DEADLINE_SECONDS
@@ -21,7 +22,7 @@ def waiting_of(count: int) -> tuple[Slice, list[RequestContext], WaitingRequests
     records = [record_of(b"{}", offset=offset) for offset in range(2 * count)]
     handled = Slice(Partition("t", 0), records, 1, received_at=0.0, limits=SliceLimits(1, 1))
     requests = [RequestContext(record) for record in records[1::2]]
-    waiting = WaitingRequests(handled, Bulkhead())
+    waiting = WaitingRequests(handled, Bulkhead(), OutputBuffer(1 << 26))
     waiting.add(VERSION, requests)
     return handled, requests, waiting
 
@@ -60,7 +61,7 @@ def test_results_leave_by_version_and_once() -> None:
     """Those of several batches together; a request that has left is ignored."""
     handled, requests, _ = waiting_of(4)
     bulkhead = Bulkhead()
-    waiting = WaitingRequests(handled, bulkhead)
+    waiting = WaitingRequests(handled, bulkhead, OutputBuffer(1 << 26))
     waiting.add(VERSION, [requests[0], *requests[2:]])
     waiting.add(OTHER, requests[1:2])
     assert (bulkhead.waiting("m", "v1"), bulkhead.waiting("m", "v2")) == (3, 1)
@@ -83,7 +84,7 @@ def test_what_waits_when_a_slice_fails_stays_unanswered() -> None:
     """It is not committed. The bulkhead does not count it any more, and later deliveries change nothing."""
     handled, requests, _ = waiting_of(2)
     bulkhead = Bulkhead()
-    waiting = WaitingRequests(handled, bulkhead)
+    waiting = WaitingRequests(handled, bulkhead, OutputBuffer(1 << 26))
     waiting.add(VERSION, requests)
     waiting.delivered(None)
     waiting.offer(VERSION, requests[:1], [b"1"])
@@ -101,7 +102,7 @@ async def test_waiting_ends_at_the_first_deadline() -> None:
     now_unix_ms = time.time() * 1000
     for request, deadline in zip(requests, (now_unix_ms, None, now_unix_ms), strict=True):
         request.deadline_unix_ms = deadline
-    timed = WaitingRequests(handled, Bulkhead())
+    timed = WaitingRequests(handled, Bulkhead(), OutputBuffer(1 << 26))
     timed.add(VERSION, requests)
     await asyncio.wait_for(timed.wait(), DEADLINE_SECONDS)
     timed.offer(VERSION, requests[:2], [b"0", b"1"])
