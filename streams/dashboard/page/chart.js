@@ -124,7 +124,7 @@ export class Chart {
       const values = version.lines[this.name];
       const path = this.path(values);
       if (!path) continue;
-      const kind = version.percent > 0 ? "" : " idle";
+      const kind = version.served_percent > 0 ? "" : " idle";
       parts.push(drawn("path", { class: `c${version.colour} l${parts.length % LINE_KINDS}${kind}`, d: path }));
     }
     if (!parts.length) {

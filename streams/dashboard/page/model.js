@@ -115,7 +115,7 @@ export class ModelCard {
       (row, version) => {
         const [heading, ...cells] = row.children;
         const [swatch, name, status] = heading.children;
-        setClass(row, version.percent > 0 ? "" : "idle");
+        setClass(row, version.served_percent > 0 ? "" : "idle");
         setClass(swatch, `swatch b${version.colour}`);
         setText(name, version.version || "no version");
         setText(status, version.version ? version.status : "reached no version");
