@@ -70,25 +70,22 @@ async def test_while_a_broken_version_is_in_production_the_status_says_who_answe
 ) -> None:
     """The worker's older route, by its revision and its versions."""
     model = await serve_model(database, tmp_path, canary_percent=25)
+    await apply(database, event("register", model, model=broken(tmp_path)))
     await start_worker(settings).ready()
-    await apply(
-        database,
-        event("register", model, model=broken(tmp_path)),
-        event("promote", model, version="broken"),
-    )
+    await apply(database, event("promote", model, version="broken"))
     waited = await headrace(
         "reshuffle", model, "other", "--direct", "--wait", "--timeout", "8", settings=settings
     )
     assert waited.code == 3
     assert "\n  w: broken cannot be loaded: " in waited.stderr
-    assert waited.stderr.endswith("; it serves revision 4\n")
+    assert waited.stderr.endswith("; it serves revision 5\n")
     status = await headrace("status", model, settings=settings)
     assert (
-        "not yet by w, which serves revision 4 (v1 75%, v2 25%): broken cannot be loaded: " in status.stdout
+        "not yet by w, which serves revision 5 (v1 75%, v2 25%): broken cannot be loaded: " in status.stdout
     )
     (document,) = (await headrace("status", model, "--json", settings=settings)).documents
     (worker,) = document["workers"]
-    assert (worker["serves"], worker["older_revision"], worker["unloadable_target"]) == (False, 4, "")
+    assert (worker["serves"], worker["older_revision"], worker["unloadable_target"]) == (False, 5, "")
 
 
 async def test_the_first_promotion_may_be_a_broken_version(
