@@ -36,7 +36,8 @@ async def test_every_command_does_what_the_page_says(
 ) -> None:
     """Two versions, one of them five times as slow, and the rules of the page's example."""
     events = [event("register", "fraud", model=spec(version)) for version in ("v1", "v2")]
-    await apply(database, *events, event("promote", "fraud", version="v1"))
+    changes = [event("promote", "fraud", version="v1"), event("canary", "fraud", version="v2", weight=40)]
+    await apply(database, *events, *changes)
     settings = await topics(1, postgres_dsn=database)
     opened = await Database.connect(database)
     now = datetime.now(UTC)
@@ -58,10 +59,10 @@ async def test_every_command_does_what_the_page_says(
         assert ended.code == 0, (words, ended.stderr)
 
     whole = told["metrics fraud"].stdout
-    assert re.search(r"^requests +60 +40 +-20$", whole, re.MULTILINE)
+    assert re.search(r"^requests +60 +40 +-20 +-33.3$", whole, re.MULTILINE)
     two = told["metrics fraud v1 v2 --since 15m"].stdout
     assert "in windows of 10 s" in two
-    fast, slow, more = map(float, re.findall(r"^p99 ms +(\S+) +(\S+) +\+(\S+)$", two, re.MULTILINE)[0])
+    fast, slow, more = map(float, re.findall(r"^p99 ms +(\S+) +(\S+) +\+(\S+) +\+\S+$", two, re.MULTILINE)[0])
     assert abs(fast / FAST - 1) < 0.011
     assert abs(slow / SLOW - 1) < 0.011
     assert abs(more - (slow - fast)) < 0.02
