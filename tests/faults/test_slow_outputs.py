@@ -18,8 +18,8 @@ from tests.support.worker.memory_cgroup import documented_bound_bytes, memory_cg
 from tests.support.worker.process import StartWorker
 
 MIB = 1024 * 1024
-REQUESTS = 2000
-# The predictions of all requests come to 400 MB.
+REQUESTS = 800
+# The predictions of all requests come to 160 MB.
 NUMBERS = 40_000
 PREDICTION = b",".join([b"1000"] * NUMBERS)
 BUFFER_BYTES = 4 * MIB
