@@ -262,10 +262,9 @@ async def test_what_workers_answer_by_is_shown_with_the_reasons(
             await expect(page.locator("body")).not_to_contain_text("an old reason")
             await expect(page.locator("#updated")).to_have_text(_ZONED)
             # The lines of two versions that are equal are both to be seen.
-            dashes = await page.locator(".lines path").evaluate_all(
-                "paths => paths.map((path) => getComputedStyle(path).strokeDasharray)"
-            )
-            assert dashes[:2] == ["none", "7px, 6px"]
+            for number, dashes in enumerate(("none", "7px, 6px")):
+                line = page.locator(".lines path").nth(number)
+                await expect(line).to_have_css("stroke-dasharray", dashes)
             assert await shown.audited() == []
             await shown.shot(f"behind-{size[0]}-{scheme}")
             assert shown.complaints == []
