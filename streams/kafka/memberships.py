@@ -3,7 +3,8 @@
 
 Kafka notices the end of a process by its silence, and keeps its partitions for the session timeout. Here each process
 has a file with its member id, and a lock on the file that the kernel drops when the process ends, whatever ends it. A
-process that starts on the same machine finds the files without a lock, and leaves the groups for their members.
+process that starts on the same machine finds the files without a lock, and leaves the groups for their members. A file
+also says where it was written: in a copy of the folder no file has a lock, though the processes may run.
 
 A process that is paused, or whose machine is not reached, keeps its lock and its membership. A process that has ended
 cannot commit or answer any more, so nothing needs to be fenced. Static membership (`group.instance.id`) would give the
@@ -34,14 +35,24 @@ log = structlog.get_logger("streams.partitions")
 
 LEAVE_SECONDS = 5.0
 _SUFFIX = ".json"
+_KERNEL_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a file was written; a copy of the file, and the file after a reboot, have another place."""
+
+    kernel_boot_id: str
+    device: int
+    inode: int
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A member of a consumer group; `bootstrap` says of which Kafka."""
+    """A member of a consumer group; `bootstrap` says of which Kafka, `place` is that of its file."""
 
     bootstrap: str
     group_id: str
     member_id: str
+    place: Place
 
 
 def members_folder(settings: Settings) -> Path:
@@ -96,8 +107,9 @@ class Membership:
     def _joined(self, member_id: str) -> None:
         if self._file is None:
             return
-        note = msgspec.json.encode(Member(self._bootstrap, self._group_id, member_id))
         with suppress(OSError):
+            member = Member(self._bootstrap, self._group_id, member_id, _place(self._file))
+            note = msgspec.json.encode(member)
             os.pwrite(self._file.fileno(), note, 0)
             self._file.truncate(len(note))
 
@@ -131,7 +143,10 @@ async def leave_for_ended(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """The file of a process that has ended, locked against others that look for it; `member` is None if it never joined."""
+    """The file of a process that has ended, locked against others that look for it.
+
+    `member` is None if the process never joined, or wrote the file in another place.
+    """
 
     path: Path
     file: BinaryIO
@@ -154,9 +169,24 @@ def _claim_ended(folder: Path) -> list[_Claimed]:
 
 def _read(file: BinaryIO) -> Member | None:
     try:
-        return msgspec.json.decode(file.read(), type=Member)
+        member = msgspec.json.decode(file.read(), type=Member)
     except msgspec.DecodeError:
         return None
+    # The process of a copied file may run. After a reboot the session of the member has ended.
+    return member if member.place == _place(file) else None
+
+
+def _place(file: BinaryIO) -> Place:
+    status = os.fstat(file.fileno())
+    return Place(_kernel_boot_id(), status.st_dev, status.st_ino)
+
+
+def _kernel_boot_id() -> str:
+    """The id of this start of the machine; "" where the kernel has none."""
+    try:
+        return _KERNEL_BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 async def _leave(admin: Any, bootstrap: str, member: Member) -> None:

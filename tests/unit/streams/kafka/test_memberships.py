@@ -1,6 +1,7 @@
 """Which members of this machine have ended, by processes that do."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -146,6 +147,44 @@ async def test_what_cannot_be_left_is_forgotten(broker: Broker, settings: Settin
     assert sorted(broker.left) == [("g", "expired"), ("g", "refused")]
     assert [each["event"] for each in logs] == ["ended group member has not left"]
     assert list(folder.glob("*.json")) == []
+
+
+async def test_no_member_leaves_for_a_copy_of_the_folder(
+    broker: Broker, settings: Settings, tmp_path: Path
+) -> None:
+    """The copies have no locks, and the processes run: the copies are deleted only."""
+    living = await joined(members_folder(settings), "g", "living")
+    copy = Settings(artifact_dir=str(tmp_path / "copy"), kafka_bootstrap="k:1")
+    shutil.copytree(members_folder(settings), members_folder(copy))
+    await leave_for_ended(copy)
+    assert broker.left == []
+    assert list(members_folder(copy).glob("*.json")) == []
+    living.close(has_left=False)
+    await leave_for_ended(settings)
+    assert broker.left == [("g", "living")]
+
+
+async def test_no_member_leaves_after_a_reboot(
+    broker: Broker, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session has ended, or the disk is that of a copied machine: the file is deleted only."""
+    (await joined(members_folder(settings), "g", "before")).close(has_left=False)
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("another\n")
+    monkeypatch.setattr(memberships, "_KERNEL_BOOT_ID", boot_id)
+    await leave_for_ended(settings)
+    assert broker.left == []
+    assert list(members_folder(settings).glob("*.json")) == []
+
+
+async def test_a_kernel_without_a_boot_id_is_taken(
+    broker: Broker, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device and the inode identify the file then."""
+    monkeypatch.setattr(memberships, "_KERNEL_BOOT_ID", tmp_path / "missing")
+    (await joined(members_folder(settings), "g", "dead")).close(has_left=False)
+    await leave_for_ended(settings)
+    assert broker.left == [("g", "dead")]
 
 
 async def test_only_answers_to_a_join_are_noted(broker: Broker, settings: Settings) -> None:
