@@ -85,6 +85,8 @@ class BrokerWatch(logging.Filter):
         self._limit = RepeatLimit(REPEAT_SECONDS)
         self._cut_off: set[object] = set()
         """The clients that reach no broker."""
+        self._to_look_again: set[object] = set()
+        """The clients whose next look is scheduled."""
         self._lost: dict[str, float] = {}
         """Since when a topic is lost, or Kafka, which is "" here."""
         self._reason = ""
@@ -99,12 +101,20 @@ class BrokerWatch(logging.Filter):
             self.found(
                 client, is_reached=is_reached, topics={topic: topic not in missing for topic in topics}
             )
-            if not is_reached or missing:
-                # Otherwise aiokafka may ask again after `metadata_max_age_ms` only.
-                asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, _look_again, client)
+            if (not is_reached or missing) and client not in self._to_look_again:
+                # Otherwise aiokafka may ask again after `metadata_max_age_ms` only. A timer for each update would
+                # multiply the updates: aiokafka makes some of its own.
+                self._to_look_again.add(client)
+                asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again, client)
             return is_reached
 
         client._metadata_update = watched
+
+    def _look_again(self, client: Any) -> None:
+        self._to_look_again.discard(client)
+        # None: the client is closed.
+        if client._sync_task is not None:
+            client.force_metadata_update()
 
     def found(self, client: object, *, is_reached: bool, topics: Mapping[str, bool]) -> None:
         """Note whether a client reaches a broker, and which topics the broker has."""
@@ -165,12 +175,6 @@ class BrokerWatch(logging.Filter):
 
 def _is_missing(cluster: Any, topic: str) -> bool:
     return cluster.partitions_for_topic(topic) is None and topic not in cluster.unauthorized_topics
-
-
-def _look_again(client: Any) -> None:
-    # None: the client is closed.
-    if client._sync_task is not None:
-        client.force_metadata_update()
 
 
 def _is_about_reaching(record: logging.LogRecord) -> bool:

@@ -148,12 +148,14 @@ class Client:
     def __init__(self) -> None:
         self._sync_task: object = object()
         self.asked = asyncio.Event()
+        self.asked_times = 0
 
     async def _metadata_update(self, *_: object) -> bool:
         return False
 
     def force_metadata_update(self) -> None:
         self.asked.set()
+        self.asked_times += 1
 
 
 async def test_a_lost_broker_is_asked_for_again(watch: BrokerWatch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +167,36 @@ async def test_a_lost_broker_is_asked_for_again(watch: BrokerWatch, monkeypatch:
         assert not await client._metadata_update(SimpleNamespace(), ["t"])
     assert [each["event"] for each in logged] == [LOST]
     await asyncio.wait_for(client.asked.wait(), 10)
+
+
+async def test_failed_updates_have_one_timer(watch: BrokerWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each client; the next failed update after it schedules the next one."""
+    monkeypatch.setattr(broker_watch, "LOOK_AGAIN_SECONDS", 0)
+    clients = (Client(), Client())
+    for client in clients:
+        watch.follow(client)
+    for times in (1, 2):
+        for client in clients:
+            client.asked.clear()
+            for _ in range(5):
+                await client._metadata_update(SimpleNamespace(), ["t"])
+        for client in clients:
+            await asyncio.wait_for(client.asked.wait(), 10)
+        assert [client.asked_times for client in clients] == [times, times]
+
+
+async def test_a_closed_client_does_not_look_again(
+    watch: BrokerWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timer ends without a look."""
+    monkeypatch.setattr(broker_watch, "LOOK_AGAIN_SECONDS", 0)
+    closed, other = Client(), Client()
+    for client in (closed, other):
+        watch.follow(client)
+        await client._metadata_update(SimpleNamespace(), ["t"])
+    closed._sync_task = None
+    await asyncio.wait_for(other.asked.wait(), 10)
+    assert closed.asked_times == 0
 
 
 def test_the_limit_counts_by_kind() -> None:
