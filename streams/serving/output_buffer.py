@@ -58,11 +58,10 @@ class OutputBuffer:
         try:
             await entered
         except asyncio.CancelledError:
+            # The future is cancelled before this runs; `leave` may have dropped the place in between.
             if place in self._waiting:
                 self._waiting.remove(place)
-                self.leave(0)
-            else:
-                self.leave(size_bytes)
+            self.leave(0 if entered.cancelled() else size_bytes)
             raise
 
     def leave(self, size_bytes: int) -> None:

@@ -18,6 +18,8 @@ from streams.serving.route_table import ServedModel, ServingTable
 MIN_RECORDS = 8
 # What is made of so many records on the way fits into the processor's cache.
 COLUMN_RECORDS = 250
+# Each model of a column, and each version of a model, takes a pass over it. Beyond so many, columns cost more.
+MAX_PASSES = 8
 # The plain reader raises these, and TypeError for a record without a value.
 _REFUSALS = (ValueError, RecursionError, TypeError)
 
@@ -27,7 +29,8 @@ def plain_requests(
 ) -> tuple[Requests, list[Record]]:
     """The plain requests by the version that is to answer them, in their order; and the records that are not plain.
 
-    Fewer than `MIN_RECORDS` are all left over. `stale` says that the table may be older than the registry.
+    Fewer than `MIN_RECORDS` are all left over, and so is the rest of a slice from where more than `MAX_PASSES` models are
+    in one column. `stale` says that the table may be older than the registry.
     """
     if len(records) < MIN_RECORDS:
         return {}, list(records)
@@ -40,6 +43,8 @@ def plain_requests(
             for name in {document.model_name for document in rows.documents}
             if name in table.models and _is_served(table.models[name], stale=stale)
         }
+        if len(served) > MAX_PASSES:
+            return requests, [*others, *records[start:]]
         rows.keep_usual(served, now_unix_ms)
         for name, model in served.items():
             for version, of_version in rows.requests_of(name, model, is_only=len(served) == 1).items():
@@ -96,6 +101,10 @@ class _Rows:
             documents = [*compress(documents, input_digests)]
             input_digests = [*filter(None, input_digests)]
         versions = model.versions_for([document.user_id for document in documents])
+        different = dict.fromkeys(versions)
+        if len(different) > MAX_PASSES:
+            self.others += records
+            return {}
         revision = model.revision
         requests = [
             RequestContext(
@@ -114,7 +123,7 @@ class _Rows:
             )
         ]
         by_version: Requests = {}
-        for version in dict.fromkeys(versions):
+        for version in different:
             of_version = [request for request in requests if request.version is version]
             valid = [*map(version.input_is_valid, [request.input for request in of_version])]
             if not all(valid):

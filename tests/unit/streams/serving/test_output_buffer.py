@@ -60,6 +60,26 @@ async def test_one_that_is_cancelled_keeps_no_room(has_entered: bool) -> None:
     assert buffer.is_open
 
 
+@given(st.integers(1, 12), st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=8))
+async def test_those_that_are_cancelled_together_keep_no_room(
+    first: int, waits: list[tuple[int, bool]]
+) -> None:
+    """As in a hand-over; the others enter at last, and nothing is left when they leave."""
+    buffer = OutputBuffer(10)
+    await buffer.enter(first)
+    tasks = await entering(buffer, *(size for size, _ in waits))
+    for task, (_, is_cancelled) in zip(tasks, waits, strict=True):
+        if is_cancelled:
+            task.cancel()
+    buffer.leave(first)
+    for task, (size, _) in zip(tasks, waits, strict=True):
+        await asyncio.wait([task])
+        if not task.cancelled():
+            buffer.leave(size)
+    assert buffer.used_bytes == 0
+    assert buffer.is_open
+
+
 async def test_calls_begin_again_when_the_last_one_that_waits_is_cancelled() -> None:
     buffer, opened = OutputBuffer(10), []
     await buffer.enter(10)

@@ -14,7 +14,7 @@ from schemas.errors import HeadraceError
 from schemas.json_schema import Explanations
 from schemas.models import StalePolicy
 from streams.kafka.offset_tracker import Record
-from streams.serving.plain_requests import MIN_RECORDS, plain_requests
+from streams.serving.plain_requests import COLUMN_RECORDS, MAX_PASSES, MIN_RECORDS, plain_requests
 from streams.serving.requests import RequestContext, Requests, parse, route_and_validate
 from streams.serving.route_table import ServedVersion, ServingTable
 from tests.support.models.served_versions import RecordingBackend, record_of, served_model, served_version
@@ -129,3 +129,28 @@ def test_columns_and_single_records_agree(sent: list[Sent], stale: bool) -> None
         assert offsets == sorted(offsets)
     if not stale and len(records) >= MIN_RECORDS:
         assert {at for at, each in enumerate(sent) if each.is_plain} <= set(taken)
+
+
+def test_many_models_and_many_versions_are_left_over() -> None:
+    """Each of them would take a pass over the column."""
+    names = [f"m{number}" for number in range(MAX_PASSES + 1)]
+    many = ServingTable(
+        epoch=1, models={name: served_model(name, 1, version_of(name, "v1")) for name in names}
+    )
+    split = served_model("m0", 1, *(version_of("m0", name) for name in names))
+    for table, asked in ((many, names), (ServingTable(epoch=1, models={"m0": split}), ["m0"])):
+        records = [
+            record_of(
+                json.dumps(
+                    {
+                        "request_id": "r",
+                        "model_name": asked[at % len(asked)],
+                        "user_id": f"u{at}",
+                        "input": {},
+                    }
+                ).encode(),
+                offset=at,
+            )
+            for at in range(2 * COLUMN_RECORDS)
+        ]
+        assert plain_requests(records, table, MAX_BYTES, NOW_UNIX_MS, stale=False) == ({}, records)
