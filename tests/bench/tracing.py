@@ -246,10 +246,14 @@ class _Cache:
 
 
 class _Output:
-    """Takes every row."""
+    """Takes every row, and has delivered it at once."""
 
-    def join(self, rows: Sequence[Any], *_: object) -> tuple[int, None]:
-        return len(rows), None
+    def __init__(self) -> None:
+        self._delivered = asyncio.get_running_loop().create_future()
+        self._delivered.set_result(None)
+
+    def join(self, rows: Sequence[Any], *_: object) -> tuple[int, asyncio.Future[Any] | None]:
+        return len(rows), self._delivered if rows else None
 
     async def send_batch(self, *_: object) -> Any:
         raise AssertionError("every row was taken")

@@ -67,7 +67,7 @@ def code_of(fault: Fault, framework: str) -> ErrorCode | None:
 async def serve(dsn: str, endpoint: str, **fields: Any) -> str:
     """Promote a version at this endpoint; its model's name, which is new: prediction caches are shared."""
     name = f"m-{uuid.uuid4().hex[:12]}"
-    version = spec("v1", endpoint=endpoint, **{"timeout_ms": TIMEOUT_MS, **fields})
+    version = spec("v1", endpoint=endpoint, **{"timeout_ms": TIMEOUT_MS, "cache_ttl_seconds": 300, **fields})
     await apply(dsn, event("register", name, model=version), event("promote", name, version="v1"))
     return name
 
