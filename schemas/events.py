@@ -78,8 +78,17 @@ class ErrorCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
-CALLER_CODES = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_INPUT, ErrorCode.DEADLINE_EXCEEDED})
-"""The codes of requests that failed for what their sender sent, or for how short a time it gave."""
+_INVALID = frozenset({ErrorCode.INVALID_REQUEST, ErrorCode.INVALID_INPUT})
+
+
+def caller_codes(model_version: str) -> frozenset[ErrorCode]:
+    """The codes of a version's requests that failed for what their sender sent.
+
+    A deadline that has passed when a worker reads the request is the sender's, and such a request reaches no version
+    (`model_version` ""). A deadline that passes later is missed by the version.
+    """
+    return _INVALID if model_version else _INVALID | {ErrorCode.DEADLINE_EXCEEDED}
+
 
 CountedCode = Annotated[str, StringConstraints(pattern=f"^({'|'.join([*ErrorCode, 'MALFORMED_RECORD'])})$")]
 """An error code, or that of a record without a response."""

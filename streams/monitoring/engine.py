@@ -82,5 +82,5 @@ def _is_over(view: ModelView, version: str, now: float) -> bool:
 def _series(view: ModelView, version: str) -> VersionSeries:
     found = view.series.get(version)
     if found is None:
-        found = view.series[version] = VersionSeries()
+        found = view.series[version] = VersionSeries(version)
     return found

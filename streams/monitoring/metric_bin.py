@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from schemas.events import CALLER_CODES, ErrorCode, MetricsDelta
+from schemas.events import ErrorCode, MetricsDelta
 from schemas.histogram import value_at
 from schemas.windows import Totals
 
@@ -16,9 +16,13 @@ Latencies = Sequence[tuple[int, int]]
 
 
 class Bin:
-    """The counts of one window; `latencies` has counts by bucket, or is None when only `p99_ms` is kept."""
+    """The counts of one window; `latencies` has counts by bucket, or is None when only `p99_ms` is kept.
+
+    `refused` are the requests that failed with one of `caller_codes`.
+    """
 
     __slots__ = (
+        "_caller_codes",
         "_p99_ms",
         "_p99_of",
         "asked",
@@ -36,7 +40,8 @@ class Bin:
         "workers",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, caller_codes: frozenset[ErrorCode]) -> None:
+        self._caller_codes = caller_codes
         self.asked = 0
         self.failed = 0
         self.refused = 0
@@ -78,11 +83,11 @@ class Bin:
         for by_code in (part.errors, part.fallbacks):
             codes.update(by_code)
         self.invalid_inputs += part.errors.get(ErrorCode.INVALID_INPUT, 0)
-        self.refused += sum(part.errors.get(code, 0) for code in CALLER_CODES)
+        refused = sum(part.errors.get(code, 0) for code in self._caller_codes)
+        self.refused += refused
         # Stored windows have no worker.
         if isinstance(part, MetricsDelta):
             workers = self.workers = Counter() if self.workers is None else self.workers
-            refused = sum(part.errors.get(code, 0) for code in CALLER_CODES)
             counts = {
                 FAILED: failed - refused - part.input_faults,
                 REFUSED: refused,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from schemas.events import MetricsDelta
+from schemas.events import MetricsDelta, caller_codes
 from schemas.windows import Totals, Window
 from streams.monitoring.metric_bin import Bin
 
@@ -37,9 +37,10 @@ class Counted:
 
 
 class VersionSeries:
-    """The newest windows of one version."""
+    """The newest windows of one version; that of requests which reached none is ""."""
 
-    def __init__(self) -> None:
+    def __init__(self, model_version: str) -> None:
+        self.caller_codes = caller_codes(model_version)
         self._tiers: dict[int, dict[int, Bin]] = {seconds: {} for seconds in KEPT_WINDOWS}
         self._newest = dict.fromkeys(KEPT_WINDOWS, 0)
         self._sums: dict[int, dict[float, tuple[tuple[int, int], tuple[int, ...]]]] = {
@@ -176,7 +177,7 @@ class VersionSeries:
             sums.clear()
         found = tier.get(number)
         if found is None and number > newest - kept:
-            found = tier[number] = Bin()
+            found = tier[number] = Bin(self.caller_codes)
             if number > newest:
                 self._newest[seconds] = number
                 self._age(tier, number, kept)

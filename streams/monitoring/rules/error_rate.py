@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from schemas.alert_rules import ErrorRate, InputFaults, RefusedRequests, StricterInput
-from schemas.events import CALLER_CODES, MAX_ALERT_WORKERS, ErrorCode
+from schemas.events import MAX_ALERT_WORKERS, ErrorCode
 from streams.monitoring.metric_bin import FAILED, INPUT_FAULTS, REFUSED
 from streams.monitoring.rules.evaluation import RESOLVE_SHARE, Causes, Evaluation
 from streams.monitoring.rules.model_view import ModelView
@@ -53,7 +53,7 @@ def error_rate(
     if worst is None:
         return None
     evaluation = replace(worst, cleared=cleared and not worst.breached)
-    return with_causes(evaluation, series, now, FAILED, _ALL_CODES - CALLER_CODES)
+    return with_causes(evaluation, series, now, FAILED, _ALL_CODES - series.caller_codes)
 
 
 def input_faults(series: VersionSeries, rule: InputFaults, now: float) -> Evaluation | None:
@@ -62,7 +62,7 @@ def input_faults(series: VersionSeries, rule: InputFaults, now: float) -> Evalua
     if counted.asked < rule.min_requests:
         return None
     evaluation = _over(counted.input_faults / counted.asked, rule.percent / 100, rule.window_seconds)
-    return with_causes(evaluation, series, now, INPUT_FAULTS, _ALL_CODES - CALLER_CODES)
+    return with_causes(evaluation, series, now, INPUT_FAULTS, _ALL_CODES - series.caller_codes)
 
 
 def refused_requests(
@@ -78,7 +78,7 @@ def refused_requests(
         return None
     refused = series.counted(now, rule.window_seconds).refused
     evaluation = _over(refused / asked, rule.percent / 100, rule.window_seconds)
-    return with_causes(evaluation, series, now, REFUSED, CALLER_CODES)
+    return with_causes(evaluation, series, now, REFUSED, series.caller_codes)
 
 
 def stricter_input(

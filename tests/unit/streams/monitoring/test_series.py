@@ -27,7 +27,7 @@ def minutes(series: VersionSeries, count: int, latencies: tuple[float, ...], **f
 
 def test_what_is_counted_in_the_last_seconds_is_the_sum() -> None:
     """Errors and fallbacks are failures of requests that were routed here."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     for second in range(100):
         series.add(
             counted_at(second, errors={"INTERNAL": 1}, fallbacks={"BACKEND_ERROR": 2}, load_failures=1),
@@ -44,7 +44,7 @@ def test_what_is_counted_in_the_last_seconds_is_the_sum() -> None:
 @given(st.lists(st.tuples(st.integers(0, 900), st.integers(1, 5)), min_size=1, max_size=80))
 def test_sums_that_are_remembered_are_those_of_what_is_there(arrivals: list[tuple[int, int]]) -> None:
     """In whatever order deltas arrive and sums are read."""
-    asking, fresh = VersionSeries(), VersionSeries()
+    asking, fresh = VersionSeries("v1"), VersionSeries("v1")
     latest = 0
     for second, requests in arrivals:
         latest = max(latest, second)
@@ -60,7 +60,7 @@ def test_sums_that_are_remembered_are_those_of_what_is_there(arrivals: list[tupl
 
 def test_old_windows_are_dropped() -> None:
     """Memory is bounded."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     for second in range(0, 9 * 3600, 7):
         series.add(counted_at(second), NOW + second)
     for seconds, kept in KEPT_WINDOWS.items():
@@ -73,7 +73,7 @@ def test_old_windows_are_dropped() -> None:
 
 def test_the_p99_is_right_within_its_bound_and_stays_when_latencies_go() -> None:
     """The 99th of 100 values."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     series.add(counted_at(0, latencies=(*(1.0,) * 98, 50.0, 400.0)), NOW)
     ((number, found),) = series.newest(60, NOW, 3)
     assert found.p99_ms == pytest.approx(50.0, rel=0.011)
@@ -87,7 +87,7 @@ def test_the_p99_is_right_within_its_bound_and_stays_when_latencies_go() -> None
 
 def test_a_baseline_is_the_usual_minute_of_the_hour_before() -> None:
     """A bad quarter of an hour does not become the baseline, nor do the last five minutes."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     minutes(series, 50, (10.0,) * 60, cache_hits=40, cache_misses=20)
     for minute in range(50, 65):
         series.add(counted_at(60 * minute, latencies=(900.0,) * 60), NOW + 60 * minute)
@@ -100,7 +100,7 @@ def test_a_baseline_is_the_usual_minute_of_the_hour_before() -> None:
 @pytest.mark.parametrize(("count", "requests", "known"), [(14, 60, False), (20, 60, True), (20, 49, False)])
 def test_there_is_no_baseline_of_little(count: int, requests: int, known: bool) -> None:
     """Ten minutes with fifty requests each are needed, before the last five minutes."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     now = minutes(series, count, (10.0,) * requests)
     assert (series.baseline_p99_ms(now) is not None) == known
 
@@ -108,7 +108,7 @@ def test_there_is_no_baseline_of_little(count: int, requests: int, known: bool) 
 def test_what_was_added_up_before_is_restored() -> None:
     """Windows from PostgreSQL and the deltas in them give the same minutes."""
     deltas = [counted_at(second, latencies=(5.0,) * 4) for second in range(1800)]
-    lived, restored = VersionSeries(), VersionSeries()
+    lived, restored = VersionSeries("v1"), VersionSeries("v1")
     for each in deltas:
         lived.add(each, NOW + 1800)
     for key, parts in sorted(windows_of(deltas).items()):
@@ -135,7 +135,7 @@ def test_what_was_added_up_before_is_restored() -> None:
 
 def test_a_clock_that_is_ahead_counts_now() -> None:
     """Otherwise its counts would be in future windows, which no rule reads yet."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     series.add(counted_at(3600), NOW)
     assert series.counted(NOW, 10).asked == 1
     assert series.last_asked_at == NOW

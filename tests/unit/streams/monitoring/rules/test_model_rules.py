@@ -131,7 +131,7 @@ def test_a_few_bad_inputs_are_silent() -> None:
     assert simulation.run(600) == []
 
 
-@pytest.mark.parametrize("code", ["INVALID_INPUT", "INVALID_REQUEST", "DEADLINE_EXCEEDED"])
+@pytest.mark.parametrize("code", ["INVALID_INPUT", "INVALID_REQUEST"])
 def test_what_senders_do_wrong_has_a_rule_of_its_own(code: str) -> None:
     """Half of the requests fail by it: no error budget is used, and the code and the worker are named."""
     (fired,) = one(error_share=since(WARM, 0.0, 0.5), hit_share=always(0.0), code=code).run(WARM + 60)
@@ -145,6 +145,13 @@ def test_what_senders_do_wrong_has_a_rule_of_its_own(code: str) -> None:
 def test_errors_of_a_version_name_their_code() -> None:
     (fired,) = one(error_share=since(WARM, 0.0, 0.5), hit_share=always(0.0)).run(WARM + 60)
     assert (fired.rule, list(fired.codes), fired.workers) == ("error_rate", ["BACKEND_ERROR"], ["w"])
+
+
+def test_deadlines_that_a_version_misses_use_up_its_error_budget() -> None:
+    """It is too slow, or has too many requests: a rollback may help."""
+    version = one(error_share=since(WARM, 0.0, 0.5), hit_share=always(0.0), code="DEADLINE_EXCEEDED")
+    (fired,) = version.run(WARM + 60)
+    assert (fired.rule, list(fired.codes)) == ("error_rate", ["DEADLINE_EXCEEDED"])
 
 
 def test_a_canary_with_a_stricter_schema_fires_within_a_minute() -> None:
@@ -169,13 +176,12 @@ def test_senders_that_are_wrong_for_both_versions_are_no_stricter_schema() -> No
     }
 
 
-def test_refused_requests_that_reach_no_version_count_against_all_of_the_model() -> None:
-    """An invalid request has no version; a few of them are silent."""
+@pytest.mark.parametrize("code", ["INVALID_REQUEST", "DEADLINE_EXCEEDED"])
+def test_refused_requests_that_reach_no_version_count_against_all_of_the_model(code: str) -> None:
+    """An invalid or overdue request has no version; a few of them are silent."""
 
     def simulation(refused: float) -> Simulation:
-        nowhere = SimulatedVersion(
-            "m", "", since(WARM, 0.0, refused), error_share=always(1.0), code="INVALID_REQUEST"
-        )
+        nowhere = SimulatedVersion("m", "", since(WARM, 0.0, refused), error_share=always(1.0), code=code)
         return Simulation([SimulatedVersion("m", "v1", always(50.0)), nowhere], lambda _: ALONE)
 
     assert simulation(1.0).run(WARM + 300) == []
@@ -187,7 +193,7 @@ def minute_by_minute(
     requests: int, errors: Callable[[int], int], minutes: int
 ) -> tuple[int, Evaluation] | None:
     """The minute in which the rule is breached first, and its evaluation."""
-    series = VersionSeries()
+    series = VersionSeries("v1")
     view = ModelView("m", {"v1": series}, {"v1": 1.0})
     for minute in range(minutes):
         for part in range(6):
@@ -353,7 +359,7 @@ def test_rules_of_a_model_are_its_own() -> None:
 def test_a_version_without_requests_has_no_verdicts_that_fire() -> None:
     """An empty series has nothing to evaluate."""
     simulation = one(0.0)
-    simulation.engine._views["m"].series["v1"] = VersionSeries()
+    simulation.engine._views["m"].series["v1"] = VersionSeries("v1")
     assert simulation.run(100) == []
 
 
