@@ -146,7 +146,7 @@ class KafkaLink:
 
     async def _assign(self) -> None:
         """Know all partitions of the topic, each paused unless it is read."""
-        positions = {each: await self._consumer.position(self._reply(each)) for each in self._last_used}
+        positions = {each: await self._consumer.position(self._reply(each)) for each in [*self._last_used]}
         self._assigned = set(await self._producer.partitions_for(self._reply_topic))
         self._consumer.assign(list(map(self._reply, self._assigned)))
         self._consumer.pause(*(self._reply(each) for each in self._assigned if each not in positions))

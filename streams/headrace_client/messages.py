@@ -113,7 +113,7 @@ def prediction_request(
     }
     if deadline_ms is not None:
         document["deadline_ms"] = deadline_ms
-    return Message(request_id, user_id.encode(), _encode(document))
+    return _message(request_id, user_id, document)
 
 
 def promotion_event(
@@ -139,7 +139,7 @@ def promotion_event(
         "expected_revision": expected_revision,
     }
     present = {name: value for name, value in document.items() if value is not None}
-    return Message(event_id, model_name.encode(), _encode(present))
+    return _message(event_id, model_name, present)
 
 
 def outcome_event(
@@ -168,7 +168,7 @@ def outcome_event(
     }
     if request_id is not None:
         document["request_id"] = _text("request_id", request_id, _REQUEST_ID, identifier)
-    return Message(outcome_id, user_id.encode(), _encode(document))
+    return _message(outcome_id, user_id, document)
 
 
 def read_object(value: bytes | None) -> JsonObject | None:
@@ -250,9 +250,10 @@ def _text(name: str, value: object, pattern: re.Pattern[str], rule: str) -> str:
     return value
 
 
-def _encode(document: JsonObject) -> bytes:
+def _message(message_id: str, key: str, document: JsonObject) -> Message:
     try:
-        return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        value = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return Message(message_id, key.encode(), value.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"it cannot be sent as JSON: {error}") from None
 

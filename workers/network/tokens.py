@@ -32,7 +32,7 @@ def token_in(text: str) -> str:
         try:
             keys = json.loads(token)
             token = keys["inference"]["key"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
     return token if isinstance(token, str) and token.isascii() and token.isprintable() else ""
 

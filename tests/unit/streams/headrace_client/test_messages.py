@@ -207,3 +207,14 @@ def document_of(text: str) -> dict[str, Any]:
     document = read_object(text.encode())
     assert document is not None
     return document
+
+
+@pytest.mark.parametrize("user_id", ["\ud800", "u\udfff"])
+def test_text_without_a_form_in_utf_8_is_refused(user_id: str) -> None:
+    """A lone surrogate, which Python's text may have."""
+    with pytest.raises(InvalidRequestError, match="cannot be sent as JSON"):
+        prediction_request("m", user_id=user_id, input={}, deadline_ms=None)
+    with pytest.raises(InvalidRequestError, match="cannot be sent as JSON"):
+        outcome_event(
+            "m", user_id=user_id, name="click", value=1, request_id=None, outcome_id=None, occurred_at=None
+        )

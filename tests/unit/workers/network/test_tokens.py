@@ -30,6 +30,7 @@ class Clock:
         ("{", ""),
         ("{}", ""),
         ('{"inference": {"key": 1}}', ""),
+        ('{"inference":' * 100_000, ""),
     ],
 )
 def test_the_token_in_a_file(text: str, token: str) -> None:
