@@ -26,7 +26,7 @@ from registry.registration import check_version, same_content
 from registry.routing import reallocate, weights_of
 from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.models import Action, ModelSpec, PromotionEvent, Route, Status
+from schemas.models import Action, ModelSpec, PromotionEvent, Route, Status, stored_form
 from schemas.near_names import suggestion
 
 FULL = Decimal(100)
@@ -167,7 +167,7 @@ def apply(
 
     versions = dict(model.versions)
     for version, status in statuses.items():
-        spec = event.model or model.versions[version].spec
+        spec = model.versions[version].spec if event.model is None else stored_form(event.model)
         versions[version] = RegisteredVersion(spec, status)
     rollback_target = model.previous_production
     if (production := _production(model.versions)) != _production(versions):

@@ -8,7 +8,7 @@ from schemas.errors import PromotionRejectedError, RejectionCode
 from schemas.events import JsonObject
 from schemas.json_schema import Validator, compile_schema, details
 from schemas.mapping import Mapping, schema_of
-from schemas.models import Example, ModelSpec, RequestForm, cache_seconds, is_unpinned
+from schemas.models import Example, ModelSpec, RequestForm, cache_seconds, is_unpinned, stored_form
 from schemas.schema_limits import check_limits, subschemas
 
 MAX_DETAILS = 3
@@ -61,8 +61,8 @@ def warnings_on(spec: ModelSpec) -> list[str]:
 
 
 def same_content(registered: ModelSpec, sent: ModelSpec) -> bool:
-    """Whether two versions are the same, as JSON: 1.0 and 1 are one number, and true is none."""
-    return _same(registered.model_dump(mode="json"), sent.model_dump(mode="json"))
+    """Whether two versions are stored as the same JSON: 1.0 and 1 are one number, and true is none."""
+    return _same(stored_form(registered).model_dump(mode="json"), stored_form(sent).model_dump(mode="json"))
 
 
 def _same(one: object, other: object) -> bool:

@@ -279,6 +279,14 @@ def cache_seconds(spec: ModelSpec) -> int:
     return 0 if is_unpinned(spec) else DEFAULT_CACHE_SECONDS
 
 
+def stored_form(spec: ModelSpec) -> ModelSpec:
+    """PURE. A version as the registry stores it: `cache_ttl_seconds` is a number.
+
+    Workers of an earlier release read the same row, and refuse a null there.
+    """
+    return spec.model_copy(update={"cache_ttl_seconds": cache_seconds(spec)})
+
+
 class BucketRange(WireModel):
     """Buckets `start` (included) to `end` (excluded) go to `version`."""
 

@@ -24,7 +24,7 @@ from registry.prediction_log import PredictionLog
 from registry.store import RegistryStore
 from schemas.errors import HeadraceError
 from schemas.events import Alert, MetricsDelta, Outcome, PredictResponse, RouteHint
-from schemas.models import PromotionEvent, PromotionResult
+from schemas.models import PromotionEvent, PromotionResult, stored_form
 from schemas.windows import RESOLUTIONS_SECONDS, read_delta, total
 from schemas.wire import object_or_none
 from streams.clients.predict_client import _parse_response
@@ -206,7 +206,7 @@ async def test_promotion_events(opened: Database, value: bytes, chosen: uuid.UUI
         if event.model is not None and result.status == "applied":
             registered = await store.find(event.model_name)
             assert registered is not None
-            assert registered.versions[event.model.version].spec == event.model
+            assert registered.versions[event.model.version].spec == stored_form(event.model)
 
 
 @with_postgresql

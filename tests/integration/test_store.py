@@ -9,7 +9,7 @@ import pytest
 from registry.routing import weights_of
 from registry.store import RegistryStore
 from schemas.errors import PromotionRejectedError, RegistryUnavailableError, SetupError
-from schemas.models import PromotionEvent, PromotionResult, Status
+from schemas.models import PromotionEvent, PromotionResult, Status, cache_seconds, stored_form
 from streams.promotions.events import make_event
 from tests.support.deadline import DEADLINE_SECONDS
 from tests.support.promotions.events import connection_killed_at_the_lock, event, spec
@@ -89,7 +89,42 @@ async def test_a_life_is_read_back_as_it_was_decided(store: RegistryStore) -> No
         Status.PRODUCTION,
         Status.CANARY,
     ]
-    assert model.versions["v1"].spec == first.model
+    assert first.model is not None
+    assert model.versions["v1"].spec == stored_form(first.model)
+
+
+UNPINNED = {"framework": "tensorflow", "endpoint": "http://127.0.0.1:8501"}
+
+
+async def test_the_row_of_a_version_has_the_number_of_seconds_of_the_cache(
+    store: RegistryStore, connection: asyncpg.Connection
+) -> None:
+    """Workers of an earlier release, which read no null there, follow the model."""
+    await applied(
+        store,
+        event("register", model=spec("v1")),
+        event("register", model=spec("v2", **UNPINNED)),
+        event("register", model=spec("v3", cache_ttl_seconds=60)),
+    )
+    rows = await connection.fetch("SELECT spec -> 'cache_ttl_seconds' FROM model_versions ORDER BY version")
+    assert [row[0] for row in rows] == ["300", "0", "60"]
+
+
+async def test_a_null_that_was_stored_for_the_cache_stays_readable(
+    store: RegistryStore, connection: asyncpg.Connection
+) -> None:
+    """The model is loaded, and the same content is the same version."""
+    await applied(store, *LIVE)
+    await connection.execute("ALTER TABLE model_versions DISABLE TRIGGER USER")
+    await connection.execute("""UPDATE model_versions SET spec = spec || '{"cache_ttl_seconds": null}'""")
+    stored = (await store.load()).models["m"].versions["v1"].spec
+    assert (stored.cache_ttl_seconds, cache_seconds(stored)) == (None, 300)
+    for fields in ({}, {"cache_ttl_seconds": 300}):
+        result = await applied(store, event("register", model=spec("v1", **fields)))
+        assert result.unchanged
+    assert (
+        code(await store.apply(event("register", model=spec("v1", cache_ttl_seconds=0)))) == "VERSION_EXISTS"
+    )
 
 
 async def test_a_rollback_swaps_productions_in_one_transaction(store: RegistryStore) -> None:

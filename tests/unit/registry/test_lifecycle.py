@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
 from registry.lifecycle import MOVES, REFUSALS, Part, apply
 from registry.routing import weights_of
-from registry.snapshot import RegisteredModel
+from registry.snapshot import RegisteredModel, RegisteredVersion
 from schemas.errors import PromotionRejectedError, RejectionCode
-from schemas.models import Action, PromotionEvent, Status
+from schemas.models import Action, PromotionEvent, Route, Status
 from tests.support.promotions.events import event, spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +77,42 @@ def test_registering_the_same_content_again_changes_nothing() -> None:
     rows = after(event("register", model=spec("v1", metrics={"rows": 1})))
     again = event("register", model=spec("v1", metrics={"rows": 1.0}))
     assert apply(rows, again, NOW).is_unchanged
+
+
+UNPINNED = {"framework": "tensorflow", "endpoint": "http://127.0.0.1:8501"}
+PINNED = UNPINNED | {"server": {"model": "m", "version": "3"}}
+# Fields of a version, and the seconds of the cache when it names none.
+SECONDS: list[tuple[dict[str, Any], int]] = [({}, 300), (PINNED, 300), (UNPINNED, 0)]
+
+
+@pytest.mark.parametrize(("fields", "seconds"), SECONDS)
+@pytest.mark.parametrize("given", [{}, {"cache_ttl_seconds": None}, {"cache_ttl_seconds": 7}])
+def test_what_is_stored_of_a_version_has_the_seconds_of_its_cache(
+    fields: dict[str, Any], seconds: int, given: dict[str, Any]
+) -> None:
+    """Contract with workers of an earlier release, which read the same row: a whole number, and no null."""
+    model = after(event("register", model=spec("v1", **fields, **given)))
+    stored = orjson.loads(model.versions["v1"].spec.model_dump_json())["cache_ttl_seconds"]
+    assert type(stored) is int
+    assert stored == (given.get("cache_ttl_seconds") or seconds)
+
+
+@pytest.mark.parametrize(("fields", "seconds"), SECONDS)
+def test_a_version_with_and_without_the_seconds_of_its_cache_is_the_same(
+    fields: dict[str, Any], seconds: int
+) -> None:
+    """Also when the registry has a null there. Another number is another content."""
+    without = event("register", model=spec("v1", **fields))
+    named = event("register", model=spec("v1", **fields, cache_ttl_seconds=seconds))
+    other = event("register", model=spec("v1", **fields, cache_ttl_seconds=seconds + 1))
+    assert without.model is not None
+    with_null = RegisteredModel(
+        "m", 1, Route(salt="m", ranges=()), {"v1": RegisteredVersion(without.model, Status.STAGING)}
+    )
+    for model in (after(without), after(named), with_null):
+        assert apply(model, without, NOW).is_unchanged
+        assert apply(model, named, NOW).is_unchanged
+        assert refusal(model, other)[0] is RejectionCode.VERSION_EXISTS
 
 
 def test_the_first_version_goes_live_by_promote() -> None:

@@ -11,7 +11,7 @@ from registry.lifecycle import apply
 from registry.routing import RouteTable, weights_of
 from registry.snapshot import RegisteredModel
 from schemas.errors import PromotionRejectedError
-from schemas.models import BUCKETS, Action, Framework, ModelSpec, PromotionEvent, Route, Status
+from schemas.models import BUCKETS, Action, Framework, ModelSpec, PromotionEvent, Route, Status, stored_form
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VERSIONS = [f"v{number}" for number in range(6)]
@@ -144,7 +144,7 @@ class ModelLife(RuleBasedStateMachine):
     @invariant()
     def specs_never_change(self) -> None:
         for version, registered in (self.model.versions if self.model else {}).items():
-            assert registered.spec == SPECS[version]
+            assert registered.spec == stored_form(SPECS[version])
 
 
 TestModelLife = ModelLife.TestCase
