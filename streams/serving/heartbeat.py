@@ -38,7 +38,8 @@ async def send_heartbeats(
                     table.epoch,
                     table.behind,
                     table.older_revisions,
-                    table.unloadable,
+                    # What can be loaded does not depend on the slices in flight.
+                    tables.current.unloadable,
                 )
             )
         except Exception as error:  # noqa: BLE001  # it is logged and counted
