@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from streams.config.security import kafka_security
@@ -50,11 +50,13 @@ class Tail:
     async def start_at_end(self) -> None:
         """Go to the end of each partition. Raises KafkaError, and TimeoutError when a partition has no leader."""
         await self._identity.learn({self._topic}, {})
-        assignment = self._assigned()
-        if not await self._consumer.seek_to_end():
-            raise TimeoutError
-        self._next_offsets = {tp: await self._consumer.position(tp) for tp in assignment.tps}
-        self._assignment = assignment
+        # Not `seek_to_end`: the answer to a request for the first offset, which aiokafka may have sent already, would
+        # pass for the answer to it.
+        try:
+            self._next_offsets = await self._consumer.end_offsets(self._assigned().tps)
+        except KafkaTimeoutError:
+            raise TimeoutError from None
+        self._follow_assignment()
 
     async def next_records(self, wait_ms: int = _WAIT_MS) -> list[Record]:
         """The available records, or the first ones that arrive within `wait_ms`; in order within each partition.
@@ -82,7 +84,7 @@ class Tail:
         deadline = time.monotonic() + wait_seconds
         with consumer._subscription.fetch_context():
             while True:
-                await self._follow_assignment()
+                self._follow_assignment()
                 records = await self._reader.fetched_records(fetcher, (), None)
                 remaining = deadline - time.monotonic()
                 if records or remaining <= 0:
@@ -96,23 +98,22 @@ class Tail:
                     await asyncio.sleep(RETRY_SECONDS)
                     await consumer._client.force_metadata_update()
 
-    async def _follow_assignment(self) -> None:
-        """Read on where it was in a new assignment, and from the beginning of partitions that were not there."""
+    def _follow_assignment(self) -> None:
+        """Read on where it was in a new assignment; aiokafka begins partitions that were not there at their beginning."""
         assignment = self._assigned()
         if assignment is self._assignment:
             return
         for partition in assignment.tps & self._next_offsets.keys():
             self._consumer.seek(partition, self._next_offsets[partition])
-        added = assignment.tps - self._next_offsets.keys()
-        if not added or await self._consumer.seek_to_beginning(*added):
-            self._assignment = assignment
+        self._assignment = assignment
 
     async def _begin_anew(self) -> None:
         """Read another topic of the name from its beginning."""
         for _ in await self._identity.learn({self._topic}, {}):
             log.warning("%s was created again; it is read from its beginning", self._topic)
         await self._consumer._client.force_metadata_update()
-        self._assignment, self._next_offsets = None, {}
+        # Where its first records are deleted already, aiokafka goes to the first one that there is.
+        self._assignment, self._next_offsets = None, dict.fromkeys(self._assigned().tps, 0)
 
     def _assigned(self) -> Any:
         return self._consumer._subscription.subscription.assignment
@@ -138,9 +139,10 @@ async def open_tail(settings: Settings, topic: str) -> AsyncIterator[Tail]:
         group_id=None,
         enable_auto_commit=False,
         isolation_level="read_committed",
-        auto_offset_reset="latest",
+        # Of partitions that are added, and of a topic that is created again.
+        auto_offset_reset="earliest",
         request_timeout_ms=int(_METADATA_SECONDS * 1000),
-        # New partitions are read from their beginning, as soon as they are seen.
+        # How soon new partitions are seen.
         metadata_max_age_ms=int(_METADATA_SECONDS * 1000),
         **kafka_security(settings),
     )

@@ -12,6 +12,7 @@ from streams.config.settings import Settings
 from streams.kafka.tail import open_tail
 from streams.kafka.topics import administration, create_topics, partition_counts
 from tests.support.deadline import wait_until
+from tests.support.kafka.administration import until_known
 from tests.support.kafka.topic_log import TopicLog, topic_log
 from tests.support.models.served_model import predictions_of, serve_model
 from tests.support.stack.services import MakeTopics
@@ -33,6 +34,7 @@ async def add_partitions(settings: Settings, topic: str, count: int) -> None:
 async def send(settings: Settings, model: str, number: int, partition: int) -> None:
     request = {"request_id": str(number), "model_name": model, "user_id": "u", "input": {"x": number}}
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        await until_known(producer, settings.topic_requests, partition)
         await producer.send_and_wait(settings.topic_requests, orjson.dumps(request), partition=partition)
 
 
@@ -106,6 +108,7 @@ async def test_a_client_reads_the_partitions_that_are_added(topics: MakeTopics) 
     async with open_tail(settings, settings.topic_responses) as tail:
         await create_topics(settings, 2)
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+            await until_known(producer, settings.topic_responses, 1)
             await producer.send_and_wait(settings.topic_responses, b"first", partition=1)
         read: list[bytes | None] = []
 

@@ -10,12 +10,13 @@ from streams.config.settings import Settings
 from streams.kafka.tail import Tail, open_tail
 from streams.kafka.topics import administration
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.kafka.administration import make_anew
+from tests.support.kafka.administration import make_anew, until_known
 from tests.support.stack.services import MakeTopics
 
 
 async def send(settings: Settings, values: Iterable[str], partition: int = 0) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+        await until_known(producer, settings.topic_responses, partition)
         for value in values:
             await producer.send_and_wait(settings.topic_responses, value.encode(), partition=partition)
 

@@ -5,7 +5,7 @@ move offsets, delete records.
 from collections.abc import Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
@@ -50,6 +50,16 @@ async def set_message_limits(settings: Settings, limits: Mapping[str, int]) -> N
     async with administration(settings) as admin:
         for response in await admin.alter_configs(resources):
             assert {code for code, *_ in response.resources} == {0}
+
+
+async def until_known(producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+    """Wait until a producer may send to a partition: the broker tells of a new one a moment after it was created."""
+
+    async def is_known() -> bool:
+        await producer.client.force_metadata_update()
+        return partition in await producer.partitions_for(topic)
+
+    await wait_until(is_known, f"partition {partition} of {topic}")
 
 
 async def make_anew(settings: Settings, topic: str, partitions: int) -> None:
