@@ -66,7 +66,7 @@ async def test_every_verb_goes_through_the_control_worker(
         return bool(ended.documents[0]["via"] == "kafka")
 
     await wait_until(decided_by_the_worker, "a decision by Kafka")
-    assert worker.count("promotion decided")
+    await worker.logged("promotion decided")
     refused = await headrace("archive", "m", "v1", settings=settings)
     assert refused.code == REFUSED
     assert "headrace: ILLEGAL_TRANSITION: v1 is in production" in refused.stderr
