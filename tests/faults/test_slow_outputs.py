@@ -1,4 +1,4 @@
-"""Kafka takes responses more slowly than the models give them: a worker keeps no more of them than its buffer takes."""
+"""Kafka takes responses more slowly than the models give them: a worker's memory stays bounded."""
 
 import asyncio
 from asyncio import StreamWriter
@@ -14,6 +14,7 @@ from tests.support.promotions.events import event, spec
 from tests.support.servers.http_server import METADATA, HttpRequest, answer, asked, http_server
 from tests.support.stack.services import MakeTopics
 from tests.support.worker.http_pages import scraped
+from tests.support.worker.memory_cgroup import documented_bound_bytes, memory_cgroup
 from tests.support.worker.process import StartWorker
 
 MIB = 1024 * 1024
@@ -23,6 +24,10 @@ NUMBERS = 40_000
 PREDICTION = b",".join([b"1000"] * NUMBERS)
 BUFFER_BYTES = 4 * MIB
 BATCH, CALLS = 4, 2
+# In JSON as it comes, and as parsed numbers.
+CALL_BYTES = BATCH * NUMBERS * (2 * 5 + 40)
+# The line of the formula that stands for the responses of model servers that arrive.
+ARRIVING_BYTES = 192 * MIB
 PAGES = 20
 
 
@@ -60,48 +65,54 @@ async def test_no_model_is_called_while_kafka_takes_no_responses(
         )
         writer.write(answer(head + b",".join([PREDICTION] * count) + b"]}]}"))
 
-    async with http_server(serve) as url, topic_log(own_kafka.bootstrap, settings.topic_responses) as log:
-        hangs.set()
-        model = spec(
-            "v1",
-            endpoint=f"{url}/v2/models/m",
-            timeout_ms=60_000,
-            max_batch=BATCH,
-            server={"max_calls": CALLS},
-            cache_ttl_seconds=0,
-            output_schema={},
-        )
-        await apply(database, event("register", model=model), event("promote", version="v1"))
-        worker = start_worker(settings)
-        port = (await worker.logged("http served"))["port"]
-        await worker.ready()
-        hangs.clear()
-        called.clear()
-        await send(own_kafka.bootstrap, settings.topic_requests)
-        await asyncio.wait_for(called.wait(), 60)
-        own_kafka.pause()
-        hangs.set()
-        page = f"http://127.0.0.1:{port}"
+    with memory_cgroup() as group:
+        async with http_server(serve) as url, topic_log(own_kafka.bootstrap, settings.topic_responses) as log:
+            hangs.set()
+            model = spec(
+                "v1",
+                endpoint=f"{url}/v2/models/m",
+                timeout_ms=60_000,
+                max_batch=BATCH,
+                server={"max_calls": CALLS},
+                cache_ttl_seconds=0,
+                output_schema={},
+            )
+            await apply(database, event("register", model=model), event("promote", version="v1"))
+            worker = start_worker(settings)
+            group.add(worker.pid)
+            port = (await worker.logged("http served"))["port"]
+            await worker.ready()
+            hangs.clear()
+            called.clear()
+            group.limit(documented_bound_bytes(settings, partitions=1) + ARRIVING_BYTES + CALLS * CALL_BYTES)
+            await send(own_kafka.bootstrap, settings.topic_requests)
+            await asyncio.wait_for(called.wait(), 60)
+            own_kafka.pause()
+            hangs.set()
+            page = f"http://127.0.0.1:{port}"
 
-        async def is_quiet() -> bool:
-            before = predicted
-            for _ in range(PAGES):
-                samples = await scraped(page)
-            unsent = samples.value("headrace_unsent_predictions_bytes")
-            return predicted == before and unsent > BUFFER_BYTES - 2 * MIB
+            async def is_quiet() -> bool:
+                before = predicted
+                assert group.kills == 0
+                for _ in range(PAGES):
+                    samples = await scraped(page)
+                unsent = samples.value("headrace_unsent_predictions_bytes")
+                return predicted == before and unsent > BUFFER_BYTES - 2 * MIB
 
-        await wait_until(is_quiet, "a worker that calls no model")
-        assert predicted < REQUESTS // 10
-        own_kafka.resume()
-        responses = log.of(settings.topic_responses)
+            await wait_until(is_quiet, "a worker that calls no model")
+            assert predicted < REQUESTS // 10
+            own_kafka.resume()
+            responses = log.of(settings.topic_responses)
 
-        def all_answered() -> bool:
-            return len({record.key for record in responses}) == REQUESTS
+            def all_answered() -> bool:
+                assert group.kills == 0
+                return len({record.key for record in responses}) == REQUESTS
 
-        await log.until(all_answered, "an answer to each")
-        assert "error" not in {key for record in responses for key in orjson.loads(record.value)}
-        worker.terminate()
-        assert await worker.ended() == 0
+            await log.until(all_answered, "an answer to each")
+            assert "error" not in {key for record in responses for key in orjson.loads(record.value)}
+            worker.terminate()
+            assert await worker.ended() == 0
+            assert group.kills == 0
 
 
 async def send(bootstrap: str, topic: str) -> None:
