@@ -30,11 +30,11 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-import orjson
 import structlog
 
 from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.json_schema import Explanations
+from schemas.wire import encode
 from streams.kafka.offset_tracker import Record, Slice
 from streams.serving.bulkhead import Bulkhead
 from streams.serving.cache_reading import Answered, CacheReader
@@ -204,7 +204,7 @@ class Pipeline:
             return outcome
         if not version.output_is_valid(outcome):
             return version.refuse_output(outcome, budget)
-        predictions = orjson.dumps(outcome)
+        predictions = encode(outcome)
         limit = self._options.max_predictions_bytes
         if len(predictions) > limit:
             return InvalidOutputError(f"predictions have {len(predictions)} bytes; at most {limit} are sent")

@@ -6,6 +6,7 @@ import orjson
 
 from schemas.errors import AnswerError, InvalidOutputError, MalformedRecordError
 from schemas.events import JsonObject
+from schemas.wire import encode
 from streams.kafka.offset_tracker import Partition, Record, Row
 from streams.kafka.record_source import SOURCE, TOPIC_ID, Headers, topic_id_headers
 from streams.serving.requests import RequestContext
@@ -132,7 +133,7 @@ class ResponseEncoder:
         if request.digest:
             headers.append(("headrace-input-digest", request.digest))
         headers += _carried(record.headers)
-        return now_unix_ms, record.key, orjson.dumps(body), headers
+        return now_unix_ms, record.key, encode(body), headers
 
     def dead_letter(
         self, request: RequestContext, error: AnswerError | MalformedRecordError, *, now_unix_ms: int
@@ -196,7 +197,7 @@ def without_details(row: Row) -> Row:
     return (
         timestamp_ms,
         None,
-        orjson.dumps(body),
+        encode(body),
         [*kept, _CONTENT_TYPE, ("headrace-omitted", b"key, headers, details")],
     )
 

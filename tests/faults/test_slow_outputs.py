@@ -26,8 +26,6 @@ BUFFER_BYTES = 4 * MIB
 BATCH, CALLS = 4, 2
 # In JSON as it comes, and as parsed numbers.
 CALL_BYTES = BATCH * NUMBERS * (2 * 5 + 40)
-# The line of the formula that stands for the responses of model servers that arrive.
-ARRIVING_BYTES = 192 * MIB
 PAGES = 20
 
 
@@ -84,7 +82,7 @@ async def test_no_model_is_called_while_kafka_takes_no_responses(
             await worker.ready()
             hangs.clear()
             called.clear()
-            group.limit(documented_bound_bytes(settings, partitions=1) + ARRIVING_BYTES + CALLS * CALL_BYTES)
+            group.limit(documented_bound_bytes(settings, partitions=1) + CALLS * CALL_BYTES)
             await send(own_kafka.bootstrap, settings.topic_requests)
             await asyncio.wait_for(called.wait(), 60)
             own_kafka.pause()

@@ -16,6 +16,7 @@ import orjson
 
 from schemas.errors import ArtifactError, BackendBrokenError, BackendFailedError, NonFiniteResultError
 from schemas.events import JsonObject
+from schemas.wire import encode
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
 from workers.backends.responses import excerpt, fail_non_json, read_object
 from workers.backends.tensors import DTYPES, STRING, TensorSpec, to_predictions, to_tensors
@@ -59,7 +60,7 @@ def write_request(
     document |= _parameters(content_type)
     if outputs:
         document["outputs"] = [{"name": name} for name in outputs.values()]
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return encode(document, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def read_response(

@@ -11,12 +11,11 @@ from dataclasses import replace
 from math import nan
 from typing import Any
 
-import orjson
-
 from schemas.errors import BackendBrokenError, BackendFailedError
 from schemas.events import JsonObject
 from schemas.mapping import Datatype
 from schemas.models import RequestForm
+from schemas.wire import encode
 from workers.backends.description import DescribedTensor, ModelDescription, chosen
 from workers.backends.responses import excerpt, fail_non_json, read_object
 from workers.backends.tensors import to_predictions
@@ -62,7 +61,7 @@ def write_request(
         if any(example.keys() != names for example in named):
             raise BackendFailedError("the inputs of one batch have different keys")
         document["inputs"] = {name: [example[name] for example in named] for name in names}
-    return json.dumps(document).encode() if nullable else orjson.dumps(document)
+    return json.dumps(document).encode() if nullable else encode(document)
 
 
 def read_response(body: bytes, count: int, outputs: Mapping[str, str] | None = None) -> list[Any]:

@@ -13,6 +13,7 @@ import orjson
 
 from schemas.errors import BackendTimeoutError
 from schemas.events import JsonObject
+from schemas.wire import encode
 from workers.backends.model_server import ModelServer
 from workers.backends.responses import fail_non_json, raise_unless_found, read_value
 
@@ -67,6 +68,6 @@ class TorchServeBackend:
         await self._server.close()
 
     async def _predict(self, example: JsonObject, deadline_loop_seconds: float) -> Any:
-        content = orjson.dumps(example)
+        content = encode(example)
         body = await self._server.predict("", content, deadline_loop_seconds=deadline_loop_seconds)
         return fail_non_json([read_value(body, allow_non_finite=True)], body)[0]

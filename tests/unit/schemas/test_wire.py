@@ -3,14 +3,16 @@
 import contextlib
 import json
 import random
+import tracemalloc
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import MalformedRecordError
-from schemas.wire import MAX_INPUT_NESTING, canonical, digest, digests, read_object
+from schemas.wire import MAX_INPUT_NESTING, canonical, digest, digests, encode, read_object
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -116,3 +118,34 @@ def test_different_values_differ() -> None:
 def test_many_digests_are_those_of_one_value_each(values: list[Any]) -> None:
     """A value without a canonical form has an empty one."""
     assert digests([*values, {"x": 2**64}]) == [*(digest(canonical(value)) for value in values), b""]
+
+
+@given(JSON)
+def test_what_is_encoded_is_what_orjson_writes(value: Any) -> None:
+    """In every size."""
+    assert encode(value) == orjson.dumps(value)
+    assert encode([value] * 50) == orjson.dumps([value] * 50)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1000] * 40_000,
+        [0.1] * 4000,
+        [{"a": 1}] * 4000,
+        {str(key): 1 for key in range(4000)},
+        "a" * 4000,
+        [[]] * 100,
+    ],
+    ids=["integers", "floats", "objects", "keys", "text", "small"],
+)
+def test_what_is_encoded_takes_memory_of_its_own_size(value: Any) -> None:
+    """Predictions are kept until the broker has their responses."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        form = encode(value)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < len(form) + 1000
