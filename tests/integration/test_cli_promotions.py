@@ -52,6 +52,7 @@ async def test_every_verb_goes_through_the_control_worker(
         ("rollback", "m"),
         ("archive", "m", "v3"),
     ]
+    by_the_worker = 0
     for revision, verb in enumerate(verbs, start=5):
         ended = await headrace(*verb, "--actor", "ann", "--json", settings=settings)
         (document,) = ended.documents
@@ -60,13 +61,15 @@ async def test_every_verb_goes_through_the_control_worker(
         assert told in ([], [f"headrace: {FALLBACK}"])
         assert (document["status"], document["revision"]) == ("applied", revision)
         assert (document["action"], document["actor"]) == (verb[0], "ann")
+        by_the_worker += document["via"] == "kafka"
+        await worker.logged("promotion decided", times=by_the_worker)
 
     async def decided_by_the_worker() -> bool:
         ended = await headrace("reshuffle", "m", uuid.uuid4().hex, "--json", settings=settings)
         return bool(ended.documents[0]["via"] == "kafka")
 
     await wait_until(decided_by_the_worker, "a decision by Kafka")
-    await worker.logged("promotion decided")
+    await worker.logged("promotion decided", times=by_the_worker + 1)
     refused = await headrace("archive", "m", "v1", settings=settings)
     assert refused.code == REFUSED
     assert "headrace: ILLEGAL_TRANSITION: v1 is in production" in refused.stderr
