@@ -17,6 +17,8 @@ class PartitionAssignment:
     def __init__(self, app: WorkerApp, topic: str) -> None:
         self._app = app
         self._topic = topic
+        # Until the topic is known. While the metadata lacks it later, keys stay where they are.
+        self._count = 1
 
     @property
     def settled(self) -> bool:
@@ -31,7 +33,8 @@ class PartitionAssignment:
     def partition_of(self, key: str) -> int:
         """The partition that producers write records with this key to."""
         # Asked each time: the topic may get more.
-        numbers = list(range(consumer_of(self._app).topic_partitions(self._topic) or 1))
+        self._count = consumer_of(self._app).topic_partitions(self._topic) or self._count
+        numbers = list(range(self._count))
         number: int = _PARTITIONER(key.encode(), numbers, numbers)
         return number
 
